@@ -1,0 +1,60 @@
+"""limner: where generative image models are learnt, trained, judged and used.
+
+>>> import limner
+>>> "vae-mnist" in limner.list_recipes("vae*")
+True
+
+Importing limner is quick: torch is loaded by the first call that needs it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from limner.api import dry_run, explain, load, resume, sample, train
+    from limner.core.catalogue import list_models, list_recipes
+    from limner.core.errors import LimnerError
+    from limner.core.run import Run
+
+_HOMES = {
+    "train": "limner.api",
+    "resume": "limner.api",
+    "load": "limner.api",
+    "sample": "limner.api",
+    "dry_run": "limner.api",
+    "explain": "limner.api",
+    "list_models": "limner.core.catalogue",
+    "list_recipes": "limner.core.catalogue",
+    "Run": "limner.core.run",
+    "LimnerError": "limner.core.errors",
+}
+_PACKAGES = ("apply", "core", "data", "labs", "latent", "losses", "metrics", "models", "nets", "report")
+
+__all__ = [
+    "LimnerError",
+    "Run",
+    "dry_run",
+    "explain",
+    "list_models",
+    "list_recipes",
+    "load",
+    "resume",
+    "sample",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _PACKAGES:
+        return importlib.import_module(f"limner.{name}")
+    raise AttributeError(f"module 'limner' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES, *_PACKAGES])

@@ -1,0 +1,277 @@
+"""What limner does, as Python calls: train, resume, load, sample, and the lists.
+
+    import limner
+    run = limner.train("dcgan-mnist", data="photos/", size=64, time="20m")
+    G = limner.load(run.latest)
+    images = G.sample(16, seed=0)                       # (16,C,H,W) in [-1,1]
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from limner import report
+from limner.core import catalogue, checkpoint, dist, recipe
+from limner.core.batch import Dataset
+from limner.core.chance import seed_of
+from limner.core.checkpoint import Checkpoint
+from limner.core.device import devices, make_deterministic, pick
+from limner.core.ema import EMA
+from limner.core.errors import LimnerError
+from limner.core.explain import explain
+from limner.core.model import GenerativeModel, parameters
+from limner.core.recipe import Recipe
+from limner.core.run import Run, to_yaml
+from limner.core.spec import Spec, arguments
+from limner.core.stream import Stream
+from limner.core.train import Progress, Silent, Trainer, checkpoint_of
+from limner.core.update import SGD, Adam, Updates
+from limner.metrics.scores import score
+
+__all__ = ["dry_run", "explain", "load", "prepare", "resume", "sample", "train"]
+
+_INIT = 4  # lane of the seed for initial weights
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything a recipe asks for, made and on its device."""
+
+    recipe: Recipe
+    model: GenerativeModel
+    dataset: Dataset
+    heldout: Dataset | None
+    trainer: Trainer
+    optimisers: dict[str, Adam | SGD]
+    device: torch.device
+
+
+def prepare(chosen: Recipe) -> Prepared:
+    """Makes data, model, optimisers and trainer of a recipe.
+
+    Raises:
+        LimnerError: the recipe cannot be made, with the reason.
+    """
+    trainer: Trainer = chosen.train.build()
+    if len(devices(trainer.device)) > 1 and not dist.under_torchrun():
+        raise LimnerError("several devices need one process each: use the command line, limner train … device=0,1")
+    if trainer.threads:
+        torch.set_num_threads(trainer.threads)
+    device = pick(dist.own_device(trainer.device))
+    dist.join(device)
+    dataset: Dataset = chosen.data.build()
+    if trainer.batch > len(dataset):
+        raise LimnerError(
+            f"train.batch={trainer.batch} is larger than the {len(dataset)} images of {dataset.name};"
+            f" use train.batch={max(1, len(dataset) // 2)} or give more images"
+        )
+    facts = {"shape": tuple(dataset.shape), "classes": len(dataset.classes or ())}
+    torch.manual_seed(seed_of(trainer.seed, _INIT))
+    spec = chosen.model.resolve(**facts)
+    model: GenerativeModel = spec.build()
+    model.spec = spec
+    optimisers = {g: s.build() for g, s in chosen.optim.items()}
+    model = model.to(device)
+    Updates(model.groups(), optimisers)  # refuses optimisers that do not fit the groups, before anything is written
+    return Prepared(chosen, model, dataset, _heldout(chosen.data), trainer, optimisers, device)
+
+
+def _heldout(data: Spec) -> Dataset | None:
+    """The test split of the same data; None when there is none, or when training uses it."""
+    if "split" not in arguments(data.kind, data.name) or data.get("split") != "train":
+        return None
+    plain = {k: v for k, v in data.kwargs.items() if k != "limit"}
+    try:
+        heldout: Dataset = Spec(data.kind, data.name, plain | {"split": "test"}).build()
+    except LimnerError:  # too few images to hold any back: training goes on, unscored
+        return None
+    return heldout
+
+
+def train(
+    source: str | Path | Mapping[str, Any],
+    *,
+    out: str | Path | None = None,
+    config: str | Path | None = None,
+    progress: Progress | None = None,
+    **overrides: Any,
+) -> Run:
+    """Trains a recipe into a run folder, judges the result and writes its report.
+
+    Args:
+        source: a recipe's name, a YAML file, or a mapping.
+        out: the run folder; default the next number under ``runs/``.
+        config: a YAML file merged over the recipe.
+        progress: who is told how it goes; default nobody.
+        **overrides: recipe keys, dotted (``**{"train.batch": 32}``) or bare (``time="20m"``, ``data="photos/"``).
+
+    Returns:
+        The finished run.
+
+    Raises:
+        LimnerError: wrong recipe, data or device; a loss that is not finite; a full disk.
+        Interrupted: SIGINT or SIGTERM; everything is saved and `resume` goes on.
+    """
+    prepared = prepare(recipe.load(source, overrides, config))
+    run = _open(prepared, out)
+    return _fit(prepared, run, None, progress or Silent())
+
+
+def _open(prepared: Prepared, out: str | Path | None) -> Run:
+    """The run folder: made by rank 0, shared with the others."""
+    if dist.world() == 1:
+        run = Run.create(prepared.recipe.to_dict(), out)
+    else:
+        import torch.distributed as td
+
+        path = [str(Run.create(prepared.recipe.to_dict(), out).path) if dist.rank() == 0 else None]
+        td.broadcast_object_list(path)
+        run = Run(str(path[0]))
+    if dist.rank() == 0:
+        run.lock()
+    return run
+
+
+def resume(path: str | Path, *, progress: Progress | None = None, **overrides: Any) -> Run:
+    """Goes on with a run from its newest whole checkpoint, as if it had never stopped.
+
+    Args:
+        path: the run folder.
+        progress: who is told how it goes.
+        **overrides: keys of ``train`` and ``optim`` to change from here on, e.g. ``images="2M"``.
+
+    Raises:
+        LimnerError: no run, no usable checkpoint, in use, or already finished.
+    """
+    run = Run(path)
+    told = progress or Silent()
+    wrong = [k for k in overrides if k.split(".")[0] in ("model", "data")]
+    if wrong:
+        raise LimnerError(f"{wrong[0]} cannot change in a run; start a new one with limner train")
+    prepared = prepare(recipe.load(run.recipe, overrides))
+    if dist.rank() == 0:
+        run.lock()
+    start, problems = checkpoint_of(run.path)
+    for problem in problems:
+        told.say(f"{problem}; going on from {start.path.name}")
+        run.event("warning", start.state["images"], start.state["seconds"], message=problem)
+    if start.spec.to_dict() != prepared.model.spec.to_dict():
+        run.unlock()
+        raise LimnerError(f"the checkpoint of {run.name} holds another model than its recipe.yaml; restore the recipe")
+    if start.state["images"] >= prepared.trainer.images:
+        run.unlock()
+        raise LimnerError(
+            f"{run.name} is finished at {start.state['images']} images; to train longer add images={2 * prepared.trainer.images}"
+        )
+    if dist.rank() == 0 and overrides:
+        checkpoint.replace_file(run.path / "recipe.yaml", to_yaml(prepared.recipe.to_dict()).encode())
+    return _fit(prepared, run, start, told)
+
+
+def _fit(prepared: Prepared, run: Run, start: Checkpoint | None, progress: Progress) -> Run:
+    """Trains, judges, reports; frees the folder whatever happens."""
+    try:
+        model = prepared.trainer.fit(
+            prepared.model,
+            prepared.dataset,
+            prepared.optimisers,
+            run,
+            device=prepared.device,
+            heldout=prepared.heldout,
+            start=start,
+            progress=progress,
+        )
+        if dist.rank() == 0:
+            if prepared.heldout is not None:
+                progress.say("scoring on held-out images")
+                run.write_json("scores.json", score(model, prepared.heldout, prepared.device))
+    finally:
+        if dist.rank() == 0:
+            report.write_card(run.path, about(prepared.model.spec.name))
+            report.write(run.path)
+            run.unlock()
+        dist.barrier()
+    return run
+
+
+def about(name: str) -> str:
+    """The first paragraph of a model's documentation."""
+    doc = inspect.getdoc(inspect.getmodule(catalogue.find("model", name))) or ""
+    return " ".join(doc.split("\n\n")[0].split())
+
+
+def dry_run(source: str | Path | Mapping[str, Any], *, config: str | Path | None = None, **overrides: Any) -> dict[str, Any]:
+    """What training would do: resolved recipe, parameters, and an estimate from three real steps.
+
+    Returns:
+        ``recipe``, ``images``, ``data``, ``parameters`` (per group: total, trainable, buffers; nets by name), and
+        ``estimate``: ``seconds`` for the whole training (without sampling and saving) and ``bytes`` of memory for
+        data, weights, gradients, moments, average and activations.
+    """
+    prepared = prepare(recipe.load(source, overrides, config))
+    trainer, model, dataset = prepared.trainer, prepared.model, prepared.dataset
+    if trainer.deterministic:
+        make_deterministic()
+    stream = Stream(dataset, trainer.batch, trainer.seed, device=prepared.device, channels_last=trainer.channels_last)
+    update = Updates(model.groups(), prepared.optimisers)
+    if trainer.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    ema = EMA(model, trainer.ema_images, trainer.batch) if trainer.ema_images else None
+    saved: dict[int, int] = {}
+
+    def remember(t: torch.Tensor) -> torch.Tensor:
+        saved[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t
+
+    def step() -> None:
+        stream.begin()
+        with torch.autocast(prepared.device.type, torch.bfloat16, enabled=trainer.precision == "bf16"):
+            model.step(stream, update)
+        if ema is not None:
+            ema.update()
+
+    with torch.autograd.graph.saved_tensors_hooks(remember, lambda t: t):
+        step()
+    seen, began = stream.position, time.perf_counter()
+    for _ in range(3):
+        step()
+    if prepared.device.type == "cuda":
+        torch.cuda.synchronize()
+    seconds = (time.perf_counter() - began) / (stream.position - seen) * trainer.images
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    moments = sum(t.numel() * t.element_size() for o in update.optimisers.values() for s in o.state.values() for t in s.values())
+    data = 0 if dataset.pixels is None else dataset.pixels.numel() * dataset.pixels.element_size()
+    resolved = prepared.recipe.to_dict() | {"model": prepared.model.spec.to_dict()}
+    return {
+        "recipe": resolved,
+        "images": trainer.images,
+        "steps": -(-trainer.images // max(1, (stream.position - seen) // 3)),
+        "data": {"name": dataset.name, "items": len(dataset), "shape": list(dataset.shape), "classes": dataset.classes},
+        "parameters": parameters(model),
+        "estimate": {
+            "seconds": round(seconds, 2),
+            "bytes": 2 * weights + moments + (weights if ema else 0) + sum(saved.values()) + data,
+            "device": str(prepared.device),
+        },
+    }
+
+
+def load(path: str | Path, device: str = "cpu") -> GenerativeModel:
+    """A trained model from a run folder, a checkpoint folder or a ``model.safetensors`` file, ready to use.
+
+    Raises:
+        LimnerError: there is none, or it is damaged.
+    """
+    return checkpoint.load(path, pick(device))
+
+
+def sample(path: str | Path, n: int = 64, *, seed: int = 0, y: int | None = None, device: str = "cpu") -> torch.Tensor:
+    """`n` samples (n,C,H,W) in [-1,1] of a trained model."""
+    return load(path, device).sample(n, y=y, seed=seed)

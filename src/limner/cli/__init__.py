@@ -1,0 +1,57 @@
+"""The command line: ``limner VERB …``. Errors a user can mend are one line and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    from limner.core.errors import LimnerError
+
+    try:
+        code = _run()
+    except LimnerError as error:
+        code = _say(str(error))
+    except KeyboardInterrupt as error:  # also limner.core.train.Interrupted, after everything was saved
+        signum = getattr(error, "signum", 2)
+        run = getattr(error, "run", None)
+        if run is not None:
+            from limner.core.run import relative
+
+            print(f"saved; go on with: limner resume {relative(run.path)}", file=sys.stderr)
+        code = 128 + signum
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    except OSError as error:
+        if error.errno is None or os.environ.get("LIMNER_DEBUG"):
+            raise
+        what = f" {os.path.basename(str(error.filename))}" if error.filename else ""
+        code = _say(f"{error.strerror}{what}; what was saved before is untouched")
+    except MemoryError:
+        code = _say("memory is short; lower train.batch or data.size")
+    sys.exit(code)
+
+
+def _say(message: str) -> int:
+    print(f"limner: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _run() -> int:
+    import typer.main
+
+    from limner.cli.app import app
+
+    command = typer.main.get_command(app)
+    try:
+        command.main(prog_name="limner", standalone_mode=False)
+    except Exception as error:
+        # Click's own complaints (a missing argument, an unknown verb); typer may carry its own copy of click.
+        if not hasattr(error, "format_message"):
+            raise
+        hint = "; see 'limner --help'"
+        return _say(error.format_message().rstrip(".") + hint)
+    return 0

@@ -1,0 +1,256 @@
+"""The verbs. Each is a few lines over `limner.api`; heavy imports wait until a verb runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from limner.cli import data as data_verbs
+from limner.cli.settings import settings
+from limner.core.errors import LimnerError, unknown
+
+if TYPE_CHECKING:
+    from limner.core.run import Run
+
+_ANYTHING = {"allow_extra_args": True, "ignore_unknown_options": True}
+_Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; everything else on stderr.")]
+_Settings = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, e.g. train.batch=32.")]
+
+app = typer.Typer(
+    name="limner",
+    help="Learn, train, judge and use generative image models.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(data_verbs.app, name="data", help="Look at image sets: list, get, check.")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from limner import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
+    """Learn, train, judge and use generative image models."""
+
+
+@app.command(context_settings=_ANYTHING)
+def train(
+    recipe: Annotated[str, typer.Argument(help="A name of 'limner list recipes', or a YAML file.")],
+    words: _Settings = None,
+    config: Annotated[Path | None, typer.Option("-c", "--config", help="YAML merged over the recipe.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Resolve, count and estimate; train nothing.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Train a recipe: limner train vae-mnist data=photos/ time=20m out=runs/mine."""
+    chosen = settings(words or [])
+    out = chosen.pop("out", None)
+    if dry_run:
+        from limner import api
+
+        _print_plan(api.dry_run(recipe, config=config, **chosen), as_json)
+        return
+    _on_devices(chosen)
+    from limner import api
+    from limner.cli.progress import terminal
+
+    _print_run(api.train(recipe, out=out, config=config, progress=terminal(), **chosen), as_json)
+
+
+@app.command(context_settings=_ANYTHING)
+def resume(
+    run: Annotated[Path, typer.Argument(help="A run folder.")], words: _Settings = None, as_json: _Json = False
+) -> None:
+    """Go on with a run to the end of its recipe, as if it had never stopped."""
+    chosen = settings(words or [])
+    _on_devices(chosen if "device" in chosen or "train.device" in chosen else _recipe_of(run).get("train", {}))
+    from limner import api
+    from limner.cli.progress import terminal
+
+    _print_run(api.resume(run, progress=terminal(), **chosen), as_json)
+
+
+@app.command()
+def sample(
+    model: Annotated[Path, typer.Argument(help="A run folder, a checkpoint folder or a model.safetensors.")],
+    out: Annotated[Path, typer.Argument(help="A .png or .webp for one sheet, or a folder for single images.")],
+    n: Annotated[int, typer.Option("-n", help="How many images.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    y: Annotated[int | None, typer.Option(help="Class index, for conditional models.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    as_json: _Json = False,
+) -> None:
+    """Draw samples from a trained model."""
+    from limner.apply.draw import draw
+
+    written = draw(model, out, n=n, seed=seed, y=y, device=device)
+    _print({"written": [str(p) for p in written], "n": n, "seed": seed}, as_json, f"wrote {n} samples to {out}")
+
+
+@app.command()
+def apply(
+    model: Annotated[Path, typer.Argument(help="A run folder, a checkpoint folder or a model.safetensors.")],
+    source: Annotated[str, typer.Argument(help="A picture, a folder, a ZIP or a named data set.")],
+    out: Annotated[Path, typer.Argument(help="Where the results go: a folder, or a file for one picture.")],
+    task: Annotated[str | None, typer.Option(help="reconstruct, denoise or anomaly; default what the model was trained for.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    as_json: _Json = False,
+) -> None:
+    """Use a trained model on pictures: reconstruct, denoise, score anomalies."""
+    from limner.apply import tasks
+
+    done = tasks.apply(model, source, out, task=task, device=device)
+    _print(done, as_json, f"{done['task']}: {done['n']} pictures, written to {out}")
+
+
+@app.command(name="list")
+def list_(
+    what: Annotated[str, typer.Argument(help="recipes, models, nets, data or labs.")] = "recipes", as_json: _Json = False
+) -> None:
+    """List recipes, models, nets, data sets or labs."""
+    from limner.core import catalogue
+
+    kinds = {"recipes": "recipe", "models": "model", "nets": "net", "data": "data", "labs": "lab"}
+    if what not in kinds:
+        raise unknown("list", what, kinds)
+    found = _labs() if what == "labs" else {n: _summary(kinds[what], n) for n in catalogue.names(kinds[what])}
+    _print(found, as_json, "\n".join(f"{n:<24} {text}" for n, text in found.items()))
+
+
+def _summary(kind: str, name: str) -> str:
+    """One line on a recipe, model, net or data set, read without importing a model."""
+    import ast
+    import inspect
+
+    from limner.core import catalogue
+
+    if kind == "recipe":
+        lines = (catalogue.RECIPES / f"{name}.yaml").read_text().splitlines()
+        return lines[0].lstrip("# ").strip() if lines else ""
+    if kind == "model":
+        file = Path(catalogue.__file__).parent.parent / "models" / f"{name}.py"
+        doc = ast.get_docstring(ast.parse(file.read_text())) if file.is_file() else ""
+    else:
+        doc = inspect.getdoc(catalogue.find(kind, name))
+    return (doc or "").splitlines()[0] if doc else ""
+
+
+@app.command()
+def explain(
+    key: Annotated[str, typer.Argument(help="A recipe, model, net, data set, or an option such as train.batch.")],
+    schema: Annotated[bool, typer.Option("--schema", help="JSON Schema of a constructor's arguments.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Explain a recipe, a model, or one option: type, default, meaning, when to raise or lower it."""
+    from limner.core.explain import explain as explain_
+    from limner.core.spec import schema as schema_
+
+    found = explain_(key)
+    if schema:
+        if found.kind not in ("model", "net", "data", "optimiser", "train"):
+            raise LimnerError(f"{key} is no constructor; ask for the schema of a model, net, data set or optimiser")
+        print(json.dumps(schema_(found.kind, "trainer" if found.kind == "train" else key), indent=1))
+        return
+    blocks = [found.text] if found.text else []
+    for row in found.options:
+        value = f" = {row['value']}" if "value" in row else ""
+        owner = f" of {row['of']}" if "of" in row else ""
+        default = "required" if row["required"] else f"default {row['default']}"
+        blocks.append(f"{row['name']}{value}{owner}  ({row['type']}, {default})\n    {row['text'] or 'see the documentation'}")
+    _print(found.to_dict(), as_json, "\n\n".join(blocks))
+
+
+@app.command(context_settings=_ANYTHING)
+def lab(
+    name: Annotated[str, typer.Argument(help="ae, conv-ae, vae, gan or dcgan.")],
+    words: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings of the lab, e.g. images=60k out=DIR.")] = None,
+    as_json: _Json = False,
+) -> None:
+    """Do a lecture's lab: train what it trains, check its numbers, draw its figures, write a page."""
+    from limner import labs
+    from limner.cli.progress import terminal
+
+    result = labs.run(name, progress=terminal(), **settings(words or []))
+    lines = [f"{'ok  ' if c['ok'] else 'FAIL'} {c['name']}: {c['measured']} (expected {c['expected']})" for c in result["checks"]]
+    _print(result, as_json, "\n".join([*lines, result["page"]]))
+    if not all(c["ok"] for c in result["checks"]):
+        raise LimnerError(f"lab {name}: a number differs from the lecture's; see the page")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="The run folder.")] = Path("runs/demo"),
+    time: Annotated[str, typer.Option(help="Longest training time.")] = "4m",
+    as_json: _Json = False,
+) -> None:
+    """Train on the embedded digits, draw samples, score them and leave a report to open."""
+    from limner import api
+    from limner.cli.progress import terminal
+
+    _print_run(api.demo(out, time=time, progress=terminal()), as_json)
+
+
+def _labs() -> dict[str, str]:
+    from limner import labs
+
+    return labs.titles()
+
+
+def _recipe_of(run: Path) -> dict[str, Any]:
+    from limner.core.run import Run
+
+    return Run(run).recipe
+
+
+def _on_devices(chosen: dict[str, Any]) -> None:
+    """Starts this very command once per device, when several are asked for."""
+    wanted = chosen.get("device", chosen.get("train.device", "auto"))
+    if "," not in str(wanted):
+        return
+    from limner.core import device, dist
+
+    if not dist.under_torchrun():
+        raise typer.Exit(dist.launch(device.devices(str(wanted)), sys.argv[1:]))
+
+
+def _print(document: Any, as_json: bool, text: str) -> None:
+    print(json.dumps(document, indent=1) if as_json else text)
+
+
+def _print_run(run: Run, as_json: bool) -> None:
+    from limner.core import dist
+    from limner.core.run import relative
+
+    if dist.rank() == 0:
+        scores = run.read_json("scores.json") or {}
+        last = (run.metrics() or [{}])[-1]
+        for name, s in scores.items():
+            error = f" ± {s['error']:.2g}" if s.get("error") else ""
+            print(f"{name} {s['value']:.4g}{error} {s['unit']}, {s['on']}", file=sys.stderr)
+        print(f"report: {relative(run.path / 'report.html')}", file=sys.stderr)
+        document = {"run": relative(run.path), "images": last.get("images"), "seconds": last.get("seconds"), "scores": scores}
+        _print(document, as_json, relative(run.path))
+    dist.leave()
+
+
+def _print_plan(plan: dict[str, Any], as_json: bool) -> None:
+    from limner.core.run import to_yaml
+    from limner.core.units import clock, size
+
+    data, estimate = plan["data"], plan["estimate"]
+    lines = [to_yaml(plan["recipe"]), f"data: {data['items']:,} images {'x'.join(map(str, data['shape']))} of {data['name']}"]
+    for group, n in plan["parameters"].items():
+        lines.append(f"{group}: {n['total']:,} parameters, {n['trainable']:,} trainable, {n['buffers']:,} buffers")
+    lines.append(f"{plan['images']:,} images in {plan['steps']:,} steps: about {clock(estimate['seconds'])} on {estimate['device']}")
+    lines.append(f"memory: about {size(estimate['bytes'])}")
+    _print(plan, as_json, "\n".join(lines))

@@ -1,0 +1,100 @@
+"""How training looks in a terminal: a bar on a TTY, plain lines elsewhere. Both on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from limner.core.run import Run, relative
+from limner.core.units import clock
+
+_PLAIN_EVERY = 5.0  # seconds between plain lines
+
+
+def terminal() -> Bar | Lines:
+    """The bar where there is a terminal to draw it on, else lines."""
+    return Bar() if sys.stderr.isatty() else Lines()
+
+
+def _losses(line: Mapping[str, Any]) -> str:
+    shown = [(k.removeprefix("loss/"), v) for k, v in line.items() if k.startswith("loss/")]
+    return "  ".join(f"{k} {v:.4g}" if v is not None else f"{k} not finite" for k, v in shown)
+
+
+class Lines:
+    """One line now and then, for logs and pipes."""
+
+    def __init__(self) -> None:
+        self.total, self.printed = 0, 0.0
+
+    def start(self, run: Run, position: int, total: int) -> None:
+        """Says where the run is."""
+        self.total = total
+        self.say(f"training in {relative(run.path)}, {position:,} of {total:,} images seen")
+
+    def step(self, position: int) -> None: ...
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Prints progress, at most every few seconds."""
+        now = time.monotonic()
+        done = line["images"] >= self.total
+        if now - self.printed < _PLAIN_EVERY and not done:
+            return
+        self.printed = now
+        rate = line["images_per_second"]
+        left = clock((self.total - line["images"]) / rate) if rate else "?"
+        share = min(100, 100 * line["images"] // self.total)
+        self.say(f"{line['images']:>10,} images {share:>3} %  {rate:,.0f} images/s  {left} left  {_losses(line)}")
+
+    def say(self, message: str) -> None:
+        """Prints a sentence."""
+        print(message, file=sys.stderr, flush=True)
+
+    def stop(self) -> None: ...
+
+
+class Bar:
+    """A live bar with rate, losses and time left."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+        self.bar = Progress(
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f} images"),
+            BarColumn(None),
+            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[losses]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+        )
+        self.task: TaskID | None = None
+
+    def start(self, run: Run, position: int, total: int) -> None:
+        """Opens the bar."""
+        self.console.print(f"training in [bold]{relative(run.path)}[/bold]", highlight=False)
+        self.task = self.bar.add_task("train", total=total, completed=position, rate="", losses="")
+        self.bar.start()
+
+    def step(self, position: int) -> None:
+        """Moves the bar; it redraws itself ten times a second at most."""
+        if self.task is not None:
+            self.bar.update(self.task, completed=position)
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Shows rate and losses."""
+        if self.task is not None:
+            self.bar.update(self.task, rate=f"{line['images_per_second']:,.0f}/s", losses=_losses(line))
+
+    def say(self, message: str) -> None:
+        """Prints a sentence above the bar."""
+        self.console.print(message, highlight=False, markup=False)
+
+    def stop(self) -> None:
+        """Closes the bar."""
+        self.bar.stop()

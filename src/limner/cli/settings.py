@@ -1,0 +1,32 @@
+"""``key=value``, ``--key value`` and ``--key=value``: the words after a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from limner.core.errors import LimnerError
+
+
+def settings(words: Sequence[str]) -> dict[str, Any]:
+    """Overrides by dotted key, values read as YAML.
+
+    >>> settings(["train.batch=32", "--time", "20m", "--model.z=2"])
+    {'train.batch': 32, 'time': '20m', 'model.z': 2}
+
+    Raises:
+        LimnerError: a word is none of the three forms.
+    """
+    from limner.core.recipe import value
+
+    found: dict[str, Any] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        key, equals, text = word.lstrip("-").partition("=")
+        if not equals and word.startswith("--") and rest and not rest[0].startswith("--"):
+            text = rest.pop(0)
+        elif not equals or not key:
+            raise LimnerError(f"cannot read {word!r}; write key=value, e.g. train.batch=32")
+        found[key.replace("-", "_") if "." not in key else key] = value(text)
+    return found

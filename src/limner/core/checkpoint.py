@@ -1,0 +1,319 @@
+"""Checkpoints that are whole or absent, and noticed when damaged.
+
+A checkpoint is a folder of plain files::
+
+    00012800/model.safetensors    weights for use (averaged, if training averages), the model's Spec in the header
+             trainer.safetensors  raw weights, optimiser moments, running means of the log
+             state.json           position and everything that is not a tensor
+             MANIFEST.json        sha256 and size of the other three
+
+It is written to a temporary sibling, flushed to disk, renamed; then the file ``latest`` is replaced in the same
+way. So at every instant each folder without a leading dot is complete. Reading checks sizes and hashes *before* any parser
+sees a byte; nothing on this path can execute code from a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as parse_safetensors
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
+
+from limner.core.errors import LimnerError
+from limner.core.model import GenerativeModel, load_weights
+from limner.core.spec import Spec
+
+FORMAT = 1
+MODEL, TRAINER, STATE, MANIFEST, LATEST = (
+    "model.safetensors",
+    "trainer.safetensors",
+    "state.json",
+    "MANIFEST.json",
+    "latest",
+)
+_HEADER_LIMIT = 1 << 20
+
+
+class DamagedCheckpoint(LimnerError):
+    """A file of a checkpoint is missing, cut short or changed."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What one folder holds, read and verified."""
+
+    path: Path
+    model: dict[str, Tensor]
+    spec: Spec
+    trainer: dict[str, Any]
+    state: dict[str, Any]
+
+
+def pack(tree: Any, prefix: str = "") -> tuple[dict[str, Tensor], Any]:
+    """Splits nested dicts and lists into flat tensors and a JSON skeleton that names them.
+
+    >>> tensors, skeleton = pack({"a": [torch.ones(1), 2]})
+    >>> list(tensors), skeleton
+    (['a.0'], {'a': [{'$tensor': 'a.0'}, 2]})
+    """
+    tensors: dict[str, Tensor] = {}
+
+    def walk(node: Any, path: str) -> Any:
+        if isinstance(node, Tensor):
+            tensors[path] = node.detach()
+            return {"$tensor": path}
+        if isinstance(node, Mapping):
+            return {str(k): walk(v, f"{path}.{k}" if path else str(k)) for k, v in node.items()}
+        if isinstance(node, (list, tuple)):
+            return [walk(v, f"{path}.{i}" if path else str(i)) for i, v in enumerate(node)]
+        return node
+
+    return tensors, walk(tree, prefix)
+
+
+def unpack(tensors: Mapping[str, Tensor], skeleton: Any) -> Any:
+    """The inverse of `pack`."""
+    if isinstance(skeleton, Mapping):
+        if set(skeleton) == {"$tensor"}:
+            return tensors[skeleton["$tensor"]]
+        return {k: unpack(tensors, v) for k, v in skeleton.items()}
+    if isinstance(skeleton, list):
+        return [unpack(tensors, v) for v in skeleton]
+    return skeleton
+
+
+def write(folder: Path, model: GenerativeModel, trainer: Any, state: Mapping[str, Any]) -> Path:
+    """Writes a checkpoint so that it exists whole or not at all, and makes it the latest.
+
+    Args:
+        folder: where it shall be, ``…/checkpoints/00012800``.
+        model: the model for use; its Spec goes into the header.
+        trainer: nested dicts and lists of tensors and plain values.
+        state: plain values.
+
+    Raises:
+        LimnerError: the disk is full or not writable. What was there before is untouched.
+    """
+    tensors, skeleton = pack(trainer)
+    files = {
+        MODEL: safetensors_bytes(_storable(model.state_dict()), {"limner": str(FORMAT), "spec": model.spec.to_json()}),
+        TRAINER: safetensors_bytes(_storable(tensors)),
+        STATE: json.dumps({"format": FORMAT, **state, "trainer": skeleton}).encode(),
+    }
+    manifest = {n: {"sha256": hashlib.sha256(b).hexdigest(), "bytes": len(b)} for n, b in files.items()}
+    files[MANIFEST] = json.dumps({"format": FORMAT, "files": manifest}, indent=1).encode()
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        for name, content in files.items():
+            _write_durably(temporary / name, content)
+        _sync_folder(temporary)
+        if folder.exists():  # a second checkpoint at the same image, or a damaged one
+            shutil.rmtree(folder)
+        os.replace(temporary, folder)
+        _sync_folder(folder.parent)
+        replace_file(folder.parent / LATEST, folder.name.encode())
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise LimnerError(
+            f"cannot write checkpoint {folder.name}: {error.strerror or error}; free some space or choose another"
+            " out=DIR; earlier checkpoints are untouched"
+        ) from error
+    return folder
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Replaces a file so that a reader sees the old or the new content, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _write_durably(temporary, content)
+    os.replace(temporary, path)
+    _sync_folder(path.parent)
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    if os.name == "posix":
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _storable(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {k: v.detach().to("cpu").contiguous() for k, v in tensors.items()}
+
+
+def verified(folder: Path) -> dict[str, bytes]:
+    """The bytes of a checkpoint's files, after their sizes and hashes were compared with the manifest.
+
+    Raises:
+        DamagedCheckpoint: anything is missing or differs.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        expected = manifest["files"]
+        form, listed = manifest["format"], set(expected)
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DamagedCheckpoint(f"checkpoint {folder.name} is damaged: its MANIFEST.json cannot be read") from None
+    if form != FORMAT:
+        raise LimnerError(
+            f"checkpoint {folder.name} has format {form}, this limner reads format {FORMAT}; use the limner that wrote it"
+        )
+    if listed != {MODEL, TRAINER, STATE}:
+        raise DamagedCheckpoint(f"checkpoint {folder.name} is damaged: its MANIFEST.json lists other files")
+    files = {}
+    for name, facts in expected.items():
+        try:
+            content = (folder / name).read_bytes()
+        except OSError:
+            raise DamagedCheckpoint(f"checkpoint {folder.name} is damaged: {name} is missing") from None
+        if len(content) != facts["bytes"]:
+            raise DamagedCheckpoint(
+                f"checkpoint {folder.name} is damaged: {name} has {len(content)} bytes instead of {facts['bytes']}"
+            )
+        if hashlib.sha256(content).hexdigest() != facts["sha256"]:
+            raise DamagedCheckpoint(f"checkpoint {folder.name} is damaged: {name} has changed since it was written")
+        files[name] = content
+    return files
+
+
+def read(folder: Path) -> Checkpoint:
+    """Reads and verifies one checkpoint folder.
+
+    Raises:
+        DamagedCheckpoint: a file is missing, cut short or changed.
+        LimnerError: another format, or contents that do not fit limner.
+    """
+    files = verified(folder)
+    tensors, metadata = safetensors(files[MODEL], f"{folder.name}/{MODEL}")
+    state = json.loads(files[STATE])
+    trainer = unpack(safetensors(files[TRAINER], f"{folder.name}/{TRAINER}")[0], state.pop("trainer"))
+    return Checkpoint(folder, tensors, _spec(metadata, folder.name), trainer, state)
+
+
+def safetensors(content: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file, its header inspected first.
+
+    The header must be at most 1 MiB of JSON without duplicate keys, at most 10,000 tensors, and account for every
+    byte of the file exactly once.
+
+    Raises:
+        DamagedCheckpoint: the file is not such a file.
+    """
+    damaged = DamagedCheckpoint(f"{name} is not a safetensors file that limner reads; it is damaged or something else")
+    if len(content) < 8:
+        raise damaged
+    (length,) = struct.unpack("<Q", content[:8])
+    if length > _HEADER_LIMIT or 8 + length > len(content):
+        raise damaged
+    try:
+        header = json.loads(content[8 : 8 + length], object_pairs_hook=_no_duplicates)
+        metadata = header.pop("__metadata__", {})
+        spans = sorted(tuple(t["data_offsets"]) for t in header.values())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise damaged from None
+    ends = [0, *(end for _, end in spans)]
+    if len(spans) > 10_000 or [start for start, _ in spans] != ends[:-1] or ends[-1] != len(content) - 8 - length:
+        raise damaged
+    try:
+        return parse_safetensors(content), metadata
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise damaged from error
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [k for k, _ in pairs]
+    if len(set(keys)) != len(keys):
+        raise ValueError("duplicate key")
+    return dict(pairs)
+
+
+def _spec(metadata: Mapping[str, str], name: str) -> Spec:
+    if "spec" not in metadata:
+        raise LimnerError(f"{name} holds no limner model; give a run folder, a checkpoint folder or its {MODEL}")
+    try:
+        return Spec.from_json("model", metadata["spec"])
+    except (ValueError, RecursionError):
+        raise DamagedCheckpoint(f"{name}: the model's description in the header is not JSON") from None
+
+
+def load(path: str | Path, device: torch.device | str = "cpu") -> GenerativeModel:
+    """Rebuilds a model from a run folder, a checkpoint folder, or a ``model.safetensors`` file.
+
+    The model is in evaluation mode. A damaged latest checkpoint of a run is stepped over, with a warning in the
+    log; a folder or file named directly must be whole.
+
+    Raises:
+        LimnerError: there is no such thing, or it is damaged.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise LimnerError(f"there is no {path}; give a run folder, a checkpoint folder or a {MODEL}")
+    if (path / "checkpoints").is_dir():
+        return load(newest(path / "checkpoints")[0].path, device)
+    file = path / MODEL if path.is_dir() else path
+    if path.is_dir():
+        content = verified(path)[MODEL]
+    else:
+        content = file.read_bytes()
+    tensors, metadata = safetensors(content, file.name)
+    spec = _spec(metadata, file.name)
+    model: GenerativeModel = spec.build()
+    model.spec = spec
+    load_weights(model, tensors)
+    return model.eval().to(device)
+
+
+def folders(root: Path) -> list[Path]:
+    """Checkpoint folders, oldest first."""
+    if not root.is_dir():
+        return []
+    return sorted((p for p in root.iterdir() if p.is_dir() and p.name.isdigit()), key=lambda p: int(p.name))
+
+
+def newest(root: Path) -> tuple[Checkpoint, list[str]]:
+    """The newest checkpoint that is whole, and what was wrong with newer ones.
+
+    Raises:
+        LimnerError: none is left.
+    """
+    problems: list[str] = []
+    for folder in reversed(folders(root)):
+        try:
+            return read(folder), problems
+        except DamagedCheckpoint as error:
+            problems.append(str(error))
+    reason = f": {problems[0]}" if problems else ""
+    raise LimnerError(f"there is no usable checkpoint in {root.parent.name}{reason}; train again")
+
+
+def prune(root: Path, keep: int, milestones: int) -> list[Path]:
+    """Deletes all but the `keep` newest checkpoints and those at multiples of `milestones` images (0: none)."""
+    old = folders(root)[:-keep] if keep else []
+    doomed = [p for p in old if not (milestones and int(p.name) % milestones == 0)]
+    for folder in doomed:
+        hidden = folder.with_name(f".{folder.name}.old")
+        os.replace(folder, hidden)  # a half-deleted folder must never look like a checkpoint
+        shutil.rmtree(hidden)
+    for leftover in root.glob(".*.old"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    return doomed

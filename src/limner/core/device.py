@@ -1,0 +1,86 @@
+"""Where to compute: cpu, cuda or mps, chosen by name or found."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from limner.core.errors import LimnerError
+
+
+def devices(text: str) -> list[str]:
+    """The devices that ``cpu``, ``cuda:1``, ``0,1`` or ``auto`` ask for.
+
+    >>> devices("cpu,cpu")
+    ['cpu', 'cpu']
+    """
+    return [f"cuda:{d}" if d.isdigit() else d for d in (part.strip() for part in str(text).split(",")) if d]
+
+
+def pick(name: str = "auto") -> torch.device:
+    """The torch device for a name; ``auto`` takes CUDA, then Apple's mps, then the CPU.
+
+    Raises:
+        LimnerError: the name is unknown or this machine lacks it.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(f"cuda:{name}" if name.isdigit() else name)
+    except RuntimeError:
+        raise LimnerError(f"unknown device {name!r}; use auto, cpu, mps, cuda, 0 or a list such as 0,1") from None
+    there = {
+        "cpu": True,
+        "mps": torch.backends.mps.is_available(),
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+    }
+    if not there.get(device.type, False):
+        raise LimnerError(f"this machine has no {device}; use device=auto or device=cpu")
+    if device.type == "cuda":
+        device = torch.device("cuda", device.index or 0)
+        torch.cuda.set_device(device)
+    return device
+
+
+def make_deterministic() -> None:
+    """Only kernels that give the same bits each time, where torch has them."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Filling fresh memory costs a pass over every tensor and guards only against reading it uninitialised.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """What a number measured here depends on; no user name and no path."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    return {
+        "limner": _version("limner"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": _version("numpy"),
+        "device": str(device),
+        "device_name": name,
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "source"
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo") as lines:
+            names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+            return f"{next(names)}, {os.cpu_count()} cores"
+    except (OSError, StopIteration):
+        return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"

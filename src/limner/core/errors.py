@@ -1,0 +1,32 @@
+"""The one error a user is meant to read."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LimnerError(Exception):
+    """Something the user can put right.
+
+    The message is one line that says what is wrong and what to do about it. The command line prints it
+    without a traceback and exits with code 2.
+    """
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> LimnerError:
+    """The error for a name that is not among the known ones, with the nearest matches.
+
+    >>> print(unknown("recipe", "gan-minst", ["gan-mnist", "vae-mnist"]))
+    unknown recipe 'gan-minst'; did you mean 'gan-mnist'?
+    """
+    known = sorted(known)
+    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    if near:
+        hint = "did you mean " + " or ".join(repr(n) for n in near) + "?"
+    elif known:
+        shown = ", ".join(known[:12]) + (", …" if len(known) > 12 else "")
+        hint = f"choose from: {shown}"
+    else:
+        hint = "there is none to choose from"
+    return LimnerError(f"unknown {kind} {name!r}; {hint}")

@@ -1,0 +1,230 @@
+"""What a model has to offer, and what it may offer besides.
+
+A model is an `nn.Module` with three duties: name its parameter groups, take one training step, draw samples.
+Everything else is a capability: a `Protocol` that metrics, latent tools, tasks and the studio ask for with
+`isinstance`. None of them ever asks for a class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from limner.core.batch import Images
+from limner.core.errors import LimnerError
+from limner.core.spec import Spec
+
+Logs = dict[str, Tensor]
+"""Scalars of one step, still on the device: ``loss/*``, ``logit/*``, ``term/*``."""
+
+
+class Data(Protocol):
+    """The source of everything random a step uses: fresh real images and noise."""
+
+    def __next__(self) -> Images: ...
+
+    def randn(self, *size: int) -> Tensor:
+        """Standard normal noise, `size` on this rank; a function of (seed, position)."""
+        ...
+
+    def rand(self, *size: int) -> Tensor:
+        """Uniform noise in [0,1), `size` on this rank; a function of (seed, position)."""
+        ...
+
+
+class Update(Protocol):
+    """One descent step on one group: zero, backward on that group alone, synchronise, clip, step."""
+
+    def __call__(self, group: str, loss: Tensor) -> None: ...
+
+
+class GenerativeModel(nn.Module):
+    """Base of every model. Images are (B,C,H,W) in [-1,1].
+
+    Attributes:
+        spec: the resolved constructor call; with the weights it is the checkpoint.
+        averaged: names of the groups that sampling takes from the moving average; None means all.
+    """
+
+    spec: Spec
+    averaged: tuple[str, ...] | None = None
+
+    def groups(self) -> dict[str, nn.Module]:
+        """The modules that `update` descends on, by name."""
+        raise NotImplementedError
+
+    def step(self, data: Data, update: Update) -> Logs:
+        """One iteration of the paper's algorithm box. Never waits for the device."""
+        raise NotImplementedError
+
+    def draw(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
+        """`n` samples (n,C,H,W) in [-1,1] from `generator`; the model is in evaluation mode."""
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        n: int,
+        *,
+        y: Tensor | int | None = None,
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+        batch: int = 256,
+    ) -> Tensor:
+        """Draws samples in evaluation mode, a batch at a time, and leaves the mode as it was.
+
+        Args:
+            n: number of images.
+            y: class index for all, or (n,) class indices, for conditional models; default all classes in turn.
+            seed: seeds a fresh generator on the model's device.
+            generator: used instead of `seed`.
+            batch: images drawn at once.
+
+        Returns:
+            (n,C,H,W) float32 in [-1,1].
+        """
+        if n < 1:
+            raise LimnerError(f"cannot draw {n} samples; ask for at least 1")
+        if generator is None:
+            generator = torch.Generator(self.device)
+            generator.manual_seed(seed) if seed is not None else generator.seed()
+        labels = self._labels(n, y)
+        mode = self.training
+        self.eval()
+        try:
+            parts = [
+                self.draw(min(batch, n - i), None if labels is None else labels[i : i + batch], generator)
+                for i in range(0, n, batch)
+            ]
+        finally:
+            self.train(mode)
+        return torch.cat(parts).float()
+
+    def _labels(self, n: int, y: Tensor | int | None) -> Tensor | None:
+        if not isinstance(self, Conditions):
+            if y is not None:
+                raise LimnerError(f"{self.spec.name} is not conditional; leave the class out")
+            return None
+        if y is None:
+            return torch.arange(n, device=self.device) % self.classes
+        labels = torch.as_tensor(y, device=self.device).expand(n) if isinstance(y, int) else y.to(self.device)
+        if len(labels) != n or int(labels.min()) < 0 or int(labels.max()) >= self.classes:
+            raise LimnerError(f"class labels must be {n} integers from 0 to {self.classes - 1}")
+        return labels
+
+
+@runtime_checkable
+class Encodes(Protocol):
+    """Maps images to codes."""
+
+    def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Codes (B,…) of images (B,C,H,W)."""
+        ...
+
+
+@runtime_checkable
+class Decodes(Protocol):
+    """Maps codes to images."""
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Images (B,C,H,W) in [-1,1] of codes (B,…)."""
+        ...
+
+
+@runtime_checkable
+class Reconstructs(Encodes, Decodes, Protocol):
+    """An autoencoder of any kind."""
+
+
+@runtime_checkable
+class Corrupts(Protocol):
+    """Trained to undo a corruption it can also apply."""
+
+    def corrupt(self, x: Tensor, noise: Callable[..., Tensor]) -> Tensor:
+        """Corrupted images (B,C,H,W); `noise(*size)` gives standard normal numbers."""
+        ...
+
+
+@runtime_checkable
+class Conditions(Protocol):
+    """Generates a wanted class."""
+
+    classes: int
+
+
+@runtime_checkable
+class Bounds(Protocol):
+    """Bounds the likelihood by importance sampling.
+
+    Attributes:
+        measure: what p(x) is: ``bernoulli`` pixels, a ``density`` on [-1,1], or probabilities of ``discrete`` grey values.
+    """
+
+    measure: str
+
+    def log_weights(self, x: Tensor, k: int, noise: Callable[..., Tensor], y: Tensor | None = None) -> Tensor:
+        """log p(x,z)/q(z|x) in nats, (k,B), for k draws of z per image."""
+        ...
+
+
+@runtime_checkable
+class ScoresSamples(Protocol):
+    """Tells ordinary images from anomalous ones."""
+
+    def score_samples(self, x: Tensor) -> Tensor:
+        """(B,), higher is more ordinary (the sign of scikit-learn's `score_samples`)."""
+        ...
+
+
+def reconstruct(model: Reconstructs, x: Tensor, y: Tensor | None = None) -> Tensor:
+    """decode(encode(x)), (B,C,H,W) in [-1,1]."""
+    return model.decode(model.encode(x, y), y)
+
+
+def parameters(model: GenerativeModel) -> dict[str, dict[str, int]]:
+    """Numbers of parameters per group.
+
+    Returns:
+        ``{group: {"total": .., "trainable": .., "buffers": ..}}``. Batch-norm statistics count as buffers; the
+        step counter of a batch norm does not count.
+    """
+    return {name: counts(module) for name, module in model.groups().items()}
+
+
+def counts(module: nn.Module) -> dict[str, int]:
+    """Total, trainable and buffer numbers of one module."""
+    weights = list(module.parameters())
+    buffers = [b for n, b in module.named_buffers() if not n.endswith("num_batches_tracked")]
+    return {
+        "total": sum(p.numel() for p in weights),
+        "trainable": sum(p.numel() for p in weights if p.requires_grad),
+        "buffers": sum(b.numel() for b in buffers),
+    }
+
+
+def modules_with_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Leaf modules that own parameters, with their names."""
+    for name, module in model.named_modules():
+        if not list(module.children()) and list(module.parameters(recurse=False)):
+            yield name, module
+
+
+def load_weights(model: GenerativeModel, weights: dict[str, Any]) -> None:
+    """Loads a state dict strictly.
+
+    Raises:
+        LimnerError: names or shapes do not fit the model.
+    """
+    try:
+        model.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise LimnerError(f"these weights do not fit {model.spec.name}: {reason}") from None

@@ -1,0 +1,225 @@
+"""Recipes: what to train, on what, how.
+
+A recipe has four sections, each the keyword arguments of one constructor::
+
+    model: {name: vae, z: 20, encoder: {name: mlp.Encoder}, decoder: {name: mlp.Decoder}}
+    data:  {name: mnist-5k}
+    optim: {VAE: {lr: 1.0e-3}}                 # an optimiser for each group of the model
+    train: {images: 500k, batch: 128, seed: 0}
+
+Defaults < recipe file < ``-c`` file < ``key=value``. A bare key goes to the one section that knows it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from limner.core.catalogue import RECIPES, names
+from limner.core.errors import LimnerError, unknown
+from limner.core.spec import Spec, arguments
+
+SECTIONS = ("model", "data", "optim", "train")
+_LIMIT = 1 << 18  # bytes of a recipe file
+_DEPTH = 12
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe."""
+
+    name: str
+    model: Spec
+    data: Spec
+    optim: dict[str, Spec]
+    train: Spec
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain mapping, as written to ``recipe.yaml``."""
+        train = self.train.to_dict()
+        train.pop("name")
+        return {
+            "name": self.name,
+            "model": self.model.to_dict(),
+            "data": self.data.to_dict(),
+            "optim": {g: s.to_dict() for g, s in self.optim.items()},
+            "train": train,
+        }
+
+
+def load(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None, extra: str | Path | None = None) -> Recipe:
+    """Reads and checks a recipe.
+
+    Args:
+        source: a name of `limner list recipes`, a YAML file, or a mapping.
+        overrides: dotted or bare keys and their values, applied last.
+        extra: a YAML file merged over the recipe before the overrides.
+
+    Raises:
+        LimnerError: unknown recipe, section, key or value.
+    """
+    if isinstance(source, Mapping):
+        name, tree = str(source.get("name", "recipe")), copy.deepcopy(dict(source))
+    else:
+        path = find(source)
+        name, tree = path.stem, parse(path)
+        name = str(tree.get("name", name))
+    tree.pop("name", None)
+    if extra is not None:
+        tree = _merged(tree, parse(Path(extra)))
+    for key, value in (overrides or {}).items():
+        _set(tree, key, value)
+    for section in tree:
+        if section not in SECTIONS:
+            raise unknown("section", section, SECTIONS)
+    for section in SECTIONS:
+        if section not in tree:
+            raise LimnerError(f"recipe {name}: section {section!r} is missing; a recipe has {', '.join(SECTIONS)}")
+    if not isinstance(tree["optim"], Mapping):
+        raise LimnerError("optim: expected a mapping from group to optimiser, e.g. optim: {G: {lr: 2.0e-4}}")
+    return Recipe(
+        name,
+        Spec.parse("model", tree["model"]),
+        Spec.parse("data", _data(tree["data"])),
+        {g: Spec.parse("optimiser", s, f"optim.{g}", "adam") for g, s in tree["optim"].items()},
+        Spec.parse("train", tree["train"], name="trainer"),
+    )
+
+
+def find(source: str | Path) -> Path:
+    """The file of a recipe: a shipped name, or a path to YAML."""
+    text = str(source)
+    if text in names("recipe"):
+        return RECIPES / f"{text}.yaml"
+    path = Path(source)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        if not path.is_file():
+            raise LimnerError(f"there is no recipe file {path}; see 'limner list recipes' for shipped ones")
+        return path
+    raise unknown("recipe", text, names("recipe"))
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML without aliases, so that no short text can grow without bound."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:  # type: ignore[override]
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not allowed in a recipe")
+        return super().compose_node(parent, index)  # type: ignore[no-untyped-call,no-any-return]
+
+
+def parse(path: Path) -> dict[str, Any]:
+    """Reads a YAML mapping; tags, aliases, great depth and great size are refused.
+
+    Raises:
+        LimnerError: it is not that, with the line where it goes wrong.
+    """
+    try:
+        if path.stat().st_size > _LIMIT:
+            raise LimnerError(f"{path} is larger than {_LIMIT // 1024} kB; that is no recipe")
+        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+    except OSError as error:
+        raise LimnerError(f"cannot read {path}: {error.strerror}; check the name") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise LimnerError(f"{path}{where} is not a recipe: {reason}") from None
+    if not isinstance(tree, dict) or _depth(tree) > _DEPTH:
+        raise LimnerError(f"{path} is not a recipe: expected sections {', '.join(SECTIONS)}")
+    return tree
+
+
+def value(text: str) -> Any:
+    """The value of ``key=value`` on a command line, read as YAML.
+
+    >>> value("[48, 64]"), value("5"), value("photos/"), value("1e-4")
+    ([48, 64], 5, 'photos/', '1e-4')
+    """
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError:
+        return text
+
+
+def _depth(node: Any) -> int:
+    if isinstance(node, Mapping):
+        return 1 + max((_depth(v) for v in node.values()), default=0)
+    if isinstance(node, Sequence) and not isinstance(node, str):
+        return 1 + max((_depth(v) for v in node), default=0)
+    return 0
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    both = dict(base)
+    for k, v in over.items():
+        old = both.get(k)
+        both[k] = _merged(old, v) if isinstance(old, Mapping) and isinstance(v, Mapping) else v
+    return both
+
+
+def _set(tree: dict[str, Any], key: str, new: Any) -> None:
+    """Puts one override in its place."""
+    path = key.split(".")
+    if path[0] not in SECTIONS:
+        path = [_section(tree, path[0]), *path]
+    if path == ["data"]:
+        tree["data"] = _replaced_data(tree.get("data"), new)
+        return
+    if path[0] == "optim" and len(path) == 3 and path[1] not in tree["optim"]:
+        raise LimnerError(f"unknown group {path[1]!r} in {key}; this recipe has the groups {', '.join(tree['optim'])}")
+    node: Any = tree
+    for i, part in enumerate(path[:-1]):
+        if isinstance(node.get(part), str):
+            node[part] = {"name": node[part]}
+        node = node.setdefault(part, {})
+        if not isinstance(node, dict):
+            raise LimnerError(f"{key}: {'.'.join(path[: i + 1])} has no parts; set it as a whole")
+    node[path[-1]] = new
+
+
+def _section(tree: Mapping[str, Any], key: str) -> str:
+    """The one section whose constructor has an argument `key`."""
+    known = {
+        "train": arguments("train", "trainer"),
+        "data": arguments("data", _data(tree["data"])["name"]),
+        "model": arguments("model", _name(tree["model"])),
+    }
+    owners = [s for s, a in known.items() if key in a]
+    if len(owners) == 1:
+        return owners[0]
+    if owners:
+        choices = " or ".join(f"{s}.{key}" for s in owners)
+        raise LimnerError(f"{key!r} could mean {choices}; write the section too")
+    every = [k for a in known.values() for k in a if k not in ("shape", "classes")]
+    raise unknown("key", key, [*every, *SECTIONS, "out"])
+
+
+def _name(section: Any) -> str:
+    return section if isinstance(section, str) else str(section.get("name"))
+
+
+def _data(section: Any) -> dict[str, Any]:
+    """The data section, where a path stands for a folder (or ZIP) of images."""
+    tree = {"name": section} if isinstance(section, (str, Path)) else dict(section)
+    name = tree.get("name")
+    if isinstance(name, (str, Path)) and str(name) not in names("data") and _looks_like_path(str(name)):
+        return {"name": "folder", "path": str(name)} | {k: v for k, v in tree.items() if k != "name"}
+    return tree
+
+
+def _looks_like_path(text: str) -> bool:
+    return "/" in text or "\\" in text or text.lower().endswith(".zip") or text.startswith(".") or Path(text).exists()
+
+
+def _replaced_data(old: Any, new: Any) -> dict[str, Any]:
+    """Other data, with those options of the recipe (size, flip …) that the new source has too."""
+    tree = _data(new)
+    kept = {} if old is None or isinstance(new, Mapping) else {k: v for k, v in _data(old).items() if k not in ("name", "path")}
+    known = arguments("data", tree["name"])
+    return {k: v for k, v in kept.items() if k in known} | tree

@@ -1,0 +1,238 @@
+"""The run folder: plain files that the command line, Python, the report and the studio all read.
+
+``runs/0007-vae-mnist/`` holds ``recipe.yaml``, ``env.json``, ``metrics.jsonl`` (a line a log step),
+``events.jsonl`` (phases, checkpoints, warnings), ``samples/`` (the same fixed noise each time), ``checkpoints/``,
+``scores.json``, ``README.md`` (model card) and ``report.html``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import filelock
+import torch
+import yaml
+from PIL import Image
+from torch import Tensor
+
+from limner.core.batch import to_uint8
+from limner.core.checkpoint import LATEST, folders, replace_file
+from limner.core.errors import LimnerError
+
+
+class Run:
+    """One training, on disk.
+
+    Args:
+        path: the run folder; it must exist.
+
+    Raises:
+        LimnerError: there is no run there.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._lock: filelock.BaseFileLock | None = None
+        if not (self.path / "recipe.yaml").is_file():
+            raise LimnerError(f"{self.path} is not a run folder (it has no recipe.yaml); see 'limner train --help'")
+
+    @classmethod
+    def create(cls, recipe: Mapping[str, Any], out: str | Path | None = None, root: str | Path = "runs") -> Run:
+        """A new folder: `out`, or the next number under `root`.
+
+        Raises:
+            LimnerError: `out` holds something already, or cannot be written.
+        """
+        try:
+            path = cls._next(Path(root), str(recipe["name"])) if out is None else Path(out)
+            if out is not None:
+                if (path / "recipe.yaml").exists():
+                    raise LimnerError(f"{path} holds a run already; continue it with 'limner resume {path}' or choose another out=DIR")
+                if path.exists() and (not path.is_dir() or any(path.iterdir())):
+                    raise LimnerError(f"{path} exists and is not an empty folder; choose another out=DIR")
+                path.mkdir(parents=True, exist_ok=True)
+            (path / "checkpoints").mkdir()
+            replace_file(path / "recipe.yaml", to_yaml(recipe).encode())
+        except OSError as error:
+            raise LimnerError(f"cannot make a run folder: {error.strerror or error}; choose another out=DIR") from error
+        return cls(path)
+
+    @staticmethod
+    def _next(root: Path, name: str) -> Path:
+        root.mkdir(parents=True, exist_ok=True)
+        while True:
+            taken = [int(p.name[:4]) for p in root.iterdir() if p.name[:4].isdigit()]
+            path = root / f"{max(taken, default=0) + 1:04d}-{name}"
+            try:
+                path.mkdir()  # two starts at once: one of them tries the next number
+                return path
+            except FileExistsError:
+                continue
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.resolve().name
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The resolved recipe."""
+        loaded: dict[str, Any] = yaml.safe_load((self.path / "recipe.yaml").read_text())
+        return loaded
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def latest(self) -> Path:
+        """The newest checkpoint folder.
+
+        Raises:
+            LimnerError: nothing has been saved yet.
+        """
+        pointer = self.checkpoints / LATEST
+        named = self.checkpoints / pointer.read_text().strip() if pointer.is_file() else None
+        if named is not None and named.is_dir():
+            return named
+        saved = folders(self.checkpoints)
+        if not saved:
+            raise LimnerError(f"{self.name} has no checkpoint yet; let it train a little longer")
+        return saved[-1]
+
+    def lock(self) -> None:
+        """Makes this process the only writer until it ends (the system frees the lock of a dead process).
+
+        Raises:
+            LimnerError: another process writes here.
+        """
+        self._lock = filelock.FileLock(self.path / "lock", timeout=0)
+        try:
+            self._lock.acquire()
+        except filelock.Timeout:
+            raise LimnerError(f"{self.path} is in use by another process; wait for it or choose another out=DIR") from None
+
+    def unlock(self) -> None:
+        """Gives the folder free."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Writes a JSON file whole."""
+        replace_file(self.path / name, (json.dumps(content, indent=1) + "\n").encode())
+
+    def read_json(self, name: str) -> Any:
+        """Reads a JSON file; None when it is not there."""
+        file = self.path / name
+        return json.loads(file.read_text()) if file.is_file() else None
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Appends to ``metrics.jsonl``; numbers that are not finite become null."""
+        self._append("metrics.jsonl", {k: _finite(v) for k, v in line.items()})
+
+    def event(self, event: str, images: int, seconds: float, **more: Any) -> None:
+        """Appends to ``events.jsonl``."""
+        self._append("events.jsonl", {"event": event, "images": images, "seconds": round(seconds, 3), **more})
+
+    def _append(self, name: str, line: Mapping[str, Any]) -> None:
+        with open(self.path / name, "a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All lines of ``metrics.jsonl``; a last line cut short by a crash is left out."""
+        return _lines(self.path / "metrics.jsonl")
+
+    def events(self) -> list[dict[str, Any]]:
+        """All lines of ``events.jsonl``."""
+        return _lines(self.path / "events.jsonl")
+
+    def rewind(self, images: int) -> None:
+        """Forgets metrics and pictures later than `images`: what a resumed training will write again."""
+        kept = [line for line in self.metrics() if line["images"] <= images]
+        replace_file(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
+        for folder in ("samples", "reconstructions"):
+            for seen, file in self._pictures(folder):
+                if seen > images:
+                    file.unlink()
+
+    def samples(self) -> list[tuple[int, Path]]:
+        """(images seen, file) of every saved sample sheet, in order."""
+        return self._pictures("samples")
+
+    def _pictures(self, folder: str) -> list[tuple[int, Path]]:
+        found = (self.path / folder).glob("*.webp")
+        return sorted((int(p.stem), p) for p in found if p.stem.isdigit())
+
+    def save_pictures(self, name: str, x: Tensor, columns: int) -> Path:
+        """Writes images (N,C,H,W) in [-1,1] as one sheet; `name` ends in ``.webp`` (lossless) or ``.png``."""
+        path = self.path / name
+        path.parent.mkdir(exist_ok=True)
+        options = {"lossless": True, "exact": True} if path.suffix == ".webp" else {}
+        sheet(x, columns).save(path, **options)
+        return path
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    lines = []
+    for text in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break  # only the last line can be cut short
+    return lines
+
+
+def to_yaml(tree: Mapping[str, Any]) -> str:
+    """YAML as people write recipes: a line an entry, short lists and mappings inline."""
+    return yaml.safe_dump(dict(tree), sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
+
+
+def sheet(x: Tensor, columns: int, gap: int = 2) -> Image.Image:
+    """Images (N,C,H,W) in [-1,1] side by side on white, `columns` a row.
+
+    Two channels are grey with alpha. Points (H = W = 1, one or two coordinates) are drawn as dots in a square.
+    """
+    n, c, h, w = x.shape
+    if h * w == 1 and c <= 2:
+        return dots(x.flatten(1))
+    rows = -(-n // columns)
+    mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}.get(c)
+    if mode is None:
+        raise LimnerError(f"cannot draw {c} channels as a picture; images have 1 to 4")
+    whole = Image.new(mode, (columns * (w + gap) - gap, rows * (h + gap) - gap), (255,) * c if c > 1 else 255)
+    for i, pixels in enumerate(to_uint8(x).permute(0, 2, 3, 1).cpu().numpy()):
+        tile = Image.fromarray(pixels[..., 0] if c == 1 else pixels, mode if c != 1 else None)
+        whole.paste(tile, (i % columns * (w + gap), i // columns * (h + gap)))
+    return whole if c in (1, 3) else whole.convert("RGBA")
+
+
+def dots(points: Tensor, side: int = 256) -> Image.Image:
+    """Points (N,1) or (N,2) as dots on white; the square spans their largest coordinate."""
+    xy = torch.cat([points, torch.zeros_like(points)], 1)[:, :2].float().cpu()
+    reach = max(1.2, 1.1 * float(xy.abs().max()))
+    places = ((xy / reach + 1) * (side - 1) / 2).round().long()
+    canvas = torch.full((side, side), 255, dtype=torch.uint8)
+    for dx in (0, 1):
+        for dy in (0, 1):
+            canvas[(side - 1 - places[:, 1] + dy).clamp(0, side - 1), (places[:, 0] + dx).clamp(0, side - 1)] = 40
+    return Image.fromarray(canvas.numpy())
+
+
+def relative(path: Path) -> str:
+    """A path for people: relative to the working folder where it can be."""
+    try:
+        return os.path.relpath(path)
+    except ValueError:
+        return str(path)

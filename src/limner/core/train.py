@@ -1,0 +1,502 @@
+"""The loop: step, average, log, sample, save. It knows no model."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time as clock_
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from limner.core import checkpoint, dist
+from limner.core.batch import Dataset, to_float
+from limner.core.checkpoint import Checkpoint
+from limner.core.device import describe, make_deterministic
+from limner.core.ema import EMA
+from limner.core.errors import LimnerError
+from limner.core.model import Corrupts, GenerativeModel, Logs, Reconstructs, load_weights, parameters, reconstruct
+from limner.core.run import Run
+from limner.core.stream import Stream
+from limner.core.units import Count, Duration
+from limner.core.update import SGD, Adam, Updates, finite
+
+_PATIENCE = 3  # skipped updates in a row, seen at a log step, that end the training
+
+
+class Progress(Protocol):
+    """Who is told how training goes."""
+
+    def start(self, run: Run, position: int, total: int) -> None:
+        """Training begins or goes on at `position` of `total` images."""
+
+    def step(self, position: int) -> None:
+        """A step is done; called every step, so it must be cheap."""
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """A line of ``metrics.jsonl``."""
+
+    def say(self, message: str) -> None:
+        """A sentence for the user."""
+
+    def stop(self) -> None:
+        """Training has ended, for whatever reason."""
+
+
+class Silent:
+    """Tells nobody."""
+
+    def start(self, run: Run, position: int, total: int) -> None: ...
+    def step(self, position: int) -> None: ...
+    def log(self, line: Mapping[str, Any]) -> None: ...
+    def say(self, message: str) -> None: ...
+    def stop(self) -> None: ...
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was stopped by a signal, after everything was saved.
+
+    Attributes:
+        signum: the signal.
+        run: the run, ready to be resumed.
+    """
+
+    def __init__(self, signum: int, run: Run) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}; saved")
+        self.signum, self.run = signum, run
+
+
+@dataclass
+class Meters:
+    """Means of the logs since the last line, kept on the device and in the checkpoint."""
+
+    names: list[str] = field(default_factory=list)
+    sums: Tensor | None = None
+    steps: int = 0
+
+    def add(self, logs: Logs) -> None:
+        """Adds one step."""
+        values = torch.stack([v.detach().float() for v in logs.values()])
+        if self.sums is None:
+            self.names, self.sums = list(logs), values
+        else:
+            self.sums += values
+        self.steps += 1
+
+    def take(self) -> dict[str, float]:
+        """The means over all ranks, then empty. The one place where training waits for the device."""
+        if self.sums is None:
+            return {}
+        means = self.sums / self.steps
+        dist.average_([means])
+        line = dict(zip(self.names, means.tolist(), strict=True))
+        self.names, self.sums, self.steps = [], None, 0
+        return line
+
+
+class Trainer:
+    """Trains any model on any data set.
+
+    Args:
+        images: real images to see in all, over all ranks. Raise it if quality still rises at the end.
+        batch: images per step over all ranks. Raise it for steadier gradients; lower it if memory is short.
+        seed: decides initial weights, order, augmentation and noise.
+        ema_images: half-life of the weights' moving average in images; 0 averages nothing. Raise it for calmer samples.
+        log_images: images between lines of metrics.jsonl; null means every 50 steps.
+        sample_images: images between sample sheets; null means 20 sheets.
+        checkpoint_images: images between checkpoints; null means 10 checkpoints. Lower it to lose less in a crash.
+        milestone_images: checkpoints at multiples of this are kept for ever; 0 keeps none.
+        keep: newest checkpoints kept.
+        samples: images on a sample sheet.
+        time: longest training time, e.g. 20m; null trains to the end.
+        precision: bf16 runs the nets in bfloat16 and keeps the weights in float32.
+        device: auto, cpu, cuda, mps, a number, or a list such as 0,1 for one process each.
+        threads: CPU threads; null takes torch's choice. Results are exact for one number of threads.
+        workers: processes that read image files ahead; sets in memory need none.
+        channels_last: memory format of images and convolutions; faster for most convolutional nets without instance norm.
+        deterministic: only kernels that give the same bits each time.
+    """
+
+    def __init__(
+        self,
+        images: Count,
+        batch: int = 64,
+        seed: int = 0,
+        ema_images: Count = 0,
+        log_images: Count | None = None,
+        sample_images: Count | None = None,
+        checkpoint_images: Count | None = None,
+        milestone_images: Count = 0,
+        keep: int = 3,
+        samples: int = 64,
+        time: Duration | None = None,
+        precision: Literal["fp32", "bf16"] = "fp32",
+        device: str | int = "auto",
+        threads: int | None = None,
+        workers: int = 0,
+        channels_last: bool = False,
+        deterministic: bool = True,
+    ) -> None:
+        for name, value, least in (
+            ("images", images, 1),
+            ("batch", batch, 1),
+            ("ema_images", ema_images, 0),
+            ("log_images", log_images, 1),
+            ("sample_images", sample_images, 1),
+            ("checkpoint_images", checkpoint_images, 1),
+            ("milestone_images", milestone_images, 0),
+            ("keep", keep, 1),
+            ("samples", samples, 1),
+            ("threads", threads, 1),
+            ("workers", workers, 0),
+        ):
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        self.images, self.batch, self.seed, self.ema_images = images, batch, seed, ema_images
+        self.log_images = log_images or 50 * batch
+        self.sample_images = sample_images or max(batch, images // 20)
+        self.checkpoint_images = checkpoint_images or max(batch, images // 10)
+        self.milestone_images, self.keep, self.samples = milestone_images, keep, samples
+        self.time, self.precision, self.device = time, precision, str(device)
+        self.threads, self.workers = threads, workers
+        self.channels_last, self.deterministic = channels_last, deterministic
+
+    def fit(
+        self,
+        model: GenerativeModel,
+        dataset: Dataset,
+        optimisers: Mapping[str, Adam | SGD],
+        run: Run,
+        *,
+        device: torch.device,
+        heldout: Dataset | None = None,
+        start: Checkpoint | None = None,
+        progress: Progress | None = None,
+    ) -> GenerativeModel:
+        """Trains to the end, or to the time limit; returns the model for use (averaged, if it averages).
+
+        Args:
+            model: on `device`, with its `spec`.
+            dataset: what to learn.
+            optimisers: one for each group of the model.
+            run: where to write; this process must hold its lock (rank 0).
+            device: where to compute.
+            heldout: images never trained on, for pictures of reconstructions.
+            start: a checkpoint to go on from.
+            progress: who is told.
+
+        Raises:
+            Interrupted: SIGINT or SIGTERM came; everything was saved.
+            LimnerError: the loss stopped being finite, or the disk is full; checkpoints are intact.
+        """
+        return _Training(self, model, dataset, optimisers, run, device, heldout, start, progress or Silent()).loop()
+
+
+class _Training:
+    """The state of one `Trainer.fit`."""
+
+    def __init__(
+        self,
+        options: Trainer,
+        model: GenerativeModel,
+        dataset: Dataset,
+        optimisers: Mapping[str, Adam | SGD],
+        run: Run,
+        device: torch.device,
+        heldout: Dataset | None,
+        start: Checkpoint | None,
+        progress: Progress,
+    ) -> None:
+        self.options, self.run, self.progress, self.device = options, run, progress, device
+        self.first = dist.rank() == 0
+        if options.deterministic:
+            make_deterministic()
+        self.model = model.to(memory_format=torch.channels_last) if options.channels_last else model  # type: ignore[call-overload]
+        self.model.train()
+        self.update = Updates(model.groups(), optimisers)
+        self.ema = EMA(model, options.ema_images, options.batch) if options.ema_images else None
+        self.meters = Meters()
+        self.stream = Stream(
+            dataset,
+            options.batch,
+            options.seed,
+            device=device,
+            rank=dist.rank(),
+            world=dist.world(),
+            workers=options.workers,
+            channels_last=options.channels_last,
+        )
+        self.heldout = None if heldout is None else heldout
+        self.steps, self.seconds, self.logged_at, self.signum = 0, 0.0, (0, 0.0), 0
+        self.resumed = start is not None
+        if start is not None:
+            self.restore(start)
+
+    # -- state ---------------------------------------------------------------------------------------------
+
+    def restore(self, start: Checkpoint) -> None:
+        """Takes up where a checkpoint stopped."""
+        trainer, state = start.trainer, start.state
+        load_weights(self.model, trainer["model"])
+        if self.ema is not None:
+            load_weights(self.ema.model, start.model)
+        self.update.load_state(trainer["update"])
+        meters = trainer["meters"]
+        self.meters = Meters(meters["names"], None if meters["sums"] is None else meters["sums"].to(self.device), meters["steps"])
+        self.stream.position, self.steps, self.seconds = state["images"], state["steps"], state["seconds"]
+        self.logged_at = (state["logged_images"], state["logged_seconds"])
+        self.run.rewind(self.stream.position) if self.first else None
+        now = describe(self.device)
+        for key in ("torch", "threads", "device", "cpu_capability"):
+            if state["env"].get(key) != now[key]:
+                self.warn(f"{key} was {state['env'].get(key)} and is {now[key]}: results need not be the same bits")
+        if state["data"] != self.stream.dataset.fingerprint:
+            self.warn("the data have changed since this run began: results differ from an uninterrupted run")
+
+    def save(self) -> None:
+        """Writes a checkpoint, then forgets old ones."""
+        if not self.first:
+            return
+        began = clock_.monotonic()
+        usable = self.ema.settle() if self.ema is not None else self.model
+        if not finite([*self.model.state_dict().values(), *usable.state_dict().values()]):
+            raise self.diverged()
+        position = self.stream.position
+        trainer = {"model": self.model.state_dict(), "update": self.update.state(), "meters": vars(self.meters)}
+        state = {
+            "images": position,
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "logged_images": self.logged_at[0],
+            "logged_seconds": self.logged_at[1],
+            "env": describe(self.device),
+            "data": self.stream.dataset.fingerprint,
+        }
+        checkpoint.write(self.run.checkpoints / f"{position:08d}", usable, trainer, state)
+        checkpoint.prune(self.run.checkpoints, self.options.keep, self.options.milestone_images)
+        self.event("checkpoint", took=round(clock_.monotonic() - began, 3))
+
+    # -- loop ----------------------------------------------------------------------------------------------
+
+    def loop(self) -> GenerativeModel:
+        options, stream = self.options, self.stream
+        began = clock_.monotonic() - self.seconds
+        session = clock_.monotonic()
+        saved = stream.position if self.resumed else -1
+        self.begin()
+        try:
+            with self.signals():
+                while stream.position < options.images:
+                    before = stream.position
+                    stream.begin()
+                    with torch.autocast(self.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+                        logs = self.model.step(stream, self.update)
+                    if self.ema is not None:
+                        self.ema.update()
+                    self.meters.add(logs | self.update.logs)
+                    self.steps += 1
+                    self.seconds = clock_.monotonic() - began
+                    self.progress.step(stream.position)
+                    crossed = _Crossed(before, stream.position)
+                    if crossed(options.log_images):
+                        self.log()
+                    if crossed(options.sample_images):
+                        self.sample()
+                    if crossed(options.checkpoint_images):
+                        self.save()
+                        saved = stream.position
+                    if self.must_stop(crossed(options.log_images), clock_.monotonic() - session):
+                        break
+                if self.signum:
+                    self.save() if saved != stream.position else None
+                    self.event("stop", message=f"stopped by {signal.Signals(self.signum).name}")
+                    raise Interrupted(self.signum, self.run)
+                self.finish(saved)
+        finally:
+            self.progress.stop()
+        return self.usable()
+
+    def begin(self) -> None:
+        """Opens the run, or reopens it."""
+        position = self.stream.position
+        self.progress.start(self.run, position, self.options.images)
+        if not self.first:
+            return
+        data = self.stream.dataset
+        facts = {"data": data.name, "items": len(data), "shape": list(data.shape), "fingerprint": data.fingerprint}
+        sizes = {group: n["total"] for group, n in parameters(self.model).items()}
+        self.event("resume" if self.resumed else "start", **facts, parameters=sizes)
+        for note in data.notes:
+            self.progress.say(note)
+        if not self.resumed:
+            self.run.write_json("env.json", describe(self.device))
+            if data.quarantine:
+                self.run.write_json("quarantine.json", data.quarantine)
+            self.draw("data/reals.png", to_float(data.fetch(spread(len(data), self.options.samples))))
+            self.sample()
+
+    def finish(self, saved: int) -> None:
+        """Logs, draws and saves whatever the end has not yet seen."""
+        position = self.stream.position
+        if self.meters.steps:
+            self.log()
+        if position not in [seen for seen, _ in self.run.samples()]:
+            self.sample()
+        if saved != position:
+            self.save()
+        complete = position >= self.options.images
+        self.event("done" if complete else "stop", message="finished" if complete else "the time limit was reached")
+
+    def must_stop(self, at_log: bool, session: float) -> bool:
+        """Whether a signal came or the time is up; ranks agree at log steps."""
+        flag = bool(self.signum) or (self.options.time is not None and session >= self.options.time)
+        if dist.world() == 1:
+            return flag
+        return at_log and dist.any_rank(flag, self.device)
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM finish the step and save; a second one ends at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def note(signum: int, frame: FrameType | None) -> None:
+            self.signum = signum
+            for s, handler in before.items():
+                signal.signal(s, handler)
+            self.progress.say("finishing the step and saving; once more to stop at once")
+
+        before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+        for s in before:
+            signal.signal(s, note)
+        try:
+            yield
+        finally:
+            for s, handler in before.items():
+                signal.signal(s, handler)
+
+    # -- what it writes ------------------------------------------------------------------------------------
+
+    def usable(self) -> GenerativeModel:
+        """The model that samples are drawn from."""
+        return (self.ema.settle() if self.ema is not None else self.model).eval()
+
+    def log(self) -> None:
+        """A line of metrics; the end of a training whose loss is no longer finite."""
+        means = self.meters.take()
+        position, (images, seconds) = self.stream.position, self.logged_at
+        elapsed = max(self.seconds - seconds, 1e-9)
+        line = {
+            "images": position,
+            "step": self.steps,
+            "epoch": round(self.stream.epoch, 4),
+            "seconds": round(self.seconds, 3),
+            "images_per_second": round((position - images) / elapsed, 2),
+            **means,
+        }
+        self.logged_at = (position, self.seconds)
+        if self.first:
+            self.run.log(line)
+            self.progress.log(line)
+        skipped = float(self.update.skipped)
+        if skipped:
+            self.event("skip", total=int(skipped), message=f"{int(skipped)} updates were not finite and were skipped")
+        if float(self.update.streak) >= _PATIENCE:
+            raise self.diverged()
+
+    def diverged(self) -> LimnerError:
+        """The error of a training that lost its numbers."""
+        self.event("stop", message="the loss is not finite")
+        saved = checkpoint.folders(self.run.checkpoints)
+        where = f"checkpoint {saved[-1].name} is whole" if saved else "nothing had been saved yet"
+        group = next(iter(self.update.optimisers))
+        lr = self.update.optimisers[group].param_groups[0]["lr"]
+        return LimnerError(
+            f"the loss or the weights are not finite at image {self.stream.position}; {where}. Lower the learning rate,"
+            f" e.g. optim.{group}.lr={lr / 10:g}, or look at the data"
+        )
+
+    @torch.inference_mode()
+    def sample(self) -> None:
+        """A sheet of samples from the same noise each time, and reconstructions where there are any."""
+        if not self.first:
+            return
+        began = clock_.monotonic()
+        model, position = self.usable(), self.stream.position
+        noise = torch.Generator(self.device).manual_seed(self.options.seed)
+        self.draw(f"samples/{position:08d}.webp", model.sample(self.options.samples, generator=noise))
+        if isinstance(model, Reconstructs) and self.heldout is not None:
+            self.draw(f"reconstructions/{position:08d}.webp", *self.reconstructions(model, self.heldout))
+        self.model.train()
+        self.event("sample", took=round(clock_.monotonic() - began, 3))
+
+    def reconstructions(self, model: Reconstructs, heldout: Dataset) -> tuple[Tensor, int]:
+        """Rows of inputs (corrupted ones below them, where the model undoes corruption) and outputs."""
+        ids = spread(len(heldout), 16)
+        x = to_float(heldout.fetch(ids)).to(self.device)
+        y = None if heldout.labels is None else heldout.labels[ids].to(self.device)
+        rows = [x]
+        if isinstance(model, Corrupts):
+            rows.append(model.corrupt(x, _noise(self.device, self.options.seed)))
+        rows.append(reconstruct(model, rows[-1], y))
+        return torch.cat(rows), len(ids)
+
+    def draw(self, name: str, x: Tensor, columns: int | None = None) -> None:
+        """Saves a sheet; a failing disk must not end the training, a lost picture is a warning."""
+        try:
+            self.run.save_pictures(name, x, columns or _columns(len(x)))
+        except OSError as error:
+            self.warn(f"picture {name} was not written: {error.strerror or error}")
+
+    def event(self, event: str, **more: Any) -> None:
+        if self.first:
+            self.run.event(event, self.stream.position, self.seconds, **more)
+
+    def warn(self, message: str) -> None:
+        """A warning for the log and the user."""
+        if self.first:
+            self.event("warning", message=message)
+            self.progress.say(message)
+
+
+@dataclass(frozen=True)
+class _Crossed:
+    """Whether a step from `before` to `after` images passed a multiple of something."""
+
+    before: int
+    after: int
+
+    def __call__(self, every: int) -> bool:
+        return self.after // every != self.before // every
+
+
+def spread(n: int, wanted: int) -> list[int]:
+    """At most `wanted` of n places, evenly spaced.
+
+    >>> spread(10, 4)
+    [1, 3, 6, 8]
+    """
+    wanted = min(n, wanted)
+    return [(2 * i + 1) * n // (2 * wanted) for i in range(wanted)]
+
+
+def _columns(n: int) -> int:
+    """As square as it gets."""
+    return max(1, round(n**0.5))
+
+
+def _noise(device: torch.device, seed: int) -> Callable[..., Tensor]:
+    generator = torch.Generator(device).manual_seed(seed)
+    return lambda *size: torch.randn(*size, generator=generator, device=device)
+
+
+def checkpoint_of(path: Path) -> tuple[Checkpoint, list[str]]:
+    """The newest whole checkpoint of a run, and what was wrong with newer ones."""
+    return checkpoint.newest(path / "checkpoints")

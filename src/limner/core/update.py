@@ -1,0 +1,161 @@
+"""One descent step on one parameter group, once, for all models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from limner.core.dist import average_
+from limner.core.errors import LimnerError
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam (Kingma and Ba 2015), the fused kernel.
+
+    Args:
+        lr: learning rate. Raise it if the loss falls too slowly; lower it if it jumps or is not finite.
+        betas: decay of the first and second moment. GANs like a first of 0.5 or 0.
+        eps: added to the root of the second moment.
+        weight_decay: decoupled weight decay (AdamW, Loshchilov and Hutter 2019).
+        clip: largest norm of the group's gradient; null clips nothing. Lower it if single steps break training.
+        scale: learning-rate factors of sub-modules, e.g. {decoder: 0.5}.
+    """
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    clip: float | None = None
+    scale: dict[str, float] | None = None
+
+    def make(self, module: nn.Module) -> torch.optim.Optimizer:
+        """The torch optimiser over the module's parameters."""
+        device = next(module.parameters()).device.type
+        fused = {"fused": True} if device in ("cpu", "cuda", "mps") else {"foreach": True}
+        groups = _parameter_groups(module, self.lr, self.scale)
+        return torch.optim.AdamW(groups, self.lr, self.betas, self.eps, self.weight_decay, **fused)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent with momentum, the fused kernel.
+
+    Args:
+        lr: learning rate. Raise it if the loss falls too slowly; lower it if it jumps or is not finite.
+        momentum: share of the last step kept.
+        weight_decay: L2 penalty on the weights.
+        clip: largest norm of the group's gradient; null clips nothing.
+        scale: learning-rate factors of sub-modules, e.g. {decoder: 0.5}.
+    """
+
+    lr: float = 1e-2
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    clip: float | None = None
+    scale: dict[str, float] | None = None
+
+    def make(self, module: nn.Module) -> torch.optim.Optimizer:
+        """The torch optimiser over the module's parameters."""
+        groups = _parameter_groups(module, self.lr, self.scale)
+        return torch.optim.SGD(groups, self.lr, self.momentum, weight_decay=self.weight_decay, fused=True)
+
+
+OPTIMISERS = {"adam": Adam, "sgd": SGD}
+
+
+def _parameter_groups(module: nn.Module, lr: float, scale: Mapping[str, float] | None) -> list[dict[str, Any]]:
+    factors = dict(scale or {})
+    children = dict(module.named_children())
+    for name in factors:
+        if name not in children:
+            raise LimnerError(f"optim scale: there is no sub-module {name!r}; choose from {', '.join(children)}")
+    scaled = {id(p) for name in factors for p in children[name].parameters()}
+    groups = [{"params": [p for p in module.parameters() if id(p) not in scaled], "lr": lr}]
+    groups += [{"params": list(children[n].parameters()), "lr": lr * f} for n, f in factors.items()]
+    return [g for g in groups if g["params"]]
+
+
+class Updates:
+    """The `update` that a model's step calls.
+
+    ``update("D", loss)`` runs the backward pass *for that group's parameters alone*, so no step toggles
+    `requires_grad` and no gradient is computed to be thrown away. Gradients are averaged over ranks, their norm is
+    logged, and when it is not finite the step is skipped on the device, without waiting for it: the fused
+    optimisers take `found_inf` as a flag.
+
+    Args:
+        groups: modules by name, from `GenerativeModel.groups`.
+        optimisers: an optimiser for each group.
+
+    Attributes:
+        logs: ``grad/<group>`` norms of the last step, on the device.
+        skipped: skipped updates since training began, on the device.
+        streak: skipped updates in a row, on the device.
+    """
+
+    def __init__(self, groups: Mapping[str, nn.Module], optimisers: Mapping[str, Adam | SGD]) -> None:
+        missing = [g for g in groups if g not in optimisers]
+        extra = [g for g in optimisers if g not in groups]
+        if missing or extra:
+            wrong = f"group {missing[0]!r} has none" if missing else f"there is no group {extra[0]!r}"
+            raise LimnerError(f"optim: {wrong}; this model has the groups {', '.join(groups)}")
+        self.parameters = {g: [p for p in m.parameters() if p.requires_grad] for g, m in groups.items()}
+        self.optimisers = {g: optimisers[g].make(m) for g, m in groups.items()}
+        self.clips = {g: optimisers[g].clip for g in groups}
+        device = next(iter(self.parameters.values()))[0].device
+        self.skipped = torch.zeros((), device=device)
+        self.streak = torch.zeros((), device=device)
+        self.logs: dict[str, Tensor] = {}
+
+    def __call__(self, group: str, loss: Tensor) -> None:
+        """One descent step on `group`."""
+        parameters, optimiser = self.parameters[group], self.optimisers[group]
+        optimiser.zero_grad(set_to_none=True)
+        with torch.autocast(loss.device.type, enabled=False):
+            loss.backward(inputs=parameters)
+        grads = [p.grad for p in parameters if p.grad is not None]
+        average_(grads)
+        norm = torch.nn.utils.get_total_norm(grads)
+        bad = (~torch.isfinite(norm + loss.detach())).float()
+        clip = self.clips[group]
+        if clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
+        optimiser.found_inf = bad  # type: ignore[attr-defined]
+        optimiser.step()
+        self.skipped += bad
+        self.streak = (self.streak + bad) * bad
+        self.logs[f"grad/{group}"] = norm
+
+    def state(self) -> dict[str, Any]:
+        """Everything to save: optimiser moments and the guard's counters."""
+        moments = {
+            g: {str(i): dict(o.state[p]) for i, p in enumerate(self.parameters[g]) if p in o.state}
+            for g, o in self.optimisers.items()
+        }
+        return {"moments": moments, "skipped": self.skipped, "streak": self.streak}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restores what `state` gave; moments take the memory format of their parameters."""
+        for g, optimiser in self.optimisers.items():
+            for i, saved in state["moments"].get(g, {}).items():
+                p = self.parameters[g][int(i)]
+                optimiser.state[p] = {k: _like(v, p) for k, v in saved.items()}
+        self.skipped.copy_(state["skipped"])
+        self.streak = self.streak.copy_(state["streak"]).clone()
+
+
+def _like(value: Any, parameter: Tensor) -> Any:
+    """A saved moment on the parameter's device and in its memory format."""
+    if isinstance(value, Tensor) and value.shape == parameter.shape:
+        return torch.empty_like(parameter).copy_(value)
+    return value.to(parameter.device) if isinstance(value, Tensor) else value
+
+
+def finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether every floating number is finite."""
+    return all(bool(torch.isfinite(t).all()) for t in tensors if t.is_floating_point())

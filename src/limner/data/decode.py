@@ -1,0 +1,247 @@
+"""From the bytes of a file to the right pixels, or to the reason why not.
+
+What is put right here, once, for training, checking and everything else that reads images: EXIF orientation,
+palettes with transparency, 1-bit, 16-bit grey (divided by 257, not cut off at 255), CMYK, embedded colour profiles
+(to sRGB), alpha over white, antialiased resizing. What cannot be put right is refused with `BadImage`.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
+
+MAX_PIXELS = 50_000_000
+MAX_BYTES = 256 << 20
+_MAX_PROFILE = 4 << 20
+
+_GREY = frozenset(("1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N"))
+_ALPHA = frozenset(("LA", "La", "PA", "RGBA", "RGBa"))
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+
+# EXIF orientation -> what makes the picture upright (Exif 2.32, tag 0x0112)
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class BadImage(Exception):
+    """A file that cannot be used; the message is the reason."""
+
+
+@contextmanager
+def strict() -> Iterator[None]:
+    """Pillow with hard limits while files of unknown origin are read.
+
+    A bomb is an error, not a warning, and a truncated file is never filled up with grey. Pillow keeps these
+    limits in module variables, so they are put back afterwards.
+    """
+    before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = MAX_PIXELS, False
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+def reason(error: Exception) -> str:
+    """Why a file cannot be used, in words that are the same for all files with the same trouble."""
+    if isinstance(error, BadImage):
+        return str(error)
+    if isinstance(error, UnidentifiedImageError):
+        return "not a PNG, JPEG, WebP, BMP, GIF or TIFF image"
+    if isinstance(error, (Image.DecompressionBombWarning, Image.DecompressionBombError)):
+        return f"larger than {MAX_PIXELS // 1_000_000} megapixels"
+    if isinstance(error, MemoryError):
+        return "needs too much memory"
+    if isinstance(error, OSError) and error.errno:
+        return f"cannot be read ({error.strerror})"
+    if "truncated" in str(error).lower():
+        return "truncated"
+    return f"damaged ({type(error).__name__})"
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says about itself before its pixels are decoded.
+
+    Args:
+        size: (H,W) when upright.
+        mode: Pillow's name of the pixel format.
+        format: file format.
+        grey: whether it has no colour channels.
+        alpha: whether it has transparency.
+        rotated: whether EXIF turns or mirrors it.
+        animated: whether it has more than one frame; only the first is used.
+    """
+
+    size: tuple[int, int]
+    mode: str
+    format: str
+    grey: bool
+    alpha: bool
+    rotated: bool
+    animated: bool
+
+
+def header(stream: BinaryIO) -> Header:
+    """Reads the header of an image. Call it under `strict`.
+
+    Raises:
+        Exception: anything Pillow raises on a bad file; `reason` puts it into words.
+    """
+    image = _open(stream)
+    # Pillow looks for EXIF behind the pixels of a PNG by decoding all of them: not for a header
+    turn = _orientation(image) if image.format != "PNG" or "exif" in image.info else 1
+    width, height = image.size
+    if turn >= 5 and image.format != "TIFF":  # there Pillow has exchanged the sides already
+        width, height = height, width
+    alpha = image.mode in _ALPHA or "transparency" in image.info
+    # a JPEG from a phone may carry a second, smaller picture; Pillow then calls it MPO
+    name = "JPEG" if image.format == "MPO" else image.format or ""
+    animated = name != "JPEG" and bool(getattr(image, "is_animated", False))
+    return Header((height, width), image.mode, name, image.mode in _GREY, alpha, turn != 1, animated)
+
+
+def picture(stream: BinaryIO, side: int | None = None) -> Image.Image:
+    """Decodes an image: upright, in sRGB, 8 bits, mode L, LA, RGB or RGBA. Call it under `strict`.
+
+    Args:
+        stream: the file.
+        side: the longer side that is needed in the end. A JPEG is then decoded at no more than the scale
+            (1/2, 1/4, 1/8) that still has twice this many pixels along its shorter side, which is much quicker.
+
+    Raises:
+        Exception: anything Pillow raises on a bad file; `reason` puts it into words.
+    """
+    image = _open(stream)
+    if side is not None:
+        image.draft(None, (2 * side, 2 * side))
+    image.load()
+    turn = _orientation(image)
+    upright = image.transpose(_UPRIGHT[turn]) if turn in _UPRIGHT else image
+    return _eight_bits(_srgb(upright))
+
+
+def _open(stream: BinaryIO) -> Image.Image:
+    if not stream.read(1):
+        raise BadImage("empty file")
+    stream.seek(0)
+    image = Image.open(stream, formats=FORMATS)
+    if min(image.size) < 1:
+        raise BadImage("has no pixels")
+    if image.width * image.height > MAX_PIXELS:
+        raise BadImage(f"larger than {MAX_PIXELS // 1_000_000} megapixels")
+    if image.mode == "F":
+        raise BadImage("floating-point pixels have no agreed range; save it with 8 or 16 bits")
+    if image.mode == "I":
+        raise BadImage("32-bit pixels have no agreed range; save it with 8 or 16 bits")
+    return image
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        turn = image.getexif().get(0x0112, 1)
+    except Exception:  # a broken EXIF block is no reason to lose a good picture
+        return 1
+    return turn if isinstance(turn, int) and 1 <= turn <= 8 else 1
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Any mode Pillow reads -> L, LA, RGB or RGBA."""
+    mode = image.mode
+    if mode.startswith("I;16"):
+        return _from_16_bits(image)
+    see_through = mode in _ALPHA or "transparency" in image.info
+    if mode == "P" and image.palette is not None and image.palette.mode == "RGBA":
+        see_through = True
+    wanted = ("LA" if see_through else "L") if mode in _GREY else ("RGBA" if see_through else "RGB")
+    return image if mode == wanted else image.convert(wanted)
+
+
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    """65535 / 257 = 255: Pillow's own conversion would cut everything above 255 to white."""
+    wide = np.asarray(image).astype(np.uint32)
+    grey = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
+    clear = image.info.get("transparency")
+    if not isinstance(clear, int):
+        return grey
+    alpha = Image.fromarray(np.where(wide == clear, 0, 255).astype(np.uint8))
+    return Image.merge("LA", (grey, alpha))
+
+
+def _srgb(image: Image.Image) -> Image.Image:
+    """Colours of an embedded profile (Adobe RGB, Display P3, a CMYK press) as sRGB; grey profiles are left alone."""
+    profile = image.info.get("icc_profile")
+    if image.mode != "CMYK":
+        image = _eight_bits(image)
+    if not profile or len(profile) > _MAX_PROFILE or image.mode not in ("RGB", "RGBA", "CMYK"):
+        return image
+    transform = _transform(profile, image.mode)
+    return image if transform is None else transform.apply(image)
+
+
+@lru_cache(maxsize=16)
+def _transform(profile: bytes, mode: str) -> Any:
+    """How to get from a profile to sRGB, or None when it is sRGB already or broken."""
+    try:
+        given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "srgb" in ImageCms.getProfileDescription(given).lower():
+            return None
+        return ImageCms.buildTransform(given, ImageCms.createProfile("sRGB"), mode, "RGBA" if mode == "RGBA" else "RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None
+
+
+def channelled(image: Image.Image, channels: int) -> Image.Image:
+    """An image of mode L, LA, RGB or RGBA with 1, 2, 3 or 4 channels; lost alpha is laid over white."""
+    if image.mode in ("LA", "RGBA") and channels in (1, 3):
+        colour = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", colour.size, "white"), colour).convert("RGB")
+    wanted = _MODES[channels]
+    return image if image.mode == wanted else image.convert(wanted)
+
+
+def fitted(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Resizes the shorter side (bicubic, antialiased, alpha premultiplied) and crops the centre to (H,W)."""
+    height, width = size
+    if (image.height, image.width) == size:
+        return image
+    scale = max(height / image.height, width / image.width)
+    if scale == 1:  # a crop alone must not blur by half a pixel
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        return image.crop((left, top, left + width, top + height))
+    w, h = min(width / scale, image.width), min(height / scale, image.height)
+    x, y = (image.width - w) / 2, (image.height - h) / 2
+    return image.resize((width, height), Image.Resampling.BICUBIC, box=(x, y, x + w, y + h))
+
+
+def pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """(C,H,W) uint8."""
+    values = np.asarray(image)
+    return np.ascontiguousarray(values[None] if values.ndim == 2 else values.transpose(2, 0, 1))
+
+
+def from_array(values: NDArray[np.uint8]) -> Image.Image:
+    """An image from (H,W,C) uint8, C in 1..4."""
+    return Image.fromarray(values[:, :, 0] if values.shape[2] == 1 else values)

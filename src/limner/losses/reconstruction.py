@@ -1,0 +1,58 @@
+"""How far a reconstruction is from its image.
+
+`reduction` says what a pixel weighs. "sum" adds up the pixels of an image and takes the mean over the batch: the scale
+of a log-likelihood, to which a KL term can be added as it is. "mean" also divides by the number of pixels: a sparsity
+or KL term beside it then weighs C·H·W times as much.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Reduction = Literal["mean", "sum"]
+
+
+def _reduce(errors: Tensor, reduction: Reduction) -> Tensor:
+    return errors.mean() if reduction == "mean" else errors.flatten(1).sum(1).mean()
+
+
+def _same_shape(a: Tensor, b: Tensor) -> None:
+    if a.shape != b.shape:
+        raise ValueError(f"shapes {tuple(a.shape)} and {tuple(b.shape)} differ; compare images of one shape")
+
+
+def mse(x_hat: Tensor, x: Tensor, reduction: Reduction = "mean") -> Tensor:
+    """Squared error of x_hat (B,…) against x (B,…).
+
+    >>> x = torch.zeros(2, 1, 2, 2)
+    >>> mse(x + 1, x).item(), mse(x + 1, x, reduction="sum").item()
+    (1.0, 4.0)
+    """
+    _same_shape(x_hat, x)
+    return _reduce((x_hat - x).square(), reduction)
+
+
+def bce(logits: Tensor, x: Tensor, reduction: Reduction = "mean") -> Tensor:
+    """Binary cross-entropy of logits (B,…) against x (B,…) in [-1,1], which is first mapped to [0,1].
+
+    A grey x is taken as a probability, so the smallest value is not 0 but the entropy of x.
+
+    >>> bce(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)).item()  # log 2
+    0.6931471824645996
+    """
+    _same_shape(logits, x)
+    errors = F.binary_cross_entropy_with_logits(logits, (x + 1) / 2, reduction="none")
+    return _reduce(errors, reduction)
+
+
+def psnr(x_hat: Tensor, x: Tensor, peak: float = 2.0) -> Tensor:
+    """Peak signal-to-noise ratio (B,) in dB of x_hat (B,…) against x (B,…): 10 log10(peak² / MSE) of each image.
+
+    `peak` is the distance from the darkest to the brightest value: 2 on [-1,1]. Equal images have an infinite PSNR.
+    """
+    _same_shape(x_hat, x)
+    return 10 * torch.log10(peak**2 / (x_hat - x).square().flatten(1).mean(1))

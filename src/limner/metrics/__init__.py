@@ -1,0 +1,1 @@
+"""Scores of trained models; they know models only through the protocols of `limner.core.model`."""

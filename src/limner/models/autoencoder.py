@@ -1,0 +1,85 @@
+"""Autoencoder: a code from which the image can be rebuilt.
+
+Rumelhart, Hinton and Williams 1986; deep and mirrored: Hinton and Salakhutdinov 2006 (*Science* 313:504);
+convolutional: Masci et al. 2011.
+
+    repeat
+        x ~ data
+        z = F(x);  x_hat = G(z)
+        descend  L(x_hat, x)                        mean squared error, or binary cross-entropy
+
+Which autoencoder it is, the injected nets decide: undercomplete (code smaller than the image), overcomplete
+(larger), deep (`tie_weights` makes G's matrices the transposes of F's), convolutional.
+
+Departure: running moments of the codes are kept, so that `sample` can show the lectures' baseline (draw every
+code dimension from its own Gaussian, decode), which does *not* give realistic images: an autoencoder has no prior.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from limner.core.model import Data, GenerativeModel, Logs, Update
+from limner.losses import reconstruction as losses
+from limner.nets.codes import Codes
+from limner.nets.mlp import tie
+
+
+class Autoencoder(GenerativeModel):
+    """Encoder and decoder trained to copy.
+
+    Args:
+        encoder: net from images to codes.
+        decoder: net from codes to images; with bce its output must be linear (logits).
+        z: size of the code, for nets that do not say their own. Raise it if reconstructions lack detail; lower it for compression.
+        reconstruction: mse, or bce of pixel intensities as probabilities.
+        reduction: mean over pixels, or their sum; always the mean over the batch. The sum makes gradients C·H·W times larger.
+        tie_weights: the decoder's matrices are the transposes of the encoder's (mirrored MLPs only).
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        z: int = 32,
+        reconstruction: Literal["mse", "bce"] = "mse",
+        reduction: Literal["mean", "sum"] = "mean",
+        tie_weights: bool = False,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+        self.bce = reconstruction == "bce"
+        self.loss, self.reduction = getattr(losses, reconstruction), reduction
+        self.codes = Codes(encoder.code_shape)
+        if tie_weights:
+            tie(encoder, decoder)
+
+    def groups(self) -> dict[str, nn.Module]:
+        return {"AE": self}
+
+    def step(self, data: Data, update: Update) -> Logs:
+        x = next(data).x  # (B,C,H,W) in [-1,1]
+        z = self.encoder(x)
+        loss = self.loss(self.decoder(z), x, self.reduction)
+        update("AE", loss)
+        self.codes.see(z)
+        return {"loss/AE": loss}
+
+    def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Codes (B,…) of images (B,C,H,W)."""
+        return self.encoder(x)
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Images (B,C,H,W) in [-1,1] of codes."""
+        x = self.decoder(z)
+        return torch.tanh(x / 2) if self.bce else x  # 2 sigmoid(x) - 1
+
+    def draw(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
+        return self.decode(self.codes.draw(n, generator))
+
+    def score_samples(self, x: Tensor) -> Tensor:
+        """Minus the mean squared error of each image's reconstruction, (B,): low for what was never learnt."""
+        return -(self.decode(self.encode(x)) - x).square().flatten(1).mean(1)

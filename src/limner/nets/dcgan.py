@@ -1,0 +1,201 @@
+"""Deep convolutional GAN nets: the guidelines of Radford et al. 2016, and the TensorFlow tutorial's own.
+
+Radford, Metz and Chintala 2016, *Unsupervised representation learning with deep convolutional generative adversarial
+networks*, arXiv:1511.06434: strided instead of pooled, batch norm except on G's output and D's input, no fully
+connected hidden layers, ReLU and tanh in G, LeakyReLU 0.2 in D, weights from N(0, 0.02). `Generator` and
+`Discriminator` follow it at any size of 8 pixels or more; at 64×64×3 they have the parameter counts of PyTorch's
+tutorial (3,576,704 and 2,765,568).
+
+`TFGenerator` and `TFDiscriminator` are the nets of TensorFlow's DCGAN tutorial, which departs from the paper: a dense
+first layer, LeakyReLU 0.3 in G, 5×5 kernels with "same" padding, no batch norm in D but dropout.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from math import prod
+
+from torch import Tensor, nn
+
+from limner.nets._layers import Norm, SameConv2d, SameConvTranspose2d, norm_2d
+
+
+def _doublings(shape: tuple[int, int, int]) -> int:
+    """How often a map of about 4 pixels on its shorter side doubles to give the image: floor(log2(min(H,W) / 4))."""
+    n = (min(shape[1:]) // 4).bit_length() - 1
+    if n < 1:
+        h, w = shape[1:]
+        raise ValueError(f"images of {h}×{w} are too small for dcgan nets (8 pixels at least); use mlp or conv nets")
+    return n
+
+
+def _init(net: nn.Module) -> None:
+    """Section 4 of the paper: weights from N(0, 0.02), and PyTorch's reading of it for batch norm: N(1, 0.02)."""
+    for m in net.modules():
+        if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.normal_(m.weight, 0.0, 0.02)
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)
+        elif isinstance(m, nn.BatchNorm2d):
+            nn.init.normal_(m.weight, 1.0, 0.02)
+
+
+class Generator(nn.Module):
+    """Noise (B,z) -> images (B,C,H,W) in [-1,1]: a small map, then 4×4 stride-2 transposed convolutions.
+
+    Args:
+        z: size of the noise vector.
+        width: channels of the last hidden map; they double at each step towards the smallest map. Raise it if images
+            lack detail; lower it for speed and memory.
+        norm: "batch" as in the paper; "none" to see what it is good for, or if batches are very small.
+        shape: (C,H,W) of an image; filled from the data.
+    """
+
+    classes = 0
+
+    def __init__(self, z: int = 100, width: int = 64, norm: Norm = "batch", *, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.z = z
+        self.size = shape[1:]
+        n = _doublings(shape)
+        scale = 2**n
+        base = (-(-shape[1] // scale), -(-shape[2] // scale))  # rounded up: the excess is cut off
+        bias = norm == "none"
+        widths = [width << k for k in reversed(range(n))]
+        self.net = nn.Sequential(
+            nn.ConvTranspose2d(z, widths[0], base, bias=bias), *norm_2d(norm, widths[0]), nn.ReLU()
+        )
+        for a, b in pairwise(widths):
+            self.net.extend([nn.ConvTranspose2d(a, b, 4, 2, 1, bias=bias), *norm_2d(norm, b), nn.ReLU()])
+        self.net.extend([nn.ConvTranspose2d(width, shape[0], 4, 2, 1, bias=bias), nn.Tanh()])
+        _init(self)
+
+    @property
+    def code_shape(self) -> tuple[int, ...]:
+        """Shape of one code."""
+        return (self.z,)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Images (B,C,H,W) of noise (B,z)."""
+        h, w = self.size
+        return self.net(z[:, :, None, None])[..., :h, :w]
+
+
+class Discriminator(nn.Module):
+    """Images (B,C,H,W) -> logits (B,): 4×4 stride-2 convolutions, then one over the whole small map.
+
+    Args:
+        width: channels of the first map; they double at each step. Raise it if the generator wins at once; lower it
+            if the generator's loss only grows.
+        norm: "batch" as in the paper; "none" for gradient penalties, which need every image judged on its own.
+        dropout: probability of dropping an activation. Raise it (to 0.3, say) if D learns its few images by heart.
+        shape: (C,H,W) of an image; filled from the data.
+    """
+
+    classes = 0
+
+    def __init__(
+        self, width: int = 64, norm: Norm = "batch", dropout: float = 0.0, *, shape: tuple[int, int, int]
+    ) -> None:
+        super().__init__()
+        n = _doublings(shape)
+        base = (shape[1] >> n, shape[2] >> n)
+        bias = norm == "none"
+        widths = [shape[0], *(width << k for k in range(n))]
+        self.net = nn.Sequential()
+        for i, (a, b) in enumerate(pairwise(widths)):
+            self.net.append(nn.Conv2d(a, b, 4, 2, 1, bias=bias))
+            self.net.extend([*(norm_2d(norm, b) if i else []), nn.LeakyReLU(0.2)])
+            if dropout:
+                self.net.append(nn.Dropout(dropout))
+        self.net.append(nn.Conv2d(widths[-1], 1, base, bias=bias))
+        _init(self)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Logits (B,) of images (B,C,H,W)."""
+        return self.net(x).flatten(1).squeeze(1)
+
+
+# ---- TensorFlow's tutorial -----------------------------------------------------------------------------------------
+
+
+def _keras_init(net: nn.Module) -> None:
+    """Keras's defaults: Glorot uniform weights, zero biases."""
+    for m in net.modules():
+        if isinstance(m, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.xavier_uniform_(m.weight)
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)
+
+
+class TFGenerator(nn.Module):
+    """Noise (B,z) -> images (B,C,H,W) in [-1,1], as in TensorFlow's DCGAN tutorial.
+
+    2,305,472 trainable parameters at (1,28,28), and 25,472 running statistics of batch norm.
+
+    Args:
+        z: size of the noise vector.
+        shape: (C,H,W) of an image; filled from the data.
+    """
+
+    classes = 0
+
+    def __init__(self, z: int = 100, *, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.z = z
+        self.size = shape[1:]
+        base = (256, *(-(-side // 4) for side in self.size))  # rounded up: the excess is cut off
+        self.net = nn.Sequential(
+            nn.Linear(z, prod(base), bias=False),
+            nn.BatchNorm1d(prod(base), eps=1e-3, momentum=0.01),  # Keras's 1e-3 and 0.99, which is 1 - 0.99 here
+            nn.LeakyReLU(0.3),  # Keras's default slope
+            nn.Unflatten(1, base),
+            SameConvTranspose2d(256, 128, 5, 1),
+            nn.BatchNorm2d(128, eps=1e-3, momentum=0.01),
+            nn.LeakyReLU(0.3),
+            SameConvTranspose2d(128, 64, 5, 2),
+            nn.BatchNorm2d(64, eps=1e-3, momentum=0.01),
+            nn.LeakyReLU(0.3),
+            SameConvTranspose2d(64, shape[0], 5, 2),
+            nn.Tanh(),
+        )
+        _keras_init(self)
+
+    @property
+    def code_shape(self) -> tuple[int, ...]:
+        """Shape of one code."""
+        return (self.z,)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Images (B,C,H,W) of noise (B,z)."""
+        h, w = self.size
+        return self.net(z)[..., :h, :w]
+
+
+class TFDiscriminator(nn.Module):
+    """Images (B,C,H,W) -> logits (B,), as in TensorFlow's DCGAN tutorial: 212,865 parameters at (1,28,28).
+
+    Args:
+        shape: (C,H,W) of an image; filled from the data.
+    """
+
+    classes = 0
+
+    def __init__(self, *, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        h, w = (-(-side // 4) for side in shape[1:])
+        self.net = nn.Sequential(
+            SameConv2d(shape[0], 64, 5, 2),
+            nn.LeakyReLU(0.3),
+            nn.Dropout(0.3),
+            SameConv2d(64, 128, 5, 2),
+            nn.LeakyReLU(0.3),
+            nn.Dropout(0.3),
+            nn.Flatten(),
+            nn.Linear(128 * h * w, 1),
+        )
+        _keras_init(self)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Logits (B,) of images (B,C,H,W)."""
+        return self.net(x).squeeze(1)

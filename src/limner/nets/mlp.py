@@ -1,0 +1,178 @@
+"""Fully connected nets: the vanilla autoencoder of Lab 1, the MLP VAE, and the lectures' first GAN.
+
+`Encoder(z=3)` with `Decoder(z=3)` on (1,28,28) has Lab 1's 218,643 parameters;
+`Decoder(z=100, widths=(256,))` and `Discriminator(widths=(256,))` have the lecture GAN's 227,344 and 201,217.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from math import prod
+
+from torch import Tensor, nn
+
+from limner.nets import _labels as labels
+from limner.nets._layers import Activation, Output, TransposedLinear, activation, output
+
+
+def _hidden(inputs: int, widths: tuple[int, ...], act: Activation) -> nn.ModuleList:
+    """Linear + activation for each width."""
+    sizes = (inputs, *widths)
+    return nn.ModuleList(nn.Sequential(nn.Linear(a, b), activation(act)) for a, b in pairwise(sizes))
+
+
+class Encoder(nn.Module):
+    """Image (B,C,H,W) -> code (B, heads*z), with no activation on the code.
+
+    Args:
+        z: size of the code. Raise it if reconstructions lack detail; lower it for a stronger compression.
+        widths: units of each hidden layer, first to last. Raise them if the training loss stays high; lower them
+            if held-out images come out much worse than training images.
+        heads: how many vectors of size z come out: 1 for an autoencoder, 2 (mean and log variance) for a VAE.
+        activation: the function after each hidden layer. leaky_relu or elu if many units stay at zero.
+        conditional: also take the class of each image, as a one-hot input. Needs labelled data.
+        shape: (C,H,W) of an image; filled from the data.
+        classes: number of classes; filled from the data.
+    """
+
+    def __init__(
+        self,
+        z: int,
+        widths: tuple[int, ...] = (128, 64),
+        heads: int = 1,
+        activation: Activation = "relu",
+        conditional: bool = False,
+        *,
+        shape: tuple[int, int, int],
+        classes: int = 0,
+    ) -> None:
+        super().__init__()
+        self.z, self.heads = z, heads
+        self.classes = labels.inputs(conditional, classes)
+        inputs = prod(shape) + self.classes
+        self.hidden = _hidden(inputs, widths, activation)
+        self.head = nn.Linear((inputs, *widths)[-1], heads * z)
+
+    @property
+    def code_shape(self) -> tuple[int, ...]:
+        """Shape of one code."""
+        return (self.z,)
+
+    def layers(self, x: Tensor, y: Tensor | None = None) -> list[Tensor]:
+        """What every layer makes of x: one (B,width) for each hidden layer, then the code (B,heads*z)."""
+        h = labels.join(x.flatten(1), y, self.classes)
+        seen = []
+        for block in (*self.hidden, self.head):
+            h = block(h)
+            seen.append(h)
+        return seen
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Codes (B,heads*z) of images (B,C,H,W)."""
+        return self.layers(x, y)[-1]
+
+
+class Decoder(nn.Module):
+    """Code (B,z) -> image (B, outputs*C, H, W). Also the generator of an MLP GAN.
+
+    Args:
+        z: size of the code.
+        widths: units of each hidden layer, first to last; the encoder's in reverse make a mirror. Raise them if
+            images stay blurred; lower them for speed.
+        activation: the function after each hidden layer.
+        out: "tanh" keeps images in [-1,1]; "linear" for a likelihood or a loss that takes logits.
+        conditional: also take the class of each image, as a one-hot input. Needs labelled data.
+        outputs: maps for each channel: 1, or 2 for a mean and a log scale; tanh acts on the first one only.
+        shape: (C,H,W) of an image; filled from the data.
+        classes: number of classes; filled from the data.
+    """
+
+    def __init__(
+        self,
+        z: int,
+        widths: tuple[int, ...] = (64, 128),
+        activation: Activation = "relu",
+        out: Output = "tanh",
+        conditional: bool = False,
+        outputs: int = 1,
+        *,
+        shape: tuple[int, int, int],
+        classes: int = 0,
+    ) -> None:
+        super().__init__()
+        self.z = z
+        self.classes = labels.inputs(conditional, classes)
+        inputs = z + self.classes
+        self.hidden = _hidden(inputs, widths, activation)
+        self.head = nn.Linear((inputs, *widths)[-1], outputs * prod(shape))
+        self.out = output(out, prod(shape), outputs)
+        self.image_shape = (outputs * shape[0], *shape[1:])
+
+    @property
+    def code_shape(self) -> tuple[int, ...]:
+        """Shape of one code."""
+        return (self.z,)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Images (B,outputs*C,H,W) of codes (B,z)."""
+        h = labels.join(z, y, self.classes)
+        for block in self.hidden:
+            h = block(h)
+        return self.out(self.head(h)).unflatten(1, self.image_shape)
+
+
+class Discriminator(nn.Module):
+    """Image (B,C,H,W) -> logits (B,): positive means real.
+
+    Args:
+        widths: units of each hidden layer. Raise them if the generator wins at once; lower them if its loss only grows.
+        activation: the function after each hidden layer; leaky_relu lets gradients through to the generator.
+        conditional: also take the class of each image, as a one-hot input. Needs labelled data.
+        shape: (C,H,W) of an image; filled from the data.
+        classes: number of classes; filled from the data.
+    """
+
+    def __init__(
+        self,
+        widths: tuple[int, ...] = (256,),
+        activation: Activation = "leaky_relu",
+        conditional: bool = False,
+        *,
+        shape: tuple[int, int, int],
+        classes: int = 0,
+    ) -> None:
+        super().__init__()
+        self.classes = labels.inputs(conditional, classes)
+        inputs = prod(shape) + self.classes
+        self.hidden = _hidden(inputs, widths, activation)
+        self.head = nn.Linear((inputs, *widths)[-1], 1)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Logits (B,) of images (B,C,H,W)."""
+        h = labels.join(x.flatten(1), y, self.classes)
+        for block in self.hidden:
+            h = block(h)
+        return self.head(h).squeeze(1)
+
+
+def tie(encoder: nn.Module, decoder: nn.Module) -> None:
+    """Make `decoder` use the transposed weights of `encoder`, layer by layer in reverse (in place).
+
+    The decoder keeps its biases. Optimise, save and copy both nets together, as parts of one module.
+
+    Raises:
+        ValueError: the nets are not this module's, or not mirrors of each other.
+    """
+    if not (isinstance(encoder, Encoder) and isinstance(decoder, Decoder)):
+        raise ValueError("tied weights need mlp.Encoder and mlp.Decoder; use those, or tie_weights=false")
+    down = [m for m in encoder.modules() if isinstance(m, nn.Linear)]
+    up = [(name, m) for name, m in decoder.named_modules() if isinstance(m, nn.Linear)]
+    ours = [tuple(layer.weight.shape) for _, layer in up]
+    theirs = [(layer.in_features, layer.out_features) for layer in reversed(down)]
+    if ours != theirs:
+        raise ValueError(
+            f"tied weights need a decoder that mirrors its encoder: its layers (out, in) are {ours}, not {theirs}; "
+            "reverse the encoder's widths, with heads=1, outputs=1 and conditional=false"
+        )
+    for source, (name, layer) in zip(reversed(down), up, strict=True):
+        decoder.set_submodule(name, TransposedLinear(source, layer.bias))

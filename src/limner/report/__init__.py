@@ -1,0 +1,9 @@
+"""Pages a person reads: the report of a run, the model card, the page of a lab. Everything comes from plain files."""
+
+from __future__ import annotations
+
+from limner.report.card import write_card
+from limner.report.page import Check, Figure, Section, Table, write_page
+from limner.report.run_page import write
+
+__all__ = ["Check", "Figure", "Section", "Table", "write", "write_card", "write_page"]

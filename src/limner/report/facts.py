@@ -1,0 +1,252 @@
+"""What the plain files of a run folder say, read so that no missing, truncated or odd file stops the reader."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from limner.core.errors import LimnerError
+from limner.report.words import is_absolute, last_name, public, public_value, strings
+
+Row = dict[str, Any]
+
+_MAX_TEXT = 256_000  # characters of a recipe; the longest shipped one has a few hundred
+
+
+@dataclass(frozen=True)
+class Score:
+    """One line of scores.json: `value` is None when it was not finite or could not be measured."""
+
+    key: str
+    value: float | None
+    unit: str = ""
+    on: str = ""
+    how: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A run as its files tell it, already without absolute paths.
+
+    Attributes:
+        name: name of the run folder, e.g. ``"0007-gan-mnist"``.
+        recipe: the resolved recipe; `recipe_text` is the same as YAML.
+        metrics: one dict a log step in order of images seen; what a resumed run did again is here once.
+        notes: one line for each thing that could not be read.
+    """
+
+    folder: Path
+    name: str
+    recipe: Row
+    recipe_text: str
+    env: Row
+    metrics: list[Row]
+    events: list[Row]
+    scores: list[Score]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def recipe_name(self) -> str:
+        """The recipe's name, else the folder's name without its number."""
+        name = self.recipe.get("name")
+        if isinstance(name, str) and name:
+            return name
+        head, _, tail = self.name.partition("-")
+        return tail if head.isdigit() and tail else self.name
+
+    @property
+    def images(self) -> int:
+        """Images seen."""
+        return int(max(last_number(self.metrics, "images") or 0, last_number(self.events, "images") or 0))
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training, all sessions together."""
+        return max(last_number(self.metrics, "seconds") or 0.0, last_number(self.events, "seconds") or 0.0)
+
+    @property
+    def rate(self) -> float | None:
+        """Images a second over the whole run, saving and sampling included."""
+        return self.images / self.seconds if self.seconds > 0 and self.images else None
+
+    @property
+    def state(self) -> str:
+        """``"done"``, ``"stopped"``, ``"interrupted"`` (or still running), or ``"not started"``."""
+        for event in reversed(self.events):
+            if event["event"] == "done":
+                return "done"
+            if event["event"] == "stop":
+                return "stopped"
+            if event["event"] in ("start", "resume"):
+                break
+        return "interrupted" if self.metrics or self.events else "not started"
+
+    @property
+    def data_name(self) -> str:
+        """How a user calls the data: from the start event, else from the recipe."""
+        told, data = self.told("data"), self.recipe.get("data")
+        named = data.get("name") if isinstance(data, dict) else data
+        return told if isinstance(told, str) else str(named or "")
+
+    @property
+    def parameters(self) -> list[tuple[str, float]]:
+        """(group, number of parameters), where the start event tells them."""
+        told = self.told("parameters")
+        counts = told.items() if isinstance(told, dict) else ()
+        return [(str(k), n) for k, v in counts if (n := as_number(v)) is not None]
+
+    def told(self, key: str) -> Any:
+        """The last value that any event gives for `key`, or None."""
+        return next((e[key] for e in reversed(self.events) if e.get(key) is not None), None)
+
+
+def as_number(value: object) -> float | None:
+    """A finite float, or None for anything else (booleans are not numbers here)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def last_number(rows: list[Row], key: str) -> float | None:
+    """The last finite value of `key`."""
+    return next((n for row in reversed(rows) if (n := as_number(row.get(key))) is not None), None)
+
+
+def _text(path: Path, notes: list[str]) -> str:
+    """The file's text, or "" with a note when it is there but cannot be read."""
+    try:
+        return path.read_bytes().decode("utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        notes.append(f"{path.name} could not be read ({error.strerror or type(error).__name__}).")
+        return ""
+
+
+def _json(path: Path, notes: list[str]) -> Row:
+    text = _text(path, notes)
+    if not text.strip():
+        return {}
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        notes.append(f"{path.name} is not valid JSON and was left out.")
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _jsonl(path: Path, notes: list[str]) -> list[Row]:
+    """The lines that are JSON objects. A cut last line is how a kill looks, so it goes without a note."""
+    lines = _text(path, notes).split("\n")
+    rows, bad = [], 0
+    for i, line in enumerate(lines):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            bad += i < len(lines) - 1
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+        else:
+            bad += 1
+    if bad:
+        notes.append(f"{path.name}: {bad} unreadable line{'s' * (bad != 1)} left out.")
+    return rows
+
+
+def _recipe(path: Path, notes: list[str]) -> tuple[Row, str]:
+    """The recipe as a dict and as text, both without absolute paths."""
+    text = _text(path, notes)
+    if len(text) > _MAX_TEXT:
+        notes.append("recipe.yaml is too long to be shown.")
+        return {}, ""
+    try:
+        raw = yaml.safe_load(text)
+        for value in sorted(set(strings(raw)), key=len, reverse=True):  # names with spaces, which no pattern can bound
+            if is_absolute(value):
+                text = text.replace(value, last_name(value))
+        text = public(text)
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        notes.append("recipe.yaml is not valid YAML.")
+        return {}, public(text)
+    return (value if isinstance(value, dict) else {}), text.strip("\n")
+
+
+def settle(rows: list[Row]) -> list[Row]:
+    """The metrics of the run that counts: in order of images, one clock.
+
+    A run killed after its last checkpoint does some steps again when resumed, so a line that goes back drops the
+    lines from there on. When the clock starts anew in the later session, the earlier sessions' time is added.
+    """
+    kept: list[Row] = []
+    offset = 0.0
+    for row in rows:
+        images = as_number(row.get("images"))
+        if images is None:
+            continue
+        while kept and kept[-1]["images"] >= images:
+            kept.pop()
+        row = {**row, "images": int(images)}
+        seconds = as_number(row.get("seconds"))
+        if seconds is not None:
+            before = last_number(kept[-1:], "seconds") or 0.0
+            if seconds + offset < before:
+                offset = before
+            row["seconds"] = seconds + offset
+        kept.append(row)
+    return kept
+
+
+def _scores(raw: Row) -> list[Score]:
+    scores = []
+    for key, entry in raw.items():
+        fields = entry if isinstance(entry, dict) else {"value": entry}
+        unit, on, how = (str(fields.get(k) or "") for k in ("unit", "on", "how"))
+        scores.append(Score(key, as_number(fields.get("value")), unit, on, how))
+    return scores
+
+
+def _as_row(value: object) -> Row:
+    return value if isinstance(value, dict) else {}
+
+
+def read(run_folder: Path) -> Facts:
+    """Read what is there of a run folder.
+
+    Args:
+        run_folder: the folder of a run, whole or not.
+
+    Raises:
+        LimnerError: the folder does not exist.
+    """
+    folder = Path(run_folder)
+    if not folder.is_dir():
+        raise LimnerError(
+            f"there is no run folder {str(run_folder)!r}; give the path of one, such as runs/0001-gan-mnist"
+        )
+    notes: list[str] = []
+    recipe, text = _recipe(folder / "recipe.yaml", notes)
+    events = [_as_row(public_value(e)) for e in _jsonl(folder / "events.jsonl", notes)]
+    return Facts(
+        folder=folder,
+        name=folder.resolve().name,
+        recipe=recipe,
+        recipe_text=text,
+        env=_as_row(public_value(_json(folder / "env.json", notes))),
+        metrics=settle(_jsonl(folder / "metrics.jsonl", notes)),
+        events=[{**e, "event": str(e.get("event", "event"))} for e in events],
+        scores=_scores(_as_row(public_value(_json(folder / "scores.json", notes)))),
+        notes=notes,
+    )

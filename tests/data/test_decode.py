@@ -1,0 +1,233 @@
+"""Right pixels: what a file means, not what is cheapest to read from it."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from limner.data import decode
+
+F = np.array([[1, 1, 1, 1], [1, 0, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]], np.uint8) * 255
+"""The letter F, 6×4: no two of its eight turned and mirrored forms are the same."""
+
+
+def picture(raw: bytes) -> Image.Image:
+    with decode.strict():
+        return decode.picture(io.BytesIO(raw))
+
+
+def header(raw: bytes) -> decode.Header:
+    with decode.strict():
+        return decode.header(io.BytesIO(raw))
+
+
+def why(raw: bytes) -> str:
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - what Pillow raises differs from format to format
+        picture(raw)
+    return decode.reason(caught.value)
+
+
+def stored(orientation: int) -> np.ndarray:
+    """How a camera held the other way stores an upright F (Exif 2.32, figure of tag 0x0112)."""
+    return {
+        1: F,
+        2: F[:, ::-1],
+        3: F[::-1, ::-1],
+        4: F[::-1],
+        5: F.T,
+        6: np.rot90(F, 1),
+        7: F[::-1, ::-1].T,
+        8: np.rot90(F, -1),
+    }[orientation]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "WEBP", "JPEG"])
+def test_every_orientation_comes_out_upright(orientation, format, encode):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    grey = Image.fromarray(np.ascontiguousarray(stored(orientation)))
+    options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100}}.get(format, {})
+    raw = encode(grey.convert("RGB") if format == "WEBP" else grey, format, exif=exif, **options)
+    upright = np.asarray(picture(raw).convert("L")).astype(int)
+    assert upright.shape == F.shape
+    assert np.abs(upright - F).max() <= (12 if format == "JPEG" else 0)
+    assert header(raw).size == (6, 4)
+    assert header(raw).rotated == (orientation != 1)
+
+
+def test_a_broken_exif_block_does_not_lose_the_picture(encode):
+    raw = encode(Image.fromarray(F), "PNG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff broken")
+    np.testing.assert_array_equal(np.asarray(picture(raw)), F)
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_16_bit_grey_is_divided_by_257(format, encode):
+    wide = np.array([[0, 128, 129, 257], [32768, 65535, 65278, 513]], np.uint16)
+    assert np.asarray(picture(encode(Image.fromarray(wide), format))).tolist() == [[0, 0, 1, 1], [128, 255, 254, 2]]
+    assert header(encode(Image.fromarray(wide), format)).grey
+
+
+def test_big_endian_16_bit_tiff_is_the_same(encode):
+    wide = np.array([[0, 257, 65535]], np.uint16)
+    raw = encode(Image.frombytes("I;16B", (3, 1), wide.astype(">u2").tobytes()), "TIFF")
+    assert np.asarray(picture(raw)).tolist() == [[0, 1, 255]]
+
+
+def test_16_bit_grey_with_a_clear_level_gets_alpha(encode):
+    raw = encode(Image.fromarray(np.array([[0, 65535]], np.uint16)), "PNG")
+    trns = b"tRNS" + struct.pack(">H", 65535)
+    chunk = struct.pack(">I", 2) + trns + struct.pack(">I", zlib.crc32(trns))
+    raw = raw[:33] + chunk + raw[33:]  # behind IHDR
+    assert np.asarray(picture(raw)).tolist() == [[[0, 255], [255, 0]]]
+
+
+def test_one_bit_is_black_and_white(encode):
+    raw = encode(Image.fromarray(F).convert("1"), "PNG")
+    assert picture(raw).mode == "L"
+    np.testing.assert_array_equal(np.asarray(picture(raw)), F)
+
+
+def test_cmyk_without_profile(encode):
+    ink = np.array([[[0, 0, 0, 0], [255, 0, 0, 0], [0, 255, 255, 0], [0, 0, 0, 255]]], np.uint8)
+    raw = encode(Image.fromarray(ink, "CMYK"), "TIFF")
+    white, cyan, red, black = np.asarray(picture(raw))[0].tolist()
+    assert (white, cyan, red, black) == ([255] * 3, [0, 255, 255], [255, 0, 0], [0] * 3)
+
+
+def test_cmyk_jpeg_is_not_inverted(encode):
+    paper = Image.new("CMYK", (16, 16), (0, 0, 0, 0))
+    assert np.asarray(picture(encode(paper, "JPEG", quality=100))).min() >= 253
+
+
+def test_palette_with_transparency(encode):
+    image = Image.new("P", (3, 1))
+    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    image.putdata([0, 1, 2])
+    raw = encode(image, "PNG", transparency=bytes([255, 128, 0]))
+    rgba = picture(raw)
+    assert np.asarray(rgba).tolist() == [[[255, 0, 0, 255], [0, 255, 0, 128], [0, 0, 255, 0]]]
+    over_white = np.asarray(decode.channelled(rgba, 3))[0].tolist()
+    assert over_white == [[255, 0, 0], [127, 255, 127], [255, 255, 255]]
+    assert header(raw).alpha
+
+
+def test_a_clear_colour_of_rgb_becomes_alpha(encode):
+    image = Image.fromarray(np.array([[[1, 2, 3], [9, 9, 9]]], np.uint8))
+    assert np.asarray(picture(encode(image, "PNG", transparency=(1, 2, 3))))[0, :, 3].tolist() == [0, 255]
+
+
+def test_grey_with_alpha_in_each_number_of_channels():
+    la = Image.fromarray(np.array([[[0, 255], [0, 0], [100, 255]]], np.uint8))
+    assert decode.pixels(decode.channelled(la, 1)).tolist() == [[[0, 255, 100]]]
+    assert decode.pixels(decode.channelled(la, 2)).tolist() == [[[0, 0, 100]], [[255, 0, 255]]]
+    assert decode.pixels(decode.channelled(la, 3))[:, 0].tolist() == [[0, 255, 100]] * 3
+    assert decode.pixels(decode.channelled(la, 4))[:, 0].tolist() == [[0, 0, 100]] * 3 + [[255, 0, 255]]
+
+
+def test_opaque_images_gain_an_opaque_alpha():
+    grey = Image.fromarray(F)
+    assert (decode.pixels(decode.channelled(grey, 2))[1] == 255).all()
+    assert (decode.pixels(decode.channelled(grey, 4))[3] == 255).all()
+
+
+def test_colours_of_a_wide_profile_come_out_as_srgb(encode):
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    colour = Image.new("RGB", (2, 2), (200, 60, 30))
+    same = picture(encode(colour, "PNG", icc_profile=srgb.tobytes()))
+    assert np.asarray(same)[0, 0].tolist() == [200, 60, 30]
+    # a profile of another colour space cannot describe RGB pixels: it is passed over, not fatal
+    assert np.asarray(picture(encode(colour, "PNG", icc_profile=lab.tobytes())))[0, 0].tolist() == [200, 60, 30]
+    assert np.asarray(picture(encode(colour, "PNG", icc_profile=b"nonsense")))[0, 0].tolist() == [200, 60, 30]
+    swapped = picture(encode(colour, "PNG", icc_profile=_red_for_blue()))
+    red, _, blue = np.asarray(swapped)[0, 0].tolist()
+    assert red < blue
+
+
+def _red_for_blue() -> bytes:
+    """An sRGB profile that names its red primary blue and the other way about."""
+    raw = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    for i in range(struct.unpack(">I", raw[128:132])[0]):
+        at = 132 + 12 * i
+        tag = bytes(raw[at : at + 4])
+        raw[at : at + 4] = {b"rXYZ": b"bXYZ", b"bXYZ": b"rXYZ", b"desc": b"DESC"}.get(tag, tag)
+    return bytes(raw)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: Image.fromarray(np.zeros((2, 2), np.float32)), "floating-point pixels"),
+        (lambda: Image.fromarray(np.zeros((2, 2), np.int32)), "32-bit pixels"),
+    ],
+)
+def test_pixels_without_a_range_are_refused_with_the_reason(make, reason, encode):
+    assert reason in why(encode(make(), "TIFF"))
+
+
+def test_reasons(encode, paint):
+    png, jpeg = encode(paint(size=(64, 64))), encode(paint(size=(64, 64)), "JPEG")
+    assert why(b"") == "empty file"
+    assert why(b"just some text") == "not a PNG, JPEG, WebP, BMP, GIF or TIFF image"
+    assert why(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n") == "not a PNG, JPEG, WebP, BMP, GIF or TIFF image"
+    assert why(jpeg[: len(jpeg) // 2]) == "truncated"
+    assert why(png[: len(png) // 2]) in {"truncated", "damaged (SyntaxError)"}
+    assert why(encode(Image.new("1", (7072, 7072)))) == "larger than 50 megapixels"
+
+
+def test_a_bomb_is_refused_from_its_header():
+    ihdr = b"IHDR" + struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + ihdr + struct.pack(">I", zlib.crc32(ihdr))
+    bomb += struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
+    assert why(bomb) == "larger than 50 megapixels"
+
+
+def test_limits_of_pillow_are_put_back():
+    before = Image.MAX_IMAGE_PIXELS
+    with decode.strict():
+        assert before != Image.MAX_IMAGE_PIXELS
+    assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_a_crop_keeps_pixels_exactly():
+    values = np.arange(5 * 8, dtype=np.uint8).reshape(5, 8)
+    assert np.array_equal(np.asarray(decode.fitted(Image.fromarray(values), (5, 5))), values[:, 1:6])
+
+
+def test_resizing_is_antialiased_and_keeps_the_mean():
+    stripes = np.zeros((64, 64), np.uint8)
+    stripes[:, ::2] = 255
+    small = np.asarray(decode.fitted(Image.fromarray(stripes), (8, 8))).astype(int)
+    assert np.abs(small - 127.5).max() < 8  # without antialiasing it would be all black or all white
+
+
+def test_the_middle_of_a_wide_picture_is_kept():
+    wide = np.zeros((10, 40), np.uint8)
+    wide[:, 15:25] = 255
+    assert np.asarray(decode.fitted(Image.fromarray(wide), (10, 10))).min() == 255
+    small = np.asarray(decode.fitted(Image.fromarray(wide), (5, 5)))
+    assert small[:, 1:4].min() > 240
+
+
+def test_clear_pixels_do_not_bleed_their_colour():
+    rgba = np.zeros((8, 8, 4), np.uint8)
+    rgba[:, :4] = (255, 0, 0, 255)  # opaque red beside clear black
+    small = decode.fitted(Image.fromarray(rgba), (2, 2))
+    assert decode.pixels(decode.channelled(small, 3))[0].min() >= 250  # all white or red: no dark seam
+
+
+def test_a_large_jpeg_decoded_at_a_smaller_scale_looks_the_same(encode):
+    y, x = np.mgrid[0:512, 0:512]
+    smooth = np.stack([x / 2, y / 2, (x + y) / 4], axis=-1).astype(np.uint8)
+    raw = encode(Image.fromarray(smooth), "JPEG", quality=95)
+    with decode.strict():
+        quick = decode.picture(io.BytesIO(raw), 32)
+        assert quick.width < 512
+        a, b = (np.asarray(decode.fitted(i, (32, 32))).astype(int) for i in (quick, decode.picture(io.BytesIO(raw))))
+    assert np.abs(a - b).max() <= 3

@@ -1,0 +1,132 @@
+"""Points and sprites whose truth is known."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+
+from limner.core.batch import Dataset
+from limner.core.errors import LimnerError
+from limner.data import load
+
+GAUSSIANS = ["line", "ring", "grid"]
+
+
+@pytest.mark.parametrize(("name", "modes", "d"), [("line", 3, 1), ("ring", 8, 2), ("grid", 25, 2)])
+def test_every_mode_has_its_share_and_its_spread(name, modes, d):
+    points = load(name, n=20_000)
+    assert isinstance(points, Dataset)
+    assert points.shape == (d, 1, 1)
+    assert points.centres.shape == (modes, d)
+    x = points.pixels.view(-1, d)
+    nearest = torch.cdist(x, points.centres).argmin(1)
+    if name != "line":  # whose modes may touch
+        assert torch.equal(nearest, points.labels)
+    share = points.labels.bincount() / len(x)
+    assert (share - 1 / modes).abs().max() < 5 * (1 / modes / len(x)) ** 0.5
+    spread = (x - points.centres[points.labels]).std().item()
+    assert spread == pytest.approx(points.sigma, rel=0.02)
+
+
+def test_the_ring_and_the_grid_lie_where_the_papers_put_them():
+    ring, grid = load("ring", n=10), load("grid", n=10)
+    assert torch.allclose(ring.centres.norm(dim=1), torch.ones(8))
+    assert ring.sigma == 0.01
+    assert grid.sigma == 0.05
+    assert sorted(set(grid.centres.flatten().tolist())) == [-4, -2, 0, 2, 4]
+
+
+def test_options_move_the_centres():
+    assert load("line", modes=1, n=4).centres.tolist() == [[0.0]]
+    assert load("ring", modes=5, radius=2.0, n=4).centres.norm(dim=1).tolist() == pytest.approx([2.0] * 5)
+    assert len(load("grid", side=3, n=4).centres) == 9
+
+
+def test_the_swiss_roll_lies_on_its_curve():
+    roll = load("swiss-roll", sigma=0.0, n=2000)
+    x = roll.pixels.view(-1, 2).double()
+    r = x.norm(dim=1)
+    t = r * 4.5 * torch.pi
+    assert torch.allclose(x, torch.stack([r * t.cos(), r * t.sin()], 1), atol=1e-5)
+    assert (r.min() >= 1 / 3 - 1e-6).item()
+    assert (r.max() <= 1 + 1e-6).item()
+    assert roll.centres is None
+
+
+@pytest.mark.parametrize("name", [*GAUSSIANS, "swiss-roll"])
+def test_splits_are_fresh_draws_and_the_seed_decides(name):
+    train, again, test = load(name, n=500), load(name, n=500), load(name, n=500, split="test")
+    assert torch.equal(train.pixels, again.pixels)
+    assert train.fingerprint == again.fingerprint
+    assert len(test) == 50
+    assert not torch.isin(test.pixels, train.pixels).any()
+    assert torch.equal(load(name, n=500, split="all").pixels, torch.cat([train.pixels, test.pixels]))
+    assert load(name, n=500, seed=1).fingerprint != train.fingerprint
+
+
+@pytest.mark.parametrize("bad", [{"n": 0}, {"sigma": -1.0}, {"modes": 0}, {"split": "half"}, {"flip": True}])
+def test_bad_options_are_one_clear_line(bad):
+    with pytest.raises(LimnerError):
+        load("ring", **bad)
+
+
+@pytest.fixture(scope="module")
+def sprites():
+    start = time.perf_counter()
+    found = load("mini-dsprites", split="all")
+    assert time.perf_counter() - start < 10
+    return found
+
+
+def test_every_combination_of_factors_occurs_once(sprites):
+    assert sprites.shape == (1, 32, 32)
+    assert len(sprites) == 11_520 == len(sprites.factors.unique(dim=0))
+    assert sprites.factor_sizes == (3, 6, 10, 8, 8)
+    assert sprites.factors.amax(0).tolist() == [2, 5, 9, 7, 7]
+    assert torch.equal(sprites.labels, sprites.factors[:, 0])
+    assert sprites.classes == ["square", "ellipse", "heart"]
+
+
+def test_sprites_never_touch_the_border_and_move_with_x_and_y(sprites):
+    x = sprites.pixels[:, 0].float()
+    border = torch.cat([x[:, 0], x[:, -1], x[:, :, 0], x[:, :, -1]], 1)
+    assert border.max() == 0
+    mass = x.sum((1, 2))
+    at = torch.arange(32.0) + 0.5
+    centre_x, centre_y = (x.sum(1) * at).sum(1) / mass, (x.sum(2) * at).sum(1) / mass
+    f = sprites.factors
+    even = f[:, 0] < 2  # the heart's centre of mass is not its centre
+    assert torch.allclose(centre_x[even], 9.0 + 2 * f[even, 3], atol=0.02)
+    assert torch.allclose(centre_y[even], 9.0 + 2 * f[even, 4], atol=0.02)
+
+
+def test_areas_are_those_of_the_shapes(sprites):
+    area = sprites.pixels[:, 0].float().sum((1, 2)) / 255
+    f, r = sprites.factors, 8.0 * (0.5 + 0.1 * sprites.factors[:, 1])
+    square, ellipse = f[:, 0] == 0, f[:, 0] == 1
+    assert torch.allclose(area[square], 2 * r[square] ** 2, rtol=0.02)
+    assert torch.allclose(area[ellipse], torch.pi * 0.6 * r[ellipse] ** 2, rtol=0.02)
+
+
+def test_hearts_point_down_and_turn(sprites):
+    upright = (sprites.factors == torch.tensor([2, 5, 0, 4, 4])).all(1)
+    heart = sprites.pixels[upright][0, 0].float()
+    rows = heart.sum(1).nonzero().flatten()
+    assert heart[rows[0] + 1].sum() > heart[rows[-1] - 1].sum()
+    assert torch.equal(heart, heart.flip(1)) or (heart - heart.flip(1).roll(-0, 1)).abs().mean() < 20
+    one_turned = (sprites.factors == torch.tensor([2, 5, 5, 4, 4])).all(1)
+    half_turn = sprites.pixels[one_turned][0, 0].float()
+    assert half_turn[rows[0] + 1].sum() != heart[rows[0] + 1].sum()
+
+
+def test_sprites_keep_their_factors_when_chosen_from():
+    some = load("mini-dsprites", only=["heart"], limit=100, split="test", size=16)
+    assert some.shape == (1, 16, 16)
+    assert some.factors.shape == (100, 5)
+    assert some.factors[:, 0].tolist() == [2] * 100
+    assert some.labels.tolist() == [0] * 100
+    train, test = load("mini-dsprites"), load("mini-dsprites", split="test")
+    assert len(train) + len(test) == 11_520
+    assert len(test) == 1152

@@ -1,0 +1,86 @@
+"""What holds for every net of the package."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+import pkgutil
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from limner import nets as package
+
+SHAPE = (1, 28, 28)
+
+
+def public_nets() -> dict[str, type[nn.Module]]:
+    found = {}
+    for module in pkgutil.iter_modules(package.__path__):
+        if not module.name.startswith("_"):
+            loaded = importlib.import_module(f"limner.nets.{module.name}")
+            for name, cls in inspect.getmembers(loaded, inspect.isclass):
+                if cls.__module__ == loaded.__name__ and "forward" in vars(cls):
+                    found[f"{module.name}.{name}"] = cls
+    return found
+
+
+NETS = public_nets()
+
+
+def build(name: str, **options: Any) -> nn.Module:
+    cls = NETS[name]
+    needed = {"shape": SHAPE, "classes": 10, "z": 4}
+    declared = inspect.signature(cls).parameters
+    return cls(**{k: v for k, v in needed.items() if k in declared}, **options)
+
+
+def inputs(net: nn.Module, name: str, batch: int = 3) -> torch.Tensor:
+    g = torch.Generator().manual_seed(0)
+    if "Decoder" in name or "Generator" in name:
+        return torch.randn(batch, *net.code_shape, generator=g)
+    return torch.randn(batch, *SHAPE, generator=g)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_every_argument_is_documented_and_typed(name):
+    cls = NETS[name]
+    for argument in inspect.signature(cls).parameters.values():
+        assert f"\n        {argument.name}: " in f"\n    {cls.__doc__}", argument.name
+        assert argument.annotation is not inspect.Parameter.empty
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_every_parameter_gets_a_gradient_and_labels_may_be_given(name):
+    net = build(name)
+    net(inputs(net, name), torch.tensor([0, 1, 2])).square().sum().backward()
+    for key, p in net.named_parameters():
+        assert p.grad is not None, key
+        assert p.grad.isfinite().all(), key
+        assert p.grad.abs().max() > 0, key
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_forward_is_one_graph(name):
+    net = build(name).eval()
+    x = inputs(net, name)
+    compiled = torch.compile(net, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(x), net(x))
+
+
+@pytest.mark.parametrize("name", ["mlp.Encoder", "mlp.Decoder", "mlp.Discriminator", "conv.Encoder", "conv.Decoder"])
+def test_a_conditional_forward_is_one_graph(name):
+    net = build(name, conditional=True).eval()
+    x, y = inputs(net, name), torch.tensor([0, 5, 9])
+    compiled = torch.compile(net, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(x, y), net(x, y))
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_copies_compute_the_same(name):
+    net = build(name).eval()
+    x = inputs(net, name)
+    assert torch.equal(copy.deepcopy(net)(x), net(x))

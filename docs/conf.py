@@ -17,7 +17,6 @@ version = release = limner.__version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "docstrings",
@@ -25,8 +24,9 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 
-myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
+highlight_language = "text"  # an indented box is an algorithm, not Python
 
 autodoc_default_options = {
     "members": True,
@@ -36,7 +36,6 @@ autodoc_default_options = {
 }
 autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
-autodoc_type_aliases = {"Tensor": "Tensor"}
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 

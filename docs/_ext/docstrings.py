@@ -56,7 +56,8 @@ def parses(lines: list[str], app: Sphinx) -> bool:
 
 
 def before_napoleon(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
-    lines[:] = tidy(lines)
+    # Napoleon takes what stands before a colon in an attribute's first line for its type: show it an empty comment.
+    lines[:] = [*(["..", ""] if what in ("attribute", "data") else []), *tidy(lines)]
 
 
 def after_napoleon(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:

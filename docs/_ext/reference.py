@@ -6,6 +6,7 @@ Nothing in it is kept by hand: a new model, recipe, net or data source appears b
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from pathlib import Path
 
@@ -83,21 +84,24 @@ def recipes_page() -> str:
 
 
 def modules(package: str) -> list[str]:
-    """A package and its public modules."""
+    """The public modules of a package."""
     path = importlib.import_module(package).__path__
-    return [package, *sorted(f"{package}.{m.name}" for m in pkgutil.iter_modules(path) if not m.name.startswith("_"))]
+    return sorted(f"{package}.{m.name}" for m in pkgutil.iter_modules(path) if not m.name.startswith("_"))
+
+
+def automodule(module: str) -> str:
+    """What makes Sphinx describe a module."""
+    return f"```{{eval-rst}}\n.. automodule:: {module}\n```\n"
 
 
 def api_page(package: str) -> str:
     """The Python of one package."""
-    about = first_line(importlib.import_module(package).__doc__)
-    blocks = [f"## {m}\n\n```{{eval-rst}}\n.. automodule:: {m}\n```\n" for m in modules(package)]
-    return "\n".join([f"# {package}\n\n{about}\n", *blocks])
+    return "\n".join([f"# {package}\n", automodule(package), *(f"## {m}\n\n{automodule(m)}" for m in modules(package))])
 
 
 def public_page() -> str:
     """What `import limner` offers."""
-    functions = [n for n in sorted(limner.__all__) if callable(getattr(limner, n))]
+    functions = [n for n in sorted(limner.__all__) if inspect.isfunction(getattr(limner, n))]
     blocks = [f"```{{eval-rst}}\n.. autofunction:: limner.{n}\n```\n" for n in functions]
     return "\n".join([f"# limner\n\n{first_line(limner.__doc__)}\n", *blocks])
 

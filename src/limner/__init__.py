@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from limner.api import dry_run, explain, load, resume, sample, train
+    from limner.api import demo, dry_run, explain, load, resume, sample, train
     from limner.core.catalogue import list_models, list_recipes
     from limner.core.errors import LimnerError
     from limner.core.run import Run
@@ -25,6 +25,7 @@ _HOMES = {
     "resume": "limner.api",
     "load": "limner.api",
     "sample": "limner.api",
+    "demo": "limner.api",
     "dry_run": "limner.api",
     "explain": "limner.api",
     "list_models": "limner.core.catalogue",
@@ -37,6 +38,7 @@ _PACKAGES = ("apply", "core", "data", "labs", "latent", "losses", "metrics", "mo
 __all__ = [
     "LimnerError",
     "Run",
+    "demo",
     "dry_run",
     "explain",
     "list_models",

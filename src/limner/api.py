@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from limner import report
+from limner.apply.draw import draw
 from limner.core import catalogue, checkpoint, dist, recipe
 from limner.core.batch import Dataset
 from limner.core.chance import seed_of
@@ -35,7 +36,7 @@ from limner.core.train import Progress, Silent, Trainer, checkpoint_of
 from limner.core.update import SGD, Adam, Updates
 from limner.metrics.scores import score
 
-__all__ = ["dry_run", "explain", "load", "prepare", "resume", "sample", "train"]
+__all__ = ["demo", "dry_run", "explain", "load", "prepare", "resume", "sample", "train"]
 
 _INIT = 4  # lane of the seed for initial weights
 
@@ -261,6 +262,23 @@ def dry_run(source: str | Path | Mapping[str, Any], *, config: str | Path | None
             "device": str(prepared.device),
         },
     }
+
+
+def demo(out: str | Path = "runs/demo", *, time: str = "4m", progress: Progress | None = None) -> Run:
+    """Learns the embedded digits by class, and draws a sheet of samples: a row of styles, a column a digit.
+
+    Args:
+        out: the run folder; numbered when it is taken.
+        time: longest training time.
+        progress: who is told how it goes.
+    """
+    place, number = Path(out), 1
+    while place.exists() and any(place.iterdir()):
+        number += 1
+        place = Path(f"{out}-{number}")
+    run = train("cvae-mnist", out=place, time=time, progress=progress)
+    draw(run.path, run.path / "samples.png", n=100)
+    return run
 
 
 def load(path: str | Path, device: str = "cpu") -> GenerativeModel:

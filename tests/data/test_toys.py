@@ -106,19 +106,20 @@ def test_areas_are_those_of_the_shapes(sprites):
     area = sprites.pixels[:, 0].float().sum((1, 2)) / 255
     f, r = sprites.factors, 8.0 * (0.5 + 0.1 * sprites.factors[:, 1])
     square, ellipse = f[:, 0] == 0, f[:, 0] == 1
-    assert torch.allclose(area[square], 2 * r[square] ** 2, rtol=0.02)
-    assert torch.allclose(area[ellipse], torch.pi * 0.6 * r[ellipse] ** 2, rtol=0.02)
+    assert torch.allclose(area[square], 2 * r[square] ** 2, rtol=0.05)
+    assert torch.allclose(area[ellipse], torch.pi * 0.6 * r[ellipse] ** 2, rtol=0.05)
 
 
 def test_hearts_point_down_and_turn(sprites):
-    upright = (sprites.factors == torch.tensor([2, 5, 0, 4, 4])).all(1)
-    heart = sprites.pixels[upright][0, 0].float()
-    rows = heart.sum(1).nonzero().flatten()
-    assert heart[rows[0] + 1].sum() > heart[rows[-1] - 1].sum()
-    assert torch.equal(heart, heart.flip(1)) or (heart - heart.flip(1).roll(-0, 1)).abs().mean() < 20
-    one_turned = (sprites.factors == torch.tensor([2, 5, 5, 4, 4])).all(1)
-    half_turn = sprites.pixels[one_turned][0, 0].float()
-    assert half_turn[rows[0] + 1].sum() != heart[rows[0] + 1].sum()
+    def heart(angle: int) -> torch.Tensor:
+        return sprites.pixels[(sprites.factors == torch.tensor([2, 5, angle, 4, 4])).all(1)][0, 0].float()
+
+    upright = heart(0)  # its centre lies at 17, so column 17 + k mirrors column 16 - k
+    assert torch.equal(upright, upright.flip(1).roll(2, 1))
+    assert (upright - heart(5).flip(0, 1).roll((2, 2), (0, 1))).abs().max() <= 8  # half a turn on, upside down
+    rows = upright.sum(1)
+    top, bottom = rows.nonzero().flatten()[[0, -1]]
+    assert rows[top + 1] > 2 * rows[bottom - 1]
 
 
 def test_sprites_keep_their_factors_when_chosen_from():

@@ -206,8 +206,8 @@ class Spec:
         kwargs = {k: v.build() if isinstance(v, Spec) else v for k, v in spec.kwargs.items()}
         try:
             return find(spec.kind, spec.name)(**kwargs)
-        except (ValueError, TypeError) as error:
-            raise LimnerError(f"{spec.name}: {error}") from error
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise LimnerError(f"{spec.name}: {' '.join(str(error).split())}") from error
 
     def to_dict(self) -> dict[str, Any]:
         """Plain mapping as written in YAML; `parse` reads it back."""

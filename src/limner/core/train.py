@@ -21,7 +21,7 @@ from limner.core.checkpoint import Checkpoint
 from limner.core.device import describe, make_deterministic
 from limner.core.ema import EMA
 from limner.core.errors import LimnerError
-from limner.core.model import Corrupts, GenerativeModel, Logs, Reconstructs, load_weights, parameters, reconstruct
+from limner.core.model import Conditions, Corrupts, GenerativeModel, Logs, Reconstructs, load_weights, parameters, reconstruct
 from limner.core.run import Run
 from limner.core.stream import Stream
 from limner.core.units import Count, Duration
@@ -431,7 +431,8 @@ class _Training:
         began = clock_.monotonic()
         model, position = self.usable(), self.stream.position
         noise = torch.Generator(self.device).manual_seed(self.options.seed)
-        self.draw(f"samples/{position:08d}.webp", model.sample(self.options.samples, generator=noise))
+        columns = model.classes if isinstance(model, Conditions) and model.classes <= 16 else None  # a class a column
+        self.draw(f"samples/{position:08d}.webp", model.sample(self.options.samples, generator=noise), columns)
         if isinstance(model, Reconstructs) and self.heldout is not None:
             self.draw(f"reconstructions/{position:08d}.webp", *self.reconstructions(model, self.heldout))
         self.model.train()

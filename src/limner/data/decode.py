@@ -28,6 +28,7 @@ _MAX_PROFILE = 4 << 20
 
 _GREY = frozenset(("1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N"))
 _ALPHA = frozenset(("LA", "La", "PA", "RGBA", "RGBa"))
+_EIGHT_OF_16 = ((np.arange(65536) + 128) // 257).astype(np.uint8)
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 # EXIF orientation -> what makes the picture upright (Exif 2.32, tag 0x0112)
@@ -181,8 +182,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 def _from_16_bits(image: Image.Image) -> Image.Image:
     """65535 / 257 = 255: Pillow's own conversion would cut everything above 255 to white."""
-    wide = np.asarray(image).astype(np.uint32)
-    grey = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
+    wide = np.asarray(image)
+    grey = Image.fromarray(_EIGHT_OF_16[wide])
     clear = image.info.get("transparency")
     if not isinstance(clear, int):
         return grey

@@ -25,6 +25,8 @@ MAX_MEMBERS = 100_000
 MAX_RATIO = 100
 MAX_METADATA = 64 << 20
 
+_TOO_DEEP = f"more than {MAX_DEPTH} folders deep"
+
 
 class Store(Protocol):
     """Image files by name.
@@ -74,6 +76,8 @@ def open_store(path: str | os.PathLike[str]) -> Store:
         raise LimnerError(f"{str(path)!r} cannot be read ({why}); check the path and its permissions") from None
     if place.suffix.lower() in SUFFIXES:
         raise LimnerError(f"{str(path)!r} is one image and a model needs many; give the folder or a ZIP of images")
+    if place.suffix.lower() == ".zip":
+        raise LimnerError(f"{str(path)!r} is no whole ZIP; pack or fetch it again")
     raise LimnerError(f"{str(path)!r} is neither a folder nor a ZIP; give a folder or a ZIP of images")
 
 
@@ -94,8 +98,8 @@ class _Listing:
             suffix = PurePosixPath(path).suffix.lower()
             if suffix not in SUFFIXES:
                 self.ignored[suffix or "no suffix"] += 1
-            elif len(parts) > MAX_DEPTH:
-                self.quarantine.append((path, f"more than {MAX_DEPTH} folders deep"))
+            elif len(parts) - 1 > MAX_DEPTH:
+                self.quarantine.append((path, _TOO_DEEP))
             else:
                 self.names.append(path)
         self.names.sort()
@@ -121,7 +125,9 @@ class Folder(_Listing):
         for here, folders, files in os.walk(self.root, followlinks=True, onerror=unreadable):
             status = Path(here).stat()
             below = len(Path(here).relative_to(self.root).parts)
-            if (status.st_dev, status.st_ino) in seen or below > MAX_DEPTH + 1:
+            if (status.st_dev, status.st_ino) in seen or below > MAX_DEPTH:
+                if below > MAX_DEPTH:
+                    self.quarantine.append((Path(here).relative_to(self.root).as_posix(), _TOO_DEEP))
                 folders.clear()
                 continue
             seen.add((status.st_dev, status.st_ino))

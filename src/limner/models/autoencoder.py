@@ -50,6 +50,8 @@ class Autoencoder(GenerativeModel):
         tie_weights: bool = False,
     ) -> None:
         super().__init__()
+        if encoder.code_shape != decoder.code_shape or getattr(encoder, "heads", 1) != 1:
+            raise ValueError(f"the encoder's code {encoder.code_shape} is not the decoder's {decoder.code_shape}; give both one z, heads: 1")
         self.encoder, self.decoder = encoder, decoder
         self.bce = reconstruction == "bce"
         self.loss, self.reduction = getattr(losses, reconstruction), reduction

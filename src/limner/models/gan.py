@@ -60,10 +60,10 @@ class GAN(GenerativeModel):
             x = next(data).x  # (B,C,H,W) in [-1,1]
             with torch.no_grad():
                 fake = self.G(self.z(len(x), data))
-            real_logits, fake_logits = self.D(x), self.D(fake)
+            real_logits, fake_logits = self.D(x).float(), self.D(fake).float()
             loss_D = self.adversarial.d(real_logits, fake_logits)
             update("D", loss_D)
-        loss_G = self.adversarial.g(self.D(self.G(self.z(len(x), data))))
+        loss_G = self.adversarial.g(self.D(self.G(self.z(len(x), data))).float())
         update("G", loss_G)
         return {
             "loss/D": loss_D,

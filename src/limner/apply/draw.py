@@ -1,0 +1,36 @@
+"""Samples of a trained model as pictures on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from limner.apply.pictures import save
+from limner.core import checkpoint
+from limner.core.device import pick
+from limner.core.errors import LimnerError
+from limner.core.model import Conditions
+from limner.core.run import sheet
+
+
+def draw(
+    path: str | Path, out: str | Path, *, n: int = 64, seed: int = 0, y: int | None = None, device: str = "auto"
+) -> list[Path]:
+    """Samples of a trained model as one sheet (`out` ends in .png or .webp) or as single PNGs in a folder.
+
+    Single images are drawn with `seed`, so a sheet and a folder of the same seed hold the same images.
+    """
+    model = checkpoint.load(path, pick(device))
+    x = model.sample(n, seed=seed, y=y)
+    out = Path(out)
+    by_class = isinstance(model, Conditions) and y is None and model.classes <= 16
+    columns = model.classes if by_class else max(1, round(n**0.5))
+    if out.suffix.lower() in (".png", ".webp"):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        sheet(x, columns).save(out, **({"lossless": True} if out.suffix.lower() == ".webp" else {}))
+        return [out]
+    if out.suffix:
+        raise LimnerError(f"cannot write {out.name}; give a name that ends in .png or .webp, or a folder")
+    if x.shape[2] * x.shape[3] == 1:
+        raise LimnerError("points are no pictures; give a sheet that ends in .png")
+    return [save(image, out / f"{i:05d}.png") for i, image in enumerate(x)]
+

@@ -1,0 +1,119 @@
+"""What each layer of a net gives and costs, measured by running it, as the lectures' summary tables print it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from limner.report import Table
+
+_FOLDED = (nn.Flatten, nn.Unflatten)  # change the shape alone; the summary tools leave them out
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer as it ran.
+
+    Attributes:
+        kind: its class.
+        shape: of one output, without the batch.
+        parameters: numbers that are trained.
+        statistics: numbers that are only tracked (batch norm).
+        weights: numbers of its weight, the bias left out.
+        places: output places that every weight is applied at, by the rule of the summary tools.
+        sources: input places, the true count for a transposed convolution.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    parameters: int
+    statistics: int
+    weights: int
+    places: int
+    sources: int
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of the weight if each is applied at every output place."""
+        return self.weights * self.places
+
+    @property
+    def macs_on_input(self) -> int:
+        """The same, with a transposed convolution counted on its input, where it really multiplies."""
+        return self.weights * (self.sources if "Transpose" in self.kind else self.places)
+
+    @property
+    def printed_macs(self) -> int:
+        """What the lecture's summary tool prints: every weight once for each place, and once more."""
+        return self.weights * (self.places + 1)
+
+
+@torch.inference_mode()
+def layers(net: nn.Module, work: Callable[[], object]) -> list[Layer]:
+    """The layers of `net` in the order in which `work()` runs them."""
+    seen: list[Layer] = []
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if not isinstance(module, _FOLDED):
+            seen.append(_layer(module, inputs[0], output))
+
+    leaves = [m for m in net.modules() if not list(m.children())]
+    hooks = [m.register_forward_hook(note) for m in leaves]
+    try:
+        work()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen
+
+
+def _layer(module: nn.Module, x: Tensor, output: Tensor) -> Layer:
+    weight = getattr(module, "weight", None)
+    multiplies = isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)) and isinstance(weight, Tensor)
+    statistics = [b for n, b in module.named_buffers() if not n.endswith("num_batches_tracked")]
+    return Layer(
+        kind=type(module).__name__.removeprefix("Same"),
+        shape=tuple(output.shape[1:]),
+        parameters=sum(p.numel() for p in module.parameters()),
+        statistics=sum(b.numel() for b in statistics),
+        weights=weight.numel() if multiplies and isinstance(weight, Tensor) else 0,
+        places=prod(output.shape[2:]),
+        sources=prod(x.shape[2:]),
+    )
+
+
+def times(shape: Sequence[int]) -> str:
+    """A shape as people write it.
+
+    >>> times((64, 2, 2)), times((128,))
+    ('64×2×2', '128')
+    """
+    return "×".join(map(str, shape))
+
+
+def listed(values: Sequence[object]) -> str:
+    """Values one after the other, numbers with thousands apart.
+
+    >>> listed([100480, 8256]), listed(["64×2×2", "784"])
+    ('100,480 · 8,256', '64×2×2 · 784')
+    """
+    return " · ".join(f"{v:,}" if isinstance(v, int) else str(v) for v in values)
+
+
+def parametric(found: Sequence[Layer]) -> list[Layer]:
+    """The layers that have parameters."""
+    return [layer for layer in found if layer.parameters]
+
+
+def table(found: Sequence[Layer]) -> Table:
+    """The layer table of a page."""
+    rows: list[tuple[Any, ...]] = [
+        (f"{i} {layer.kind}", times(layer.shape), layer.parameters, layer.macs) for i, layer in enumerate(found, 1)
+    ]
+    total = ("total", "", sum(layer.parameters for layer in found), sum(layer.macs for layer in found))
+    return Table(("layer", "output shape", "parameters", "multiply-adds of weights"), [*rows, total])

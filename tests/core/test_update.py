@@ -1,0 +1,114 @@
+"""One step of one group, and a guard that lets no bad number through."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from limner.core.errors import LimnerError
+from limner.core.update import SGD, Adam, Updates
+
+
+def pair() -> tuple[nn.Linear, nn.Linear]:
+    torch.manual_seed(0)
+    return nn.Linear(3, 3), nn.Linear(3, 1)
+
+
+def test_adam_is_torch_adam_and_touches_one_group() -> None:
+    G, D = pair()
+    twin = nn.Linear(3, 1)
+    twin.load_state_dict(D.state_dict())
+    update = Updates({"G": G, "D": D}, {"G": Adam(lr=0.1), "D": Adam(lr=0.1, betas=(0.5, 0.9))})
+    plain = torch.optim.Adam(twin.parameters(), lr=0.1, betas=(0.5, 0.9))
+    before = [p.clone() for p in G.parameters()]
+    x = torch.randn(8, 3)
+    for _ in range(5):
+        update("D", D(G(x)).square().mean())
+        plain.zero_grad()
+        twin(G(x).detach()).square().mean().backward()
+        plain.step()
+    for p, q in zip(D.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-7)
+    assert all(torch.equal(p, q) for p, q in zip(G.parameters(), before, strict=True))
+    assert all(p.grad is None for p in G.parameters()), "no gradient is computed to be thrown away"
+
+
+def test_the_logged_norm_is_the_norm_and_clip_limits_the_step() -> None:
+    _, D = pair()
+    update = Updates({"D": D}, {"D": SGD(lr=1.0, clip=0.01)})
+    before = torch.cat([p.detach().flatten().clone() for p in D.parameters()])
+    x = torch.randn(8, 3)
+    grads = torch.autograd.grad(D(x).square().mean() * 100, list(D.parameters()))
+    update("D", D(x).square().mean() * 100)
+    norm = torch.cat([g.flatten() for g in grads]).norm()
+    torch.testing.assert_close(update.logs["grad/D"], norm)
+    after = torch.cat([p.detach().flatten() for p in D.parameters()])
+    assert abs(float((after - before).norm()) - 0.01) < 1e-5
+
+
+@pytest.mark.parametrize("optimiser", [Adam(lr=0.1), SGD(lr=0.1, momentum=0.9)])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_bad_loss_changes_nothing(optimiser: Adam | SGD, bad: float) -> None:
+    _, D = pair()
+    update = Updates({"D": D}, {"D": optimiser})
+    x = torch.randn(8, 3)
+    update("D", D(x).square().mean())
+    weights = [p.detach().clone() for p in D.parameters()]
+    moments = {k: v.clone() for k, v in update.state()["moments"]["D"]["0"].items() if v is not None}
+    for _ in range(3):
+        update("D", D(x).square().mean() * bad)
+    assert all(torch.equal(p, q) for p, q in zip(D.parameters(), weights, strict=True))
+    assert all(torch.equal(v, update.state()["moments"]["D"]["0"][k]) for k, v in moments.items())
+    assert (float(update.skipped), float(update.streak)) == (3, 3)
+    update("D", D(x).square().mean())
+    assert (float(update.skipped), float(update.streak)) == (3, 0)
+    assert not torch.equal(next(D.parameters()), weights[0])
+
+
+def test_a_bad_gradient_of_a_finite_loss_is_caught_too() -> None:
+    w = nn.Linear(1, 1, bias=False)
+    w.weight.data.zero_()
+    update = Updates({"w": w}, {"w": Adam(lr=0.1)})
+    update("w", w(torch.ones(1, 1)).abs().sqrt().sum())  # sqrt has an infinite slope at 0
+    assert float(w.weight) == 0
+    assert float(update.skipped) == 1
+
+
+def test_groups_and_optimisers_must_match() -> None:
+    G, D = pair()
+    with pytest.raises(LimnerError, match="group 'D' has none"):
+        Updates({"G": G, "D": D}, {"G": Adam()})
+    with pytest.raises(LimnerError, match="no group 'E'"):
+        Updates({"G": G}, {"G": Adam(), "E": Adam()})
+
+
+def test_scale_slows_a_sub_module_down() -> None:
+    net = nn.ModuleDict({"encoder": nn.Linear(2, 2), "decoder": nn.Linear(2, 2)})
+    update = Updates({"AE": net}, {"AE": SGD(lr=1.0, scale={"decoder": 0.5})})
+    before = {n: p.detach().clone() for n, p in net.named_parameters()}
+    update("AE", sum(p.sum() for p in net.parameters()))
+    for n, p in net.named_parameters():
+        torch.testing.assert_close(before[n] - p, torch.full_like(p, 0.5 if n.startswith("decoder") else 1.0))
+    with pytest.raises(LimnerError, match="no sub-module 'head'"):
+        Updates({"AE": net}, {"AE": SGD(scale={"head": 0.5})})
+
+
+def test_moments_survive_saving() -> None:
+    _, D = pair()
+    update = Updates({"D": D}, {"D": Adam(lr=0.1)})
+    x = torch.randn(8, 3)
+    update("D", D(x).square().mean())
+    saved = {k: v.clone() for k, v in D.state_dict().items()}
+    state = {k: v for k, v in update.state().items()}
+    state = {"moments": {"D": {i: {k: t.clone() for k, t in s.items()} for i, s in state["moments"]["D"].items()}}} | {
+        "skipped": state["skipped"].clone(),
+        "streak": state["streak"].clone(),
+    }
+    update("D", D(x).square().mean())
+    expected = [p.detach().clone() for p in D.parameters()]
+    D.load_state_dict(saved)
+    fresh = Updates({"D": D}, {"D": Adam(lr=0.1)})
+    fresh.load_state(state)
+    fresh("D", D(x).square().mean())
+    assert all(torch.equal(p, q) for p, q in zip(D.parameters(), expected, strict=True))

@@ -1,0 +1,124 @@
+"""The check finds what is there, says nothing else, and survives everything."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from limner.cli.data import app
+from limner.core.errors import LimnerError
+from limner.data import check
+
+
+def found(report, part: str) -> bool:
+    return any(part in finding for finding in report.findings)
+
+
+@pytest.fixture
+def mess(folder_of, paint):
+    """One of everything that can be wrong."""
+    photos = folder_of(*(f"cat/{i:03}.png" for i in range(300)), *(f"dog/{i:03}.png" for i in range(5)), size=(32, 32))
+    (photos / "cat/empty.png").write_bytes(b"")
+    (photos / "cat/text.png").write_text("words")
+    (photos / "cat/half.png").write_bytes((photos / "cat/000.png").read_bytes()[:900])
+    Image.open(photos / "cat/001.png").save(photos / "dog/copy.bmp")  # the same pixels in another format
+    smooth = Image.fromarray((np.add.outer(np.arange(48) ** 2 / 20, np.arange(48)) + 20).astype(np.uint8))
+    smooth.save(photos / "cat/smooth.png")
+    smooth.resize((44, 44)).save(photos / "cat/smooth-smaller.png")
+    paint(990, (8, 8)).save(photos / "cat/tiny.png")
+    paint(991, (32, 32), "RGBA").save(photos / "cat/clear.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    paint(992, (32, 32)).save(photos / "cat/turned.jpg", exif=exif)
+    frames = [paint(993 + i, (32, 32)) for i in range(2)]
+    frames[0].save(photos / "cat/moving.webp", save_all=True, append_images=frames[1:], lossless=True)
+    (photos / "readme.md").write_text("hello")
+    return photos
+
+
+def test_everything_that_is_wrong_is_found(mess):
+    report = check(mess)
+    assert report.images == 312
+    assert {p for p, _ in report.bad} == {"cat/empty.png", "cat/text.png", "cat/half.png"}
+    assert report.classes == {"cat": 306, "dog": 6}
+    assert report.duplicates == [["cat/001.png", "dog/copy.bmp"]]
+    assert report.near_duplicates == [("cat/smooth-smaller.png", "cat/smooth.png")]
+    assert report.tiny == ["cat/tiny.png"]
+    assert report.alpha == ["cat/clear.png"]
+    assert report.rotated == ["cat/turned.jpg"]
+    assert report.animated == ["cat/moving.webp"]
+    assert report.ignored == {".md": 1}
+    assert report.modes["L"] == 2
+    for part in (
+        "3 bad files are left out (",
+        "only 312 images",
+        "2 of 312 images are grey",
+        "4 different sizes (32x32 309",
+        "1 images are stored turned",
+        "1 images have transparency",
+        "1 files are animated",
+        "1 images are smaller than 16 pixels",
+        "1 classes have fewer than 20 images (dog 6)",
+        "classes are unbalanced (cat 306, dog 6)",
+        "1 images repeat another one exactly",
+        "1 pairs look nearly the same",
+    ):
+        assert found(report, part), part
+    assert not report.ok
+
+
+def test_a_clean_set_has_nothing_to_put_right(folder_of):
+    report = check(folder_of(*(f"{c}/{i}.png" for c in "ab" for i in range(250)), size=(16, 16)))
+    assert report.ok
+    assert report.findings == []
+    assert "nothing to put right" in report.text()
+    assert report.text().startswith("photos: 500 images\n  found 500 images in 2 class folders (a 250, b 250)")
+
+
+def test_a_folder_without_a_good_image_is_still_reported(folder_of):
+    photos = folder_of("a.png")
+    (photos / "a.png").write_bytes(b"x")
+    report = check(photos)
+    assert report.images == 0
+    assert found(report, "1 bad files")
+    assert found(report, "0 usable images")
+    with pytest.raises(LimnerError, match="there is no folder"):
+        check(photos / "none")
+
+
+def test_a_zip_is_checked_in_place(mess, tmp_path):
+    with zipfile.ZipFile(tmp_path / "mess.zip", "w") as z:
+        for file in sorted(mess.rglob("*.*")):
+            z.write(file, file.relative_to(mess))
+    zipped, folder = check(tmp_path / "mess.zip").to_dict(), check(mess).to_dict()
+    assert zipped.pop("name") == "mess"
+    assert folder.pop("name") == "photos"
+    assert zipped == folder
+
+
+def test_json_is_one_document(mess):
+    result = CliRunner().invoke(app, ["check", str(mess), "--json"])
+    assert result.exit_code == 0
+    document = json.loads(result.stdout)
+    assert document["ok"] is False
+    assert document["images"] == 312
+    assert ["cat/empty.png", "empty file"] in document["bad"]
+
+
+def test_text_names_the_bad_files(mess):
+    result = CliRunner().invoke(app, ["check", str(mess)])
+    assert "    cat/empty.png: empty file" in result.stdout
+
+
+def test_get_and_list():
+    listed = json.loads(CliRunner().invoke(app, ["list", "--json"]).stdout)
+    assert {"mnist-5k", "folder", "ring"} <= set(listed)
+    got = CliRunner().invoke(app, ["get", "digits"])
+    assert got.stdout == "digits: 1797 images of 1×8×8, 10 classes; 179 held out for testing\n"
+    unknown = CliRunner().invoke(app, ["get", "digit"])
+    assert isinstance(unknown.exception, LimnerError)

@@ -1,0 +1,137 @@
+"""What every recipe promises, checked on a shrunken copy of it. A new recipe is found by itself."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+import limner
+from limner import api
+from limner.core import recipe as recipes
+from limner.core.checkpoint import pack, read
+from limner.core.errors import LimnerError
+from limner.core.model import Conditions, GenerativeModel, Reconstructs, reconstruct
+from limner.core.recipe import Recipe
+from limner.core.run import Run
+from limner.core.spec import Spec
+from limner.core.stream import Stream
+from limner.core.update import Updates
+
+RECIPES = limner.list_recipes()
+SIZE = 16
+
+
+def shrunk(name: str, **more: object) -> Recipe:
+    """The recipe on 64 small digits, with narrow nets."""
+    tree = recipes.load(name).to_dict()
+    tree["data"] = {"name": "mnist-5k", "size": SIZE, "limit": 64}
+    tree["train"] |= {"batch": 8, "images": 160, "log_images": 24, "samples": 4, "sample_images": 80, "device": "cpu"}
+    tree["train"] |= {"checkpoint_images": 1_000_000, "threads": 1, **more}
+    for net in (v for v in tree["model"].values() if isinstance(v, dict)):
+        if "width" in net:
+            net["width"] = 8
+        if net["name"].startswith("mlp.") and net.get("widths"):
+            net["widths"] = [min(w, 32) for w in net["widths"]]
+    return recipes.load(tree)
+
+
+@pytest.fixture(params=RECIPES)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def prepared(name: str) -> tuple[GenerativeModel, Stream, Updates]:
+    made = api.prepare(shrunk(name))
+    made.model.train()
+    return made.model, Stream(made.dataset, 8), Updates(made.model.groups(), made.optimisers)
+
+
+def test_builds_from_its_own_description(name: str) -> None:
+    model, _, _ = prepared(name)
+    again = Spec.from_json("model", model.spec.to_json()).build()
+    assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in model.state_dict().items()}
+
+
+def test_each_update_moves_its_own_group_and_no_other(name: str) -> None:
+    model, stream, update = prepared(name)
+    groups = model.groups()
+    seen: list[str] = []
+
+    def watched(group: str, loss: torch.Tensor) -> None:
+        parameters = {g: [p.detach().clone() for p in m.parameters()] for g, m in groups.items()}
+        update(group, loss)
+        norm = update.logs[f"grad/{group}"]
+        assert math.isfinite(norm)
+        assert norm > 0
+        for g, module in groups.items():
+            moved = [bool((p != q).any()) for p, q in zip(module.parameters(), parameters[g], strict=True)]
+            if g == group:
+                assert any(moved)
+            elif not {id(p) for p in module.parameters()} & {id(p) for p in groups[group].parameters()}:
+                assert not any(moved)
+        seen.append(group)
+
+    stream.begin()
+    model.step(stream, watched)
+    assert set(seen) == set(groups)
+
+
+def test_logs_are_finite_scalars_with_known_names(name: str) -> None:
+    model, stream, update = prepared(name)
+    logs = model.step(stream, update)
+    assert any(k.startswith("loss/") for k in logs)
+    for key, value in logs.items():
+        assert key.split("/")[0] in ("loss", "logit", "term", "grad")
+        assert value.shape == ()
+        assert math.isfinite(value)
+
+
+def test_samples_have_the_shape_and_range_of_images(name: str) -> None:
+    model, _, _ = prepared(name)
+    x = model.sample(5, seed=0)
+    assert x.shape == (5, 1, SIZE, SIZE)
+    assert float(x.abs().max()) <= 1
+    assert torch.equal(x, model.sample(5, seed=0))
+    assert not torch.equal(x, model.sample(5, seed=1))
+    assert torch.equal(x, model.sample(5, seed=0, batch=5))
+    assert model.training, "sampling leaves the mode as it was"
+
+
+@pytest.mark.parametrize("name", [r for r in RECIPES if "encoder" in recipes.load(r).model.kwargs])
+def test_reconstructions_keep_the_shape(name: str) -> None:
+    model, stream, _ = prepared(name)
+    assert isinstance(model, Reconstructs)
+    x, y = next(stream)
+    model.eval()
+    assert reconstruct(model, x, y if isinstance(model, Conditions) else None).shape == x.shape
+
+
+def tensors(run: Run) -> dict[str, torch.Tensor]:
+    saved = read(run.latest)
+    return saved.model | pack(saved.trainer)[0]
+
+
+def test_twenty_steps_are_ten_saved_loaded_and_ten_more(name: str, tmp_path: Path) -> None:
+    whole = limner.train(shrunk(name).to_dict(), out=tmp_path / "whole")
+    half = limner.train(shrunk(name, images=80).to_dict(), out=tmp_path / "half")
+    half = limner.resume(half.path, images=160)
+    a, b = tensors(whole), tensors(half)
+    assert a.keys() == b.keys()
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+    losses = {m["images"]: {k: v for k, v in m.items() if "/" in k} for m in half.metrics()}
+    for line in whole.metrics():
+        if line["images"] not in (80, 96):  # the shorter training ended at 80 and wrote its mean there
+            assert losses[line["images"]] == {k: v for k, v in line.items() if "/" in k}
+    assert torch.equal(limner.load(whole.path).sample(4, seed=3), limner.load(half.latest).sample(4, seed=3))
+    assert (whole.path / "report.html").stat().st_size > 10_000
+    with pytest.raises(LimnerError, match="finished at 160"):
+        limner.resume(whole.path)
+
+
+def test_explains_every_option(name: str) -> None:
+    rows = limner.explain(name).options
+    assert [r["name"] for r in rows if not r["text"]] == []

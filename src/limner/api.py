@@ -1,9 +1,9 @@
 """What limner does, as Python calls: train, resume, load, sample, and the lists.
 
-    import limner
-    run = limner.train("dcgan-mnist", data="photos/", size=64, time="20m")
-    G = limner.load(run.latest)
-    images = G.sample(16, seed=0)                       # (16,C,H,W) in [-1,1]
+import limner
+run = limner.train("dcgan-mnist", data="photos/", size=64, time="20m")
+G = limner.load(run.latest)
+images = G.sample(16, seed=0)                       # (16,C,H,W) in [-1,1]
 """
 
 from __future__ import annotations
@@ -169,7 +169,8 @@ def resume(path: str | Path, *, progress: Progress | None = None, **overrides: A
     if start.state["images"] >= prepared.trainer.images:
         run.unlock()
         raise LimnerError(
-            f"{run.name} is finished at {start.state['images']} images; to train longer add images={2 * prepared.trainer.images}"
+            f"{run.name} is finished at {start.state['images']} images; to train longer add"
+            f" images={2 * prepared.trainer.images}"
         )
     if dist.rank() == 0 and overrides:
         checkpoint.replace_file(run.path / "recipe.yaml", to_yaml(prepared.recipe.to_dict()).encode())
@@ -189,10 +190,9 @@ def _fit(prepared: Prepared, run: Run, start: Checkpoint | None, progress: Progr
             start=start,
             progress=progress,
         )
-        if dist.rank() == 0:
-            if prepared.heldout is not None:
-                progress.say("scoring on held-out images")
-                run.write_json("scores.json", score(model, prepared.heldout, prepared.device))
+        if dist.rank() == 0 and prepared.heldout is not None:
+            progress.say("scoring on held-out images")
+            run.write_json("scores.json", score(model, prepared.heldout, prepared.device))
     finally:
         if dist.rank() == 0:
             report.write_card(run.path, about(prepared.model.spec.name))
@@ -208,7 +208,9 @@ def about(name: str) -> str:
     return " ".join(doc.split("\n\n")[0].split())
 
 
-def dry_run(source: str | Path | Mapping[str, Any], *, config: str | Path | None = None, **overrides: Any) -> dict[str, Any]:
+def dry_run(
+    source: str | Path | Mapping[str, Any], *, config: str | Path | None = None, **overrides: Any
+) -> dict[str, Any]:
     """What training would do: resolved recipe, parameters, and an estimate from three real steps.
 
     Returns:
@@ -247,7 +249,9 @@ def dry_run(source: str | Path | Mapping[str, Any], *, config: str | Path | None
         torch.cuda.synchronize()
     seconds = (time.perf_counter() - began) / (stream.position - seen) * trainer.images
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    moments = sum(t.numel() * t.element_size() for o in update.optimisers.values() for s in o.state.values() for t in s.values())
+    moments = sum(
+        t.numel() * t.element_size() for o in update.optimisers.values() for s in o.state.values() for t in s.values()
+    )
     data = 0 if dataset.pixels is None else dataset.pixels.numel() * dataset.pixels.element_size()
     resolved = prepared.recipe.to_dict() | {"model": prepared.model.spec.to_dict()}
     return {

@@ -9,7 +9,7 @@ from limner.core import checkpoint
 from limner.core.device import pick
 from limner.core.errors import LimnerError
 from limner.core.model import Conditions
-from limner.core.run import sheet
+from limner.core.run import save_sheet, sheet
 
 
 def draw(
@@ -22,15 +22,14 @@ def draw(
     model = checkpoint.load(path, pick(device))
     x = model.sample(n, seed=seed, y=y)
     out = Path(out)
-    by_class = isinstance(model, Conditions) and y is None and model.classes <= 16
-    columns = model.classes if by_class else max(1, round(n**0.5))
+    classes = model.classes if isinstance(model, Conditions) and y is None else 0
+    columns = classes if 1 < classes <= 16 else max(1, round(n**0.5))  # a class a column
     if out.suffix.lower() in (".png", ".webp"):
         out.parent.mkdir(parents=True, exist_ok=True)
-        sheet(x, columns).save(out, **({"lossless": True} if out.suffix.lower() == ".webp" else {}))
+        save_sheet(sheet(x, columns), out)
         return [out]
     if out.suffix:
         raise LimnerError(f"cannot write {out.name}; give a name that ends in .png or .webp, or a folder")
     if x.shape[2] * x.shape[3] == 1:
         raise LimnerError("points are no pictures; give a sheet that ends in .png")
     return [save(image, out / f"{i:05d}.png") for i, image in enumerate(x)]
-

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -56,7 +58,9 @@ class Pictures:
             yield names, to_float(torch.stack(images))
         if not found:
             why = f": {self.bad[0][0]} is {self.bad[0][1]}" if self.bad else ""
-            raise LimnerError(f"no picture could be read from {self.source}{why}; give PNG, JPEG, WebP, BMP, GIF or TIFF files")
+            raise LimnerError(
+                f"no picture could be read from {self.source}{why}; give PNG, JPEG, WebP, BMP, GIF or TIFF files"
+            )
 
     def _read(self) -> Iterator[tuple[str, Tensor]]:
         """(name, (C,H,W) uint8) one after the other."""
@@ -78,15 +82,19 @@ class Pictures:
             except Exception as error:  # a hostile file is its own fault alone
                 self.bad.append((name, decode.reason(error)))
 
-    def _streams(self):  # type: ignore[no-untyped-def]
+    def _streams(self) -> Iterator[tuple[str, Callable[[], BinaryIO]]]:
         path = Path(self.source)
         if self.single:
-            yield path.name, lambda: path.open("rb")
+            yield path.name, partial(_binary, path)
             return
         store = open_store(path)
         self.bad += store.quarantine
         for name in store.names:
-            yield name, lambda name=name: store.open(name)
+            yield name, partial(store.open, name)
+
+
+def _binary(path: Path) -> BinaryIO:
+    return path.open("rb")
 
 
 def save(x: Tensor, path: Path) -> Path:

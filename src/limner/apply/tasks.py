@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ from limner.core.errors import LimnerError, unknown
 from limner.core.model import Conditions, Corrupts, GenerativeModel, Reconstructs, ScoresSamples, reconstruct
 
 
-def apply(path: str | Path, source: str | Path, out: str | Path, *, task: str | None = None, device: str = "auto") -> dict[str, Any]:
+def apply(
+    path: str | Path, source: str | Path, out: str | Path, *, task: str | None = None, device: str = "auto"
+) -> dict[str, Any]:
     """Runs a task on pictures.
 
     Args:
@@ -47,7 +50,12 @@ def apply(path: str | Path, source: str | Path, out: str | Path, *, task: str | 
     pictures = Pictures(str(source), image_shape(model))
     out = Path(out)
     written = _anomaly(model, pictures, out) if chosen == "anomaly" else _map(_maps(model), pictures, out)
-    return {"task": chosen, "n": len(written), "written": [str(w) for w in written], "skipped": [list(b) for b in pictures.bad]}
+    return {
+        "task": chosen,
+        "n": len(written),
+        "written": [str(w) for w in written],
+        "skipped": [list(b) for b in pictures.bad],
+    }
 
 
 def able(model: GenerativeModel) -> list[str]:
@@ -76,7 +84,9 @@ def _chosen(model: GenerativeModel, task: str | None) -> str:
     if task is not None and task not in ("reconstruct", "denoise", "anomaly"):
         raise unknown("task", task, ("reconstruct", "denoise", "anomaly"))
     if isinstance(model, Conditions):
-        raise LimnerError(f"{model.spec.name} needs the class of each picture, which files do not tell; use limner sample")
+        raise LimnerError(
+            f"{model.spec.name} needs the class of each picture, which files do not tell; use limner sample"
+        )
     if not possible:
         raise LimnerError(f"{model.spec.name} makes pictures but takes none; use limner sample, or an autoencoder here")
     if task is not None and task not in possible:
@@ -107,7 +117,7 @@ def _anomaly(model: GenerativeModel, pictures: Pictures, out: Path) -> list[Path
     """Writes ``scores.csv``: name and score, the least ordinary first."""
     if not isinstance(model, ScoresSamples):
         raise LimnerError(f"{model.spec.name} scores no samples")
-    rows = [
+    rows: list[tuple[str, float]] = [
         (name, float(score))
         for names, x in pictures.batches()
         for name, score in zip(names, model.score_samples(x.to(model.device)).tolist(), strict=True)
@@ -117,5 +127,5 @@ def _anomaly(model: GenerativeModel, pictures: Pictures, out: Path) -> list[Path
     with out.open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["picture", "score"])
-        table.writerows(sorted(rows, key=lambda row: row[1]))
+        table.writerows(sorted(rows, key=itemgetter(1)))
     return [out] * len(rows)

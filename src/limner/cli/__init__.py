@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 
 def main() -> None:
@@ -20,7 +21,7 @@ def main() -> None:
         if run is not None:
             from limner.core.run import relative
 
-            print(f"saved; go on with: limner resume {relative(run.path)}", file=sys.stderr)
+            _say(f"saved; go on with: limner resume {relative(run.path)}")
         code = 128 + signum
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -28,7 +29,7 @@ def main() -> None:
     except OSError as error:
         if error.errno is None or os.environ.get("LIMNER_DEBUG"):
             raise
-        what = f" {os.path.basename(str(error.filename))}" if error.filename else ""
+        what = f" {Path(str(error.filename)).name}" if error.filename else ""
         code = _say(f"{error.strerror}{what}; what was saved before is untouched")
     except MemoryError:
         code = _say("memory is short; lower train.batch or data.size")
@@ -36,7 +37,7 @@ def main() -> None:
 
 
 def _say(message: str) -> int:
-    print(f"limner: {' '.join(message.split())}", file=sys.stderr)
+    sys.stderr.write(f"limner: {' '.join(message.split())}\n")
     return 2
 
 

@@ -35,12 +35,16 @@ def _version(wanted: bool) -> None:
     if wanted:
         from limner import __version__
 
-        print(__version__)
+        typer.echo(__version__)
         raise typer.Exit
 
 
 @app.callback()
-def _root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     """Learn, train, judge and use generative image models."""
 
 
@@ -102,7 +106,9 @@ def apply(
     model: Annotated[Path, typer.Argument(help="A run folder, a checkpoint folder or a model.safetensors.")],
     source: Annotated[str, typer.Argument(help="A picture, a folder, a ZIP or a named data set.")],
     out: Annotated[Path, typer.Argument(help="Where the results go: a folder, or a file for one picture.")],
-    task: Annotated[str | None, typer.Option(help="reconstruct, denoise or anomaly; default what the model was trained for.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="reconstruct, denoise or anomaly; default what the model was trained for.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: _Json = False,
 ) -> None:
@@ -115,7 +121,8 @@ def apply(
 
 @app.command(name="list")
 def list_(
-    what: Annotated[str, typer.Argument(help="recipes, models, nets, data or labs.")] = "recipes", as_json: _Json = False
+    what: Annotated[str, typer.Argument(help="recipes, models, nets, data or labs.")] = "recipes",
+    as_json: _Json = False,
 ) -> None:
     """List recipes, models, nets, data sets or labs."""
     from limner.core import catalogue
@@ -159,21 +166,25 @@ def explain(
     if schema:
         if found.kind not in ("model", "net", "data", "optimiser", "train"):
             raise LimnerError(f"{key} is no constructor; ask for the schema of a model, net, data set or optimiser")
-        print(json.dumps(schema_(found.kind, "trainer" if found.kind == "train" else key), indent=1))
+        typer.echo(json.dumps(schema_(found.kind, "trainer" if found.kind == "train" else key), indent=1))
         return
     blocks = [found.text] if found.text else []
     for row in found.options:
         value = f" = {row['value']}" if "value" in row else ""
         owner = f" of {row['of']}" if "of" in row else ""
         default = "required" if row["required"] else f"default {row['default']}"
-        blocks.append(f"{row['name']}{value}{owner}  ({row['type']}, {default})\n    {row['text'] or 'see the documentation'}")
+        blocks.append(
+            f"{row['name']}{value}{owner}  ({row['type']}, {default})\n    {row['text'] or 'see the documentation'}"
+        )
     _print(found.to_dict(), as_json, "\n\n".join(blocks))
 
 
 @app.command(context_settings=_ANYTHING)
 def lab(
     name: Annotated[str, typer.Argument(help="ae, conv-ae, vae, gan or dcgan.")],
-    words: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings of the lab, e.g. images=60k out=DIR.")] = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings of the lab, e.g. images=60k out=DIR.")
+    ] = None,
     as_json: _Json = False,
 ) -> None:
     """Do a lecture's lab: train what it trains, check its numbers, draw its figures, write a page."""
@@ -181,7 +192,10 @@ def lab(
     from limner.cli.progress import terminal
 
     result = labs.run(name, progress=terminal(), **settings(words or []))
-    lines = [f"{'ok  ' if c['ok'] else 'FAIL'} {c['name']}: {c['measured']} (expected {c['expected']})" for c in result["checks"]]
+    lines = [
+        f"{'ok  ' if c['ok'] else 'FAIL'} {c['name']}: {c['measured']} (expected {c['expected']})"
+        for c in result["checks"]
+    ]
     _print(result, as_json, "\n".join([*lines, result["page"]]))
     if not all(c["ok"] for c in result["checks"]):
         raise LimnerError(f"lab {name}: a number differs from the lecture's; see the page")
@@ -224,7 +238,7 @@ def _on_devices(chosen: dict[str, Any]) -> None:
 
 
 def _print(document: Any, as_json: bool, text: str) -> None:
-    print(json.dumps(document, indent=1) if as_json else text)
+    typer.echo(json.dumps(document, indent=1) if as_json else text)
 
 
 def _print_run(run: Run, as_json: bool) -> None:
@@ -236,9 +250,14 @@ def _print_run(run: Run, as_json: bool) -> None:
         last = (run.metrics() or [{}])[-1]
         for name, s in scores.items():
             error = f" ± {s['error']:.2g}" if s.get("error") else ""
-            print(f"{name} {s['value']:.4g}{error} {s['unit']}, {s['on']}", file=sys.stderr)
-        print(f"report: {relative(run.path / 'report.html')}", file=sys.stderr)
-        document = {"run": relative(run.path), "images": last.get("images"), "seconds": last.get("seconds"), "scores": scores}
+            typer.echo(f"{name} {s['value']:.4g}{error} {s['unit']}, {s['on']}", err=True)
+        typer.echo(f"report: {relative(run.path / 'report.html')}", err=True)
+        document = {
+            "run": relative(run.path),
+            "images": last.get("images"),
+            "seconds": last.get("seconds"),
+            "scores": scores,
+        }
         _print(document, as_json, relative(run.path))
     dist.leave()
 
@@ -248,9 +267,15 @@ def _print_plan(plan: dict[str, Any], as_json: bool) -> None:
     from limner.core.units import clock, size
 
     data, estimate = plan["data"], plan["estimate"]
-    lines = [to_yaml(plan["recipe"]), f"data: {data['items']:,} images {'x'.join(map(str, data['shape']))} of {data['name']}"]
+    lines = [
+        to_yaml(plan["recipe"]),
+        f"data: {data['items']:,} images {'x'.join(map(str, data['shape']))} of {data['name']}",
+    ]
     for group, n in plan["parameters"].items():
         lines.append(f"{group}: {n['total']:,} parameters, {n['trainable']:,} trainable, {n['buffers']:,} buffers")
-    lines.append(f"{plan['images']:,} images in {plan['steps']:,} steps: about {clock(estimate['seconds'])} on {estimate['device']}")
+    lines.append(
+        f"{plan['images']:,} images in {plan['steps']:,} steps:"
+        f" about {clock(estimate['seconds'])} on {estimate['device']}"
+    )
     lines.append(f"memory: about {size(estimate['bytes'])}")
     _print(plan, as_json, "\n".join(lines))

@@ -53,7 +53,8 @@ class Lines:
 
     def say(self, message: str) -> None:
         """Prints a sentence."""
-        print(message, file=sys.stderr, flush=True)
+        sys.stderr.write(f"{message}\n")
+        sys.stderr.flush()
 
     def stop(self) -> None: ...
 

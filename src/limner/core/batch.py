@@ -62,7 +62,7 @@ def to_float(x: Tensor) -> Tensor:
 
 
 def to_uint8(x: Tensor) -> Tensor:
-    """float [-1,1] -> uint8 [0,255], rounded and clamped. The inverse of `to_float`.
+    """Float [-1,1] -> uint8 [0,255], rounded and clamped. The inverse of `to_float`.
 
     >>> to_uint8(torch.tensor([-1.0, 0.0, 1.0, 3.0]))
     tensor([  0, 128, 255, 255], dtype=torch.uint8)

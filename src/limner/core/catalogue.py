@@ -68,8 +68,6 @@ def find(kind: str, name: str) -> Callable[..., Any]:
     Raises:
         LimnerError: the name is not in the catalogue; the message carries the nearest matches.
     """
-    if not isinstance(name, str):
-        raise LimnerError(f"a {kind} name must be text, not {type(name).__name__}; write name: NAME")
     match kind:
         case "model" if name in files("limner.models"):
             return _model_class(importlib.import_module(f"limner.models.{name}"))

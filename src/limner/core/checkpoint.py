@@ -8,8 +8,8 @@ A checkpoint is a folder of plain files::
              MANIFEST.json        sha256 and size of the other three
 
 It is written to a temporary sibling, flushed to disk, renamed; then the file ``latest`` is replaced in the same
-way. So at every instant each folder without a leading dot is complete. Reading checks sizes and hashes *before* any parser
-sees a byte; nothing on this path can execute code from a file.
+way. So at every instant each folder without a leading dot is complete. Reading checks sizes and hashes *before*
+any parser sees a byte; nothing on this path can execute code from a file.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def write(folder: Path, model: GenerativeModel, trainer: Any, state: Mapping[str
         _sync_folder(temporary)
         if folder.exists():  # a second checkpoint at the same image, or a damaged one
             shutil.rmtree(folder)
-        os.replace(temporary, folder)
+        temporary.replace(folder)
         _sync_folder(folder.parent)
         replace_file(folder.parent / LATEST, folder.name.encode())
     except OSError as error:
@@ -138,12 +138,12 @@ def replace_file(path: Path, content: bytes) -> None:
     """Replaces a file so that a reader sees the old or the new content, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     _write_durably(temporary, content)
-    os.replace(temporary, path)
+    temporary.replace(path)
     _sync_folder(path.parent)
 
 
 def _write_durably(path: Path, content: bytes) -> None:
-    with open(path, "wb") as file:
+    with path.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -176,7 +176,8 @@ def verified(folder: Path) -> dict[str, bytes]:
         raise DamagedCheckpoint(f"checkpoint {folder.name} is damaged: its MANIFEST.json cannot be read") from None
     if form != FORMAT:
         raise LimnerError(
-            f"checkpoint {folder.name} has format {form}, this limner reads format {FORMAT}; use the limner that wrote it"
+            f"checkpoint {folder.name} has format {form}, this limner reads format {FORMAT};"
+            " use the limner that wrote it"
         )
     if listed != {MODEL, TRAINER, STATE}:
         raise DamagedCheckpoint(f"checkpoint {folder.name} is damaged: its MANIFEST.json lists other files")
@@ -312,7 +313,7 @@ def prune(root: Path, keep: int, milestones: int) -> list[Path]:
     doomed = [p for p in old if not (milestones and int(p.name) % milestones == 0)]
     for folder in doomed:
         hidden = folder.with_name(f".{folder.name}.old")
-        os.replace(folder, hidden)  # a half-deleted folder must never look like a checkpoint
+        folder.replace(hidden)  # a half-deleted folder must never look like a checkpoint
         shutil.rmtree(hidden)
     for leftover in root.glob(".*.old"):
         shutil.rmtree(leftover, ignore_errors=True)

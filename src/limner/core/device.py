@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -79,7 +80,7 @@ def _version(package: str) -> str:
 
 def _cpu_name() -> str:
     try:
-        with open("/proc/cpuinfo") as lines:
+        with Path("/proc/cpuinfo").open() as lines:
             names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
             return f"{next(names)}, {os.cpu_count()} cores"
     except (OSError, StopIteration):

@@ -28,7 +28,7 @@ class EMA:
         names = model.averaged or tuple(model.groups())
         own, live = self.model.groups(), model.groups()
         pairs = [pair for n in names for pair in zip(own[n].parameters(), live[n].parameters(), strict=True)]
-        self.averages = [a for a, _ in pairs]
+        self.averages: list[Tensor] = [a for a, _ in pairs]
         self.weights: list[Tensor] = [w.detach() for _, w in pairs]
         averaged = {id(a) for a in self.averages}
         rest = [*_tensors(self.model)], [*_tensors(model)]

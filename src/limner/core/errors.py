@@ -17,7 +17,7 @@ class LimnerError(Exception):
 def unknown(kind: str, name: object, known: Iterable[str]) -> LimnerError:
     """The error for a name that is not among the known ones, with the nearest matches.
 
-    >>> print(unknown("recipe", "gan-minst", ["gan-mnist", "vae-mnist"]))
+    >>> print(unknown("recipe", "gan-minst", ["gan-mnist", "dcgan-64"]))
     unknown recipe 'gan-minst'; did you mean 'gan-mnist'?
     """
     known = sorted(known)

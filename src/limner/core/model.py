@@ -165,13 +165,13 @@ class Bounds(Protocol):
     """Bounds the likelihood by importance sampling.
 
     Attributes:
-        measure: what p(x) is: ``bernoulli`` pixels, a ``density`` on [-1,1], or probabilities of ``discrete`` grey values.
+        measure: what p(x) is: ``bernoulli`` pixels, a ``density`` on [-1,1], or that of ``discrete`` grey values.
     """
 
     measure: str
 
     def log_weights(self, x: Tensor, k: int, noise: Callable[..., Tensor], y: Tensor | None = None) -> Tensor:
-        """log p(x,z)/q(z|x) in nats, (k,B), for k draws of z per image."""
+        """Log p(x,z)/q(z|x) in nats, (k,B), for k draws of z per image."""
         ...
 
 

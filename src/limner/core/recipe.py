@@ -52,7 +52,9 @@ class Recipe:
         }
 
 
-def load(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None, extra: str | Path | None = None) -> Recipe:
+def load(
+    source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None, extra: str | Path | None = None
+) -> Recipe:
     """Reads and checks a recipe.
 
     Args:
@@ -107,10 +109,10 @@ def find(source: str | Path) -> Path:
 class _Loader(yaml.SafeLoader):
     """Safe YAML without aliases, so that no short text can grow without bound."""
 
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:  # type: ignore[override]
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases are not allowed in a recipe")
-        return super().compose_node(parent, index)  # type: ignore[no-untyped-call,no-any-return]
+        return super().compose_node(parent, index)
 
 
 def parse(path: Path) -> dict[str, Any]:
@@ -220,6 +222,10 @@ def _looks_like_path(text: str) -> bool:
 def _replaced_data(old: Any, new: Any) -> dict[str, Any]:
     """Other data, with those options of the recipe (size, flip …) that the new source has too."""
     tree = _data(new)
-    kept = {} if old is None or isinstance(new, Mapping) else {k: v for k, v in _data(old).items() if k not in ("name", "path")}
+    kept = (
+        {}
+        if old is None or isinstance(new, Mapping)
+        else {k: v for k, v in _data(old).items() if k not in ("name", "path")}
+    )
     known = arguments("data", tree["name"])
     return {k: v for k, v in kept.items() if k in known} | tree

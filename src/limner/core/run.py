@@ -52,7 +52,9 @@ class Run:
             path = cls._next(Path(root), str(recipe["name"])) if out is None else Path(out)
             if out is not None:
                 if (path / "recipe.yaml").exists():
-                    raise LimnerError(f"{path} holds a run already; continue it with 'limner resume {path}' or choose another out=DIR")
+                    raise LimnerError(
+                        f"{path} holds a run already; continue it with 'limner resume {path}' or choose another out=DIR"
+                    )
                 if path.exists() and (not path.is_dir() or any(path.iterdir())):
                     raise LimnerError(f"{path} exists and is not an empty folder; choose another out=DIR")
                 path.mkdir(parents=True, exist_ok=True)
@@ -116,7 +118,9 @@ class Run:
         try:
             self._lock.acquire()
         except filelock.Timeout:
-            raise LimnerError(f"{self.path} is in use by another process; wait for it or choose another out=DIR") from None
+            raise LimnerError(
+                f"{self.path} is in use by another process; wait for it or choose another out=DIR"
+            ) from None
 
     def unlock(self) -> None:
         """Gives the folder free."""
@@ -141,7 +145,7 @@ class Run:
         self._append("events.jsonl", {"event": event, "images": images, "seconds": round(seconds, 3), **more})
 
     def _append(self, name: str, line: Mapping[str, Any]) -> None:
-        with open(self.path / name, "a") as file:
+        with (self.path / name).open("a") as file:
             file.write(json.dumps(line) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -173,8 +177,7 @@ class Run:
         """Writes images (N,C,H,W) in [-1,1] as one sheet; `name` ends in ``.webp`` (lossless) or ``.png``."""
         path = self.path / name
         path.parent.mkdir(exist_ok=True)
-        options = {"lossless": True, "exact": True} if path.suffix == ".webp" else {}
-        sheet(x, columns).save(path, **options)
+        save_sheet(sheet(x, columns), path)
         return path
 
 
@@ -216,6 +219,14 @@ def sheet(x: Tensor, columns: int, gap: int = 2) -> Image.Image:
         tile = Image.fromarray(pixels[..., 0] if c == 1 else pixels, mode if c != 1 else None)
         whole.paste(tile, (i % columns * (w + gap), i // columns * (h + gap)))
     return whole if c in (1, 3) else whole.convert("RGBA")
+
+
+def save_sheet(image: Image.Image, path: Path) -> None:
+    """Writes a sheet without loss, as WebP or whatever the suffix says."""
+    if path.suffix.lower() == ".webp":
+        image.save(path, lossless=True, exact=True)
+    else:
+        image.save(path)
 
 
 def dots(points: Tensor, side: int = 256) -> Image.Image:

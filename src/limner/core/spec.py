@@ -19,7 +19,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
@@ -78,11 +78,11 @@ def _type_name(annotation: Any) -> str:
     return getattr(annotation, "__name__", str(annotation))
 
 
-@lru_cache(maxsize=None)
+@cache
 def arguments(kind: str, name: str) -> dict[str, Argument]:
     """The arguments of a constructor in order of declaration."""
     constructor = find(kind, name)
-    target = constructor.__init__ if inspect.isclass(constructor) else constructor  # type: ignore[misc]
+    target = constructor.__init__ if inspect.isclass(constructor) else constructor
     hints = typing.get_type_hints(target, include_extras=True)
     texts = _documented(inspect.getdoc(constructor) or "") | _documented(inspect.getdoc(target) or "")
     signature = inspect.signature(constructor)
@@ -102,7 +102,7 @@ def _documented(doc: str) -> dict[str, str]:
     return {name: " ".join(text.split()) for name, text in entries}
 
 
-@lru_cache(maxsize=None)
+@cache
 def form(kind: str, name: str) -> type[BaseModel]:
     """A pydantic model of a constructor's arguments; no argument is required, since facts come later."""
     fields: dict[str, Any] = {}
@@ -162,6 +162,8 @@ class Spec:
         name = kwargs.pop("name", name)
         if name is None:
             raise LimnerError(f"{where}: 'name' is missing; add name: and a {kind} from 'limner list {kind}s'")
+        if not isinstance(name, str):
+            raise LimnerError(f"{where}: a name must be text, got {name!r}; write name: NAME")
         known = arguments(kind, name)
         for key in kwargs:
             if key not in known:

@@ -52,7 +52,9 @@ class Stream:
         channels_last: bool = False,
     ) -> None:
         if batch < 1 or batch % world:
-            raise LimnerError(f"train.batch: {batch} images cannot be shared by {world} ranks; use a multiple of {world}")
+            raise LimnerError(
+                f"train.batch: {batch} images cannot be shared by {world} ranks; use a multiple of {world}"
+            )
         if len(dataset) < 1:
             raise LimnerError(f"{dataset.name} is empty; give it images")
         self.dataset, self.batch, self.seed = dataset, batch, seed

@@ -21,7 +21,16 @@ from limner.core.checkpoint import Checkpoint
 from limner.core.device import describe, make_deterministic
 from limner.core.ema import EMA
 from limner.core.errors import LimnerError
-from limner.core.model import Conditions, Corrupts, GenerativeModel, Logs, Reconstructs, load_weights, parameters, reconstruct
+from limner.core.model import (
+    Conditions,
+    Corrupts,
+    GenerativeModel,
+    Logs,
+    Reconstructs,
+    load_weights,
+    parameters,
+    reconstruct,
+)
 from limner.core.run import Run
 from limner.core.stream import Stream
 from limner.core.units import Count, Duration
@@ -119,7 +128,7 @@ class Trainer:
         device: auto, cpu, cuda, mps, a number, or a list such as 0,1 for one process each.
         threads: CPU threads; null takes torch's choice. Results are exact for one number of threads.
         workers: processes that read image files ahead; sets in memory need none.
-        channels_last: memory format of images and convolutions; faster for most convolutional nets without instance norm.
+        channels_last: memory format of convolutions; faster for most convolutional nets without instance norm.
         deterministic: only kernels that give the same bits each time.
     """
 
@@ -248,7 +257,9 @@ class _Training:
             load_weights(self.ema.model, start.model)
         self.update.load_state(trainer["update"])
         meters = trainer["meters"]
-        self.meters = Meters(meters["names"], None if meters["sums"] is None else meters["sums"].to(self.device), meters["steps"])
+        self.meters = Meters(
+            meters["names"], None if meters["sums"] is None else meters["sums"].to(self.device), meters["steps"]
+        )
         self.stream.position, self.steps, self.seconds = state["images"], state["steps"], state["seconds"]
         self.logged_at = (state["logged_images"], state["logged_seconds"])
         self.run.rewind(self.stream.position) if self.first else None

@@ -38,7 +38,7 @@ class Adam:
         device = next(module.parameters()).device.type
         fused = {"fused": True} if device in ("cpu", "cuda", "mps") else {"foreach": True}
         groups = _parameter_groups(module, self.lr, self.scale)
-        return torch.optim.AdamW(groups, self.lr, self.betas, self.eps, self.weight_decay, **fused)  # type: ignore[arg-type]
+        return torch.optim.AdamW(groups, self.lr, self.betas, self.eps, self.weight_decay, **fused)
 
 
 @dataclass(frozen=True)

@@ -62,26 +62,27 @@ _STYLE: dict[str, Any] = {
 Curve = tuple[Sequence[float], Sequence[float]]
 
 
+@mpl.rc_context(_STYLE)
 def plots(columns: int = 1, *, height: float = 3.2, width: float = 8.0) -> tuple[Figure, list[Axes]]:
     """An empty figure with axes side by side, in the labs' style; sizes in inches, on a page it fills the column."""
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height))  # not pyplot's: it needs no display and no closing
-        axes = figure.subplots(1, columns, squeeze=False)
+    figure = Figure(figsize=(width, height))  # not pyplot's: it needs no display and no closing
+    axes = figure.subplots(1, columns, squeeze=False)
     return figure, list(axes[0])
 
 
+@mpl.rc_context(_STYLE)
 def save(drawn: Figure | Image.Image, path: Path) -> None:
     """Writes a PNG."""
     if isinstance(drawn, Image.Image):
         drawn.save(path, optimize=True)
         return
-    with mpl.rc_context(_STYLE):
-        drawn.savefig(path, dpi=200, facecolor="white")
+    drawn.savefig(path, dpi=200, facecolor="white")
 
 
 # ---- curves and maps -------------------------------------------------------------------------------------------------
 
 
+@mpl.rc_context(_STYLE)
 def curves(
     ax: Axes,
     series: Mapping[str, Curve],
@@ -128,6 +129,7 @@ def _in_thousands() -> Formatter:
     return FuncFormatter(lambda value, _: f"{value / 1000:g}k" if value else "0")
 
 
+@mpl.rc_context(_STYLE)
 def classes(ax: Axes, points: NDArray[np.float32], y: Tensor, names: Sequence[str], title: str = "") -> None:
     """Points (N,2) coloured by class (N,), each class named at the middle of its points."""
     labels = y.cpu().numpy()
@@ -135,12 +137,40 @@ def classes(ax: Axes, points: NDArray[np.float32], y: Tensor, names: Sequence[st
         colour = COLOURS[int(c) % len(COLOURS)]
         own = points[labels == c]
         ax.scatter(own[:, 0], own[:, 1], s=5, color=colour, alpha=0.55, linewidths=0)
-    for c in np.unique(labels):
-        x, y_ = np.median(points[labels == c], axis=0)
-        box = {"boxstyle": "round,pad=0.18", "facecolor": "white", "edgecolor": COLOURS[int(c) % len(COLOURS)]}
-        ax.text(x, y_, names[int(c)], ha="center", va="center", fontsize=8, color=INK, bbox=box | {"linewidth": 0.9})
+    found = [int(c) for c in np.unique(labels)]
+    middles = np.stack([np.median(points[labels == c], axis=0) for c in found])
+    for c, (across, up) in zip(found, _apart(middles, np.ptp(points, axis=0))):
+        box = {"boxstyle": "round,pad=0.18", "facecolor": "white", "edgecolor": COLOURS[c % len(COLOURS)]}
+        ax.text(across, up, names[c], ha="center", va="center", fontsize=8, color=INK, bbox=box | {"linewidth": 0.9})
     ax.set_title(title)
     ax.grid(False)
+
+
+@mpl.rc_context(_STYLE)
+def bars(ax: Axes, values: Mapping[str, float], title: str = "", chance: float | None = None) -> None:
+    """A bar for each name with its value above, and a line where chance is."""
+    ax.bar(list(values), list(values.values()), color=COLOURS[0], width=0.62)
+    for i, value in enumerate(values.values()):
+        ax.text(i, value + 0.01, f"{value:.2f}", ha="center", va="bottom", fontsize=8, color=SOFT)
+    if chance is not None:
+        ax.axhline(chance, color=COLOURS[1], linewidth=1)
+    ax.grid(False, axis="x")
+    ax.set_title(title)
+
+
+def _apart(places: NDArray[np.float32], extent: NDArray[np.float32], least: float = 0.06) -> NDArray[np.float32]:
+    """Places (N,2) pushed away from each other until they are `least` of the extent apart, so that names can be read."""
+    at = places / extent
+    for _ in range(100):
+        gaps = at[:, None] - at[None]  # (N,N,2)
+        far = np.linalg.norm(gaps, axis=2)
+        close = (far < least) & ~np.eye(len(at), dtype=bool)
+        if not close.any():
+            break
+        steps = gaps / np.maximum(far, 1e-6)[..., None] * ((least - far) * close)[..., None] / 2
+        at = at + steps.sum(1)
+    moved: NDArray[np.float32] = at * extent
+    return moved
 
 
 def unmarked(ax: Axes) -> None:

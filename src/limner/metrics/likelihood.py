@@ -31,7 +31,13 @@ class Likelihood:
 
 @torch.inference_mode()
 def bounds(
-    model: Bounds, dataset: Dataset, *, k: int = 50, device: torch.device | str = "cpu", seed: int = 0, limit: int | None = None
+    model: Bounds,
+    dataset: Dataset,
+    *,
+    k: int = 50,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    limit: int | None = None,
 ) -> Likelihood:
     """ELBO and IWAE-K of images.
 
@@ -67,12 +73,12 @@ def bounds(
         iwaes.append(log_mean_exp(whole, 0))
     elbo, iwae = torch.cat(elbos).cpu(), torch.cat(iwaes).cpu()
     root = math.sqrt(max(n, 2))
-    return Likelihood(
-        float(elbo.mean()), float(elbo.std()) / root, float(iwae.mean()), float(iwae.std()) / root, k, n
-    )
+    return Likelihood(float(elbo.mean()), float(elbo.std()) / root, float(iwae.mean()), float(iwae.std()) / root, k, n)
 
 
-def batches(dataset: Dataset, n: int, size: int, device: torch.device | str) -> list[tuple[Tensor, Tensor | None, list[int]]]:
+def batches(
+    dataset: Dataset, n: int, size: int, device: torch.device | str
+) -> list[tuple[Tensor, Tensor | None, list[int]]]:
     """The first `n` images in order, prepared as in training but without a random view."""
     parts = []
     for first in range(0, n, size):

@@ -14,7 +14,7 @@ from limner.metrics.likelihood import bounds
 from limner.metrics.reconstruction import denoising_psnr, reconstruction_psnr
 
 _MEASURES = {
-    "bernoulli": "grey values taken as probabilities of white: comparable among Bernoulli models of the same pixels only",
+    "bernoulli": "grey values taken as probabilities of white: comparable among Bernoulli models only",
     "density": "density of uniformly dequantised pixels",
     "discrete": "probability of the 256 grey values",
 }

@@ -34,9 +34,9 @@ class Autoencoder(GenerativeModel):
     Args:
         encoder: net from images to codes.
         decoder: net from codes to images; with bce its output must be linear (logits).
-        z: size of the code, for nets that do not say their own. Raise it if reconstructions lack detail; lower it for compression.
+        z: size of the code, for nets that do not say their own. Raise it if details are lost; lower it to compress.
         reconstruction: mse, or bce of pixel intensities as probabilities.
-        reduction: mean over pixels, or their sum; always the mean over the batch. The sum makes gradients C·H·W times larger.
+        reduction: mean or sum over pixels, always mean over the batch. The sum's gradients are C·H·W times larger.
         tie_weights: the decoder's matrices are the transposes of the encoder's (mirrored MLPs only).
     """
 
@@ -51,7 +51,10 @@ class Autoencoder(GenerativeModel):
     ) -> None:
         super().__init__()
         if encoder.code_shape != decoder.code_shape or getattr(encoder, "heads", 1) != 1:
-            raise ValueError(f"the encoder's code {encoder.code_shape} is not the decoder's {decoder.code_shape}; give both one z, heads: 1")
+            raise ValueError(
+                f"the encoder's code {encoder.code_shape} is not the decoder's {decoder.code_shape};"
+                " give both one z, heads: 1"
+            )
         self.encoder, self.decoder = encoder, decoder
         self.bce = reconstruction == "bce"
         self.loss, self.reduction = getattr(losses, reconstruction), reduction

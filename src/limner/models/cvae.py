@@ -35,7 +35,9 @@ class ConditionalVAE(GenerativeModel):
 
     measure = "bernoulli"
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, z: int = 20, beta: float = 1.0, *, classes: int = 0) -> None:
+    def __init__(
+        self, encoder: nn.Module, decoder: nn.Module, z: int = 20, beta: float = 1.0, *, classes: int = 0
+    ) -> None:
         super().__init__()
         if classes < 2:
             raise ValueError("a conditional VAE needs data with classes; use class sub-folders or a labelled set")
@@ -63,7 +65,7 @@ class ConditionalVAE(GenerativeModel):
         return mu, logvar
 
     def log_weights(self, x: Tensor, k: int, noise: Callable[..., Tensor], y: Tensor | None = None) -> Tensor:
-        """log p(x,z_k|y) - log q(z_k|x,y) in nats, (k,B)."""
+        """Log p(x,z_k|y) - log q(z_k|x,y) in nats, (k,B)."""
         mu, logvar = self.posterior(x, y)  # (B,z)
         eps = noise(len(x), k, mu.shape[1]).transpose(0, 1)  # (k,B,z)
         z = mu + (0.5 * logvar).exp() * eps

@@ -29,7 +29,7 @@ class DenoisingAutoencoder(GenerativeModel):
     Args:
         encoder: net from images to codes.
         decoder: net from codes to images.
-        z: size of the code, for nets that do not say their own. Raise it if details are lost; lower it if noise passes through.
+        z: size of the code, for nets that do not say their own. Raise it if details are lost; lower it if noise stays.
         noise: gaussian, or masking (pixels set to black).
         sigma: standard deviation of the Gaussian noise on the [-1,1] scale. Match it to the noise you will meet.
         share: share of pixels masked.

@@ -32,7 +32,7 @@ class VAE(GenerativeModel):
     Args:
         encoder: net from images to 2z numbers, mean and log variance (heads: 2).
         decoder: net from codes to images; linear output (logits) for bernoulli, tanh for the others.
-        z: size of the code. Raise it if reconstructions lack detail; lower it if samples fall apart. 2 can be drawn as a map.
+        z: size of the code. Raise it if details are lost; lower it if samples fall apart. 2 can be drawn as a map.
         likelihood: p(x|z): bernoulli (binary or grey pixels), gaussian or discretised logistic with one learnt scale.
         beta: weight of the KL. Raise it for a tidier latent space; lower it for sharper reconstructions.
         importance: draws K of the importance-weighted bound; 1 is the ELBO with the KL in closed form.
@@ -82,7 +82,7 @@ class VAE(GenerativeModel):
         return mu, logvar
 
     def log_likelihood(self, x: Tensor, out: Tensor) -> Tensor:
-        """log p(x|z) in nats per image, (B,), of the decoder's output (B,C,H,W)."""
+        """Log p(x|z) in nats per image, (B,), of the decoder's output (B,C,H,W)."""
         out = out.float()
         if self.log_scale is None:
             return log_p.bernoulli(out, x)
@@ -91,7 +91,7 @@ class VAE(GenerativeModel):
         return log_p.discretised_logistic(out, self.log_scale.expand_as(out), x)
 
     def log_weights(self, x: Tensor, k: int, noise: Callable[..., Tensor], y: Tensor | None = None) -> Tensor:
-        """log p(x,z_k) - log q(z_k|x) in nats, (k,B)."""
+        """Log p(x,z_k) - log q(z_k|x) in nats, (k,B)."""
         mu, logvar = self.posterior(x)  # (B,z)
         eps = noise(len(x), k, mu.shape[1]).transpose(0, 1)  # (k,B,z)
         z = mu + (0.5 * logvar).exp() * eps

@@ -1,0 +1,101 @@
+"""The run folder is the API."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from limner.core.batch import to_float, to_uint8
+from limner.core.ema import EMA
+from limner.core.errors import LimnerError
+from limner.core.run import Run, sheet
+from limner.core.spec import Spec
+
+RECIPE = {"name": "vae-mnist", "train": {"images": 5}}
+
+
+def test_runs_are_numbered_and_never_overwritten(tmp_path: Path) -> None:
+    a, b = Run.create(RECIPE, root=tmp_path), Run.create(RECIPE, root=tmp_path)
+    assert (a.name, b.name) == ("0001-vae-mnist", "0002-vae-mnist")
+    assert a.recipe == RECIPE
+    with pytest.raises(LimnerError, match="holds a run already"):
+        Run.create(RECIPE, out=a.path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "photo.png").touch()
+    with pytest.raises(LimnerError, match="not an empty folder"):
+        Run.create(RECIPE, out=tmp_path / "full")
+    with pytest.raises(LimnerError, match="not a run folder"):
+        Run(tmp_path)
+    with pytest.raises(LimnerError, match="no checkpoint yet"):
+        _ = a.latest
+
+
+def hold(path: Path, ready: object, done: object) -> None:
+    run = Run(path)
+    run.lock()
+    ready.set()
+    done.wait(30)
+
+
+def test_one_writer_at_a_time_and_a_dead_one_does_not_block(tmp_path: Path) -> None:
+    run = Run.create(RECIPE, out=tmp_path / "r")
+    spawn = multiprocessing.get_context("spawn")
+    ready, done = spawn.Event(), spawn.Event()
+    other = spawn.Process(target=hold, args=(run.path, ready, done))
+    other.start()
+    assert ready.wait(60)
+    with pytest.raises(LimnerError, match="in use by another process"):
+        run.lock()
+    other.kill()
+    other.join()
+    run.lock()
+    run.unlock()
+
+
+def test_metrics_survive_a_crash_in_the_middle_of_a_line(tmp_path: Path) -> None:
+    run = Run.create(RECIPE, out=tmp_path / "r")
+    for images in (10, 20, 30):
+        run.log({"images": images, "loss/D": float("nan") if images == 20 else 1.5})
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"images": 40, "lo')
+    assert [m["loss/D"] for m in run.metrics()] == [1.5, None, 1.5]
+    run.rewind(20)
+    assert [m["images"] for m in run.metrics()] == [10, 20]
+
+
+def test_pictures_are_exact(tmp_path: Path) -> None:
+    for channels, mode in ((1, "L"), (2, "RGBA"), (3, "RGB"), (4, "RGBA")):
+        x = to_float(torch.randint(0, 256, (5, channels, 4, 6), dtype=torch.uint8))
+        image = sheet(x, 3, gap=1)
+        assert (image.size, image.mode) == ((3 * 7 - 1, 2 * 5 - 1), mode)
+        tile = torch.tensor(list(image.crop((7, 5, 13, 9)).get_flattened_data()))
+        expected = to_uint8(x)[4].flatten(1).T
+        if mode == "L":
+            assert torch.equal(tile, expected[:, 0].long())
+        elif channels == 3:
+            assert torch.equal(tile, expected.long())
+    run = Run.create(RECIPE, out=tmp_path / "r")
+    x = to_float(torch.randint(0, 256, (4, 1, 8, 8), dtype=torch.uint8))
+    path = run.save_pictures("samples/00000010.webp", x, 2)
+    assert Image.open(path).convert("L").tobytes() == sheet(x, 2).tobytes()
+    assert run.samples() == [(10, path)]
+    assert sheet(torch.randn(9, 2, 1, 1), 3).size == (256, 256)
+
+
+def test_the_average_halves_in_its_half_life() -> None:
+    spec = Spec.parse("model", {"name": "gan", "G": {"name": "mlp.Decoder", "z": 2}, "D": "mlp.Discriminator"})
+    model = spec.build(shape=(1, 4, 4), classes=0)
+    ema = EMA(model, half_life=640, batch=64)
+    start = model.G.head.bias.detach().clone()
+    with torch.no_grad():
+        model.G.head.bias += 1
+        model.D.head.bias += 1
+    for _ in range(10):
+        ema.update()
+    usable = ema.settle()
+    torch.testing.assert_close(usable.G.head.bias, start + 0.5)
+    assert torch.equal(usable.D.head.bias, model.D.head.bias), "only what sampling uses is averaged"

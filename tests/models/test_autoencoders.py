@@ -1,0 +1,167 @@
+"""Facts of the autoencoders' papers and lectures."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from sklearn.decomposition import PCA
+
+import limner
+from limner import api, data
+from limner.core import recipe as recipes
+from limner.core.batch import to_float
+from limner.core.errors import LimnerError
+from limner.core.spec import Spec
+from limner.core.stream import Stream
+from limner.core.update import Adam, Updates
+
+SHAPE = (1, 28, 28)
+
+
+def built(name: str, **overrides: object) -> torch.nn.Module:
+    return recipes.load(name, overrides).model.build(shape=SHAPE, classes=10)
+
+
+def trained(
+    model: torch.nn.Module, images: int, lr: float = 3e-3, **options: object
+) -> tuple[torch.nn.Module, list[float]]:
+    stream = Stream(data.load("digits", **options), 64)
+    update = Updates(model.groups(), {g: Adam(lr=lr) for g in model.groups()})
+    losses = []
+    while stream.position < images:
+        stream.begin()
+        losses.append(float(next(iter(model.step(stream, update).values())).detach()))
+    return model.eval(), losses
+
+
+def small(tree: dict[str, object]) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return Spec.parse("model", tree).build(shape=(1, 8, 8), classes=10)
+
+
+def test_the_lectures_parameter_counts() -> None:
+    assert api.dry_run("ae-mnist")["parameters"]["AE"] == {"total": 218_643, "trainable": 218_643, "buffers": 6}
+    assert api.dry_run("conv-ae-mnist")["parameters"]["AE"]["total"] == 50_161
+
+
+def test_a_linear_autoencoder_finds_the_span_of_pca() -> None:
+    """Baldi and Hornik 1989: at its optimum it reconstructs exactly as well as PCA, and no better."""
+    nets = {
+        "encoder": {"name": "mlp.Encoder", "widths": []},
+        "decoder": {"name": "mlp.Decoder", "widths": [], "out": "linear"},
+    }
+    model, _ = trained(small({"name": "autoencoder", "z": 8, **nets}), 200_000, lr=1e-3)
+    x = to_float(data.load("digits").pixels)
+    flat = x.flatten(1).numpy()
+    pca = PCA(8).fit(flat)
+    best = float(((pca.inverse_transform(pca.transform(flat)) - flat) ** 2).mean())
+    with torch.no_grad():
+        ours = float((model.decode(model.encode(x)) - x).square().mean())
+    assert best * 0.999 <= ours <= best * 1.1
+
+
+def test_an_overcomplete_code_copies_and_an_undercomplete_one_cannot() -> None:
+    nets = {
+        "encoder": {"name": "mlp.Encoder", "widths": []},
+        "decoder": {"name": "mlp.Decoder", "widths": [], "out": "linear"},
+    }
+    wide, _ = trained(small({"name": "autoencoder", "z": 96, **nets}), 60_000)
+    narrow, _ = trained(small({"name": "autoencoder", "z": 4, **nets}), 60_000)
+    x = to_float(data.load("digits", split="test").pixels)
+    with torch.no_grad():
+        copied = (wide.decode(wide.encode(x)) - x).square().mean()
+        lost = (narrow.decode(narrow.encode(x)) - x).square().mean()
+    assert copied < 0.005
+    assert lost > 20 * copied
+
+
+def test_tied_weights_are_one_matrix() -> None:
+    free, tied = built("deep-ae-mnist"), built("deep-ae-mnist", tie_weights=True)
+    matrices = 784 * 1000 + 1000 * 500 + 500 * 250 + 250 * 30
+    assert sum(p.numel() for p in free.parameters()) - sum(p.numel() for p in tied.parameters()) == matrices
+    assert len(built("deep-ae-mnist").encoder.layers(torch.zeros(2, *SHAPE))) == 4
+
+
+@pytest.mark.parametrize("penalty", ["l1", "kl"])
+def test_sparsity_switches_units_off(penalty: str) -> None:
+    tree = {
+        "name": "sparse_autoencoder",
+        "z": 64,
+        "penalty": penalty,
+        "encoder": {"name": "mlp.Encoder", "widths": []},
+        "decoder": {"name": "mlp.Decoder", "widths": []},
+    }
+    x = to_float(data.load("digits").pixels)
+    free, _ = trained(small(tree | {"weight": 0.0}), 40_000)
+    sparse, _ = trained(small(tree | {"weight": 0.05 if penalty == "kl" else 3e-3}), 40_000)
+    with torch.no_grad():
+        assert sparse.active(sparse.encode(x)) < 0.6 * free.active(free.encode(x))
+        if penalty == "kl":
+            assert abs(float(sparse.encode(x).mean()) - 0.05) < 0.05
+
+
+def test_noise_is_what_it_says() -> None:
+    x = torch.zeros(400, 1, 16, 16)
+    gaussian = built("denoising-ae-mnist", sigma=0.2)
+    noisy = gaussian.corrupt(x, torch.randn)
+    assert abs(float(noisy.std()) - 0.2) < 0.003
+    masking = built("denoising-ae-mnist", noise="masking", share=0.3)
+    masked = masking.corrupt(x, torch.randn)
+    assert set(masked.unique().tolist()) == {-1.0, 0.0}
+    assert abs(float((masked == -1).float().mean()) - 0.3) < 0.01
+
+
+def test_learning_to_denoise_beats_the_noise() -> None:
+    tree = {
+        "name": "denoising_autoencoder",
+        "z": 24,
+        "sigma": 0.5,
+        "encoder": {"name": "mlp.Encoder", "widths": [64]},
+        "decoder": {"name": "mlp.Decoder", "widths": [64]},
+    }
+    model, losses = trained(small(tree), 60_000)
+    assert losses[-1] < losses[0] / 3
+    x = to_float(data.load("digits", split="test").pixels)
+    noisy = model.corrupt(x, torch.randn)
+    with torch.no_grad():
+        cleaned = model.decode(model.encode(noisy))
+    assert (cleaned - x).square().mean() < 0.6 * (noisy - x).square().mean()
+
+
+def test_anomalies_reconstruct_worse() -> None:
+    tree = {
+        "name": "autoencoder",
+        "z": 6,
+        "encoder": {"name": "mlp.Encoder", "widths": [32]},
+        "decoder": {"name": "mlp.Decoder", "widths": [32]},
+    }
+    model, _ = trained(small(tree), 60_000, without=["0"])
+    known = to_float(data.load("digits", split="test", without=["0"]).pixels)
+    zeros = to_float(data.load("digits", split="all", only=["0"]).pixels)
+    with torch.no_grad():
+        assert model.score_samples(zeros).mean() < model.score_samples(known).mean()
+
+
+def test_bce_gives_images_from_logits() -> None:
+    model = built("ae-mnist", reconstruction="bce", **{"model.decoder.out": "linear"})
+    z = torch.randn(3, 3)
+    torch.testing.assert_close(model.decode(z), 2 * torch.sigmoid(model.decoder(z)) - 1)
+
+
+def test_nets_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(LimnerError, match="give both one z"):
+        built("ae-mnist", **{"model.decoder.z": 4})
+    with pytest.raises(LimnerError, match="heads: 1"):
+        built("ae-mnist", **{"model.encoder.heads": 2})
+
+
+def test_codes_remember_the_moments_of_what_they_saw() -> None:
+    from limner.nets.codes import Codes
+
+    codes = Codes((2,), momentum=0.5)
+    for _ in range(40):
+        codes.see(torch.randn(512, 2) * torch.tensor([1.0, 3.0]) + torch.tensor([5.0, 0.0]))
+    drawn = codes.draw(4000, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(drawn.mean(0), torch.tensor([5.0, 0.0]), atol=0.3, rtol=0)
+    torch.testing.assert_close(drawn.std(0), torch.tensor([1.0, 3.0]), atol=0.3, rtol=0)
+    assert limner.list_models("*autoencoder") == ["autoencoder", "denoising_autoencoder", "sparse_autoencoder"]

@@ -159,6 +159,9 @@ def resume(path: str | Path, *, progress: Progress | None = None, **overrides: A
     prepared = prepare(recipe.load(run.recipe, overrides))
     if dist.rank() == 0:
         run.lock()
+    if not checkpoint.folders(run.checkpoints):  # stopped before its first checkpoint
+        run.rewind(-1, -1)
+        return _fit(prepared, run, None, told)
     start, problems = checkpoint_of(run.path)
     for problem in problems:
         told.say(f"{problem}; going on from {start.path.name}")
@@ -166,7 +169,7 @@ def resume(path: str | Path, *, progress: Progress | None = None, **overrides: A
     if start.spec.to_dict() != prepared.model.spec.to_dict():
         run.unlock()
         raise LimnerError(f"the checkpoint of {run.name} holds another model than its recipe.yaml; restore the recipe")
-    if start.state["images"] >= prepared.trainer.images:
+    if start.state["images"] >= prepared.trainer.images and run.ended(prepared.trainer.images):
         run.unlock()
         raise LimnerError(
             f"{run.name} is finished at {start.state['images']} images; to train longer add"
@@ -193,6 +196,9 @@ def _fit(prepared: Prepared, run: Run, start: Checkpoint | None, progress: Progr
         if dist.rank() == 0 and prepared.heldout is not None:
             progress.say("scoring on held-out images")
             run.write_json("scores.json", score(model, prepared.heldout, prepared.device))
+        if dist.rank() == 0 and int(run.latest.name) >= prepared.trainer.images:
+            # Said last, so that resume goes on with whatever was cut off.
+            run.event("done", int(run.latest.name), run.events()[-1]["seconds"], message="finished")
     finally:
         if dist.rank() == 0:
             report.write_card(run.path, about(prepared.model.spec.name))

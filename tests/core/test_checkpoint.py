@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle  # noqa: TID251 - to write what must be refused
 import struct
@@ -89,7 +90,21 @@ def test_another_format_is_named(root: Path) -> None:
     manifest = json.loads((root / "00000200" / "MANIFEST.json").read_text())
     (root / "00000200" / "MANIFEST.json").write_text(json.dumps(manifest | {"format": 99}))
     with pytest.raises(LimnerError, match="has format 99, this limner reads format 1"):
-        newest(root)
+        read(root / "00000200")
+    found, problems = newest(root)
+    assert found.state["images"] == 100
+    assert "format 99" in problems[0]
+
+
+@pytest.mark.parametrize("state", [b"[]", b"{}", b"null", b'{"trainer": {"$tensor": "nowhere"}}', b"[" * 100_000])
+def test_a_forged_state_is_noticed_though_its_hash_is_right(root: Path, state: bytes) -> None:
+    folder = root / "00000200"
+    manifest = json.loads((folder / "MANIFEST.json").read_text())
+    manifest["files"]["state.json"] = {"sha256": hashlib.sha256(state).hexdigest(), "bytes": len(state)}
+    (folder / "state.json").write_bytes(state)
+    (folder / "MANIFEST.json").write_text(json.dumps(manifest))
+    with pytest.raises(DamagedCheckpoint, match="not what limner writes"):
+        read(folder)
 
 
 class Bomb:

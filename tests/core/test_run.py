@@ -63,7 +63,7 @@ def test_metrics_survive_a_crash_in_the_middle_of_a_line(tmp_path: Path) -> None
     with (run.path / "metrics.jsonl").open("a") as file:
         file.write('{"images": 40, "lo')
     assert [m["loss/D"] for m in run.metrics()] == [1.5, None, 1.5]
-    run.rewind(20)
+    run.rewind(images=20, logged=20)
     assert [m["images"] for m in run.metrics()] == [10, 20]
 
 

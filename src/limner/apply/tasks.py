@@ -122,10 +122,11 @@ def _anomaly(model: GenerativeModel, pictures: Pictures, out: Path) -> list[Path
         for names, x in pictures.batches()
         for name, score in zip(names, model.score_samples(x.to(model.device)).tolist(), strict=True)
     ]
+    ordered = sorted(rows, key=itemgetter(1))
     out = out if out.suffix == ".csv" else out / "scores.csv"
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["picture", "score"])
-        table.writerows(sorted(rows, key=itemgetter(1)))
+        table.writerows(ordered)
     return [out] * len(rows)

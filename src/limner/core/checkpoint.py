@@ -49,6 +49,10 @@ class DamagedCheckpoint(LimnerError):
     """A file of a checkpoint is missing, cut short or changed."""
 
 
+class OtherFormat(LimnerError):
+    """A checkpoint that another version of limner wrote, or whose manifest says so."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What one folder holds, read and verified."""
@@ -121,7 +125,9 @@ def write(folder: Path, model: GenerativeModel, trainer: Any, state: Mapping[str
             _write_durably(temporary / name, content)
         _sync_folder(temporary)
         if folder.exists():  # a second checkpoint at the same image, or a damaged one
-            shutil.rmtree(folder)
+            hidden = folder.with_name(f".{folder.name}.old")  # never half of it under its name
+            shutil.rmtree(hidden, ignore_errors=True)
+            folder.replace(hidden)
         temporary.replace(folder)
         _sync_folder(folder.parent)
         replace_file(folder.parent / LATEST, folder.name.encode())
@@ -170,28 +176,28 @@ def verified(folder: Path) -> dict[str, bytes]:
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
-        expected = manifest["files"]
-        form, listed = manifest["format"], set(expected)
-    except (OSError, ValueError, KeyError, TypeError):
+        form = manifest["format"]
+        facts = {n: (f["bytes"], f["sha256"]) for n, f in manifest["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise DamagedCheckpoint(f"checkpoint {folder.name} is damaged: its MANIFEST.json cannot be read") from None
     if form != FORMAT:
-        raise LimnerError(
+        raise OtherFormat(
             f"checkpoint {folder.name} has format {form}, this limner reads format {FORMAT};"
             " use the limner that wrote it"
         )
-    if listed != {MODEL, TRAINER, STATE}:
+    if set(facts) != {MODEL, TRAINER, STATE}:
         raise DamagedCheckpoint(f"checkpoint {folder.name} is damaged: its MANIFEST.json lists other files")
     files = {}
-    for name, facts in expected.items():
+    for name, (size, sha256) in facts.items():
         try:
             content = (folder / name).read_bytes()
         except OSError:
             raise DamagedCheckpoint(f"checkpoint {folder.name} is damaged: {name} is missing") from None
-        if len(content) != facts["bytes"]:
+        if len(content) != size:
             raise DamagedCheckpoint(
-                f"checkpoint {folder.name} is damaged: {name} has {len(content)} bytes instead of {facts['bytes']}"
+                f"checkpoint {folder.name} is damaged: {name} has {len(content)} bytes instead of {size}"
             )
-        if hashlib.sha256(content).hexdigest() != facts["sha256"]:
+        if hashlib.sha256(content).hexdigest() != sha256:
             raise DamagedCheckpoint(f"checkpoint {folder.name} is damaged: {name} has changed since it was written")
         files[name] = content
     return files
@@ -206,8 +212,12 @@ def read(folder: Path) -> Checkpoint:
     """
     files = verified(folder)
     tensors, metadata = safetensors(files[MODEL], f"{folder.name}/{MODEL}")
-    state = json.loads(files[STATE])
-    trainer = unpack(safetensors(files[TRAINER], f"{folder.name}/{TRAINER}")[0], state.pop("trainer"))
+    saved, _ = safetensors(files[TRAINER], f"{folder.name}/{TRAINER}")
+    try:
+        state = json.loads(files[STATE])
+        trainer = unpack(saved, state.pop("trainer"))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise DamagedCheckpoint(f"checkpoint {folder.name} is damaged: its {STATE} is not what limner writes") from None
     return Checkpoint(folder, tensors, _spec(metadata, folder.name), trainer, state)
 
 
@@ -301,7 +311,7 @@ def newest(root: Path) -> tuple[Checkpoint, list[str]]:
     for folder in reversed(folders(root)):
         try:
             return read(folder), problems
-        except DamagedCheckpoint as error:
+        except (DamagedCheckpoint, OtherFormat) as error:  # one flipped bit can make a manifest name another format
             problems.append(str(error))
     reason = f": {problems[0]}" if problems else ""
     raise LimnerError(f"there is no usable checkpoint in {root.parent.name}{reason}; train again")
@@ -315,6 +325,6 @@ def prune(root: Path, keep: int, milestones: int) -> list[Path]:
         hidden = folder.with_name(f".{folder.name}.old")
         folder.replace(hidden)  # a half-deleted folder must never look like a checkpoint
         shutil.rmtree(hidden)
-    for leftover in root.glob(".*.old"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    for leftover in [*root.glob(".*.old"), *root.glob(".*.tmp")]:  # also of a save that was killed
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     return doomed

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from limner.core.batch import to_uint8
-from limner.core.checkpoint import LATEST, folders, replace_file
+from limner.core.checkpoint import folders, replace_file
 from limner.core.errors import LimnerError
 
 
@@ -99,10 +99,6 @@ class Run:
         Raises:
             LimnerError: nothing has been saved yet.
         """
-        pointer = self.checkpoints / LATEST
-        named = self.checkpoints / pointer.read_text().strip() if pointer.is_file() else None
-        if named is not None and named.is_dir():
-            return named
         saved = folders(self.checkpoints)
         if not saved:
             raise LimnerError(f"{self.name} has no checkpoint yet; let it train a little longer")
@@ -156,9 +152,13 @@ class Run:
         """All lines of ``events.jsonl``."""
         return _lines(self.path / "events.jsonl")
 
-    def rewind(self, images: int) -> None:
-        """Forgets metrics and pictures later than `images`: what a resumed training will write again."""
-        kept = [line for line in self.metrics() if line["images"] <= images]
+    def ended(self, images: int) -> bool:
+        """Whether a training to so many images has been through to its last score."""
+        return any(e["event"] == "done" and e["images"] >= images for e in self.events())
+
+    def rewind(self, images: int, logged: int) -> None:
+        """Forgets metrics after `logged` and pictures after `images`: a resumed training writes them again."""
+        kept = [line for line in self.metrics() if line["images"] <= logged]
         replace_file(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
         for folder in ("samples", "reconstructions"):
             for seen, file in self._pictures(folder):

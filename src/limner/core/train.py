@@ -262,7 +262,7 @@ class _Training:
         )
         self.stream.position, self.steps, self.seconds = state["images"], state["steps"], state["seconds"]
         self.logged_at = (state["logged_images"], state["logged_seconds"])
-        self.run.rewind(self.stream.position) if self.first else None
+        self.run.rewind(self.stream.position, self.logged_at[0]) if self.first else None
         now = describe(self.device)
         for key in ("torch", "threads", "device", "cpu_capability"):
             if state["env"].get(key) != now[key]:
@@ -355,14 +355,14 @@ class _Training:
     def finish(self, saved: int) -> None:
         """Logs, draws and saves whatever the end has not yet seen."""
         position = self.stream.position
-        if self.meters.steps:
-            self.log()
         if position not in [seen for seen, _ in self.run.samples()]:
             self.sample()
         if saved != position:
             self.save()
-        complete = position >= self.options.images
-        self.event("done" if complete else "stop", message="finished" if complete else "the time limit was reached")
+        if self.meters.steps:  # after the checkpoint: whoever trains on continues this mean instead
+            self.log()
+        if position < self.options.images:
+            self.event("stop", message="the time limit was reached")
 
     def must_stop(self, at_log: bool, session: float) -> bool:
         """Whether a signal came or the time is up; ranks agree at log steps."""

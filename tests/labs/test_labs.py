@@ -14,7 +14,7 @@ from limner import labs
 from limner.core.errors import LimnerError
 from limner.core.run import Run
 
-DATA = {"name": "digits", "size": 28}  # the set that loads fastest
+DATA = {"name": "digits", "size": 28, "limit": 400}  # few, and the set that loads fastest
 CHECKS = {"ae": 9, "conv-ae": 11, "vae": 3, "gan": 7, "dcgan": 7}
 RUNS = {"ae": 6, "conv-ae": 14, "vae": 4, "gan": 1, "dcgan": 1}
 

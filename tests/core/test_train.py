@@ -1,0 +1,110 @@
+"""The loop on odd data, odd precision and a short clock."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import limner
+from limner.core.train import Meters
+from limner.core.update import finite
+
+QUICK = {"batch": 8, "samples": 4, "device": "cpu", "threads": 1, "checkpoint_images": 1_000_000}
+NARROW = {"model.G.width": 8, "model.D.width": 8}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Twenty pictures of 37x53 in two classes, in the mode a test asks for."""
+    return tmp_path / "photos"
+
+
+def fill(folder: Path, mode: str, size: tuple[int, int] = (53, 37)) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        (folder / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        values = rng.integers(0, 256, (size[1], size[0], len(Image.new(mode, (1, 1)).getbands())), dtype=np.uint8)
+        Image.fromarray(values.squeeze(), mode if mode != "L" else None).save(folder / "ab"[i % 2] / f"{i}.png")
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("LA", 2), ("RGB", 3), ("RGBA", 4)])
+def test_any_channels_and_any_aspect(photos: Path, mode: str, channels: int, tmp_path: Path) -> None:
+    fill(photos, mode)
+    options = QUICK | NARROW | {"data": str(photos), "data.size": [37, 53], "data.channels": channels, "images": 24}
+    run = limner.train("dcgan-32", out=tmp_path / "run", **options)
+    model = limner.load(run.latest)
+    assert model.sample(3, seed=0).shape == (3, channels, 37, 53)
+    assert len(run.samples()) >= 2
+
+
+def test_mixed_sizes_and_a_bad_file_are_said_aloud(photos: Path, tmp_path: Path) -> None:
+    fill(photos, "RGB")
+    Image.new("RGB", (90, 40)).save(photos / "a" / "wide.png")
+    (photos / "b" / "broken.jpg").write_bytes(b"\xff\xd8 no more")
+    said: list[str] = []
+
+    class Ear(limner.core.train.Silent):  # type: ignore[name-defined]
+        def say(self, message: str) -> None:
+            said.append(message)
+
+    options = QUICK | {"data": str(photos), "size": 16, "images": 24}
+    run = limner.train("vae-mnist", out=tmp_path / "run", progress=Ear(), **options)
+    assert any("2 class" in s for s in said)
+    assert any("left out 1 bad file" in s for s in said)
+    assert run.read_json("quarantine.json")[0][0] == "b/broken.jpg"
+
+
+@pytest.mark.parametrize("name", ["vae-mnist", "gan-mnist", "conv-ae-mnist"])
+def test_bfloat16_keeps_float32_weights_and_learns(name: str, tmp_path: Path) -> None:
+    options = QUICK | {"precision": "bf16", "images": 1600, "batch": 32, "data": "mnist-5k", "log_images": 160}
+    run = limner.train(name, out=tmp_path / "run", **options)
+    weights = limner.load(run.latest).state_dict()
+    assert all(w.dtype in (torch.float32, torch.int64) for w in weights.values())
+    assert finite(weights.values())
+    lines = run.metrics()
+    if name != "gan-mnist":
+        key = next(k for k in lines[0] if k.startswith("loss/"))
+        assert lines[-1][key] < 0.8 * lines[0][key]
+
+
+def test_the_clock_ends_a_training_that_resume_continues(tmp_path: Path) -> None:
+    options = QUICK | {"data": "digits", "images": 10_000_000, "time": "0.4s"}
+    run = limner.train("ae-mnist", out=tmp_path / "run", **options)
+    seen = int(run.latest.name)
+    assert 0 < seen < 10_000_000
+    assert run.events()[-1]["message"] == "the time limit was reached"
+    assert int(limner.resume(run.path).latest.name) > seen
+
+
+def test_points_are_trained_on_and_drawn(tmp_path: Path) -> None:
+    options = QUICK | {"data": "ring", "images": 160, "model.G.out": "linear"}
+    run = limner.train("gan-mnist", out=tmp_path / "run", **options)
+    assert limner.load(run.path).sample(5).shape == (5, 2, 1, 1)
+    assert Image.open(run.samples()[-1][1]).size == (256, 256)
+
+
+def test_meters_are_means() -> None:
+    meters = Meters()
+    assert meters.take() == {}
+    for value in (1.0, 2.0, 6.0):
+        meters.add({"loss/G": torch.tensor(value)})
+    assert meters.take() == {"loss/G": 3.0}
+    assert meters.take() == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vae-mnist", "conv-ae-mnist", "dcgan-mnist"])
+def test_the_nets_compile_whole(name: str) -> None:
+    """What CUDA graphs will need: no graph break in a forward pass, and the same numbers."""
+    from limner.core import recipe as recipes
+
+    model = recipes.load(name).model.build(shape=(1, 28, 28), classes=10).eval()
+    net = model.G if hasattr(model, "G") else model.encoder
+    x = torch.randn(4, model.G.z) if hasattr(model, "G") else torch.randn(4, 1, 28, 28)
+    compiled = torch.compile(net, fullgraph=True)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), net(x), rtol=1e-4, atol=1e-5)

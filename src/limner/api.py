@@ -32,7 +32,7 @@ from limner.core.recipe import Recipe
 from limner.core.run import Run, to_yaml
 from limner.core.spec import Spec, arguments
 from limner.core.stream import Stream
-from limner.core.train import Progress, Silent, Trainer, checkpoint_of
+from limner.core.train import Progress, Silent, Trainer
 from limner.core.update import SGD, Adam, Updates
 from limner.metrics.scores import score
 
@@ -162,7 +162,7 @@ def resume(path: str | Path, *, progress: Progress | None = None, **overrides: A
     if not checkpoint.folders(run.checkpoints):  # stopped before its first checkpoint
         run.rewind(-1, -1)
         return _fit(prepared, run, None, told)
-    start, problems = checkpoint_of(run.path)
+    start, problems = checkpoint.newest(run.checkpoints)
     for problem in problems:
         told.say(f"{problem}; going on from {start.path.name}")
         run.event("warning", start.state["images"], start.state["seconds"], message=problem)

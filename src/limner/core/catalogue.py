@@ -74,21 +74,17 @@ def find(kind: str, name: str) -> Callable[..., Any]:
         case "net" if name.count(".") == 1:
             module, _, attribute = name.partition(".")
             if module in files("limner.nets") and attribute in _classes(f"limner.nets.{module}"):
-                return _get(importlib.import_module(f"limner.nets.{module}"), attribute)
+                return getattr(importlib.import_module(f"limner.nets.{module}"), attribute)
         case "data" if name in names("data"):
-            return _get(importlib.import_module("limner.data.sources"), "SOURCES")[name]
+            return importlib.import_module("limner.data.sources").SOURCES[name]
         case "optimiser" if name in names("optimiser"):
-            return _get(importlib.import_module("limner.core.update"), "OPTIMISERS")[name]
+            return importlib.import_module("limner.core.update").OPTIMISERS[name]
         case "train" if name == "trainer":
-            return _get(importlib.import_module("limner.core.train"), "Trainer")
+            return importlib.import_module("limner.core.train").Trainer
     plugin = _plugins(kind).get(name)
     if plugin is not None:
         return plugin.load()
     raise unknown(kind, name, names(kind))
-
-
-def _get(module: Any, attribute: str) -> Any:
-    return getattr(module, attribute)
 
 
 def _classes(module: str) -> list[str]:

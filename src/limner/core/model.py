@@ -7,7 +7,7 @@ Everything else is a capability: a `Protocol` that metrics, latent tools, tasks 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -208,13 +208,6 @@ def counts(module: nn.Module) -> dict[str, int]:
         "trainable": sum(p.numel() for p in weights if p.requires_grad),
         "buffers": sum(b.numel() for b in buffers),
     }
-
-
-def modules_with_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Leaf modules that own parameters, with their names."""
-    for name, module in model.named_modules():
-        if not list(module.children()) and list(module.parameters(recurse=False)):
-            yield name, module
 
 
 def load_weights(model: GenerativeModel, weights: dict[str, Any]) -> None:

@@ -8,7 +8,6 @@ import time as clock_
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, Protocol
 
@@ -241,7 +240,7 @@ class _Training:
             workers=options.workers,
             channels_last=options.channels_last,
         )
-        self.heldout = None if heldout is None else heldout
+        self.heldout = heldout
         self.steps, self.seconds, self.logged_at, self.signum = 0, 0.0, (0, 0.0), 0
         self.resumed = start is not None
         if start is not None:
@@ -507,8 +506,3 @@ def _columns(n: int) -> int:
 def _noise(device: torch.device, seed: int) -> Callable[..., Tensor]:
     generator = torch.Generator(device).manual_seed(seed)
     return lambda *size: torch.randn(*size, generator=generator, device=device)
-
-
-def checkpoint_of(path: Path) -> tuple[Checkpoint, list[str]]:
-    """The newest whole checkpoint of a run, and what was wrong with newer ones."""
-    return checkpoint.newest(path / "checkpoints")

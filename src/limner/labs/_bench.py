@@ -57,8 +57,8 @@ class Reals:
         return Reals(self.x[keep], self.y[keep], self.classes)
 
     def one_of_each(self) -> Reals:
-        """The first image of every class that occurs, in the order of the classes."""
-        keep = torch.stack([(self.y == c).nonzero()[0, 0] for c in self.y.unique()])
+        """The first image of each of the first ten classes that occur."""
+        keep = torch.stack([(self.y == c).nonzero()[0, 0] for c in self.y.unique()[:10]])
         return Reals(self.x[keep], self.y[keep], self.classes)
 
 
@@ -131,20 +131,26 @@ class Bench:
         return Reals(to_float(dataset.fetch(keep.tolist())), dataset.labels[keep], dataset.classes)
 
     def train(
-        self, label: str, name: str, *, images: int | None = None, without: Sequence[str] = (), **overrides: Any
+        self,
+        label: str,
+        name: str,
+        changes: Mapping[str, Any] | None = None,
+        *,
+        images: int | None = None,
+        without: Sequence[str] = (),
     ) -> GenerativeModel:
         """Trains a recipe into the folder ``runs/LABEL`` of the lab; gives the model, on the CPU, ready to use.
 
         Args:
             label: names the run.
             name: the recipe.
+            changes: keys of the recipe, dotted or bare, and their values.
             images: that it sees; default the lab's.
             without: classes it never sees.
-            **overrides: keys of the recipe, dotted or bare.
         """
         self.progress.say(f"lab {self.lab}: training {label}")
         data = self.data | ({"without": list(without)} if without else {})
-        chosen = {"data": data, "seed": self.seed, "images": images or self.images} | overrides
+        chosen = {"data": data, "seed": self.seed, "images": images or self.images} | dict(changes or {})
         run = api.train(name, out=self.out / "runs" / label, progress=self.progress, **chosen)
         self.runs[label] = run
         return api.load(run.latest)

@@ -36,7 +36,7 @@ COLOURS = (
 )
 """The colours of the reports, and two more: enough for ten classes."""
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "figure.dpi": 200,
     "figure.constrained_layout.use": True,
     "font.size": 9,
@@ -159,7 +159,7 @@ def bars(ax: Axes, values: Mapping[str, float], title: str = "", chance: float |
 
 
 def _apart(places: NDArray[np.float32], extent: NDArray[np.float32], least: float = 0.06) -> NDArray[np.float32]:
-    """Places (N,2) pushed away from each other until they are `least` of the extent apart, so that names can be read."""
+    """Places (N,2) pushed from each other until they are `least` of the extent apart, so that names can be read."""
     at = places / extent
     for _ in range(100):
         gaps = at[:, None] - at[None]  # (N,N,2)
@@ -187,6 +187,12 @@ def unmarked(ax: Axes) -> None:
 def tiles(x: Tensor, columns: int, scale: int = 2, gap: int = 2) -> Image.Image:
     """Images (N,C,H,W) in [-1,1] as a grid, each pixel drawn as scale×scale."""
     return _enlarged(sheet(x.cpu(), columns, gap), scale)
+
+
+def opened(path: Path, scale: int = 2) -> Image.Image:
+    """A sheet that a run saved, each pixel drawn as scale×scale."""
+    with Image.open(path) as image:
+        return _enlarged(image.convert("RGB"), scale)
 
 
 def _enlarged(image: Image.Image, scale: int) -> Image.Image:
@@ -223,14 +229,14 @@ def rows(named: Mapping[str, Tensor], scale: int = 2, heads: Sequence[str] = (),
     return whole
 
 
-def beside(pictures: Mapping[str, Image.Image], gap: int = 28) -> Image.Image:
-    """Pictures of one height next to each other, the name of each above it."""
-    font = _font(16)
+def beside(pictures: Mapping[str, Image.Image], gap: int = 36) -> Image.Image:
+    """Pictures of one height next to each other, the name of each above it; twice as large as a page shows them."""
+    font, top = _font(28), 48
     parts = [p.convert("RGB") for p in pictures.values()]
-    whole = Image.new("RGB", (sum(p.width for p in parts) + gap * (len(parts) - 1), 28 + parts[0].height), "white")
+    whole = Image.new("RGB", (sum(p.width for p in parts) + gap * (len(parts) - 1), top + parts[0].height), "white")
     pen, x = ImageDraw.Draw(whole), 0
     for name, part in zip(pictures, parts):
-        pen.text((x, 2), name, fill=SOFT, font=font)
-        whole.paste(part, (x, 28))
+        pen.text((x, 4), name, fill=SOFT, font=font)
+        whole.paste(part, (x, top))
         x += part.width + gap
     return whole

@@ -16,10 +16,11 @@ from limner.metrics.probe import distinguishable
 from limner.report import Table
 
 EXPLAINED = (
-    "Two numbers judge them. Agreement: of the ten training images nearest to an image, the share that have the commonest"
-    " class among them; a clear digit has neighbours of one class, a blot has them of many. Told apart: how often a random"
-    " forest tells the images from reconstructions by the same decoder, on images that its trees did not see; 50 % is"
-    " guessing. Both kinds have passed the same decoder, so it is not the blur that gives them away."
+    "Two numbers judge them. Agreement: of the ten training images nearest to an image, the share that have the"
+    " commonest class among them; a clear digit has neighbours of one class, a blot has them of many. Told apart:"
+    " how often a random forest tells the images from reconstructions by the same decoder, on images that its trees"
+    " did not see; 50 % is guessing. Both kinds have passed the same decoder, so it is not the blur that gives them"
+    " away."
 )
 
 
@@ -41,10 +42,24 @@ def verdict(reals: Reals, x: Tensor, others: Tensor | None = None, seed: int = 0
     return Verdict(agreement(reals, x), None if others is None else distinguishable(x, others, seed=seed))
 
 
-def agreement(reals: Reals, x: Tensor, k: int = 10) -> float:
-    """Mean share, in [0,1], of the k real images nearest to each of x (N,C,H,W) that have the commonest class."""
+def agreement(reals: Reals, x: Tensor) -> float:
+    """Mean share, in [0,1], of the ten real images nearest to each of x (N,C,H,W) that have the commonest class."""
+    return agreed(neighbour_labels(reals, x))
+
+
+def neighbour_labels(reals: Reals, x: Tensor, k: int = 10) -> Tensor:
+    """Classes (N,k) of the k real images nearest to each of x (N,C,H,W), nearest first."""
     _, found = nearest(reals.x, x, min(k, len(reals)))
-    labels = reals.y[found]  # (N,k)
+    return reals.y[found]
+
+
+def agreed(labels: Tensor) -> float:
+    """Mean share of the commonest label in each row of (N,k).
+
+    >>> import torch
+    >>> agreed(torch.tensor([[1, 1, 1, 2], [3, 3, 4, 5]]))
+    0.625
+    """
     return float((labels == labels.mode(1).values[:, None]).float().mean())
 
 

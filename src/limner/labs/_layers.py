@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from limner.report import Table
+from limner.report import Check, Table
 
-_FOLDED = (nn.Flatten, nn.Unflatten)  # change the shape alone; the summary tools leave them out
+_SILENT = ("ReLU", "LeakyReLU", "Tanh", "Dropout")  # they change neither the shape nor the count
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,7 @@ def layers(net: nn.Module, work: Callable[[], object]) -> list[Layer]:
     seen: list[Layer] = []
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if not isinstance(module, _FOLDED):
-            seen.append(_layer(module, inputs[0], output))
+        seen.append(_layer(module, inputs[0], output))
 
     leaves = [m for m in net.modules() if not list(m.children())]
     hooks = [m.register_forward_hook(note) for m in leaves]
@@ -96,18 +96,18 @@ def times(shape: Sequence[int]) -> str:
     return "×".join(map(str, shape))
 
 
-def listed(values: Sequence[object]) -> str:
-    """Values one after the other, numbers with thousands apart.
+def checks(found: Sequence[Layer], printed: Sequence[tuple[str, str, int]], net: str = "") -> list[Check]:
+    """The lecture's summary table, layer by layer: kind, output shape and parameters, beside the layers that ran."""
+    ours = [(f.kind, times(f.shape), f.parameters) for f in found if f.kind not in _SILENT]
+    pairs = zip_longest(printed, ours, fillvalue=("nothing", "–", 0))
+    return [
+        Check(f"{net} {i} {theirs[0]}: output, parameters".strip(), _line(theirs), _line(own), theirs == own)
+        for i, (theirs, own) in enumerate(pairs, 1)
+    ]
 
-    >>> listed([100480, 8256]), listed(["64×2×2", "784"])
-    ('100,480 · 8,256', '64×2×2 · 784')
-    """
-    return " · ".join(f"{v:,}" if isinstance(v, int) else str(v) for v in values)
 
-
-def parametric(found: Sequence[Layer]) -> list[Layer]:
-    """The layers that have parameters."""
-    return [layer for layer in found if layer.parameters]
+def _line(row: tuple[str, str, int]) -> str:
+    return f"{row[1]}, {row[2]:,}" if row[2] else row[1]
 
 
 def table(found: Sequence[Layer]) -> Table:

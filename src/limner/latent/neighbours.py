@@ -22,9 +22,11 @@ def nearest(codes: Tensor, query: Tensor, k: int = 8) -> tuple[Tensor, Tensor]:
     """
     if not 1 <= k <= len(codes):
         raise LimnerError(f"cannot find the {k} nearest of {len(codes)} codes; ask for 1 to {len(codes)}")
-    # without the matrix-product shortcut, which loses digits where codes are close
-    distances = torch.cdist(
-        query.flatten(1).float(), codes.flatten(1).float(), compute_mode="donot_use_mm_for_euclid_dist"
-    )
-    values, indices = distances.topk(k, largest=False)
-    return values, indices
+    known, asked = codes.flatten(1).float(), query.flatten(1).float()
+    # by matrix product, which is fast but loses digits where codes are close: so centred, a few more, and those exactly
+    middle = known.mean(0)
+    rough = torch.cdist(asked - middle, known - middle, compute_mode="use_mm_for_euclid_dist")
+    candidates = rough.topk(min(len(known), k + 8), largest=False).indices  # (Q,k+8)
+    exact = torch.stack([(known[own] - one).norm(dim=1) for own, one in zip(candidates, asked)])
+    values, order = exact.sort(dim=1, stable=True)
+    return values[:, :k], candidates.gather(1, order)[:, :k]

@@ -6,6 +6,7 @@ ELBO: Kingma and Welling 2013. IWAE-K: Burda, Grosse and Salakhutdinov 2015, eq.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -72,20 +73,18 @@ def bounds(
         elbos.append(whole.mean(0))
         iwaes.append(log_mean_exp(whole, 0))
     elbo, iwae = torch.cat(elbos).cpu(), torch.cat(iwaes).cpu()
-    root = math.sqrt(max(n, 2))
-    return Likelihood(float(elbo.mean()), float(elbo.std()) / root, float(iwae.mean()), float(iwae.std()) / root, k, n)
+    elbo_error, iwae_error = (float(v.std()) / math.sqrt(n) if n > 1 else 0.0 for v in (elbo, iwae))
+    return Likelihood(float(elbo.mean()), elbo_error, float(iwae.mean()), iwae_error, k, n)
 
 
 def batches(
     dataset: Dataset, n: int, size: int, device: torch.device | str
-) -> list[tuple[Tensor, Tensor | None, list[int]]]:
+) -> Iterator[tuple[Tensor, Tensor | None, list[int]]]:
     """The first `n` images in order, prepared as in training but without a random view."""
-    parts = []
     for first in range(0, n, size):
         ids = list(range(first, min(n, first + size)))
         x = to_float(dataset.fetch(ids)).to(device)
         for augment in dataset.augment:  # static binarisation is part of the data, and a function of the sample alone
             x = augment(x, torch.tensor(ids, device=device))
         y = None if dataset.labels is None else dataset.labels[ids].to(device)
-        parts.append((x, y, ids))
-    return parts
+        yield x, y, ids

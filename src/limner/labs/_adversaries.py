@@ -1,0 +1,199 @@
+"""What both GAN labs draw: samples over time from the same noise, both losses, what D believes, and how good it is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+
+import torch
+
+from limner import api
+from limner.core.checkpoint import folders
+from limner.core.model import GenerativeModel
+from limner.core.run import Run
+from limner.labs import _figures as draw
+from limner.labs import _judge as judge
+from limner.labs._bench import Bench
+from limner.report import Table
+
+PARTS = 10  # of a training: epochs, for the lecture
+_LOOK = 500  # samples judged at each part
+
+
+def train(bench: Bench, label: str, recipe: str) -> GenerativeModel:
+    """Trains with a log line for every step, a sheet twice and a checkpoint once in each tenth."""
+    part = max(64, bench.images // PARTS)
+    return bench.train(
+        label,
+        recipe,
+        {
+            "train.log_images": 1,
+            "train.sample_images": max(64, part // 2),
+            "train.checkpoint_images": part,
+            "train.keep": PARTS + 1,
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Part:
+    """A tenth of a training.
+
+    Attributes:
+        images: seen at its end.
+        mean_D: mean loss of D over it.
+        mean_G: mean loss of G over it.
+        last_D: loss of D at its last batch.
+        last_G: loss of G at its last batch.
+        agreement: of the samples' neighbours, at its end.
+        classes: effective number of classes drawn, at its end.
+    """
+
+    images: int
+    mean_D: float
+    mean_G: float
+    last_D: float
+    last_G: float
+    agreement: float
+    classes: float
+
+
+def parts(bench: Bench, run: Run) -> list[Part]:
+    """Losses and quality, tenth by tenth."""
+    lines = run.metrics()
+    found = []
+    for before, after in pairwise([0, *(int(folder.name) for folder in folders(run.checkpoints))]):
+        own = [line for line in lines if before < line["images"] <= after]
+        agreement, classes = quality(bench, api.load(run.checkpoints / f"{after:08d}"))
+        mean_D, mean_G = (sum(line[f"loss/{g}"] for line in own) / len(own) for g in "DG")
+        found.append(Part(after, mean_D, mean_G, own[-1]["loss/D"], own[-1]["loss/G"], agreement, classes))
+    return found
+
+
+def quality(bench: Bench, model: GenerativeModel) -> tuple[float, float]:
+    """How clear samples are and how evenly the classes are drawn.
+
+    Returns:
+        The agreement of neighbours (see `_judge`), and e to the entropy of the classes of the nearest images: the
+        number of classes if all come equally often, 1 if there is but one.
+    """
+    x = model.sample(_LOOK, seed=bench.seed)
+    reals = bench.train_set
+    labels = judge.neighbour_labels(reals, x)
+    share = torch.bincount(labels[:, 0], minlength=len(reals.classes)).double() / len(x)
+    entropy = -float(torch.special.xlogy(share, share).sum())
+    return judge.agreed(labels), math.exp(entropy)
+
+
+def strip(bench: Bench, run: Run) -> None:
+    """The sheets of the same noise: before, early, in the middle, at the end."""
+    sheets = run.samples()
+    picked = dict.fromkeys((0, min(2, len(sheets) - 1), len(sheets) // 2, len(sheets) - 1))
+    named = {f"{sheets[i][0]:,} images": draw.opened(sheets[i][1]) for i in picked}
+    bench.section(
+        "Early, in the middle, late",
+        "The same 64 noise vectors each time: what changes is the generator alone. The report of the run has every"
+        " sheet on a slider.",
+        bench.figure(
+            "strip",
+            draw.beside(named),
+            "Samples from fixed noise as training goes on, by images seen.",
+            "Four grids of samples: noise, blots, and digits that become clearer.",
+        ),
+    )
+
+
+def curves(bench: Bench, run: Run) -> None:
+    """Both losses, and what D believes of real and made images."""
+    lines = run.metrics()
+    seen = [line["images"] for line in lines]
+    window = max(1, len(lines) // 150)
+    figure, (left, right) = draw.plots(2)
+    losses = {
+        name: (seen, smooth([line[f"loss/{g}"] for line in lines], window)) for name, g in (("D", "D"), ("G", "G"))
+    }
+    draw.curves(left, losses, xlabel="images seen", title="loss")
+    believed = {
+        name: (seen, smooth([sigmoid(line[f"logit/{kind}"]) for line in lines], window))
+        for name, kind in (("D(x), real", "real"), ("D(G(z)), made", "fake"))
+    }
+    draw.curves(right, believed, xlabel="images seen", title="what D believes")
+    right.set_ylim(0, 1)
+    right.axhline(0.5, color=draw.SOFT, linewidth=0.8, linestyle=":")
+    for ax in (left, right):
+        draw.thousands(ax)
+    bench.section(
+        "Losses, and what D believes",
+        "D's loss is the plain sum of its two terms: log 4 = 1.386 where it can tell nothing. Both curves are means"
+        f" over {window} steps. D(x) and D(G(z)) are the sigmoid of D's mean logit over a batch; at the balance that"
+        " the theory speaks of, both are one half.",
+        bench.figure(
+            "curves",
+            figure,
+            "Left, both losses. Right, the probability of being real that D gives to real and to made images.",
+            "Two charts over images seen: losses of D and G; D's belief in real images above that in made ones.",
+        ),
+    )
+
+
+def smooth(values: list[float], window: int) -> list[float]:
+    """Means over `window` values up to each.
+
+    >>> smooth([1.0, 3.0, 5.0], 2)
+    [1.0, 2.0, 4.0]
+    """
+    out, total = [], 0.0
+    for i, value in enumerate(values):
+        total += value - (values[i - window] if i >= window else 0.0)
+        out.append(total / min(i + 1, window))
+    return out
+
+
+def sigmoid(logit: float) -> float:
+    """Probability of a logit."""
+    return 0.5 * (1 + math.tanh(logit / 2))
+
+
+def not_quality(bench: Bench, found: list[Part]) -> None:
+    """Losses beside a measure of quality: one does not tell the other."""
+    bench.results["parts"] = [asdict(part) for part in found]
+    seen = [part.images for part in found]
+    figure, (left, right) = draw.plots(2, height=2.9)
+    losses = {g: (seen, [getattr(part, f"mean_{g}") for part in found]) for g in "DG"}
+    draw.curves(left, losses, xlabel="images seen", title="mean loss over each tenth", marker="o")
+    draw.curves(
+        right,
+        {"agreement": (seen, [part.agreement for part in found])},
+        xlabel="images seen",
+        title="agreement of the samples' neighbours",
+        marker="o",
+    )
+    real = judge.agreement(bench.train_set, bench.test_set.x)
+    right.axhline(real, color=draw.COLOURS[1], linewidth=1)
+    for ax in (left, right):
+        draw.thousands(ax)
+    first, last = found[0], found[-1]
+    bench.section(
+        "Losses do not say how good it is",
+        "Each loss is measured against an opponent that moves, so a falling loss is no progress and a rising one no"
+        " failure. Beside them a number that needs no opponent: of the ten training images nearest to a sample, the"
+        " share that have the commonest class among them. Clear digits have neighbours of one class. It says"
+        " nothing of variety; for that the last column has the effective number of classes among the samples.",
+        bench.figure(
+            "quality",
+            figure,
+            f"Left, losses. Right, how clear {_LOOK} samples are; the line is what held-out images reach ({real:.0%}).",
+            "Two charts: losses of D and G on the left, a measure of clearness on the right.",
+        ),
+        table=Table(
+            ("images seen", "mean loss D", "mean loss G", "agreement", "classes"),
+            [(p.images, p.mean_D, p.mean_G, f"{p.agreement:.1%}", round(p.classes, 1)) for p in found],
+        ),
+    )
+    bench.claim(
+        "Losses do not measure quality: samples become better while G's loss does not fall",
+        f"from the first tenth to the last, agreement {first.agreement:.0%} to {last.agreement:.0%},"
+        f" G's loss {first.mean_G:.2f} to {last.mean_G:.2f}",
+        last.agreement > first.agreement and last.mean_G >= first.mean_G,
+    )

@@ -1,0 +1,93 @@
+"""Lab 5: the generator of TensorFlow's DCGAN tutorial, which the lecture prints.
+
+Noise of 100 numbers becomes a map of 7×7×256, and transposed convolutions make it 7×7×128, 14×14×64 and 28×28×1. The
+discriminator is the tutorial's too.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from limner.core.model import Decodes, GenerativeModel, parameters
+from limner.labs import _adversaries as adversaries
+from limner.labs import _figures as draw
+from limner.labs._bench import Bench, check
+from limner.labs._layers import layers, table
+from limner.latent.walk import slerp
+
+IMAGES = 32_000
+
+SHAPES = ("7×7×256", "7×7×128", "14×14×64", "28×28×1")
+TRAINABLE, STATISTICS, TOTAL = 2_305_472, 25_472, 2_330_944
+NOISE = 100
+
+
+def work(bench: Bench) -> None:
+    """Trains, then measures and draws."""
+    model = adversaries.train(bench, "dcgan", "dcgan-mnist")
+    run = bench.runs["dcgan"]
+    _nets(bench, model)
+    adversaries.strip(bench, run)
+    _samples(bench, model)
+    adversaries.curves(bench, run)
+    adversaries.not_quality(bench, adversaries.parts(bench, run))
+    _between(bench, model)
+
+
+def _nets(bench: Bench, model: GenerativeModel) -> None:
+    found = layers(model.groups()["G"], lambda: model.sample(1, seed=bench.seed))
+    maps = [layer.shape for layer in found if layer.kind in ("Unflatten", "ConvTranspose2d")]
+    sizes = parameters(model)["G"]
+    bench.section(
+        "The generator",
+        "TensorFlow writes a map as height × width × channels; the table has channels first. Its 5×5 kernels with"
+        ' "same" padding and stride 2 give exactly twice the size. The summary counts the running statistics of'
+        " batch norm as parameters that are not trained.",
+        table=table(found),
+        checks=[
+            *(
+                check(f"map {i}, as height × width × channels", theirs, f"{h}×{w}×{c}")
+                for i, (theirs, (c, h, w)) in enumerate(zip(SHAPES, maps), 1)
+            ),
+            check("trainable parameters of G", TRAINABLE, sizes["trainable"]),
+            check("statistics of its batch norm", STATISTICS, sizes["buffers"]),
+            check("in all", TOTAL, sizes["total"] + sizes["buffers"]),
+        ],
+    )
+
+
+def _samples(bench: Bench, model: GenerativeModel) -> None:
+    reals = bench.train_set.spread(100).x
+    named = {"made, not chosen": draw.tiles(model.sample(100, seed=bench.seed + 1), 10)}
+    named["real"] = draw.tiles(reals[torch.randperm(len(reals), generator=torch.Generator().manual_seed(0))], 10)
+    bench.section(
+        "Made and real",
+        f"After {bench.images:,} images, which is {bench.images // 64:,} steps; the tutorial trains for about 11,700"
+        f" steps of 256 images. For better digits raise the budget: limner lab dcgan images={10 * bench.images}, or"
+        " run it on a GPU.",
+        bench.figure(
+            "samples",
+            draw.beside(named),
+            "Samples from the moving average of the weights, beside real images.",
+            "Two grids: made digits and real ones.",
+        ),
+    )
+
+
+@torch.inference_mode()
+def _between(bench: Bench, model: GenerativeModel) -> None:
+    """From one noise vector to another."""
+    assert isinstance(model, Decodes)
+    noise = torch.randn(8, NOISE, generator=torch.Generator().manual_seed(bench.seed))
+    rows = {f"walk {i + 1}": model.decode(slerp(noise[2 * i], noise[2 * i + 1], 11)) for i in range(4)}
+    bench.section(
+        "Between two noise vectors",
+        "Along an arc from one Gaussian vector to another (slerp), which keeps to the shell where such vectors lie. No"
+        " jump means that the generator has not merely stored images.",
+        bench.figure(
+            "interpolation",
+            draw.rows(rows, scale=2),
+            "Eleven steps between two noise vectors, four times.",
+            "Rows of digits that turn from one into another.",
+        ),
+    )

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
 
 from limner.core.run import Run, relative
+from limner.core.train import Progress, Silent
 from limner.core.units import clock
 
 _PLAIN_EVERY = 5.0  # seconds between plain lines
 
 
-def terminal() -> Bar | Lines:
-    """The bar where there is a terminal to draw it on, else lines."""
+def terminal() -> Progress:
+    """The bar where there is a terminal to draw it on, else lines; of several processes only the first speaks."""
+    if int(os.environ.get("RANK", "0")):
+        return Silent()
     return Bar() if sys.stderr.isatty() else Lines()
 
 
@@ -64,7 +69,7 @@ class Bar:
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
-        self.bar = Progress(
+        self.bar = RichProgress(
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} images"),
             BarColumn(None),
             TextColumn("{task.fields[rate]}"),

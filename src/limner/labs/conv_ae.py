@@ -36,11 +36,13 @@ LAYERS = (
     ("ConvTranspose2d", "1×28×28", 65),
 )
 TOTAL, MACS, MACS_ON_INPUT, PRINTED = 50_161, 3_585_664, 602_816, "3.64"
+# With tanh this decoder falls into the all-black image, where tanh is flat, and never leaves it.
+_NEAREST = {"name": "conv.NearestDecoder", "out": "linear"}
 VARIANTS: dict[tuple[str, str], dict[str, Any]] = {  # how the map shrinks, how it grows again
     ("max", "transposed"): {},
     ("average", "transposed"): {"model.encoder.pool": "average"},
-    ("max", "nearest"): {"model.decoder": {"name": "conv.NearestDecoder"}},
-    ("average", "nearest"): {"model.encoder.pool": "average", "model.decoder": {"name": "conv.NearestDecoder"}},
+    ("max", "nearest"): {"model.decoder": _NEAREST},
+    ("average", "nearest"): {"model.encoder.pool": "average", "model.decoder": _NEAREST},
 }
 LEFT_OUT = 10  # classes at most that are left out in turn
 
@@ -184,7 +186,7 @@ def _variants(bench: Bench, lecture: GenerativeModel) -> None:
     rows, shown = [], {"input": some}
     for (pool, up), change in VARIANTS.items():
         model = bench.train(f"{pool}-{up}", "conv-ae-mnist", change) if change else lecture
-        error = float(psnr(_decode(model, _encode(model, x)), x).mean())
+        error = float(psnr(_decode(model, _encode(model, x)).clamp(-1, 1), x).mean())
         size = sum(p.numel() for p in model.parameters())
         rows.append((f"{pool} pooling, {up}", size, error))
         shown[f"{pool},\n{up}"] = _decode(model, _encode(model, some))
@@ -193,7 +195,8 @@ def _variants(bench: Bench, lecture: GenerativeModel) -> None:
         "Pooling down, scaling up",
         "Max pooling keeps the strongest answer of each 2×2 window, average pooling their mean. Going up, a"
         " transposed convolution learns how to spread a pixel; the other way repeats each pixel and convolves. All"
-        f" four have a code of 64×2×2 and see {bench.images:,} images.",
+        f" four have a code of 64×2×2 and see {bench.images:,} images. The decoder that repeats pixels ends without"
+        " tanh here: with it, training falls into the all-black image, where tanh is flat, and stays there.",
         bench.figure(
             "variants",
             draw.rows(shown, scale=3),
@@ -226,11 +229,11 @@ def _features(bench: Bench, codes: Codes) -> None:
     )
     accuracy = {(n, d): a for n, d, a in rows}
     ours = accuracy["code, all numbers", codes.train[0].numel()]
-    linear = accuracy.get(("PCA of the pixels", codes.train[0].numel()), accuracy["pixels", train.x[0].numel()])
+    best = max(a for (n, _), a in accuracy.items() if "code" not in n)
     bench.claim(
         "An autoencoder makes features for a classifier",
-        f"accuracy {ours:.3f} on codes, {linear:.3f} on PCA of as many numbers",
-        ours > linear,
+        f"accuracy {ours:.3f} on codes, at best {best:.3f} on pixels and on PCA of them",
+        ours > best,
     )
 
 

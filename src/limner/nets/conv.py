@@ -181,6 +181,7 @@ class NearestDecoder(nn.Module):
     """Code (B,widths[-1],h,w) -> image (B,C,H,W): nearest-neighbour up-sampling and a 3×3 convolution at each step.
 
     It passes through the map sizes of the `PoolEncoder` with the same arguments, in reverse, so it fits any image.
+    Without a norm it often dies on mostly black images: the last bias drives tanh to -1 before the weights have moved.
 
     Args:
         widths: the encoder's widths.
@@ -188,6 +189,7 @@ class NearestDecoder(nn.Module):
         strides: the encoder's strides.
         paddings: the encoder's paddings.
         pool_strides: the encoder's pool_strides.
+        norm: "batch" after each hidden convolution; "none" if batches are very small.
         out: "tanh" keeps images in [-1,1]; "linear" for a loss that takes logits.
         shape: (C,H,W) of an image; filled from the data.
     """
@@ -201,6 +203,7 @@ class NearestDecoder(nn.Module):
         strides: tuple[int, ...] = (3, 2),
         paddings: tuple[int, ...] = (1, 1),
         pool_strides: tuple[int, ...] = (2, 1),
+        norm: Norm = "batch",
         out: Output = "tanh",
         *,
         shape: tuple[int, int, int],
@@ -219,8 +222,9 @@ class NearestDecoder(nn.Module):
         c = channels[-1]
         for size in list(steps)[-2::-1]:
             self.net.append(nn.Upsample(size=size, mode="nearest"))
-            self.net.append(nn.Conv2d(c, steps[size], 3, padding=1))
-            self.net.append(nn.ReLU() if size != shape[1:] else output(out, shape[0], 1))
+            last = size == shape[1:]
+            self.net.append(nn.Conv2d(c, steps[size], 3, padding=1, bias=last or norm == "none"))
+            self.net.extend([output(out, shape[0], 1)] if last else [*norm_2d(norm, steps[size]), nn.ReLU()])
             c = steps[size]
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:

@@ -103,7 +103,7 @@ def test_moments_survive_saving() -> None:
     state = update.state()
     state = {"moments": {"D": {i: {k: t.clone() for k, t in s.items()} for i, s in state["moments"]["D"].items()}}} | {
         "skipped": state["skipped"].clone(),
-        "streak": state["streak"].clone(),
+        "streaks": {"D": state["streaks"]["D"].clone()},
     }
     update("D", D(x).square().mean())
     expected = [p.detach().clone() for p in D.parameters()]
@@ -112,3 +112,12 @@ def test_moments_survive_saving() -> None:
     fresh.load_state(state)
     fresh("D", D(x).square().mean())
     assert all(torch.equal(p, q) for p, q in zip(D.parameters(), expected, strict=True))
+
+
+def test_one_group_may_be_lost_while_the_other_does_well() -> None:
+    G, D = pair()
+    update = Updates({"G": G, "D": D}, {"G": SGD(), "D": SGD()})
+    for _ in range(4):
+        update("D", D(torch.ones(1, 3)).sum() * float("nan"))
+        update("G", G(torch.ones(1, 3)).sum())
+    assert (update.skipped.item(), update.streak.item()) == (4, 4)

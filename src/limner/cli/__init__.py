@@ -48,9 +48,14 @@ def _run() -> int:
 
     command = typer.main.get_command(app)
     try:
-        command.main(prog_name="limner", standalone_mode=False)
+        # not command.main(): it would turn an interrupt into an exit code of its own
+        with command.make_context("limner", sys.argv[1:]) as context:
+            command.invoke(context)
     except Exception as error:
-        # Click's own complaints (a missing argument, an unknown verb); typer may carry its own copy of click.
+        # By their attributes, since typer may carry its own copy of click: first its Exit, then its complaints
+        # (a missing argument, an unknown verb).
+        if hasattr(error, "exit_code") and not hasattr(error, "format_message"):
+            return int(error.exit_code)
         if not hasattr(error, "format_message"):
             raise
         hint = "; see 'limner --help'"

@@ -23,6 +23,7 @@ from torch import Tensor
 from limner.core.batch import to_uint8
 from limner.core.checkpoint import folders, replace_file
 from limner.core.errors import LimnerError
+from limner.core.recipe import parse
 
 
 class Run:
@@ -84,8 +85,7 @@ class Run:
     @property
     def recipe(self) -> dict[str, Any]:
         """The resolved recipe."""
-        loaded: dict[str, Any] = yaml.safe_load((self.path / "recipe.yaml").read_text())
-        return loaded
+        return parse(self.path / "recipe.yaml")
 
     @property
     def checkpoints(self) -> Path:

@@ -78,7 +78,12 @@ class Stream:
 
         The default generators (dropout) differ by rank; `randn` and `rand` draw for all ranks and keep a share.
         """
-        torch.manual_seed(seed_of(self.seed, _RANK, self.rank, self.position))
+        seed = seed_of(self.seed, _RANK, self.rank, self.position)
+        torch.default_generator.manual_seed(
+            seed
+        )  # torch.manual_seed would also note a traceback for every kind of device
+        if self.device.type in ("cuda", "mps"):
+            getattr(torch, self.device.type).manual_seed(seed)
         self.generator.manual_seed(seed_of(self.seed, _NOISE, self.position))
 
     def __iter__(self) -> Stream:

@@ -95,7 +95,7 @@ class Updates:
     Attributes:
         logs: ``grad/<group>`` norms of the last step, on the device.
         skipped: skipped updates since training began, on the device.
-        streak: skipped updates in a row, on the device.
+        streaks: skipped updates in a row of each group, on the device.
     """
 
     def __init__(self, groups: Mapping[str, nn.Module], optimisers: Mapping[str, Adam | SGD]) -> None:
@@ -109,7 +109,7 @@ class Updates:
         self.clips = {g: optimisers[g].clip for g in groups}
         device = next(iter(self.parameters.values()))[0].device
         self.skipped = torch.zeros((), device=device)
-        self.streak = torch.zeros((), device=device)
+        self.streaks = {g: torch.zeros((), device=device) for g in groups}
         self.logs: dict[str, Tensor] = {}
 
     def __call__(self, group: str, loss: Tensor) -> None:
@@ -128,7 +128,7 @@ class Updates:
         optimiser.found_inf = bad  # type: ignore[attr-defined]
         optimiser.step()
         self.skipped += bad
-        self.streak = (self.streak + bad) * bad
+        self.streaks[group] = (self.streaks[group] + bad) * bad
         self.logs[f"grad/{group}"] = norm
 
     def state(self) -> dict[str, Any]:
@@ -137,7 +137,7 @@ class Updates:
             g: {str(i): dict(o.state[p]) for i, p in enumerate(self.parameters[g]) if p in o.state}
             for g, o in self.optimisers.items()
         }
-        return {"moments": moments, "skipped": self.skipped, "streak": self.streak}
+        return {"moments": moments, "skipped": self.skipped, "streaks": self.streaks}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restores what `state` gave; moments take the memory format of their parameters."""
@@ -146,7 +146,12 @@ class Updates:
                 p = self.parameters[g][int(i)]
                 optimiser.state[p] = {k: _like(v, p) for k, v in saved.items()}
         self.skipped.copy_(state["skipped"])
-        self.streak = self.streak.copy_(state["streak"]).clone()
+        self.streaks = {g: s.to(self.skipped.device) for g, s in state["streaks"].items()}
+
+    @property
+    def streak(self) -> Tensor:
+        """The longest row of skipped updates that a group is in now: G may do well while D is lost."""
+        return torch.stack(list(self.streaks.values())).max()
 
 
 def _like(value: Any, parameter: Tensor) -> Any:

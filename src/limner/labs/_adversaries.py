@@ -97,14 +97,14 @@ def strip(bench: Bench, run: Run, title: str = "Early, in the middle, late", tex
     picked = dict.fromkeys((0, min(2, len(sheets) - 1), len(sheets) // 2, len(sheets) - 1))
     named = {f"{sheets[i][0]:,} images": draw.opened(sheets[i][1]) for i in picked}
     bench.section(
-        "Early, in the middle, late",
+        title,
         "The same 64 noise vectors each time: what changes is the generator alone. The report of the run has every"
-        " sheet on a slider.",
+        f" sheet on a slider.\n\n{text}",
         bench.figure(
-            "strip",
+            f"strip-{run.name}",
             draw.beside(named),
             "Samples from fixed noise as training goes on, by images seen.",
-            "Four grids of samples: noise, blots, and digits that become clearer.",
+            "Four grids of samples from the same noise vectors, at four moments of the training.",
         ),
     )
 

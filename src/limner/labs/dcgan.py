@@ -1,8 +1,8 @@
 """Lab 5: the generator of TensorFlow's DCGAN tutorial, which the lecture prints.
 
 Noise of 100 numbers becomes a map of 7×7×256, and transposed convolutions make it 7×7×128, 14×14×64 and 28×28×1. The
-discriminator is the tutorial's too. The optimiser is that of Radford et al. 2016, with batches of 32: with the tutorial's
-own (Adam 1e-4 and default betas) hardly a digit can be read after as many images.
+discriminator is the tutorial's too. The optimiser is that of Radford et al. 2016, with batches of 32: with the
+tutorial's own (Adam 1e-4 and default betas) hardly a digit can be read after as many images.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def bounds(
         k: draws per image.
         device: where the model is.
         seed: of the draws; the result does not depend on the batch size beyond rounding.
-        limit: only the first so many images.
+        limit: only so many images, spread evenly over the set.
 
     Raises:
         LimnerError: `k` is below 1.
@@ -80,9 +80,10 @@ def bounds(
 def batches(
     dataset: Dataset, n: int, size: int, device: torch.device | str
 ) -> Iterator[tuple[Tensor, Tensor | None, list[int]]]:
-    """The first `n` images in order, prepared as in training but without a random view."""
+    """`n` images spread evenly (sets may be sorted by class), prepared as in training but without a random view."""
+    chosen = [i * len(dataset) // n for i in range(n)]
     for first in range(0, n, size):
-        ids = list(range(first, min(n, first + size)))
+        ids = chosen[first : first + size]
         x = to_float(dataset.fetch(ids)).to(device)
         for augment in dataset.augment:  # static binarisation is part of the data, and a function of the sample alone
             x = augment(x, torch.tensor(ids, device=device))

@@ -20,11 +20,12 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-import limner
 from kill import Family, differences, live
+from shrink import BATCH, IMAGES, pictures
+
+import limner
 from limner.core.checkpoint import LATEST, MANIFEST, MODEL, STATE, TRAINER, folders
 from limner.core.run import Run
-from shrink import BATCH, IMAGES, pictures
 
 FILES = (MODEL, TRAINER, STATE, MANIFEST, LATEST)
 
@@ -88,11 +89,15 @@ def main() -> None:
         shorter(family, run)
         found = [trial(family, run, random_) for _ in range(options.times)]
     wrong = [f for f in found if f]
-    print(f"{options.recipe}: {len(found) - len(wrong)}/{len(found)} noticed, the right checkpoint used, and said aloud")
+    print(
+        f"{options.recipe}: {len(found) - len(wrong)}/{len(found)} noticed, the right checkpoint used, and said aloud"
+    )
     for file, n in Counter(f.partition(":")[0] for f in wrong).items():
         print(f"    {n} of {file}, such as {next(f for f in wrong if f.startswith(file))}")
     if options.json:
-        options.json.write_text(json.dumps({"noticed": len(found) - len(wrong), "of": len(found), "wrong": wrong}, indent=1))
+        options.json.write_text(
+            json.dumps({"noticed": len(found) - len(wrong), "of": len(found), "wrong": wrong}, indent=1)
+        )
     sys.exit(bool(wrong))
 
 

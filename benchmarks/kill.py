@@ -1,10 +1,10 @@
 """SIGKILL at random times, and whether the end is the same to the last bit.
 
 For every recipe family: train a shrunken copy to the end once; then, again and again, start it, kill it with SIGKILL at
-a uniformly random time (while it starts, steps, draws, saves or judges), and call ``limner resume``, which may be killed
-as well, until it has finished. At the end every tensor of ``model.safetensors`` and ``trainer.safetensors`` must have
-the same bits as after the uninterrupted training, the metric lines must be the same but for seconds and rates, and the
-sample sheets must be the same files.
+a uniformly random time (while it starts, steps, draws, saves or judges), and call ``limner resume``, which may be
+killed as well, until it has finished. At the end every tensor of ``model.safetensors`` and ``trainer.safetensors`` must
+have the same bits as after the uninterrupted training, the metric lines must be the same but for seconds and rates, and
+the sample sheets must be the same files.
 
     python benchmarks/kill.py                          100 runs of every shipped recipe
     python benchmarks/kill.py --times 5 --recipes vae-mnist gan-mnist
@@ -30,12 +30,12 @@ from pathlib import Path
 from typing import Any
 
 import torch._dynamo  # what torch imports for the first optimiser
+from shrink import pictures, words
 
 import limner
 from limner import api
 from limner.cli import app, progress
 from limner.core.checkpoint import MODEL, TRAINER, folders, safetensors
-from shrink import pictures, words
 
 LOADED = (api, app, progress, torch._dynamo)  # imported before the first fork, so that no life has to
 CLOCKS = ("seconds", "images_per_second")
@@ -74,7 +74,7 @@ def _be(arguments: list[str], log: Path) -> None:
 
     code = 70
     try:
-        with open(log, "a") as file:
+        with log.open("a") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
         sys.argv = ["limner", *arguments]
@@ -132,17 +132,16 @@ class Family:
         """Kills one run at least once, then perhaps again; what is different at its end."""
         run = self.folder / "run"
         shutil.rmtree(run, ignore_errors=True)
-        command, killed = [*self.start, f"out={run}"], False
+        command, kills = [*self.start, f"out={run}"], 0
         for _ in range(LIVES):
-            # until it has been killed once, within the time that it needs; later about every other time
-            kill_after = random_.uniform(0, 2 * self.seconds if killed else self.seconds)
-            code, seconds = live(command, self.log, kill_after)
-            if code == 0 and not killed:  # quicker than the first time: measure again, and try again
+            # the first time within the time that it needs, then less and less often
+            code, seconds = live(command, self.log, random_.uniform(0, (1 + kills) * self.seconds))
+            if code == 0 and not kills:  # quicker than the first time: measure again, and try again
                 self.seconds = min(self.seconds, seconds)
                 shutil.rmtree(run)
                 continue
-            killed = True
             if code == -signal.SIGKILL:
+                kills += 1
                 self.seen["kills"] += 1
                 self.seen["saving"] += any(run.glob("checkpoints/.*.tmp"))
                 command = self.next(run)
@@ -189,7 +188,8 @@ def main() -> None:
             same, seen = sum(not f for f in found), family.seen
             results[recipe] = {"same": same, "of": options.times, **seen}
             print(
-                f"{recipe:<22} {same}/{options.times} bit-identical; {seen['kills']} kills, {seen['saving']} inside a save, "
+                f"{recipe:<22} {same}/{options.times} bit-identical; "
+                f"{seen['kills']} kills, {seen['saving']} inside a save, "
                 f"{seen['unsaved']} before the first; {time.monotonic() - began:.0f} s",
                 flush=True,
             )

@@ -1,6 +1,6 @@
 """How long ``limner --help`` takes, and that ``import limner`` leaves torch alone.
 
-    python benchmarks/startup.py             median of 20 starts with warm file caches
+python benchmarks/startup.py             median of 20 starts with warm file caches
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def main() -> None:
     for statement, names in heavy.items():
         print(f"{statement}: of {', '.join(HEAVY)} it imports {', '.join(names) or 'none'}")
     if options.json:
-        options.json.write_text(json.dumps({"seconds": wall, "processor": cpu, "python": bare, "imports": heavy}, indent=1))
+        options.json.write_text(
+            json.dumps({"seconds": wall, "processor": cpu, "python": bare, "imports": heavy}, indent=1)
+        )
     sys.exit(median > HELP or "torch" in heavy["import limner"])
 
 

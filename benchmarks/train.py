@@ -2,9 +2,9 @@
 
 Ours is `limner train` itself: `Trainer.fit` with stream, updates, meters and the log file; only sample sheets and
 checkpoints are put off. The lectures' way is a `DataLoader` over PIL images with the usual transforms (to tensor,
-normalise, resize where the recipe does), `torch.optim.Adam` as it comes, and `.item()` at every step, restated here. Both
-train the same nets, made from the same recipe, with the same batch and threads, in this one process. pythae, where it
-can be imported, trains its own MLP VAE with its own trainer on a set in memory; ours has nets of the same sizes.
+normalise, resize where the recipe does), `torch.optim.Adam` as it comes, and `.item()` at every step, restated here.
+Both train the same nets, made from the same recipe, with the same batch and threads, in this one process. pythae, where
+it can be imported, trains its own MLP VAE with its own trainer on a set in memory; ours has nets of the same sizes.
 
 The two sides alternate chunk by chunk. A chunk is done again, at most three times, while other processes take more than
 6 % of the machine. What counts is the median over rounds of the ratio; the ratio of processor seconds stands beside it,
@@ -214,7 +214,7 @@ def lectures(prepared: api.Prepared) -> Train:
 
 
 def pythae(prepared: api.Prepared) -> Train:
-    """pythae's own VAE, nets and trainer, as they are, on the same images in memory."""
+    """Pythae's own VAE, nets and trainer, as they are, on the same images in memory."""
     from pythae.data.datasets import BaseDataset
     from pythae.models import VAE, VAEConfig
     from pythae.trainers import BaseTrainer, BaseTrainerConfig

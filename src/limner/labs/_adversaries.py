@@ -160,7 +160,7 @@ def sigmoid(logit: float) -> float:
     return 0.5 * (1 + math.tanh(logit / 2))
 
 
-def not_quality(bench: Bench, found: list[Part]) -> None:
+def not_quality(bench: Bench, found: list[Part], which: str = "") -> None:
     """Losses beside a measure of quality: one does not tell the other."""
     bench.results["parts"] = [asdict(part) for part in found]
     seen = [part.images for part in found]
@@ -175,12 +175,12 @@ def not_quality(bench: Bench, found: list[Part]) -> None:
         draw.thousands(ax)
     bench.section(
         "Losses do not say how good it is",
-        "Each loss is measured against an opponent that moves, so a falling loss is no progress and a rising one no"
-        " failure. Beside them, numbers that need no opponent. Distance: from a held-out image to the nearest of"
-        f" {_LOOK} samples, as root mean squared difference of pixels on [-1,1]; it falls if samples become clear"
-        " and if there are all kinds of them. Agreement: of the ten training images nearest to a sample, the share"
-        " that have the commonest class among them, high for clear digits. Classes: how many are drawn, weighed by"
-        " how evenly; a generator that draws one thing only has a 1 there.",
+        f"{which}Each loss is measured against an opponent that moves, so a falling loss is no progress and a rising"
+        " one no failure. Beside them, numbers that need no opponent. Distance: from a held-out image to the"
+        f" nearest of {_LOOK} samples, as root mean squared difference of pixels on [-1,1]; it falls if samples"
+        " become clear and if there are all kinds of them. Agreement: of the ten training images nearest to a"
+        " sample, the share that have the commonest class among them, high for clear digits. Classes: how many are"
+        " drawn, weighed by how evenly; a generator that draws one thing only has a 1 there.",
         bench.figure(
             "quality",
             figure,

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath, PureWindowsPath
 
+from limner.core.units import clock
+
 # "d" and "g" are the paper letters of a GAN's two networks
 _ACRONYMS = frozenset(
     {"auroc", "bce", "ci", "d", "elbo", "fid", "g", "gpu", "iwae", "kid", "kl", "lpips", "mae", "ms", "mse", "nll"}
@@ -53,12 +55,7 @@ def duration(seconds: float | None) -> str:
         return "–"
     if seconds < 9.95:
         return f"{seconds:.2g} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return clock(seconds)
 
 
 def title(key: str, unit: str = "") -> str:

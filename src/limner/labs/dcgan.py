@@ -16,7 +16,7 @@ from limner.labs._bench import Bench, check
 from limner.labs._layers import layers, table
 from limner.latent.walk import slerp
 
-IMAGES = 32_000
+IMAGES = 25_600
 
 SHAPES = ("7×7×256", "7×7×128", "14×14×64", "28×28×1")
 TRAINABLE, STATISTICS, TOTAL = 2_305_472, 25_472, 2_330_944

@@ -253,20 +253,24 @@ def _walks(bench: Bench, model: GenerativeModel) -> None:
 def _classes(bench: Bench) -> None:
     """The conditional VAE: style in z, the class in y."""
     model = bench.train("conditional", "cvae-mnist")
-    some = bench.test_set.one_of_each()
-    z = _encode(model, some.x, some.y)
-    rows = {"style of": some.x}
-    for c in some.y.unique().tolist():
-        rows[some.classes[c]] = _decode(model, z, torch.full((len(z),), c))
+    classes = bench.train_set.y.unique()[:10]
+    size = _encode(model, bench.train_set.x[:1], bench.train_set.y[:1]).shape[1]
+    z = torch.randn(10, size, generator=torch.Generator().manual_seed(bench.seed))
+    rows = {bench.train_set.classes[c]: _decode(model, z, torch.full((10,), c)) for c in classes.tolist()}
+    asked = classes[torch.arange(500) % len(classes)]
+    found = judge.neighbour_labels(bench.train_set, model.sample(500, y=asked, seed=bench.seed)).mode(1).values
+    bench.results["class_obeyed"] = obeyed = float((found == asked).float().mean())
     bench.section(
         "A class for the asking",
         "The conditional VAE tells encoder and decoder which class it is, so the code is left to carry the style. Each"
-        " column has the code of the held-out image at its top, each row asks for one class: slant and thickness of the"
-        " image go down its column.",
+        " column has one code drawn from N(0, I), each row asks for one class: slant and thickness go down a column."
+        f" Of 500 samples, {obeyed:.0%} have mostly neighbours of the class that was asked for among their ten nearest"
+        " training images; guessing would give"
+        f" {1 / len(classes):.0%}.",
         bench.figure(
             "conditional",
             draw.rows(rows, scale=2),
-            "A row for each class, the same codes in every row.",
+            "A row for each class, the same ten codes in every row.",
             "A grid of digits: each row one digit, each column one handwriting.",
         ),
     )

@@ -1,4 +1,4 @@
-"""The denoising autoencoder beside what it has to beat: the noisy input, a median filter, and PCA of the same code size.
+"""The denoising autoencoder beside what it has to beat: noisy input, median filter, PCA of the same code size.
 
     python benchmarks/denoise.py                    # trains denoising-ae-mnist into a temporary folder first
     python benchmarks/denoise.py runs/0001-…        # scores a run that exists
@@ -21,6 +21,7 @@ import limner
 from limner.core import recipe as recipes
 from limner.core.batch import to_float
 from limner.core.model import reconstruct
+from limner.core.spec import Spec
 from limner.losses.reconstruction import psnr
 from limner.metrics.reconstruction import corrupted
 
@@ -28,7 +29,7 @@ from limner.metrics.reconstruction import corrupted
 def compare(path: Path) -> dict[str, tuple[float, float]]:
     run, model = limner.Run(path), limner.load(path)
     source = recipes.load(run.recipe).data
-    held, train = (type(source)(source.kind, source.name, source.kwargs | {"split": s}).build() for s in ("test", "train"))
+    held, train = (Spec(source.kind, source.name, source.kwargs | {"split": s}).build() for s in ("test", "train"))
     clean, noisy = corrupted(model, held)
     with torch.inference_mode():
         ours = reconstruct(model, noisy)

@@ -194,7 +194,13 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(
 
 
 def test_help_needs_no_torch() -> None:
-    code = "import sys; sys.argv=['limner','--help']\nfrom limner.cli import main\ntry: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    code = (
+        "import sys; sys.argv = ['limner', '--help']\n"
+        "from limner.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
     code = "import sys, limner; limner.list_recipes(); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60, env=os.environ)

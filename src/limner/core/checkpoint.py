@@ -111,7 +111,7 @@ def write(folder: Path, model: GenerativeModel, trainer: Any, state: Mapping[str
     """
     tensors, skeleton = pack(trainer)
     files = {
-        MODEL: safetensors_bytes(_storable(model.state_dict()), {"limner": str(FORMAT), "spec": model.spec.to_json()}),
+        MODEL: safetensors_bytes(_storable(model.state_dict()), {"spec": model.spec.to_json()}),
         TRAINER: safetensors_bytes(_storable(tensors)),
         STATE: json.dumps({"format": FORMAT, **state, "trainer": skeleton}).encode(),
     }

@@ -193,7 +193,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         try:
             lines.append(json.loads(text))
         except ValueError:
-            break  # only the last line can be cut short
+            continue  # a line cut short by a crash
     return lines
 
 

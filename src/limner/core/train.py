@@ -271,6 +271,8 @@ class _Training:
 
     def save(self) -> None:
         """Writes a checkpoint, then forgets old ones."""
+        if self.meters.sums is not None:
+            dist.average_([self.meters.sums])  # what the first rank saves stands for all of them
         if not self.first:
             return
         began = clock_.monotonic()

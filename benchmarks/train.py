@@ -46,8 +46,8 @@ import limner.data
 from limner import api
 from limner.core import recipe as recipes
 from limner.core.model import GenerativeModel
+from limner.core.progress import Silent
 from limner.core.run import Run
-from limner.core.train import Silent
 
 MODELS: dict[str, dict[str, Any]] = {
     "ae-mnist": {},

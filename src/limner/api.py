@@ -28,11 +28,12 @@ from limner.core.ema import EMA
 from limner.core.errors import LimnerError
 from limner.core.explain import explain
 from limner.core.model import GenerativeModel, parameters
+from limner.core.progress import Progress, Silent
 from limner.core.recipe import Recipe
 from limner.core.run import Run, to_yaml
 from limner.core.spec import Spec, arguments
 from limner.core.stream import Stream
-from limner.core.train import Progress, Silent, Trainer
+from limner.core.train import Trainer
 from limner.core.update import SGD, Adam, Updates
 from limner.metrics.scores import score
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import limner
-from limner.core.train import Meters
+from limner.core.progress import Meters, Silent
 from limner.core.update import finite
 
 QUICK = {"batch": 8, "samples": 4, "device": "cpu", "threads": 1, "checkpoint_images": 1_000_000}
@@ -47,7 +47,7 @@ def test_mixed_sizes_and_a_bad_file_are_said_aloud(photos: Path, tmp_path: Path)
     (photos / "b" / "broken.jpg").write_bytes(b"\xff\xd8 no more")
     said: list[str] = []
 
-    class Ear(limner.core.train.Silent):  # type: ignore[name-defined]
+    class Ear(Silent):
         def say(self, message: str) -> None:
             said.append(message)
 

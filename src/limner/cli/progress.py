@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from limner.core.progress import Progress, Silent
 from limner.core.run import Run, relative
-from limner.core.train import Progress, Silent
 from limner.core.units import clock
 
 _PLAIN_EVERY = 5.0  # seconds between plain lines

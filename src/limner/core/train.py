@@ -7,9 +7,9 @@ import threading
 import time as clock_
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import FrameType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -24,47 +24,18 @@ from limner.core.model import (
     Conditions,
     Corrupts,
     GenerativeModel,
-    Logs,
     Reconstructs,
     load_weights,
     parameters,
     reconstruct,
 )
+from limner.core.progress import Meters, Progress, Silent
 from limner.core.run import Run
 from limner.core.stream import Stream
 from limner.core.units import Count, Duration
 from limner.core.update import SGD, Adam, Updates, finite
 
 _PATIENCE = 3  # skipped updates in a row, seen at a log step, that end the training
-
-
-class Progress(Protocol):
-    """Who is told how training goes."""
-
-    def start(self, run: Run, position: int, total: int) -> None:
-        """Training begins or goes on at `position` of `total` images."""
-
-    def step(self, position: int) -> None:
-        """A step is done; called every step, so it must be cheap."""
-
-    def log(self, line: Mapping[str, Any]) -> None:
-        """A line of ``metrics.jsonl``."""
-
-    def say(self, message: str) -> None:
-        """A sentence for the user."""
-
-    def stop(self) -> None:
-        """Training has ended, for whatever reason."""
-
-
-class Silent:
-    """Tells nobody."""
-
-    def start(self, run: Run, position: int, total: int) -> None: ...
-    def step(self, position: int) -> None: ...
-    def log(self, line: Mapping[str, Any]) -> None: ...
-    def say(self, message: str) -> None: ...
-    def stop(self) -> None: ...
 
 
 class Interrupted(KeyboardInterrupt):
@@ -78,34 +49,6 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, signum: int, run: Run) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}; saved")
         self.signum, self.run = signum, run
-
-
-@dataclass
-class Meters:
-    """Means of the logs since the last line, kept on the device and in the checkpoint."""
-
-    names: list[str] = field(default_factory=list)
-    sums: Tensor | None = None
-    steps: int = 0
-
-    def add(self, logs: Logs) -> None:
-        """Adds one step."""
-        values = torch.stack([v.detach().float() for v in logs.values()])
-        if self.sums is None:
-            self.names, self.sums = list(logs), values
-        else:
-            self.sums += values
-        self.steps += 1
-
-    def take(self) -> dict[str, float]:
-        """The means over all ranks, then empty. The one place where training waits for the device."""
-        if self.sums is None:
-            return {}
-        means = self.sums / self.steps
-        dist.average_([means])
-        line = dict(zip(self.names, means.tolist(), strict=True))
-        self.names, self.sums, self.steps = [], None, 0
-        return line
 
 
 class Trainer:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from limner.core.errors import LimnerError, unknown
 
 if TYPE_CHECKING:
-    from limner.core.train import Progress
+    from limner.core.progress import Progress
 
 _TITLES = {
     "ae": "Lab 1, a vanilla autoencoder: three numbers for a digit, and what more of them buy",

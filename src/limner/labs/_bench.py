@@ -20,9 +20,9 @@ from limner.core.batch import Dataset, to_float
 from limner.core.checkpoint import replace_file
 from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel
+from limner.core.progress import Progress, Silent
 from limner.core.run import Run, relative
 from limner.core.spec import Spec
-from limner.core.train import Progress, Silent
 from limner.core.units import clock
 from limner.labs import _figures
 from limner.report import Check, Figure, Section, Table

@@ -59,8 +59,8 @@ class Run:
                 if path.exists() and (not path.is_dir() or any(path.iterdir())):
                     raise LimnerError(f"{path} exists and is not an empty folder; choose another out=DIR")
                 path.mkdir(parents=True, exist_ok=True)
+            replace_file(path / "recipe.yaml", to_yaml(recipe).encode())  # first: without it a folder cannot be resumed
             (path / "checkpoints").mkdir()
-            replace_file(path / "recipe.yaml", to_yaml(recipe).encode())
         except OSError as error:
             raise LimnerError(f"cannot make a run folder: {error.strerror or error}; choose another out=DIR") from error
         return cls(path)

@@ -29,9 +29,9 @@ def words(recipe: str, folder: Path) -> list[str]:
     """The ``key=value`` words that shrink a shipped recipe to 20 steps on the pictures."""
     from limner.core import recipe as recipes
 
-    settings = {
-        "data": folder,
-        "data.size": SIZE,
+    tree = recipes.load(recipe).to_dict()
+    points = "n" in tree["data"] and "size" not in tree["data"]
+    settings = ({"data.n": 72} if points else {"data": folder, "data.size": SIZE}) | {
         "train.images": IMAGES,
         "train.batch": BATCH,
         "train.log_images": 24,
@@ -41,16 +41,16 @@ def words(recipe: str, folder: Path) -> list[str]:
         "train.device": "cpu",
         "train.threads": 1,
     }
-    nets = dict(_nets(recipes.load(recipe).to_dict()["model"], "model"))
+    nets = dict(_nets(tree["model"], "model"))
     return [f"{key}={value}" for key, value in (settings | nets).items()]
 
 
 def _nets(tree: dict[str, Any], path: str) -> Iterator[tuple[str, Any]]:
     for key, net in tree.items():
-        if not isinstance(net, dict):
+        if not isinstance(net, dict) or "name" not in net:
             continue
         kind = net["name"].partition(".")[0]
-        if kind == "dcgan" and not net["name"].startswith("dcgan.TF"):
+        if kind in ("dcgan", "progressive", "r3gan") and not net["name"].startswith("dcgan.TF"):
             yield f"{path}.{key}.width", 8
         if kind == "mlp" and net.get("widths"):
             yield f"{path}.{key}.widths", [min(w, 32) for w in net["widths"]]

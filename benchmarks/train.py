@@ -3,8 +3,10 @@
 Ours is `limner train` itself: `Trainer.fit` with stream, updates, meters and the log file; only sample sheets and
 checkpoints are put off. The lectures' way is a `DataLoader` over PIL images with the usual transforms (to tensor,
 normalise, resize where the recipe does), `torch.optim.Adam` as it comes, and `.item()` at every step, restated here.
-Both train the same nets, made from the same recipe, with the same batch and threads, in this one process. pythae, where
-it can be imported, trains its own MLP VAE with its own trainer on a set in memory; ours has nets of the same sizes.
+Both train the same nets, made from the same recipe, with the same batch and threads, in this process. WGAN-GP stands
+beside its plain formulation too, with the images in memory on both sides: three passes of the critic, and a penalty by
+`autograd.grad` with a graph. pythae, where it can be imported, trains its own MLP VAE with its own trainer on a set in
+memory; ours has nets of the same sizes.
 
 The two sides alternate chunk by chunk. A chunk is done again, at most three times, while other processes take more than
 6 % of the machine. What counts is the median over rounds of the ratio; the ratio of processor seconds stands beside it,
@@ -56,7 +58,15 @@ MODELS: dict[str, dict[str, Any]] = {
     "gan-mnist": {},
     "dcgan-mnist": {},
     "dcgan-32": {"data": "mnist-5k"},
+    "wgan-gp-mnist": {},
+    "wgan-gp mlp": {
+        "data.size": 28,
+        "model.G": {"name": "mlp.Decoder", "z": 100, "widths": [128, 256, 512, 1024]},
+        "model.D": {"name": "mlp.Discriminator", "widths": [512, 256]},
+        "train.channels_last": False,
+    },
 }
+RECIPE = {"wgan-gp mlp": "wgan-gp-mnist"}
 PYTHAE = "vae against pythae"
 QUIET, RETRIES, SECONDS = 0.06, 3, 1.0  # of other processes, again, a chunk at least
 NEVER = 10**12
@@ -191,7 +201,37 @@ def gan(model: GenerativeModel, rates: dict[str, float]) -> Callable[[Tensor], f
     return step
 
 
-STEPS = {"autoencoder": autoencoder, "vae": vae, "gan": gan}
+def wgan_gp(model: GenerativeModel, rates: dict[str, float]) -> Callable[[Tensor], float]:
+    G, D = model.G, model.D
+    optimiser_G = torch.optim.Adam(G.parameters(), lr=rates["G"], betas=(0.0, 0.9))
+    optimiser_D = torch.optim.Adam(D.parameters(), lr=rates["D"], betas=(0.0, 0.9))
+    done = 0
+
+    def step(x: Tensor) -> float:
+        nonlocal done
+        done += 1
+        x_hat = G(torch.randn(len(x), G.z)).detach()
+        eps = torch.rand(len(x), 1, 1, 1)
+        between = (eps * x + (1 - eps) * x_hat).requires_grad_(True)
+        judged = D(between)
+        slope = torch.autograd.grad(judged, between, torch.ones_like(judged), create_graph=True, retain_graph=True)[0]
+        penalty = ((slope.flatten(1).norm(2, dim=1) - 1) ** 2).mean()
+        loss_D = D(x_hat).mean() - D(x).mean() + model.gp_weight * penalty
+        optimiser_D.zero_grad()
+        loss_D.backward()
+        optimiser_D.step()
+        if done % model.n_critic:
+            return loss_D.item()
+        loss_G = -D(G(torch.randn(len(x), G.z))).mean()
+        optimiser_G.zero_grad()
+        loss_G.backward()
+        optimiser_G.step()
+        return loss_D.item() + loss_G.item()
+
+    return step
+
+
+STEPS = {"autoencoder": autoencoder, "vae": vae, "gan": gan, "wgan_gp": wgan_gp}
 
 
 def lectures(prepared: api.Prepared) -> Train:
@@ -209,6 +249,20 @@ def lectures(prepared: api.Prepared) -> Train:
             step(x)
             seen += len(x)
         return seen
+
+    return train
+
+
+def plain(prepared: api.Prepared) -> Train:
+    """The lectures' step alone: their optimiser and formulas on images in memory."""
+    model = copy.deepcopy(prepared.model).train()
+    step = STEPS[prepared.recipe.model.name](model, {g: o.lr for g, o in prepared.optimisers.items()})
+    x = limner.data.load(prepared.dataset.name, size=prepared.dataset.shape[1]).pixels.float().div(127.5).sub(1)
+
+    def train(steps: int) -> int:
+        for _ in range(steps):
+            step(x[torch.randint(len(x), (prepared.trainer.batch,))])
+        return steps * prepared.trainer.batch
 
     return train
 
@@ -256,22 +310,22 @@ class Alternate(Silent):
         self.theirs, self.batch, self.rounds = theirs, batch, rounds
         self.chunks: list[tuple[Chunk, Chunk]] = []
         self.steps, self.done, self.retries, self.clock = 10, 0, 0, Clock()
-        self.warm = False
+        self.position, self.warm = 0, False
 
     def step(self, position: int) -> None:
         """One step of ours is done."""
         self.done += 1
         if self.done < self.steps:
             return
-        ours = self.clock.stop(self.done * self.batch)
-        self.done = 0
+        ours = self.clock.stop(position - self.position)
+        self.done, self.position = 0, position
         if not self.warm:
             self._calibrate(ours)
         elif ours.others > QUIET and self.retries < RETRIES:
             self.retries += 1
         else:
             self.retries = 0
-            self.chunks.append((ours, self._other()))
+            self.chunks.append((ours, self._other(ours.images)))
             if len(self.chunks) == self.rounds:
                 raise Enough
         self.clock.start()
@@ -285,11 +339,11 @@ class Alternate(Silent):
             with _plain():
                 self.theirs(10)
 
-    def _other(self) -> Chunk:
+    def _other(self, images: int) -> Chunk:
         with _plain():
             for _ in range(RETRIES + 1):
                 clock = Clock()
-                chunk = clock.stop(self.theirs(self.steps))
+                chunk = clock.stop(self.theirs(images // self.batch))
                 if chunk.others <= QUIET:
                     break
         return chunk
@@ -358,7 +412,9 @@ def rows(models: list[str], precisions: list[str], rounds: int) -> Iterator[Row]
     for model in models:
         for precision in precisions:
             if model != PYTHAE:
-                yield measure(model, model, MODELS[model], lectures, precision, rounds)
+                yield measure(model, RECIPE.get(model, model), MODELS[model], lectures, precision, rounds)
+                if model.startswith("wgan-gp"):
+                    yield measure(model, RECIPE.get(model, model), MODELS[model], plain, precision, rounds)
                 continue
             nets = {"model.z": 16, "model.encoder.widths": [512], "model.decoder.widths": [512], "train.batch": 64}
             yield measure(model, "vae-mnist", nets, pythae, precision, rounds)
@@ -386,14 +442,14 @@ def main() -> None:
     print(
         f"torch {torch.__version__}, {options.threads} threads of {os.cpu_count()} cores ({platform.machine()}, "
         f"{torch.backends.cpu.get_cpu_capability()}), {options.rounds} rounds\n"
-        f"{'model':<20}{'':>6}{'batch':>6}{'ours':>9}{'theirs':>9}  images/s{'ratio':>8}  lowest–highest"
+        f"{'model':<16}{'against':<9}{'':>5}{'batch':>6}{'ours':>9}{'theirs':>9}  images/s{'ratio':>8}  lowest–highest"
         f"{'cpu ratio':>11}{'others':>8}"
     )
     found = []
     for r in rows(models, options.precision, options.rounds):
         found.append(r)
         print(
-            f"{r.model:<20}{r.precision:>6}{r.batch:>6}{r.ours:>9,.0f}{r.theirs:>9,.0f}{'':>10}{r.ratio:>8.2f}"
+            f"{r.model:<16}{r.against:<9}{r.precision:>5}{r.batch:>6}{r.ours:>9,.0f}{r.theirs:>9,.0f}{'':>10}{r.ratio:>8.2f}"
             f"  {r.low:>6.2f}–{r.high:<7.2f}{r.processor_ratio:>11.2f}{r.others:>8.0%}",
             flush=True,
         )

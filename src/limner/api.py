@@ -79,6 +79,10 @@ def prepare(chosen: Recipe) -> Prepared:
     spec = chosen.model.resolve(**facts)
     model: GenerativeModel = spec.build()
     model.spec = spec
+    try:
+        model.check_batch(trainer.batch // dist.world())
+    except ValueError as error:
+        raise LimnerError(f"train.batch={trainer.batch}: {error}") from None
     optimisers = {g: s.build() for g, s in chosen.optim.items()}
     model = model.to(device)
     Updates(model.groups(), optimisers)  # refuses optimisers that do not fit the groups, before anything is written
@@ -301,6 +305,14 @@ def load(path: str | Path, device: str = "cpu") -> GenerativeModel:
     return checkpoint.load(path, pick(device))
 
 
-def sample(path: str | Path, n: int = 64, *, seed: int = 0, y: int | None = None, device: str = "cpu") -> torch.Tensor:
+def sample(
+    path: str | Path,
+    n: int = 64,
+    *,
+    seed: int = 0,
+    y: int | None = None,
+    truncation: float | None = None,
+    device: str = "cpu",
+) -> torch.Tensor:
     """`n` samples (n,C,H,W) in [-1,1] of a trained model."""
-    return load(path, device).sample(n, y=y, seed=seed)
+    return load(path, device).sample(n, y=y, seed=seed, truncation=truncation)

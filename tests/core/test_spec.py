@@ -24,7 +24,7 @@ def test_values_are_checked_and_converted() -> None:
 @pytest.mark.parametrize(
     ("kind", "data", "message"),
     [
-        ("model", {"name": "gna"}, "unknown model 'gna'; did you mean 'gan'?"),
+        ("model", {"name": "gna"}, "unknown model 'gna'; did you mean 'gan'"),
         ("model", {"name": "vae", "bta": 1}, "unknown argument of vae 'bta'; did you mean 'beta'?"),
         ("model", {"name": "vae", "beta": "much"}, "model.beta: input should be a valid number"),
         ("model", {"name": "vae", "likelihood": "poisson"}, "model.likelihood: input should be 'bernoulli'"),

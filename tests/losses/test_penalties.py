@@ -29,6 +29,8 @@ def test_linear_critic(n):
     norm = W.norm()
     real, fake = images(n), images(n, seed=1)
     assert torch.allclose(penalties.gradient_penalty(linear, real, fake), (norm - 1) ** 2)
+    assert torch.allclose(penalties.gradient_penalty_one_sided(linear, real, fake), (norm - 1) ** 2)
+    assert torch.allclose(penalties.dragan(linear, real, fake), (norm - 1) ** 2)
     assert torch.allclose(penalties.r1(linear, real, fake), 0.5 * norm**2)
     assert torch.allclose(penalties.r2(linear, real, fake), 0.5 * norm**2)
 
@@ -60,19 +62,51 @@ def test_eps_comes_from_the_generator():
 
 def test_the_gradient_reaches_the_critic_and_not_the_images():
     critic = nn.Sequential(nn.Flatten(), nn.Linear(18, 8), nn.Tanh(), nn.Linear(8, 1), nn.Flatten(0)).double()
+    critic[1].weight.data *= 20  # steep enough for the one-sided penalty to speak
     real, fake = images(3), images(3, seed=1).requires_grad_()
-    for penalty in (penalties.gradient_penalty, penalties.r1, penalties.r2):
+    for penalty in penalties.PENALTIES.values():
         critic.zero_grad()
         penalty(critic, real, fake).backward()
         assert critic[1].weight.grad.abs().max() > 0, penalty
     assert fake.grad is None
 
 
-@pytest.mark.parametrize("name", ["gradient_penalty", "r1", "r2"])
+def test_the_one_sided_penalty_lets_gentle_slopes_pass():
+    real, fake = images(3), images(3, seed=1)
+
+    def gentle(x: torch.Tensor) -> torch.Tensor:
+        return linear(x) / (2 * W.norm())
+
+    assert penalties.gradient_penalty_one_sided(gentle, real, fake).item() == 0
+    assert penalties.gradient_penalty(gentle, real, fake).item() == pytest.approx(0.25)
+
+
+def test_dragan_looks_near_the_real_images_only():
+    real, noise = images(3), 0.1 * images(3, seed=2)
+    expected = ((real + noise).flatten(1).norm(dim=1) - 1).square().mean()
+    assert torch.allclose(penalties.dragan(quadratic, real, noise=noise), expected)
+    torch.manual_seed(0)
+    here = penalties.dragan(quadratic, real)
+    assert not torch.equal(here, penalties.dragan(quadratic, real)), "its noise is drawn anew"
+    assert here.item() == pytest.approx((real.flatten(1).norm(dim=1) - 1).square().mean().item(), rel=0.5)
+
+
+def test_a_critic_of_packs_has_one_gradient_for_each_pack():
+    real, fake = images(6), images(6, seed=1)
+
+    def packs(x: torch.Tensor) -> torch.Tensor:
+        return linear(x).view(-1, 2).sum(1)
+
+    norm = W.norm() * 2**0.5
+    assert torch.allclose(penalties.gradient_penalty(packs, real, fake), (norm - 1) ** 2)
+    assert torch.allclose(penalties.r1(packs, real), 0.5 * norm**2)
+
+
+@pytest.mark.parametrize("name", penalties.PENALTIES)
 def test_gradcheck_through_the_weights(name):
     real, fake = images(2), images(2, seed=1)
     eps = torch.tensor([0.3, 0.8], dtype=torch.float64)
-    extra = {"eps": eps} if name == "gradient_penalty" else {}
+    extra = {"eps": eps} if name.startswith("gradient_penalty") else {"noise": 0.1 * real} if name == "dragan" else {}
     weight = images(18, seed=2).flatten(1).requires_grad_()
 
     def value(w: torch.Tensor) -> torch.Tensor:

@@ -1,13 +1,18 @@
-"""Facts of the GAN: counts of the lectures, directions of the gradients, the optimal discriminator."""
+"""Facts of the GAN: counts of the lectures, directions of the gradients, the optimal discriminator, the tricks."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import pytest
 import torch
 
 from limner import api, data
 from limner.core import recipe as recipes
+from limner.core.errors import LimnerError
+from limner.core.model import Criticises, GenerativeModel, HasPrior
+from limner.core.spec import Spec
 from limner.core.stream import Stream
 from limner.core.update import Adam, Updates
 
@@ -31,7 +36,7 @@ def test_k_steps_draw_k_fresh_batches() -> None:
 
 def test_the_prior_is_what_it_says() -> None:
     model = recipes.load("gan-mnist", {"prior": "uniform"}).model.build(shape=(1, 8, 8), classes=10)
-    z = model.z(4096, Stream(data.load("digits"), 16))
+    z = model.prior.batch(4096, Stream(data.load("digits"), 16))
     assert -1 <= float(z.min()) < -0.99
     assert 0.99 < float(z.max()) <= 1
     assert abs(float(z.std()) - 1 / math.sqrt(3)) < 0.01
@@ -67,8 +72,6 @@ def test_a_gan_learns_a_gaussian() -> None:
         "G": {"name": "mlp.Decoder", "z": 4, "widths": [32, 32], "out": "linear"},
         "D": {"name": "mlp.Discriminator", "widths": [64, 64]},
     }
-    from limner.core.spec import Spec
-
     model = Spec.parse("model", tree).build(shape=source.shape, classes=0)
     stream = Stream(source, 256)
     update = Updates(model.groups(), {g: Adam(lr=1e-3, betas=(0.5, 0.9)) for g in "GD"})
@@ -80,3 +83,144 @@ def test_a_gan_learns_a_gaussian() -> None:
     real = source.pixels.flatten(1)
     assert (x.mean(0) - real.mean(0)).norm() < 0.35
     assert 0.4 < float(x.norm(dim=1).mean() / real.norm(dim=1).mean()) < 1.6
+
+
+def toy(**options: Any) -> GenerativeModel:
+    tree = {
+        "name": "gan",
+        "G": {"name": "mlp.Decoder", "z": 4, "widths": [16]},
+        "D": {"name": "mlp.Discriminator", "widths": [16]},
+    }
+    for key, value in options.items():
+        place, _, last = key.rpartition("__")
+        (tree[place] if place else tree)[last] = value  # type: ignore[index]
+    spec = Spec.parse("model", tree)
+    model: GenerativeModel = spec.build(shape=(1, 8, 8), classes=10)
+    model.spec = spec
+    return model
+
+
+def losses_of(model: GenerativeModel, batch: int = 16, steps: int = 1) -> list[dict[str, float]]:
+    """What each step logs, with nothing updated."""
+    stream, found = Stream(data.load("digits"), batch), []
+    for _ in range(steps):
+        stream.begin()
+        found.append({k: float(v.detach()) for k, v in model.step(stream, lambda g, loss: None).items()})
+    return found
+
+
+def test_labels_are_drawn_from_their_intervals_and_exchanged() -> None:
+    model: Any = toy(real_labels=[0.7, 0.9], fake_labels=[0.0, 0.3], flip=0.25)
+    stream = Stream(data.load("digits"), 16)
+    t = model._labels_of(20_000, model.real_labels, model.fake_labels, stream)
+    own = (t >= 0.7) & (t <= 0.9)
+    assert bool((own | (t <= 0.3)).all())
+    assert abs(float(own.float().mean()) - 0.75) < 0.01
+    assert abs(float(t[own].mean()) - 0.8) < 0.005
+    assert abs(float(t[~own].mean()) - 0.15) < 0.005
+
+
+def test_one_sided_smoothing_costs_a_sure_d() -> None:
+    """With t = 0.9 the loss of D = 1/2 is still log 4, and a D that is sure of the reals pays for it."""
+    model: Any = toy(real_labels=[0.9, 0.9])
+    stream = Stream(data.load("digits"), 16)
+    flat, sure = torch.zeros(64), torch.full((64,), 12.0)
+    assert float(model.loss_D(flat, flat, stream)) == pytest.approx(math.log(4))
+    assert float(model.loss_D(sure, -sure, stream)) == pytest.approx(1.2, abs=1e-3)
+
+
+def test_lazy_penalties_fall_due_every_k_steps_with_k_times_the_weight() -> None:
+    torch.manual_seed(0)
+    often = toy(penalties={"r1": 2.0})
+    seldom = toy(penalties={"r1": 2.0}, penalty_every=4)
+    seldom.load_state_dict(often.state_dict())
+    a, b = losses_of(often, steps=8), losses_of(seldom, steps=8)
+    assert [m["term/r1"] > 0 for m in b] == [True, False, False, False] * 2
+    assert b[0]["term/r1"] == pytest.approx(4 * a[0]["term/r1"])
+
+
+def test_the_penalty_is_part_of_what_d_descends_on() -> None:
+    torch.manual_seed(0)
+    plain, bound = toy(), toy(penalties={"r1": 3.0})
+    bound.load_state_dict(plain.state_dict())
+
+    def seen(model: GenerativeModel) -> tuple[float, dict[str, torch.Tensor]]:
+        stream, told = Stream(data.load("digits"), 16), {}
+        stream.begin()
+        logs = model.step(stream, lambda g, loss: told.__setitem__(g, float(loss.detach())))
+        return told["D"], logs
+
+    (a, _), (b, logs) = seen(plain), seen(bound)
+    assert b == pytest.approx(a + 3 * float(logs["term/r1"].detach()), rel=1e-5)
+
+
+def test_a_relativistic_generator_sees_the_reals() -> None:
+    torch.manual_seed(0)
+    model = toy(adversarial="relativistic")
+    logs = losses_of(model)[0]
+    assert logs["loss/D"] == pytest.approx(math.log(2), abs=0.3)
+    assert logs["loss/G"] == pytest.approx(math.log(2), abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"adversarial": "hinge", "real_labels": [0.9, 0.9]}, "labels mean nothing to hinge"),
+        ({"real_labels": [0.9, 0.7]}, "interval"),
+        ({"flip": 0.7}, "share from 0 to 0.5"),
+        ({"adversarial": "wasserstein"}, "bounded slope"),
+        ({"penalties": {"r1": 0}}, "must be positive"),
+        ({"d_steps": 0}, "at least 1"),
+        ({"penalty_every": 0}, "at least 1"),
+    ],
+)
+def test_combinations_without_a_meaning_are_refused(options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(LimnerError, match=reason):
+        toy(**options)
+
+
+def test_a_gradient_penalty_and_batch_norm_are_refused() -> None:
+    with pytest.raises(LimnerError, match=r"D\.norm=layer"):
+        api.prepare(recipes.load("dcgan-32", {"data": "digits", "size": 16, "penalties": {"gradient_penalty": 10}}))
+
+
+@pytest.mark.parametrize("options", [{"D.pack": 3}, {"D.minibatch": "std", "train.batch": 1}])
+def test_batches_without_a_meaning_are_refused_before_anything_is_written(options: dict[str, Any]) -> None:
+    with pytest.raises(LimnerError, match=r"train\.batch"):
+        api.prepare(recipes.load("gan-mnist", {"data": "digits", **options}))
+
+
+def test_truncation_draws_from_the_middle_of_the_prior() -> None:
+    model = toy()
+    assert isinstance(model, HasPrior)
+    generator = torch.Generator().manual_seed(0)
+    z = model.prior.sample(20_000, generator, truncation=0.7)
+    assert float(z.abs().max()) <= 0.7
+    inner = torch.randn(400_000, generator=generator)
+    inner = inner[inner.abs() <= 0.7]
+    assert float(z.std()) == pytest.approx(float(inner.std()), rel=0.01)
+    whole = model.prior.sample(20_000, generator, truncation=8.0)
+    assert float(whole.std()) == pytest.approx(1.0, rel=0.01)
+    a, b = model.sample(64, seed=0, truncation=0.1), model.sample(64, seed=0)
+    assert float(a.std(0).mean()) < float(b.std(0).mean())
+    with pytest.raises(LimnerError, match="positive"):
+        model.sample(2, truncation=0)
+
+
+def test_dropout_in_g_at_sampling_is_a_function_of_the_seed() -> None:
+    model = toy(G__dropout=0.5)
+    a, state = model.sample(4, seed=3), torch.get_rng_state()
+    assert torch.equal(a, model.sample(4, seed=3))
+    assert torch.equal(state, torch.get_rng_state()), "sampling leaves the default generator as it was"
+    model.eval()
+    z = torch.zeros(1, 4)
+    assert not torch.equal(model.G(z), model.G(z)), "dropout stays on"
+
+
+def test_critic_and_pull_fit_the_samples() -> None:
+    model = toy(D__pack=2)
+    assert isinstance(model, Criticises)
+    x = model.sample(5, seed=0).clone()
+    assert model.critic(x).shape == (5,)
+    step = x + 1e-2 * model.pull(x, x)
+    assert float(model.critic(step).sum()) > float(model.critic(x).sum())

@@ -79,18 +79,20 @@ def test_output_padding_would_shift_the_image():
     assert torch.allclose(shifted[..., :-1, :-1], ours[..., 1:, 1:])
 
 
-@pytest.mark.parametrize("size", [(28, 28), (7, 10)])
+@pytest.mark.parametrize("size", [(28, 28), (7, 10), (9, 7)])
 def test_same_convolution_is_the_adjoint_of_the_transposed_one(size):
-    down, up = SameConv2d(2, 3, 5, 2).double(), SameConvTranspose2d(3, 2, 5, 2).double()
-    nn.init.zeros_(down.bias)
+    down, up = SameConv2d(2, 3, 5, 2, bias=False).double(), SameConvTranspose2d(3, 2, 5, 2, size).double()
     with torch.no_grad():
         up.weight.copy_(down.weight)
     x = torch.randn(1, 2, *size, dtype=torch.float64)
     y = down(x)
     assert y.shape[2:] == tuple(-(-n // 2) for n in size)
-    if size[0] % 2 == 0 and size[1] % 2 == 0:  # <down x, v> = <x, up v>
-        v = torch.randn_like(y)
-        assert torch.allclose((y * v).sum(), (x * up(v)).sum())
+    v = torch.randn_like(y)
+    assert torch.allclose((y * v).sum(), (x * up(v)).sum())  # <down x, v> = <x, up v>
+    if size[0] % 2 == 0 and size[1] % 2 == 0:
+        doubling = SameConvTranspose2d(3, 2, 5, 2).double()
+        doubling.load_state_dict(up.state_dict())
+        assert torch.equal(doubling(v), up(v))
 
 
 def test_guideline_counts_at_64_are_those_of_pytorchs_tutorial():
@@ -139,10 +141,73 @@ def test_weights_start_at_the_papers_scale():
     assert gammas.mean().item() == pytest.approx(1.0, abs=0.005)
 
 
-def test_without_norm_each_image_is_judged_on_its_own():
-    D = dcgan.Discriminator(width=8, norm="none", shape=(1, 16, 16))
-    x = torch.randn(4, 1, 16, 16)
-    assert torch.allclose(D(x)[:1], D(x[:1]), atol=1e-6)
+@pytest.mark.parametrize("norm", ["none", "layer", "instance", "batch"])
+def test_only_batch_norm_judges_images_together(norm):
+    torch.manual_seed(0)
+    D = dcgan.Discriminator(width=8, norm=norm, shape=(1, 16, 16)).double()
+    x = torch.randn(4, 1, 16, 16, dtype=torch.float64)
+    alone, together = D(x[:1]), D(torch.cat([x[:1], 3 * x[1:]]))[:1]
+    assert torch.allclose(alone, together, atol=1e-12) == (norm != "batch")
+    assert D.mixes == (norm == "batch")
+    G = dcgan.Generator(z=5, width=8, norm=norm, shape=(1, 16, 16)).double()
+    z = torch.randn(4, 5, dtype=torch.float64)
+    assert torch.allclose(G(z[:1]), G(torch.cat([z[:1], 3 * z[1:]]))[:1], atol=1e-12) == (norm != "batch")
+
+
+@pytest.mark.parametrize(("norm", "dims"), [("layer", (1, 2, 3)), ("instance", (2, 3))])
+def test_norms_of_an_image(norm, dims):
+    D = dcgan.Discriminator(width=8, norm=norm, shape=(3, 16, 16))
+    seen = []
+    layer = next(m for m in D.modules() if "Norm" in type(m).__name__)
+    layer.register_forward_hook(lambda m, i, o: seen.append((i[0], o)))
+    with torch.no_grad():
+        layer.weight.fill_(2.0)
+        layer.bias.fill_(0.5)
+        D(torch.randn(3, 3, 16, 16) * 100)
+    (before, after) = seen[0]
+    mean, std = before.mean(dims, keepdim=True), before.std(dims, keepdim=True, correction=0)
+    assert torch.allclose(after, 2 * (before - mean) / std + 0.5, atol=1e-3)
+    assert [p.shape for p in layer.parameters()] == [(16,), (16,)]  # a scale and a shift for each channel
+
+
+def test_every_weight_learns_with_every_norm():
+    for norm in ("batch", "instance", "layer", "none"):
+        torch.manual_seed(0)
+        G = dcgan.Generator(z=5, width=8, norm=norm, activation="leaky_relu", shape=(1, 16, 16))
+        D = dcgan.Discriminator(width=8, norm=norm, shape=(1, 16, 16))
+        D(G(torch.randn(4, 5))).square().sum().backward()
+        for net in (G, D):
+            assert all(p.grad is not None and p.grad.abs().max() > 0 for p in net.parameters())
+
+
+def test_dropout_in_g_is_noise_that_never_rests():
+    G = dcgan.Generator(z=5, width=8, dropout=0.5, shape=(1, 16, 16)).eval()
+    z = torch.randn(2, 5)
+    torch.manual_seed(3)
+    first = G(z)
+    assert not torch.equal(G(z), first)
+    torch.manual_seed(3)
+    assert torch.equal(G(z), first)
+    assert [type(m).__name__ for m in G.net].count("LiveDropout") == 2
+    assert [type(m).__name__ for m in G.net[-2:]] == ["ConvTranspose2d", "Tanh"]
+    with pytest.raises(ValueError, match="probability"):
+        dcgan.Generator(dropout=1.0, shape=(1, 16, 16))
+
+
+def test_the_names_of_the_default_weights_are_those_of_saved_runs():
+    G, D = dcgan.Generator(shape=(3, 32, 32)), dcgan.Discriminator(shape=(3, 32, 32))
+    assert [k for k, _ in G.named_parameters()] == [
+        *("net.0.weight", "net.1.weight", "net.1.bias"),
+        *("net.3.weight", "net.4.weight", "net.4.bias"),
+        *("net.6.weight", "net.7.weight", "net.7.bias"),
+        "net.9.weight",
+    ]
+    assert [k for k, _ in D.named_parameters()] == [
+        "net.0.weight",
+        *("net.2.weight", "net.3.weight", "net.3.bias"),
+        *("net.5.weight", "net.6.weight", "net.6.bias"),
+        "net.8.weight",
+    ]
 
 
 def test_images_too_small_for_dcgan():

@@ -94,6 +94,42 @@ def test_a_class_is_the_column_of_its_weights():
     assert torch.allclose(seen[0] - first.bias, first.weight[:, 2:].T)
 
 
+@pytest.mark.parametrize("norm", ["none", "layer", "batch"])
+def test_only_batch_norm_mixes_images(norm):
+    torch.manual_seed(0)
+    x, z = torch.randn(4, 1, 4, 4, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
+    D, G = mlp.Discriminator(norm=norm, shape=(1, 4, 4)).double(), mlp.Decoder(3, norm=norm, shape=(1, 4, 4)).double()
+    for net, v in ((D, x), (G, z)):
+        alone = net(torch.cat([v[:1], 3 * v[1:]]))[0]
+        assert torch.allclose(alone, net(v)[0], atol=1e-12) == (norm != "batch")
+    assert D.mixes == (norm == "batch")
+    D(G(z)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for net in (D, G) for p in net.parameters())
+
+
+def test_layer_norm_of_a_hidden_layer():
+    D = mlp.Discriminator((6,), norm="layer", shape=(1, 4, 4))
+    x = torch.randn(3, 1, 4, 4)
+    h = F.linear(x.flatten(1), D.hidden[0][0].weight, D.hidden[0][0].bias)
+    assert torch.allclose(D(x), D.head(F.leaky_relu(F.layer_norm(h, (6,)), 0.2)).squeeze(1), atol=1e-6)
+
+
+def test_dropout_in_a_decoder_is_noise_that_never_rests():
+    G = mlp.Decoder(3, (32,), dropout=0.5, shape=(1, 4, 4)).eval()
+    z = torch.randn(2, 3)
+    torch.manual_seed(3)
+    first = G(z)
+    assert not torch.equal(G(z), first)
+    torch.manual_seed(3)
+    assert torch.equal(G(z), first)
+
+
+def test_the_names_of_the_default_weights_are_those_of_saved_runs():
+    names = ["hidden.0.0.weight", "hidden.0.0.bias", "head.weight", "head.bias"]
+    assert [k for k, _ in mlp.Discriminator(shape=DIGIT).named_parameters()] == names
+    assert [k for k, _ in mlp.Decoder(3, (8,), shape=DIGIT).named_parameters()] == names
+
+
 class Pair(nn.Module):
     def __init__(self, tied: bool = True) -> None:
         super().__init__()

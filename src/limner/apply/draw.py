@@ -13,14 +13,21 @@ from limner.core.run import save_sheet, sheet
 
 
 def draw(
-    path: str | Path, out: str | Path, *, n: int = 64, seed: int = 0, y: int | None = None, device: str = "auto"
+    path: str | Path,
+    out: str | Path,
+    *,
+    n: int = 64,
+    seed: int = 0,
+    y: int | None = None,
+    truncation: float | None = None,
+    device: str = "auto",
 ) -> list[Path]:
     """Samples of a trained model as one sheet (`out` ends in .png or .webp) or as single PNGs in a folder.
 
     Single images are drawn with `seed`, so a sheet and a folder of the same seed hold the same images.
     """
     model = checkpoint.load(path, pick(device))
-    x = model.sample(n, seed=seed, y=y)
+    x = model.sample(n, seed=seed, y=y, truncation=truncation)
     out = Path(out)
     classes = model.classes if isinstance(model, Conditions) and y is None else 0
     columns = classes if 1 < classes <= 16 else max(1, round(n**0.5))  # a class a column

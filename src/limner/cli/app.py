@@ -91,13 +91,16 @@ def sample(
     n: Annotated[int, typer.Option("-n", help="How many images.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     y: Annotated[int | None, typer.Option(help="Class index, for conditional models.")] = None,
+    truncation: Annotated[
+        float | None, typer.Option(help="Largest number in the noise, e.g. 0.7: more typical, less varied.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: _Json = False,
 ) -> None:
     """Draw samples from a trained model."""
     from limner.apply.draw import draw
 
-    written = draw(model, out, n=n, seed=seed, y=y, device=device)
+    written = draw(model, out, n=n, seed=seed, y=y, truncation=truncation, device=device)
     _print({"written": [str(p) for p in written], "n": n, "seed": seed}, as_json, f"wrote {n} samples to {out}")
 
 

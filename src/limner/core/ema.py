@@ -33,6 +33,8 @@ class EMA:
         averaged = {id(a) for a in self.averages}
         rest = [*_tensors(self.model)], [*_tensors(model)]
         self.copies = [(a, w) for a, w in zip(*rest, strict=True) if id(a) not in averaged]
+        both = zip(self.model.modules(), model.modules(), strict=True)
+        self.stateful = [(a, m) for a, m in both if type(m).get_extra_state is not nn.Module.get_extra_state]
 
     @torch.no_grad()
     def update(self) -> None:
@@ -44,6 +46,8 @@ class EMA:
         """The averaged model, with buffers and unaveraged groups as they are now."""
         for copy_, live in self.copies:
             copy_.copy_(live)
+        for module, living in self.stateful:
+            module.set_extra_state(living.get_extra_state())
         return self.model
 
 

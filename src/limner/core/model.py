@@ -7,7 +7,8 @@ Everything else is a capability: a `Protocol` that metrics, latent tools, tasks 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -22,7 +23,15 @@ Logs = dict[str, Tensor]
 
 
 class Data(Protocol):
-    """The source of everything random a step uses: fresh real images and noise."""
+    """The source of everything random a step uses: fresh real images and noise.
+
+    Attributes:
+        batch: images per step over all ranks.
+        position: real images drawn so far, over all ranks.
+    """
+
+    batch: int
+    position: int
 
     def __next__(self) -> Images: ...
 
@@ -69,6 +78,17 @@ class GenerativeModel(nn.Module):
         """Where the weights are."""
         return next(self.parameters()).device
 
+    def check_batch(self, n: int) -> None:
+        """Asks every sub-module that cares whether batches of n images per device mean anything to it.
+
+        Raises:
+            ValueError: they do not, and what to do.
+        """
+        for module in self.modules():
+            check: Callable[[int], None] | None = getattr(module, "check_batch", None)
+            if module is not self and check is not None:
+                check(n)
+
     @torch.inference_mode()
     def sample(
         self,
@@ -77,6 +97,7 @@ class GenerativeModel(nn.Module):
         y: Tensor | int | None = None,
         seed: int | None = None,
         generator: torch.Generator | None = None,
+        truncation: float | None = None,
         batch: int = 256,
     ) -> Tensor:
         """Draws samples in evaluation mode, a batch at a time, and leaves the mode as it was.
@@ -86,10 +107,15 @@ class GenerativeModel(nn.Module):
             y: class index for all, or (n,) class indices, for conditional models; default all classes in turn.
             seed: seeds a fresh generator on the model's device.
             generator: used instead of `seed`.
+            truncation: largest size of a number in the noise, for models that draw from a prior: smaller is more
+                typical and less varied.
             batch: images drawn at once.
 
         Returns:
             (n,C,H,W) float32 in [-1,1].
+
+        Raises:
+            LimnerError: n, y or truncation mean nothing to this model.
         """
         if n < 1:
             raise LimnerError(f"cannot draw {n} samples; ask for at least 1")
@@ -97,16 +123,23 @@ class GenerativeModel(nn.Module):
             generator = torch.Generator(self.device)
             generator.manual_seed(seed) if seed is not None else generator.seed()
         labels = self._labels(n, y)
+        draw = self.draw if truncation is None else self._truncated(truncation)
         mode = self.training
         self.eval()
         try:
-            parts = [
-                self.draw(min(batch, n - i), None if labels is None else labels[i : i + batch], generator)
-                for i in range(0, n, batch)
-            ]
+            with _tied(generator):
+                parts = [
+                    draw(min(batch, n - i), None if labels is None else labels[i : i + batch], generator)
+                    for i in range(0, n, batch)
+                ]
         finally:
             self.train(mode)
         return torch.cat(parts).float()
+
+    def _truncated(self, truncation: float) -> Callable[[int, Tensor | None, torch.Generator], Tensor]:
+        if not (isinstance(self, HasPrior) and isinstance(self, Decodes)):
+            raise LimnerError(f"{self.spec.name} draws from no prior that could be truncated; leave truncation out")
+        return lambda n, y, generator: self.decode(self.prior.sample(n, generator, truncation), y)
 
     def _labels(self, n: int, y: Tensor | int | None) -> Tensor | None:
         if not isinstance(self, Conditions):
@@ -119,6 +152,17 @@ class GenerativeModel(nn.Module):
         if len(labels) != n or int(labels.min()) < 0 or int(labels.max()) >= self.classes:
             raise LimnerError(f"class labels must be {n} integers from 0 to {self.classes - 1}")
         return labels
+
+
+@contextmanager
+def _tied(generator: torch.Generator) -> Iterator[None]:
+    """Seeds the default generators from `generator`, for nets with noise of their own (dropout), and restores them."""
+    kind, index = generator.device.type, generator.device.index or 0
+    with torch.random.fork_rng([]) if kind == "cpu" else torch.random.fork_rng([index], device_type=kind):
+        torch.default_generator.manual_seed(generator.initial_seed())
+        if kind != "cpu":
+            getattr(torch, kind).manual_seed(generator.initial_seed())
+        yield
 
 
 @runtime_checkable
@@ -172,6 +216,34 @@ class Bounds(Protocol):
 
     def log_weights(self, x: Tensor, k: int, noise: Callable[..., Tensor], y: Tensor | None = None) -> Tensor:
         """Log p(x,z)/q(z|x) in nats, (k,B), for k draws of z per image."""
+        ...
+
+
+class Noise(Protocol):
+    """A prior that can be sampled, wholly or near its middle."""
+
+    def sample(self, n: int, generator: torch.Generator, truncation: float | None = None) -> Tensor:
+        """Noise (n,z) on the generator's device."""
+        ...
+
+
+@runtime_checkable
+class HasPrior(Protocol):
+    """Draws samples by decoding noise."""
+
+    prior: Noise
+
+
+@runtime_checkable
+class Criticises(Protocol):
+    """Has a critic whose judgement moves the samples."""
+
+    def critic(self, x: Tensor) -> Tensor:
+        """Logits (B,) of images (B,C,H,W); high means real."""
+        ...
+
+    def pull(self, fake: Tensor, real: Tensor) -> Tensor:
+        """Where the generator's loss would move each sample, of the shape of `fake` (B,C,H,W)."""
         ...
 
 

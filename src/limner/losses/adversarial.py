@@ -1,24 +1,42 @@
 """What a discriminator D and a generator G minimise, as functions of logits.
 
-Goodfellow et al. 2014, *Generative adversarial nets*, arXiv:1406.2661. D(x) = sigmoid(logit), and
-log D = logsigmoid(logit) = −softplus(−logit), log(1 − D) = logsigmoid(−logit) = −softplus(logit): no probability is
-ever formed, so nothing overflows.
+D gives logits; in the first two games D(x) = sigmoid(logit), and log D = −softplus(−logit), log(1 − D) =
+−softplus(logit): no probability is ever formed, so nothing overflows. Written with f = logit:
 
-Both objectives share D's loss, −E log D(x) − E log(1 − D(G(z))): the plain sum, as in the lectures' code; other
-lectures put ½ before each term, which halves the loss and its gradient. When D is the best for a fixed G this loss is
-log 4 − 2·JS(p_data ‖ p_G); where the two distributions are equal, D is ½ everywhere and the loss log 4 = 1.386. That
-G descends the JS holds for that D only.
+====================  ==================================================  ======================================
+objective             D minimises                                         G minimises
+====================  ==================================================  ======================================
+nonsaturating         E softplus(−f(x)) + E softplus(f(G))                E softplus(−f(G))
+saturating            the same                                            −E softplus(f(G))
+lsgan                 ½ E (f(x) − 1)² + ½ E f(G)²                         ½ E (f(G) − 1)²
+hinge                 E max(0, 1 − f(x)) + E max(0, 1 + f(G))             −E f(G)
+wasserstein           E f(G) − E f(x)                                     −E f(G)
+relativistic          E softplus(f(G) − f(x)), one pair at a time         E softplus(f(x) − f(G))
+relativistic_average  E softplus(m(G) − f(x)) + E softplus(f(G) − m(x))   E softplus(f(x) − m(G)) + …
+====================  ==================================================  ======================================
+
+with m(·) the mean of f over the batch. Sources: Goodfellow et al. 2014 (arXiv:1406.2661), eq. 1 and section 3; Mao et
+al. 2017 (arXiv:1611.04076), eq. 9; Lim and Ye 2017 (arXiv:1705.02894); Arjovsky et al. 2017 (arXiv:1701.07875);
+Jolicoeur-Martineau 2018 (arXiv:1807.00734), RpGAN and RaGAN.
+
+Where the two distributions are equal, the best D knows nothing (f = 0, for lsgan ½), and D's loss is log 4 = 1.386, ¼,
+2, 0, log 2 and log 4: `AT_EQUILIBRIUM`. For the first two games D's loss at its best is log 4 − 2·JS(p_data ‖ p_G)
+for any G; that G descends the JS holds for that D only. Other lectures put ½ before each term of D's loss.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import log
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import relu, softplus
 
-Objective = Literal["nonsaturating", "saturating"]
+Objective = Literal[
+    "nonsaturating", "saturating", "lsgan", "hinge", "wasserstein", "relativistic", "relativistic_average"
+]
 
 
 class Adversarial(NamedTuple):
@@ -26,29 +44,128 @@ class Adversarial(NamedTuple):
 
     Attributes:
         d: `d(real_logits, fake_logits) -> scalar`, what D minimises.
-        g: `g(fake_logits) -> scalar`, what G minimises.
+        g: `g(fake_logits, real_logits) -> scalar`, what G minimises.
+        relativistic: whether `g` looks at the real logits; the others leave them unread, and None will do.
     """
 
     d: Callable[[Tensor, Tensor], Tensor]
-    g: Callable[[Tensor], Tensor]
+    g: Callable[[Tensor, Tensor | None], Tensor]
+    relativistic: bool = False
+
+
+def labelled(logits: Tensor, target: Tensor | float) -> Tensor:
+    """Cross-entropy −E [t log D + (1−t) log(1−D)] of logits (B,) with soft labels t in [0,1], a number or (B,).
+
+    t = 1 and t = 0 are the two terms of D's loss. With real labels t < 1 the best D stops at t p/(p + q) (one-sided
+    smoothing, Salimans et al. 2016, arXiv:1606.03498, section 3.4); fake labels t > 0 move its optimum
+    towards the generator's own density, which is why the paper leaves them at 0.
+    """
+    return (softplus(logits) - target * logits).mean()
 
 
 def discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    """Returns −E log D(x) − E log(1 − D(G(z))) of logits (B,): eq. 1 with its sign turned."""
-    return -logsigmoid(real).mean() - logsigmoid(-fake).mean()
+    """Returns −E log D(x) − E log(1 − D(G(z))): eq. 1 of Goodfellow et al. with its sign turned."""
+    return softplus(-real).mean() + softplus(fake).mean()
 
 
-def generator_nonsaturating(fake: Tensor) -> Tensor:
-    """Returns −E log D(G(z)): a strong gradient just when D rejects everything (end of section 3)."""
-    return -logsigmoid(fake).mean()
+def generator_nonsaturating(fake: Tensor, real: Tensor | None = None) -> Tensor:
+    """Returns −E log D(G(z)): a strong gradient just when D rejects everything."""
+    return softplus(-fake).mean()
 
 
-def generator_saturating(fake: Tensor) -> Tensor:
-    """Returns E log(1 − D(G(z))), as in the paper's Algorithm 1; its gradient vanishes when D rejects everything."""
-    return logsigmoid(-fake).mean()
+def generator_saturating(fake: Tensor, real: Tensor | None = None) -> Tensor:
+    """Returns E log(1 − D(G(z))), the paper's Algorithm 1; its gradient vanishes when D rejects everything."""
+    return -softplus(fake).mean()
+
+
+def lsgan_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """Returns ½ E (f(x) − 1)² + ½ E f(G(z))²: labels a = 0, b = c = 1."""
+    return 0.5 * (real - 1).square().mean() + 0.5 * fake.square().mean()
+
+
+def lsgan_generator(fake: Tensor, real: Tensor | None = None) -> Tensor:
+    """Returns ½ E (f(G(z)) − 1)²."""
+    return 0.5 * (fake - 1).square().mean()
+
+
+def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """Returns E max(0, 1 − f(x)) + E max(0, 1 + f(G(z))): nothing is learnt from what is already well apart."""
+    return relu(1 - real).mean() + relu(1 + fake).mean()
+
+
+def critic(real: Tensor, fake: Tensor) -> Tensor:
+    """Returns E f(G(z)) − E f(x): minus the estimate of the Wasserstein distance, for a 1-Lipschitz f."""
+    return fake.mean() - real.mean()
+
+
+def generator_wasserstein(fake: Tensor, real: Tensor | None = None) -> Tensor:
+    """Returns −E f(G(z))."""
+    return -fake.mean()
+
+
+def relativistic_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """Returns E softplus(f(G(z)) − f(x)) over the pairs of the batch: each real must beat its own fake."""
+    return softplus(fake - real).mean()
+
+
+def relativistic_generator(fake: Tensor, real: Tensor | None) -> Tensor:
+    """Returns E softplus(f(x) − f(G(z))) over the pairs of the batch."""
+    return softplus(_seen(real) - fake).mean()
+
+
+def average_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """Returns E softplus(m(G) − f(x)) + E softplus(f(G) − m(x)): each against the mean of the other side."""
+    return softplus(fake.mean() - real).mean() + softplus(fake - real.mean()).mean()
+
+
+def average_generator(fake: Tensor, real: Tensor | None) -> Tensor:
+    """Returns D's loss with the sides exchanged."""
+    return average_discriminator(fake, _seen(real))
+
+
+def _seen(real: Tensor | None) -> Tensor:
+    if real is None:
+        raise ValueError("a relativistic generator is judged against real images; give their logits too")
+    return real
 
 
 nonsaturating = Adversarial(discriminator, generator_nonsaturating)
 saturating = Adversarial(discriminator, generator_saturating)
+lsgan = Adversarial(lsgan_discriminator, lsgan_generator)
+hinge = Adversarial(hinge_discriminator, generator_wasserstein)
+wasserstein = Adversarial(critic, generator_wasserstein)
+relativistic = Adversarial(relativistic_discriminator, relativistic_generator, relativistic=True)
+relativistic_average = Adversarial(average_discriminator, average_generator, relativistic=True)
 
-OBJECTIVES: dict[Objective, Adversarial] = {"nonsaturating": nonsaturating, "saturating": saturating}
+OBJECTIVES: dict[Objective, Adversarial] = {
+    "nonsaturating": nonsaturating,
+    "saturating": saturating,
+    "lsgan": lsgan,
+    "hinge": hinge,
+    "wasserstein": wasserstein,
+    "relativistic": relativistic,
+    "relativistic_average": relativistic_average,
+}
+AT_EQUILIBRIUM: dict[Objective, float] = {
+    "nonsaturating": log(4),
+    "saturating": log(4),
+    "lsgan": 0.25,
+    "hinge": 2.0,
+    "wasserstein": 0.0,
+    "relativistic": log(2),
+    "relativistic_average": log(4),
+}
+"""D's loss when p_G = p_data and D is at its best."""
+
+
+def pull(game: Adversarial, critic: Callable[[Tensor], Tensor], fake: Tensor, real: Tensor) -> Tensor:
+    """Where G's loss would move each sample: −∂(B·loss_G)/∂fake, of the shape of fake (B,…).
+
+    This is all that G ever learns of D (S4's "gradient of the generator"). Real images (B,…) matter to the
+    relativistic games only.
+    """
+    with torch.enable_grad():
+        fake = fake.detach().requires_grad_()
+        loss = game.g(critic(fake), critic(real) if game.relativistic else None)
+        (grad,) = torch.autograd.grad(loss * len(fake), fake)
+    return -grad

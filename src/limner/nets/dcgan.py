@@ -12,12 +12,26 @@ first layer, LeakyReLU 0.3 in G, 5×5 kernels with "same" padding, no batch norm
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 from math import prod
+from typing import Literal
 
 from torch import Tensor, nn
 
-from limner.nets._layers import Norm, SameConv2d, SameConvTranspose2d, norm_2d
+from limner.nets._critic import Critic, Minibatch, bound_slopes, minibatch_features
+from limner.nets._layers import (
+    MapNorm,
+    SameConv2d,
+    SameConvTranspose2d,
+    activation,
+    at_least_two,
+    biased,
+    live_dropout,
+    norm_2d,
+)
+
+Rectifier = Literal["relu", "leaky_relu"]
 
 
 def _doublings(shape: tuple[int, int, int]) -> int:
@@ -36,8 +50,13 @@ def _init(net: nn.Module) -> None:
             nn.init.normal_(m.weight, 0.0, 0.02)
             if m.bias is not None:
                 nn.init.zeros_(m.bias)
-        elif isinstance(m, nn.BatchNorm2d):
+        elif isinstance(m, (nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm)):
             nn.init.normal_(m.weight, 1.0, 0.02)
+
+
+def _after(channels: int, norm: MapNorm, act: Rectifier, dropout: float) -> list[nn.Module]:
+    """What follows a hidden layer of G."""
+    return [*norm_2d(norm, channels), activation(act), *live_dropout(dropout)]
 
 
 class Generator(nn.Module):
@@ -47,26 +66,40 @@ class Generator(nn.Module):
         z: size of the noise vector.
         width: channels of the last hidden map; they double at each step towards the smallest map. Raise it if images
             lack detail; lower it for speed and memory.
-        norm: "batch" as in the paper; "none" to see what it is good for, or if batches are very small.
+        norm: "batch" as in the paper; "instance" or "layer", which make each image on its own, if batches are very
+            small; "none" to see what norms are good for.
+        dropout: probability of dropping an activation, at training and at sampling alike: a second source of noise
+            (Isola et al. 2017, arXiv:1611.07004, section 3.1). Raise it (to 0.5 there) if samples are too alike; lower
+            it if they are noisy.
+        activation: "relu" as in the paper; "leaky_relu" (slope 0.2) if many units stay at zero.
         shape: (C,H,W) of an image; filled from the data.
     """
 
     classes = 0
 
-    def __init__(self, z: int = 100, width: int = 64, norm: Norm = "batch", *, shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self,
+        z: int = 100,
+        width: int = 64,
+        norm: MapNorm = "batch",
+        dropout: float = 0.0,
+        activation: Rectifier = "relu",
+        *,
+        shape: tuple[int, int, int],
+    ) -> None:
         super().__init__()
         self.z = z
         self.size = shape[1:]
         n = _doublings(shape)
         scale = 2**n
         base = (-(-shape[1] // scale), -(-shape[2] // scale))  # rounded up: the excess is cut off
-        bias = norm == "none"
+        bias = biased(norm)
         widths = [width << k for k in reversed(range(n))]
-        self.net = nn.Sequential(
-            nn.ConvTranspose2d(z, widths[0], base, bias=bias), *norm_2d(norm, widths[0]), nn.ReLU()
-        )
+        self.net = nn.Sequential(nn.ConvTranspose2d(z, widths[0], base, bias=bias))
         for a, b in pairwise(widths):
-            self.net.extend([nn.ConvTranspose2d(a, b, 4, 2, 1, bias=bias), *norm_2d(norm, b), nn.ReLU()])
+            self.net.extend(_after(a, norm, activation, dropout))
+            self.net.append(nn.ConvTranspose2d(a, b, 4, 2, 1, bias=bias))
+        self.net.extend(_after(width, norm, activation, dropout))
         self.net.extend([nn.ConvTranspose2d(width, shape[0], 4, 2, 1, bias=bias), nn.Tanh()])
         _init(self)
 
@@ -81,39 +114,60 @@ class Generator(nn.Module):
         return self.net(z[:, :, None, None])[..., :h, :w]
 
 
-class Discriminator(nn.Module):
-    """Images (B,C,H,W) -> logits (B,): 4×4 stride-2 convolutions, then one over the whole small map.
+class Discriminator(Critic):
+    """Images (B,C,H,W) -> logits (B/pack,): 4×4 stride-2 convolutions, then one over the whole small map.
 
     Args:
         width: channels of the first map; they double at each step. Raise it if the generator wins at once; lower it
             if the generator's loss only grows.
-        norm: "batch" as in the paper; "none" for gradient penalties, which need every image judged on its own.
+        norm: "batch" as in the paper; for gradient penalties, which need every image judged on its own, "layer" as in
+            WGAN-GP (Gulrajani et al. 2017, section 4), "instance", or "none" (the fastest).
         dropout: probability of dropping an activation. Raise it (to 0.3, say) if D learns its few images by heart.
+        spectral: divide every weight by its largest singular value (Miyato et al. 2018), which bounds D's slope. Use
+            it, with norm=none, if D grows too sure; leave it out beside a gradient penalty, which does the same.
+        minibatch: what D is told of the rest of the batch, to see that samples are too alike: "std", one number for
+            how much images differ (Karras et al. 2018), or "discrimination", how close each is to the others in 100
+            learned spaces (Salimans et al. 2016), slower and larger. "none" if D uses it to win at once.
+        pack: images judged together (Lin et al. 2018). Raise it (to 2, 3 or 4) if modes are missing; lower it for more
+            judgements from the same images. It must divide the batch.
         shape: (C,H,W) of an image; filled from the data.
     """
 
-    classes = 0
-
     def __init__(
-        self, width: int = 64, norm: Norm = "batch", dropout: float = 0.0, *, shape: tuple[int, int, int]
+        self,
+        width: int = 64,
+        norm: MapNorm = "batch",
+        dropout: float = 0.0,
+        spectral: bool = False,
+        minibatch: Minibatch = "none",
+        pack: int = 1,
+        *,
+        shape: tuple[int, int, int],
     ) -> None:
-        super().__init__()
+        super().__init__(pack)
         n = _doublings(shape)
         base = (shape[1] >> n, shape[2] >> n)
-        bias = norm == "none"
-        widths = [shape[0], *(width << k for k in range(n))]
+        bias = biased(norm)
+        widths = [pack * shape[0], *(width << k for k in range(n))]
         self.net = nn.Sequential()
         for i, (a, b) in enumerate(pairwise(widths)):
             self.net.append(nn.Conv2d(a, b, 4, 2, 1, bias=bias))
             self.net.extend([*(norm_2d(norm, b) if i else []), nn.LeakyReLU(0.2)])
             if dropout:
                 self.net.append(nn.Dropout(dropout))
-        self.net.append(nn.Conv2d(widths[-1], 1, base, bias=bias))
+        batch, extra = minibatch_features(minibatch, widths[-1] * prod(base))
+        self.net.extend([*batch, nn.Conv2d(widths[-1] + extra, 1, base, bias=bias)])
         _init(self)
+        if spectral:
+            bound_slopes(self)
+
+    def layers(self) -> Iterable[nn.Module]:
+        """The chain, first to last."""
+        return self.net
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Logits (B,) of images (B,C,H,W)."""
-        return self.net(x).flatten(1).squeeze(1)
+        """Logits (B/pack,) of images (B,C,H,W)."""
+        return self.net(self.inputs(x)).flatten(1).squeeze(1)
 
 
 # ---- TensorFlow's tutorial -----------------------------------------------------------------------------------------
@@ -171,15 +225,17 @@ class TFGenerator(nn.Module):
         h, w = self.size
         return self.net(z)[..., :h, :w]
 
+    def check_batch(self, n: int) -> None:
+        """Refuses batches of a single image, which leave the first batch norm nothing to compare."""
+        at_least_two(n)
 
-class TFDiscriminator(nn.Module):
+
+class TFDiscriminator(Critic):
     """Images (B,C,H,W) -> logits (B,), as in TensorFlow's DCGAN tutorial: 212,865 parameters at (1,28,28).
 
     Args:
         shape: (C,H,W) of an image; filled from the data.
     """
-
-    classes = 0
 
     def __init__(self, *, shape: tuple[int, int, int]) -> None:
         super().__init__()
@@ -195,6 +251,10 @@ class TFDiscriminator(nn.Module):
             nn.Linear(128 * h * w, 1),
         )
         _keras_init(self)
+
+    def layers(self) -> Iterable[nn.Module]:
+        """The chain, first to last."""
+        return self.net
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Logits (B,) of images (B,C,H,W)."""

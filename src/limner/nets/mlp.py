@@ -6,19 +6,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 from math import prod
 
 from torch import Tensor, nn
 
 from limner.nets import _labels as labels
-from limner.nets._layers import Activation, Output, TransposedLinear, activation, output
+from limner.nets._critic import Critic, Minibatch, bound_slopes, minibatch_features
+from limner.nets._layers import (
+    Activation,
+    Output,
+    TransposedLinear,
+    VectorNorm,
+    activation,
+    at_least_two,
+    biased,
+    live_dropout,
+    norm_1d,
+    output,
+)
 
 
-def _hidden(inputs: int, widths: tuple[int, ...], act: Activation) -> nn.ModuleList:
-    """Linear + activation for each width."""
-    sizes = (inputs, *widths)
-    return nn.ModuleList(nn.Sequential(nn.Linear(a, b), activation(act)) for a, b in pairwise(sizes))
+def _hidden(
+    inputs: int, widths: tuple[int, ...], act: Activation, norm: VectorNorm = "none", dropout: float = 0.0
+) -> nn.ModuleList:
+    """Linear + norm + activation + dropout that never rests, for each width."""
+    return nn.ModuleList(
+        nn.Sequential(nn.Linear(a, b, bias=biased(norm)), *norm_1d(norm, b), activation(act), *live_dropout(dropout))
+        for a, b in pairwise((inputs, *widths))
+    )
 
 
 class Encoder(nn.Module):
@@ -83,6 +100,10 @@ class Decoder(nn.Module):
         out: "tanh" keeps images in [-1,1]; "linear" for a likelihood or a loss that takes logits.
         conditional: also take the class of each image, as a one-hot input. Needs labelled data.
         outputs: maps for each channel: 1, or 2 for a mean and a log scale; tanh acts on the first one only.
+        norm: the normalisation of each hidden layer. "batch" if a generator will not start to learn; "layer" does so
+            for each image on its own.
+        dropout: probability of dropping a hidden unit, at training and at sampling alike: a second source of noise for
+            a generator. Raise it (to 0.5, say) if samples are too alike; lower it if they are noisy.
         shape: (C,H,W) of an image; filled from the data.
         classes: number of classes; filled from the data.
     """
@@ -95,6 +116,8 @@ class Decoder(nn.Module):
         out: Output = "tanh",
         conditional: bool = False,
         outputs: int = 1,
+        norm: VectorNorm = "none",
+        dropout: float = 0.0,
         *,
         shape: tuple[int, int, int],
         classes: int = 0,
@@ -102,8 +125,9 @@ class Decoder(nn.Module):
         super().__init__()
         self.z = z
         self.classes = labels.inputs(conditional, classes)
+        self.norm = norm
         inputs = z + self.classes
-        self.hidden = _hidden(inputs, widths, activation)
+        self.hidden = _hidden(inputs, widths, activation, norm, dropout)
         self.head = nn.Linear((inputs, *widths)[-1], outputs * prod(shape))
         self.out = output(out, prod(shape), outputs)
         self.image_shape = (outputs * shape[0], *shape[1:])
@@ -120,14 +144,28 @@ class Decoder(nn.Module):
             h = block(h)
         return self.out(self.head(h)).unflatten(1, self.image_shape)
 
+    def check_batch(self, n: int) -> None:
+        """Refuses batches of a single image where there is batch norm, which they leave nothing to compare."""
+        if self.norm == "batch":
+            at_least_two(n)
 
-class Discriminator(nn.Module):
-    """Image (B,C,H,W) -> logits (B,): positive means real.
+
+class Discriminator(Critic):
+    """Image (B,C,H,W) -> logits (B/pack,): positive means real.
 
     Args:
         widths: units of each hidden layer. Raise them if the generator wins at once; lower them if its loss only grows.
         activation: the function after each hidden layer; leaky_relu lets gradients through to the generator.
         conditional: also take the class of each image, as a one-hot input. Needs labelled data.
+        norm: the normalisation of each hidden layer. "layer" suits gradient penalties, which need every image judged on
+            its own; "batch" mixes the images of a batch.
+        spectral: divide every weight by its largest singular value (Miyato et al. 2018), which bounds D's slope. Use
+            it, with norm=none, if D grows too sure; leave it out beside a gradient penalty, which does the same.
+        minibatch: what D is told of the rest of the batch, to see that samples are too alike: "std", one number for
+            how much images differ (Karras et al. 2018), or "discrimination", how close each is to the others in 100
+            learned spaces (Salimans et al. 2016). "none" if D uses it to win at once.
+        pack: images judged together (Lin et al. 2018). Raise it (to 2, 3 or 4) if modes are missing; lower it for more
+            judgements from the same images. It must divide the batch.
         shape: (C,H,W) of an image; filled from the data.
         classes: number of classes; filled from the data.
     """
@@ -137,22 +175,39 @@ class Discriminator(nn.Module):
         widths: tuple[int, ...] = (256,),
         activation: Activation = "leaky_relu",
         conditional: bool = False,
+        norm: VectorNorm = "none",
+        spectral: bool = False,
+        minibatch: Minibatch = "none",
+        pack: int = 1,
         *,
         shape: tuple[int, int, int],
         classes: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(pack)
         self.classes = labels.inputs(conditional, classes)
-        inputs = prod(shape) + self.classes
-        self.hidden = _hidden(inputs, widths, activation)
-        self.head = nn.Linear((inputs, *widths)[-1], 1)
+        inputs = pack * (prod(shape) + self.classes)
+        self.hidden = _hidden(inputs, widths, activation, norm)
+        last = (inputs, *widths)[-1]
+        batch, extra = minibatch_features(minibatch, last)
+        self.batch = nn.Sequential(*batch)
+        self.head = nn.Linear(last + extra, 1)
+        if spectral:
+            bound_slopes(self)
+
+    def layers(self) -> Iterable[nn.Module]:
+        """The chain, first to last."""
+        return (*self.hidden, self.batch, self.head)
+
+    def inputs(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """What the first layer sees of images (B,C,H,W): (B/pack,pack*(C*H*W+classes))."""
+        return self.packed(labels.join(x.flatten(1), y, self.classes))
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Logits (B,) of images (B,C,H,W)."""
-        h = labels.join(x.flatten(1), y, self.classes)
-        for block in self.hidden:
-            h = block(h)
-        return self.head(h).squeeze(1)
+        """Logits (B/pack,) of images (B,C,H,W)."""
+        h = self.inputs(x, y)
+        for layer in self.layers():
+            h = layer(h)
+        return h.squeeze(1)
 
 
 def tie(encoder: nn.Module, decoder: nn.Module) -> None:

@@ -1,0 +1,105 @@
+"""The lecture's one-number GAN: a generator that can only shift its noise.
+
+Prince 2023, *Understanding Deep Learning*, section 15.1.2 and figure 15.2, as in deck S4 (IIT Delhi, COV877).
+
+    x* = z + theta,   z ~ N(0, 1)
+    D(x) = sigmoid(phi_0 + phi_1 x)
+    repeat
+        x ~ data;  z ~ p_z
+        descend for D  -log D(x) - log(1 - D(x*))
+        descend for G  -log D(x*)
+
+While the samples lie beside the data, D's slope phi_1 points the way and theta follows; once they agree, the best D is
+flat and theta has nothing to follow. Departure: points of D numbers are shifted by a vector theta of D numbers.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from limner.core.model import Data, GenerativeModel, Logs, Update
+from limner.core.prior import Prior
+from limner.losses.adversarial import OBJECTIVES, pull
+
+
+class ToyGAN(GenerativeModel):
+    """A shift against a logistic regression.
+
+    Args:
+        adversarial: G's side of the game, as in the lecture's two boxes.
+        start: theta at the beginning.
+        sigma: standard deviation of the noise that theta shifts; that of the data, if they shall ever agree.
+        shape: (C,H,W) of a sample; filled from the data.
+    """
+
+    averaged = ("G",)
+
+    def __init__(
+        self,
+        adversarial: Literal["nonsaturating", "saturating"] = "nonsaturating",
+        start: float = 0.0,
+        sigma: float = 1.0,
+        *,
+        shape: tuple[int, int, int],
+    ) -> None:
+        super().__init__()
+        if prod(shape) > 16:
+            raise ValueError(
+                f"toy_gan shifts points of a few numbers and an image has {prod(shape)}; use a toy set, data=line"
+            )
+        self.shape, self.sigma, self.adversarial = shape, sigma, OBJECTIVES[adversarial]
+        self.G, self.D = Shift(prod(shape), start), nn.Linear(prod(shape), 1)
+        self.prior = Prior("normal", prod(shape))
+        nn.init.zeros_(self.D.weight)
+        nn.init.zeros_(self.D.bias)
+
+    def groups(self) -> dict[str, nn.Module]:
+        return {"G": self.G, "D": self.D}
+
+    def step(self, data: Data, update: Update) -> Logs:
+        x = next(data).x  # (B,C,H,W)
+        fake = self.decode(self.prior.batch(len(x), data))
+        real_logits, fake_logits = self.critic(x), self.critic(fake.detach())
+        loss_D = self.adversarial.d(real_logits, fake_logits)
+        update("D", loss_D)
+        loss_G = self.adversarial.g(self.critic(self.decode(self.prior.batch(len(x), data))), None)
+        update("G", loss_G)
+        return {
+            "loss/D": loss_D,
+            "loss/G": loss_G,
+            "logit/real": real_logits.mean(),
+            "logit/fake": fake_logits.mean(),
+            "term/theta": self.G.theta.mean(),
+            "term/slope": self.D.weight.norm(),
+        }
+
+    def critic(self, x: Tensor) -> Tensor:
+        """Logits (B,) of samples (B,C,H,W)."""
+        return self.D(x.flatten(1)).squeeze(1).float()
+
+    def pull(self, fake: Tensor, real: Tensor) -> Tensor:
+        """Where G's loss would move each sample, (B,C,H,W)."""
+        return pull(self.adversarial, self.critic, fake, real)
+
+    def draw(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
+        return self.decode(self.prior.sample(n, generator))
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Samples (B,C,H,W) of noise (B,C·H·W)."""
+        return self.G(self.sigma * z).unflatten(1, self.shape)
+
+
+class Shift(nn.Module):
+    """x* = z + theta."""
+
+    def __init__(self, n: int, start: float) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(torch.full((n,), start))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Points (B,n) of noise (B,n)."""
+        return z + self.theta

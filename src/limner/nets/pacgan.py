@@ -1,0 +1,183 @@
+"""The nets of PacGAN's experiments, whose counts of modes others are compared with.
+
+Lin, Khetan, Fanti and Oh 2018, *PacGAN: the power of two samples in generative adversarial networks*, arXiv:1712.04086.
+`Generator` and `Discriminator` draw points in the plane (section 4.1: the 8-ring and the 25-grid); their weights, norms
+and starting values are those of the authors' code. `StackedGenerator` and `StackedDiscriminator` draw Stacked MNIST at
+(3,28,28) (section 4.2, after the VEEGAN paper's experiment): the DCGAN nets of T. Kim's TensorFlow code, with 5×5
+kernels and "same" padding. Architecture alone moves those counts by an order of magnitude, so a fair comparison uses
+these.
+
+Only D's first layer knows of packing: it sees `pack` images as one with that many times the channels.
+
+Departure: no bias where batch norm would take it out again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+from math import prod
+
+from torch import Tensor, nn
+
+from limner.nets._critic import Critic
+from limner.nets._layers import Maxout, SameConv2d, SameConvTranspose2d, at_least_two
+
+
+def _init(net: nn.Module) -> None:
+    """Weights from N(0, 0.02), biases 0."""
+    for m in net.modules():
+        if isinstance(m, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.normal_(m.weight, 0.0, 0.02)
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)
+
+
+# ---- points in the plane --------------------------------------------------------------------------------------------
+
+
+class Generator(nn.Module):
+    """Noise (B,z) -> points (B,C,H,W), any real numbers: four hidden layers of ReLU with batch norm, then a linear one.
+
+    Args:
+        z: size of the noise vector; 2 in the paper.
+        width: units of each hidden layer; 400 in the paper. Raise it if modes are blurred; lower it for speed.
+        shape: (C,H,W) of a point; filled from the data.
+    """
+
+    classes = 0
+
+    def __init__(self, z: int = 2, width: int = 400, *, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.z, self.image_shape = z, shape
+        self.net = nn.Sequential()
+        for a, b in pairwise((z, *[width] * 4)):
+            # 1e-4 and 0.05 are the authors' (0.95 of the old average stays)
+            self.net.extend([nn.Linear(a, b, bias=False), nn.BatchNorm1d(b, eps=1e-4, momentum=0.05), nn.ReLU()])
+        self.net.append(nn.Linear(width, prod(shape)))
+        _init(self)
+
+    @property
+    def code_shape(self) -> tuple[int, ...]:
+        """Shape of one code."""
+        return (self.z,)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Points (B,C,H,W) of noise (B,z)."""
+        return self.net(z).unflatten(1, self.image_shape)
+
+    def check_batch(self, n: int) -> None:
+        """Refuses batches of a single point, which leave batch norm nothing to compare."""
+        at_least_two(n)
+
+
+class Discriminator(Critic):
+    """Points (B,C,H,W) -> logits (B/pack,): three hidden layers of linear maxout, no norm.
+
+    Args:
+        width: units of each hidden layer; 200 in the paper. Raise it if the generator wins at once; lower it if its
+            loss only grows.
+        pieces: linear functions of which a unit gives the largest; 5 in the paper. Raise it for a D that bends more;
+            lower it for speed.
+        pack: points judged together; 2, 3 and 4 in the paper. Raise it if modes are missing; lower it for more
+            judgements from the same points. It must divide the batch.
+        shape: (C,H,W) of a point; filled from the data.
+    """
+
+    def __init__(self, width: int = 200, pieces: int = 5, pack: int = 1, *, shape: tuple[int, int, int]) -> None:
+        super().__init__(pack)
+        self.net = nn.Sequential()
+        for a, b in pairwise((pack * prod(shape), *[width] * 3)):
+            self.net.extend([nn.Linear(a, b * pieces), Maxout(pieces)])
+        self.net.append(nn.Linear(width, 1))
+        _init(self)
+
+    def layers(self) -> Iterable[nn.Module]:
+        """The chain, first to last."""
+        return self.net
+
+    def inputs(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """What the first layer sees of points (B,C,H,W): (B/pack,pack*C*H*W)."""
+        return self.packed(x.flatten(1))
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Logits (B/pack,) of points (B,C,H,W)."""
+        return self.net(self.inputs(x)).squeeze(1)
+
+
+# ---- Stacked MNIST --------------------------------------------------------------------------------------------------
+
+
+def _halvings(shape: tuple[int, int, int]) -> list[tuple[int, int]]:
+    """The image's size and four halvings of it, rounded up.
+
+    >>> _halvings((3, 28, 28))
+    [(28, 28), (14, 14), (7, 7), (4, 4), (2, 2)]
+    """
+    return [(-(-shape[1] // 2**k), -(-shape[2] // 2**k)) for k in range(5)]
+
+
+class StackedGenerator(nn.Module):
+    """Noise (B,z) -> images (B,C,H,W) in [-1,1]: a dense layer, then four 5×5 transposed convolutions.
+
+    Maps of 512, 256, 128 and 64 channels; at (3,28,28) they have 2, 4, 7 and 14 pixels a side.
+
+    Args:
+        z: size of the noise vector; 100 in the paper, uniform on [-1,1].
+        width: channels of the last hidden map; 64 in the paper. Raise it if images lack detail; lower it for speed.
+        shape: (C,H,W) of an image; filled from the data.
+    """
+
+    classes = 0
+
+    def __init__(self, z: int = 100, width: int = 64, *, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.z = z
+        *sizes, base = _halvings(shape)
+        widths = [8 * width, 4 * width, 2 * width, width]
+        # The dense layer has a bias for each place of the small map, which a norm over channels leaves in.
+        self.net = nn.Sequential(nn.Linear(z, widths[0] * prod(base)), nn.Unflatten(1, (widths[0], *base)))
+        for (a, b), size in zip(pairwise([*widths, shape[0]]), reversed(sizes), strict=True):
+            last = size is sizes[0]
+            self.net.extend([nn.BatchNorm2d(a), nn.ReLU(), SameConvTranspose2d(a, b, 5, 2, size, bias=last)])
+        self.net.append(nn.Tanh())
+        _init(self)
+
+    @property
+    def code_shape(self) -> tuple[int, ...]:
+        """Shape of one code."""
+        return (self.z,)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Images (B,C,H,W) of noise (B,z)."""
+        return self.net(z)
+
+
+class StackedDiscriminator(Critic):
+    """Images (B,C,H,W) -> logits (B/pack,): four 5×5 convolutions of stride 2, then a dense layer.
+
+    Args:
+        width: channels of the first map; 64 in the paper. Raise it if the generator wins at once; lower it if its loss
+            only grows.
+        pack: images judged together; 2, 3 and 4 in the paper. Raise it if modes are missing; lower it for more
+            judgements from the same images. It must divide the batch.
+        shape: (C,H,W) of an image; filled from the data.
+    """
+
+    def __init__(self, width: int = 64, pack: int = 1, *, shape: tuple[int, int, int]) -> None:
+        super().__init__(pack)
+        widths = [pack * shape[0], width, 2 * width, 4 * width, 8 * width]
+        self.net = nn.Sequential()
+        for i, (a, b) in enumerate(pairwise(widths)):
+            self.net.append(SameConv2d(a, b, 5, 2, bias=i == 0))
+            self.net.extend([*([nn.BatchNorm2d(b)] if i else []), nn.LeakyReLU(0.2)])
+        self.net.extend([nn.Flatten(), nn.Linear(widths[-1] * prod(_halvings(shape)[-1]), 1)])
+        _init(self)
+
+    def layers(self) -> Iterable[nn.Module]:
+        """The chain, first to last."""
+        return self.net
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Logits (B/pack,) of images (B,C,H,W)."""
+        return self.net(self.inputs(x)).squeeze(1)

@@ -1,0 +1,155 @@
+"""Facts of the Wasserstein GANs and of the unrolled and the one-number GAN."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from limner import api, data
+from limner.core.errors import LimnerError
+from limner.core.model import GenerativeModel
+from limner.core.spec import Spec
+from limner.core.stream import Stream
+from limner.core.update import Adam, Updates
+
+G = {"name": "mlp.Decoder", "z": 4, "widths": [32, 32], "out": "linear"}
+D = {"name": "mlp.Discriminator", "widths": [32, 32]}
+
+
+def build(name: str, shape: tuple[int, int, int] = (2, 1, 1), **options: Any) -> Any:
+    tree = {"name": name} | ({} if name == "toy_gan" else {"G": G, "D": D}) | options
+    spec = Spec.parse("model", tree)
+    torch.manual_seed(0)
+    model = spec.build(shape=shape, classes=0)
+    model.spec = spec
+    return model
+
+
+def train(model: GenerativeModel, stream: Stream, steps: int, lr: float = 1e-3) -> list[dict[str, float]]:
+    update, logs = Updates(model.groups(), {g: Adam(lr=lr, betas=(0.0, 0.9)) for g in model.groups()}), []
+    for _ in range(steps):
+        stream.begin()
+        logs.append({k: float(v.detach()) for k, v in model.step(stream, update).items()})
+    return logs
+
+
+def test_clipping_holds_every_weight_of_the_critic() -> None:
+    model = build("wgan", clip=0.05)
+    train(model, Stream(data.load("ring", n=512), 64), 3, lr=0.1)
+    largest = max(float(p.detach().abs().max()) for p in model.D.parameters())
+    assert largest == pytest.approx(0.05)
+    assert max(float(p.detach().abs().max()) for p in model.G.parameters()) > 0.05
+
+
+def test_n_critic_steps_draw_fresh_reals() -> None:
+    for name in ("wgan", "wgan_gp"):
+        groups: list[str] = []
+        stream = Stream(data.load("ring", n=512), 64)
+        build(name, n_critic=4).step(stream, lambda group, loss, g=groups: g.append(group))
+        assert groups == ["D", "D", "D", "D", "G"]
+        assert stream.position == 256
+
+
+def test_the_penalised_critic_estimates_the_distance_a_little_too_high() -> None:
+    """Points at 0 and at W = 3: a critic of slope s gives s W - lambda (s - 1)^2, best at s = 1 + W / (2 lambda)."""
+    there, gp_weight = 3.0, 10.0
+    model = build("wgan_gp", shape=(1, 1, 1), n_critic=1, gp_weight=gp_weight)
+
+    class Away(torch.nn.Module):
+        z = 1
+
+        def forward(self, z: torch.Tensor) -> torch.Tensor:
+            return there + 0.05 * z[:, :, None, None]
+
+    model.G, model.prior.z = Away(), 1
+    stream = Stream(data.load("line", modes=1, std=0.05, n=512), 128)
+    update = Updates({"D": model.D}, {"D": Adam(lr=3e-3, betas=(0.0, 0.9))})
+    seen = []
+    for _ in range(400):
+        stream.begin()
+        logs = model.step(stream, lambda g, loss: update(g, loss) if g == "D" else None)
+        seen.append((float(logs["loss/D"].detach()), float(logs["term/gp"].detach())))
+    loss, gp = torch.tensor(seen[-50:]).mean(0).tolist()
+    slope = 1 + there / (2 * gp_weight)
+    assert loss == pytest.approx(-slope * there, rel=0.05)
+    assert gp == pytest.approx((slope - 1) ** 2, rel=0.3)
+
+
+def test_zero_steps_ahead_is_the_plain_gan_and_five_are_not() -> None:
+    def slopes(name: str, **options: Any) -> torch.Tensor:
+        model, found = build(name, **options), {}
+        stream = Stream(data.load("ring", n=512), 64)
+        stream.begin()
+
+        def update(group: str, loss: torch.Tensor) -> None:
+            if group == "G":
+                found["G"] = torch.cat([g.flatten() for g in torch.autograd.grad(loss, [*model.G.parameters()])])
+
+        model.step(stream, update)
+        return found["G"]
+
+    assert torch.equal(slopes("unrolled_gan", unroll=0), slopes("gan"))
+    assert not torch.allclose(slopes("unrolled_gan", unroll=5), slopes("gan"))
+
+
+def test_the_surrogate_steps_equal_real_steps_and_leave_d_alone() -> None:
+    """K plain gradient steps on D done by hand give the very logits that G is judged by."""
+    model = build("unrolled_gan", unroll=3, eta=0.2)
+    stream = Stream(data.load("ring", n=512), 64)
+    stream.begin()
+    before = [p.detach().clone() for p in model.D.parameters()]
+    logs = model.step(stream, lambda group, loss: None)
+    assert all(torch.equal(p, q) for p, q in zip(before, model.D.parameters(), strict=True))
+
+    again = Stream(data.load("ring", n=512), 64)
+    again.begin()
+    x = next(again).x
+    again.randn(64, 4)  # the noise of D's own step
+    descent = torch.optim.SGD(model.D.parameters(), lr=0.2)
+    for _ in range(3):
+        fake = model.G(again.randn(64, 4)).detach()
+        descent.zero_grad()
+        loss = torch.nn.functional.softplus(-model.D(x)).mean() + torch.nn.functional.softplus(model.D(fake)).mean()
+        loss.backward()
+        descent.step()
+    judged = torch.nn.functional.softplus(-model.D(model.G(again.randn(64, 4)))).mean().detach()
+    assert float(logs["loss/G"].detach()) == pytest.approx(float(judged), rel=1e-5)
+
+
+def test_the_lectures_shift_finds_the_data() -> None:
+    """x* = z + theta: theta ends at the mean of the data, and D ends flat."""
+    model = build("toy_gan", shape=(1, 1, 1), sigma=0.1, start=1.5)
+    stream = Stream(data.load("line", modes=1, std=0.1, n=4000), 500)
+    update = Updates(model.groups(), {"G": Adam(lr=0.02, betas=(0.0, 0.9)), "D": Adam(lr=0.05, betas=(0.0, 0.9))})
+    theta = []
+    for _ in range(1500):
+        stream.begin()
+        model.step(stream, update)
+        theta.append(float(model.G.theta))
+    assert sum(theta[-300:]) / 300 == pytest.approx(0.0, abs=0.1)
+    assert theta[0] == pytest.approx(1.5, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "reason"),
+    [
+        ("wgan", {"clip": 0}, "clip must be positive"),
+        ("wgan", {"n_critic": 0}, "n_critic"),
+        ("wgan", {"D": D | {"spectral": True}}, "both bound"),
+        ("wgan_gp", {"gp_weight": 0}, "positive"),
+        ("wgan_gp", {"D": D | {"norm": "batch"}}, "D.norm=layer"),
+        ("unrolled_gan", {"unroll": -1}, "0 or more"),
+        ("unrolled_gan", {"D": D | {"norm": "batch"}}, "D.norm=none"),
+    ],
+)
+def test_combinations_without_a_meaning_are_refused(name: str, options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(LimnerError, match=reason):
+        build(name, **options)
+
+
+def test_the_toy_takes_no_pictures() -> None:
+    with pytest.raises(LimnerError, match="data=line"):
+        build("toy_gan", shape=(1, 28, 28))
+    assert api.about("toy_gan").startswith("The lecture's one-number GAN")

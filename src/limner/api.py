@@ -206,6 +206,7 @@ def _fit(prepared: Prepared, run: Run, start: Checkpoint | None, progress: Progr
             run.event("done", int(run.latest.name), run.events()[-1]["seconds"], message="finished")
     finally:
         if dist.rank() == 0:
+            report.film(run.path)
             report.write_card(run.path, about(prepared.model.spec.name))
             report.write(run.path)
             run.unlock()

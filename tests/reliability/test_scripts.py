@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 import limner
+from limner.core import recipe as recipes
 
 ROOT = Path(__file__).resolve().parents[2]
-RECIPES = limner.list_recipes()
+RECIPES = [*{recipes.load(name).model.name: name for name in limner.list_recipes()}.values()]  # one of each model
 PARTS = 3  # so that two test processes can share the work
 
 
@@ -28,9 +29,9 @@ def script(name: str, *arguments: object) -> str:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_killed_runs_end_with_the_same_bits(part: int) -> None:
-    recipes = RECIPES[part::PARTS]
-    told = script("kill", "--times", 5, "--recipes", *recipes)
-    assert told.count("5/5 bit-identical") == len(recipes)
+    some = RECIPES[part::PARTS]
+    told = script("kill", "--times", 5, "--recipes", *some)
+    assert told.count("5/5 bit-identical") == len(some)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the script forks")

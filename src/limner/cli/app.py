@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -202,6 +203,24 @@ def lab(
     _print(result, as_json, "\n".join([*lines, result["page"]]))
     if not all(c["ok"] for c in result["checks"]):
         raise LimnerError(f"lab {name}: a number differs from the lecture's; see the page")
+
+
+@app.command(context_settings=_ANYTHING)
+def bench(
+    name: Annotated[str, typer.Argument(help="modes.")],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="E.g. recipes=toy-gan,toy-r1* testbeds=ring seeds=10 out=DIR."),
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Count modes: recipes × testbeds × seeds in one table, beside published ones. Goes on if it was cut off."""
+    from limner import bench as benches
+    from limner.cli.progress import terminal
+
+    result = benches.run(name, progress=terminal(), **settings(words or []))
+    table = import_module(f"limner.bench.{name}").text(result["trainings"])
+    _print(result, as_json, f"{table}\n{result['page']}")
 
 
 @app.command()

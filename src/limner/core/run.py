@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import numpy as np
 import torch
 import yaml
 from PIL import Image
@@ -160,18 +162,30 @@ class Run:
         """Forgets metrics after `logged` and pictures after `images`: a resumed training writes them again."""
         kept = [line for line in self.metrics() if line["images"] <= logged]
         replace_file(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
-        for folder in ("samples", "reconstructions"):
-            for seen, file in self._pictures(folder):
+        for folder, suffix in (("samples", "webp"), ("reconstructions", "webp"), ("frames", "npz")):
+            for seen, file in self._numbered(folder, suffix):
                 if seen > images:
                     file.unlink()
 
     def samples(self) -> list[tuple[int, Path]]:
         """(images seen, file) of every saved sample sheet, in order."""
-        return self._pictures("samples")
+        return self._numbered("samples", "webp")
 
-    def _pictures(self, folder: str) -> list[tuple[int, Path]]:
-        found = (self.path / folder).glob("*.webp")
+    def frames(self) -> list[tuple[int, Path]]:
+        """(images seen, file) of every saved frame of a toy run, in order."""
+        return self._numbered("frames", "npz")
+
+    def _numbered(self, folder: str, suffix: str) -> list[tuple[int, Path]]:
+        found = (self.path / folder).glob(f"*.{suffix}")
         return sorted((int(p.stem), p) for p in found if p.stem.isdigit())
+
+    def save_frame(self, images: int, numbers: Mapping[str, Tensor]) -> None:
+        """Writes the numbers behind one moment of a toy run to ``frames/``, whole."""
+        content = io.BytesIO()
+        arrays: dict[str, Any] = {k: v.cpu().numpy() for k, v in numbers.items()}
+        np.savez_compressed(content, **arrays)
+        (self.path / "frames").mkdir(exist_ok=True)
+        replace_file(self.path / "frames" / f"{images:08d}.npz", content.getvalue())
 
     def save_pictures(self, name: str, x: Tensor, columns: int) -> Path:
         """Writes images (N,C,H,W) in [-1,1] as one sheet; `name` ends in ``.webp`` (lossless) or ``.png``."""

@@ -20,9 +20,11 @@ from limner.core.checkpoint import Checkpoint
 from limner.core.device import describe, make_deterministic
 from limner.core.ema import EMA
 from limner.core.errors import LimnerError
+from limner.core.frame import POINTS, drawable, frame
 from limner.core.model import (
     Conditions,
     Corrupts,
+    Criticises,
     GenerativeModel,
     Reconstructs,
     load_weights,
@@ -390,8 +392,20 @@ class _Training:
         self.draw(f"samples/{position:08d}.webp", model.sample(self.options.samples, generator=noise), columns)
         if isinstance(model, Reconstructs) and self.heldout is not None:
             self.draw(f"reconstructions/{position:08d}.webp", *self.reconstructions(model, self.heldout))
+        self.frame(model)
         self.model.train()
         self.event("sample", took=round(clock_.monotonic() - began, 3))
+
+    def frame(self, model: GenerativeModel) -> None:
+        """What the samples, the critic and its pull are now, for the animation of a toy."""
+        data = self.stream.dataset
+        if isinstance(model, Criticises) and drawable(data.shape):
+            real = to_float(data.fetch(spread(len(data), POINTS))).to(self.device)
+            fake = model.sample(POINTS, seed=self.options.seed)
+            try:
+                self.run.save_frame(self.stream.position, frame(model, fake, real))
+            except OSError as error:
+                self.warn(f"a frame was not written: {error.strerror or error}")
 
     def reconstructions(self, model: Reconstructs, heldout: Dataset) -> tuple[Tensor, int]:
         """Rows of inputs (corrupted ones below them, where the model undoes corruption) and outputs."""

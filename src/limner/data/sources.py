@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from limner.core.errors import LimnerError, unknown
-from limner.data import cifar, download, factors, folder, idx, stacked, toys
+from limner.data import cifar, download, drawn, factors, folder, idx, stacked, toys
 from limner.data.arrays import Arrays, last_tenth
 from limner.data.registry import SOURCES, source
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SOURCES", "get", "list_sources", "load"]
 
-_REGISTERED_ELSEWHERE = (factors, folder, stacked, toys)  # importing them enters their sources in SOURCES
+_REGISTERED_ELSEWHERE = (drawn, factors, folder, stacked, toys)  # importing them enters their sources in SOURCES
 
 DIGITS = [str(d) for d in range(10)]
 CLOTHES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from limner.report.animation import film
 from limner.report.card import write_card
 from limner.report.page import Check, Figure, Section, Table, write_page
 from limner.report.run_page import write
 
-__all__ = ["Check", "Figure", "Section", "Table", "write", "write_card", "write_page"]
+__all__ = ["Check", "Figure", "Section", "Table", "film", "write", "write_card", "write_page"]

@@ -17,6 +17,7 @@ from limner.report.words import number, public, title
 
 _MAX_EVENTS = 200
 _MAX_FIGURES = 24
+_FILM_BYTES = 3_000_000  # a moving picture cannot be stored again smaller
 _NEWS = ("warning", "skip")  # kinds of event that are shown first
 _TOLD_ELSEWHERE = frozenset(
     (
@@ -104,7 +105,7 @@ def _figures(folder: Path) -> list[tuple[Picture, str]]:
         captions = {}
     out = []
     for path in found[:_MAX_FIGURES]:
-        image = pictures.picture(path, limit=150_000)
+        image = pictures.picture(path, limit=_FILM_BYTES if path.stem == "animation" else 150_000)
         caption = captions.get(path.stem) if isinstance(captions, dict) else None
         if image is not None:
             out.append((image, public(str(caption)) if caption else title(path.stem.replace("-", "_"))))

@@ -1,0 +1,128 @@
+"""Points that somebody drew: a table of coordinates, or a picture whose dark places are where the points lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from limner.core.errors import LimnerError
+from limner.core.units import Count
+from limner.data.arrays import Cloud
+from limner.data.registry import Split, source
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_TABLES = (".csv", ".txt", ".tsv", ".npy")
+_MOST = 2048  # pixels of a side that are looked at
+
+
+@source("points", images=False)
+def points(path: str, sigma: float = 0.0, n: Count = 10_000, seed: int = 0, split: Split = "train") -> Cloud:
+    """Your own points: a CSV or NPY of one or two numbers a row, or a picture with dark strokes on a light ground.
+
+    A table is scaled to [-1,1] about its middle and keeps its aspect. In a picture points lie where it is dark, the
+    more the darker, and anywhere within a pixel; its longer side spans [-1,1], upwards is up. Transparent is light.
+
+    Args:
+        path: the file: .csv, .tsv, .txt or .npy for a table, any picture otherwise.
+        sigma: standard deviation of Gaussian noise that is added to each point. Raise it for a smoother density.
+        n: number of training points drawn, with repetition; the test split has a tenth of them.
+        seed: decides the draw.
+        split: "train", "test" (fresh draws of the same density) or "all".
+    """
+    import numpy as np
+
+    if n < 1:
+        raise LimnerError(f"n: {n} leaves no point; write 1 or more")
+    if sigma < 0:
+        raise LimnerError(f"sigma: {sigma} is negative; write 0 or more")
+    file = Path(path)
+    if not file.is_file():
+        raise LimnerError(f"{path} is no file; give a table of points or a picture")
+    table = _table(file) if file.suffix.lower() in _TABLES else None
+    ink = None if table is not None else _ink(file)
+    drawn = []
+    for half in {"train": [0], "test": [1], "all": [0, 1]}[split]:
+        rng = np.random.default_rng([seed, half])
+        count = max(1, n // 10) if half else n
+        some = table[rng.integers(len(table), size=count)] if table is not None else _from_ink(ink, count, rng)
+        drawn.append(some + sigma * rng.standard_normal(some.shape))
+    return Cloud(np.concatenate(drawn).astype(np.float32), sigma)
+
+
+def _table(file: Path) -> NDArray[np.float64]:
+    """Rows (N,1) or (N,2) of a table, scaled to [-1,1]."""
+    import numpy as np
+
+    try:
+        if file.suffix.lower() == ".npy":
+            rows = np.load(file, allow_pickle=False)
+        else:
+            rows = _read_text(file.read_text(encoding="utf-8-sig"))
+        rows = np.asarray(rows, dtype=np.float64)
+    except (ValueError, OSError, EOFError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise LimnerError(f"{file} is no table of numbers ({reason}); write one or two numbers a row") from None
+    rows = rows[:, None] if rows.ndim == 1 else rows
+    if rows.ndim != 2 or rows.shape[1] not in (1, 2) or not len(rows):
+        shown = "×".join(map(str, rows.shape))
+        raise LimnerError(f"{file} holds {shown} numbers; a table of points has one or two columns and a row a point")
+    if not np.isfinite(rows).all():
+        place = int(np.flatnonzero(~np.isfinite(rows).all(1))[0]) + 1
+        raise LimnerError(f"{file}: row {place} has a number that is not finite; take it out")
+    low, high = rows.min(0), rows.max(0)
+    return 2 * (rows - (low + high) / 2) / max(float((high - low).max()), 1e-12)
+
+
+def _read_text(text: str) -> NDArray[np.float64]:
+    """Numbers parted by commas, semicolons, tabs or blanks; a first line of words is a header."""
+    import numpy as np
+
+    lines = [line.replace(",", " ").replace(";", " ").split() for line in text.splitlines() if line.strip()]
+    if lines and not _are_numbers(lines[0]):
+        lines = lines[1:]
+    if len({len(line) for line in lines}) > 1:
+        raise ValueError("rows of different lengths")
+    return np.array(lines, dtype=np.float64)
+
+
+def _are_numbers(words: list[str]) -> bool:
+    try:
+        [float(w) for w in words]
+    except ValueError:
+        return False
+    return True
+
+
+def _ink(file: Path) -> NDArray[np.float64]:
+    """Darkness (H,W) in [0,1] of a picture."""
+    import numpy as np
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(file) as image:
+            image.draft("L", (_MOST, _MOST))
+            whole = image.convert("RGBA")
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
+        raise LimnerError(f"{file} is neither a table ({', '.join(_TABLES)}) nor a picture; give one of them") from None
+    whole.thumbnail((_MOST, _MOST))
+    paper = Image.new("RGBA", whole.size, "white")
+    grey = np.asarray(Image.alpha_composite(paper, whole).convert("L"), dtype=np.float64)
+    ink = (grey.max() - grey) / 255
+    if ink.max() < 0.1:
+        raise LimnerError(f"{file} is blank; draw dark strokes on a light ground")
+    return np.where(ink < 0.1, 0, ink)  # paper is never quite white
+
+
+def _from_ink(ink: NDArray[np.float64] | None, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Points (count,2) in proportion to darkness."""
+    import numpy as np
+
+    assert ink is not None
+    h, w = ink.shape
+    total = np.cumsum(ink.ravel())
+    place = np.searchsorted(total, rng.random(count) * total[-1], side="right")
+    xy = np.stack([place % w, place // w], axis=1) + rng.random((count, 2))
+    return (2 * xy - np.array([w, h])) / max(h, w) * np.array([1.0, -1.0])

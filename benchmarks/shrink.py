@@ -50,7 +50,7 @@ def _nets(tree: dict[str, Any], path: str) -> Iterator[tuple[str, Any]]:
         if not isinstance(net, dict) or "name" not in net:
             continue
         kind = net["name"].partition(".")[0]
-        if kind in ("dcgan", "progressive", "r3gan") and not net["name"].startswith("dcgan.TF"):
+        if kind in ("dcgan", "pacgan", "progressive", "r3gan") and not net["name"].startswith("dcgan.TF"):
             yield f"{path}.{key}.width", 8
         if kind == "mlp" and net.get("widths"):
             yield f"{path}.{key}.widths", [min(w, 32) for w in net["widths"]]

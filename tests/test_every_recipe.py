@@ -35,7 +35,7 @@ def shrunk(name: str, **more: object) -> Recipe:
     tree["train"] |= {"batch": 8, "images": 160, "log_images": 24, "samples": 4, "sample_images": 80, "device": "cpu"}
     tree["train"] |= {"checkpoint_images": 1_000_000, "threads": 1, **more}
     for net in (v for v in tree["model"].values() if isinstance(v, dict) and "name" in v):
-        if "width" in net:
+        if net["name"].split(".")[0] in ("pacgan", "progressive", "r3gan") or "width" in net:
             net["width"] = 8
         if net["name"].startswith("mlp.") and net.get("widths"):
             net["widths"] = [min(w, 32) for w in net["widths"]]

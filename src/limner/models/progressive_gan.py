@@ -1,0 +1,144 @@
+"""Progressive growing: a GAN that learns to draw small images first and doubles them, one new block at a time.
+
+Karras, Aila, Laine and Lehtinen 2018 (arXiv 1710.10196), with the WGAN-GP loss of its appendix A.1.
+
+    level = 0
+    until the images are of full size, and then for ever
+        for stable_images images               train both nets at this level
+        for fade_images images                 the same while level rises to level + 1
+    where to train is
+        n_critic times
+            x ~ data, shrunk to the level;  z ~ p_z;  eps ~ U[0,1], one per image;  x^ = eps x + (1 - eps) G(z)
+            descend for D  D(G(z)) - D(x) + lambda (|| grad D(x^) ||_2 - 1)^2 + 0.001 D(x)^2
+        z ~ p_z
+        descend for G  -D(G(z))
+
+Departures: the batch is the same at all sizes, and Adam keeps its moments when a block is added (the new block starts
+with fresh ones). Images that leave the model always have the data's size: while it grows, pixels are repeated.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from math import ceil
+
+import torch
+from torch import Tensor, nn
+
+from limner.core.model import Data, GenerativeModel, Logs, Update
+from limner.core.prior import Prior
+from limner.core.units import Count
+from limner.losses.adversarial import pull, wasserstein
+from limner.losses.penalties import gradient_penalty
+from limner.nets.progressive import doubled, halved, shown
+
+
+class ProgressiveGAN(GenerativeModel):
+    """Generator and critic that grow together.
+
+    Args:
+        G: net from noise (B,z) to the images of a level, such as progressive.Generator.
+        D: net from the images of a level to scores (B,), such as progressive.Discriminator; its `start` is G's.
+        stable_images: images trained on at each size before the next is begun. Raise it if small images are still bad
+            when they grow; lower it to arrive at the full size sooner.
+        fade_images: images over which a new block is faded in; 0 adds it at once. Raise it if growing upsets the
+            losses. The full size is reached after (stable_images + fade_images) times the number of doublings.
+        n_critic: steps of the critic for each step of G. Raise it if the critic lags behind; lower it for speed.
+        gp_weight: lambda. Raise it if gradient norms grow; lower it if the critic hardly tells the two apart.
+        drift: weight of E D(x)^2, which keeps the critic's free constant near 0. Raise it if scores wander off.
+    """
+
+    averaged = ("G",)
+
+    def __init__(
+        self,
+        G: nn.Module,
+        D: nn.Module,
+        stable_images: Count = 800_000,
+        fade_images: Count = 800_000,
+        n_critic: int = 1,
+        gp_weight: float = 10.0,
+        drift: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        if not (hasattr(G, "levels") and hasattr(D, "levels")):
+            raise ValueError("nets must grow; use G.name=progressive.Generator and D.name=progressive.Discriminator")
+        if G.levels != D.levels:
+            raise ValueError(f"G doubles {G.levels} times and D {D.levels} times; give both the same start")
+        if stable_images < 1 or fade_images < 0:
+            raise ValueError(
+                f"stable_images must be positive and fade_images not negative, got {stable_images} and {fade_images}"
+            )
+        if n_critic < 1:
+            raise ValueError(f"n_critic must be at least 1, got {n_critic}")
+        if gp_weight <= 0 or drift < 0:
+            raise ValueError(f"gp_weight must be positive and drift not negative, got {gp_weight:g} and {drift:g}")
+        self.G, self.D, self.prior = G, D, Prior("normal", G.z)
+        self.levels = int(G.levels)
+        self.stable_images, self.fade_images = stable_images, fade_images
+        self.n_critic, self.gp_weight, self.drift = n_critic, gp_weight, drift
+        self.images = 0  # seen by the end of the last step, over all ranks
+
+    def groups(self) -> dict[str, nn.Module]:
+        return {"G": self.G, "D": self.D}
+
+    def step(self, data: Data, update: Update) -> Logs:
+        level = self.level_at(data.position)
+        D = partial(self.D, level=level)
+        for _ in range(self.n_critic):
+            x = shown(next(data).x, level, self.levels)  # (B,C,h,w) in [-1,1]
+            with torch.no_grad():
+                fake = self.G(self.prior.batch(len(x), data), level=level)
+            real_logits, fake_logits = D(x).float(), D(fake).float()
+            loss_D = wasserstein.d(real_logits, fake_logits)  # D(G(z)) - D(x)
+            gp = gradient_penalty(D, x, fake, eps=data.rand(len(x)))
+            update("D", loss_D + self.gp_weight * gp + self.drift * real_logits.square().mean())
+        loss_G = wasserstein.g(D(self.G(self.prior.batch(len(x), data), level=level)).float(), None)
+        update("G", loss_G)
+        self.images = data.position
+        return {
+            "loss/D": loss_D,
+            "loss/G": loss_G,
+            "logit/real": real_logits.mean(),
+            "logit/fake": fake_logits.mean(),
+            "term/gp": gp,
+        }
+
+    def level_at(self, images: int) -> float:
+        """Finished doublings, and the share of the next, after so many images."""
+        whole, rest = divmod(images, self.stable_images + self.fade_images)
+        fade = max(0, rest - self.stable_images) / self.fade_images if self.fade_images else 0.0
+        return min(whole + fade, float(self.levels))
+
+    @property
+    def level(self) -> float:
+        """How far the nets have grown."""
+        return self.level_at(self.images)
+
+    def get_extra_state(self) -> Tensor:
+        """The images seen, which decide the level: saved with the weights."""
+        return torch.tensor(self.images, dtype=torch.int64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Takes up the images seen."""
+        self.images = int(state)
+
+    def critic(self, x: Tensor) -> Tensor:
+        """Scores (B,) of images (B,C,H,W), shrunk to the current level."""
+        return self.D(halved(x, self._missing), level=self.level).float()
+
+    def pull(self, fake: Tensor, real: Tensor) -> Tensor:
+        """Where G's loss would move each sample, (B,C,H,W)."""
+        return pull(wasserstein, self.critic, fake, real)
+
+    def draw(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
+        return self.decode(self.prior.sample(n, generator))
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Images (B,C,H,W) in [-1,1] of noise (B,z): what G exceeds them by is cut off."""
+        return doubled(self.G(z, level=self.level), self._missing).clamp(-1, 1)
+
+    @property
+    def _missing(self) -> int:
+        """Doublings between the current images and the data's."""
+        return self.levels - ceil(self.level)

@@ -1,0 +1,253 @@
+"""Nets that grow with their images: progressive growing.
+
+Karras, Aila, Laine and Lehtinen 2018, *Progressive growing of GANs for improved quality, stability, and variation*,
+arXiv:1710.10196, sections 2 to 4 and table 2. G begins with images of about 4×4 pixels and gains one block of two 3×3
+convolutions at a time, each of which doubles the size; D is its mirror image. A new block is faded in: G's output goes
+linearly from the doubled image of the old output layer to that of the new, and D's input goes the same way.
+
+`level` says how far both have grown: its whole part counts finished doublings, its fraction is the α of the next one.
+At level 1.25 of a net that began at 4×4, images have 16×16 pixels, three quarters of them the doubled 8×8 ones.
+
+In both nets weights are N(0,1) and scaled at run time by He's constant, so that Adam moves all layers at one speed
+("equalised learning rate"); LeakyReLU 0.2; maps double by repeating pixels and halve by averaging. G normalises the
+vector of every pixel after each 3×3 convolution, and z; D sees the mean standard deviation of the batch as one more map
+in its last block. Outputs are linear. Departure: the first image need not be 4×4, see `sizes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+from math import ceil, floor, prod, sqrt
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from limner.nets._critic import Critic, Minibatch, minibatch_features
+
+_SLOPE = 0.2
+
+
+def sizes(size: tuple[int, int], start: int | None = None) -> list[tuple[int, int]]:
+    """Sizes of the images from the first to `size`, each double the one before.
+
+    The first has `start` pixels on its shorter side; by default, the fewest there can be. Never fewer than 4.
+
+    >>> sizes((28, 28)), sizes((48, 64)), sizes((32, 32), start=8)
+    ([(7, 7), (14, 14), (28, 28)], [(6, 8), (12, 16), (24, 32), (48, 64)], [(8, 8), (16, 16), (32, 32)])
+
+    Raises:
+        ValueError: `size` does not come from doubling such a start.
+    """
+    grown = [size]
+    while not any(side % 2 for side in grown[0]) and min(grown[0]) >= 8:
+        h, w = grown[0]
+        grown.insert(0, (h // 2, w // 2))
+    starts = [min(s) for s in grown[:-1]]
+    if start is None and starts:
+        return grown
+    if start in starts:
+        return grown[starts.index(start) :]
+    h, w = size
+    first = max(4, start or 4)
+    k = max(1, (min(size) // first).bit_length() - 1)
+    would = [*(f"start={s}" for s in starts), *(f"data.size={first << j}" for j in (k, k + 1))]
+    raise ValueError(f"images of {h}×{w} do not come from doubling {start or 4} pixels; use {' or '.join(would)}")
+
+
+def doubled(x: Tensor, times: int = 1) -> Tensor:
+    """Maps (B,C,H,W) with every pixel repeated: (B,C,H·2^times,W·2^times)."""
+    return F.interpolate(x, scale_factor=float(1 << times)) if times else x
+
+
+def _doubled_fast(x: Tensor) -> Tensor:
+    """The same copy by a transposed convolution with ones: on a CPU its backward pass is five times as fast."""
+    return F.conv_transpose2d(x, x.new_ones(x.shape[1], 1, 2, 2), stride=2, groups=x.shape[1])
+
+
+def halved(x: Tensor, times: int = 1) -> Tensor:
+    """Means of squares of pixels: (B,C,H/2^times,W/2^times) of (B,C,H,W)."""
+    return F.avg_pool2d(x, 1 << times) if times else x
+
+
+def shown(x: Tensor, level: float, levels: int) -> Tensor:
+    """Real images (B,C,H,W) as D sees them at `level`: halved, and blurred as far as the next doubling is not faded in.
+
+    >>> shown(torch.rand(2, 1, 32, 32), 1.5, levels=3).shape
+    torch.Size([2, 1, 16, 16])
+    """
+    alpha = level - floor(level)
+    x = halved(x, levels - ceil(level))
+    return torch.lerp(doubled(halved(x)), x, alpha) if alpha else x
+
+
+def _widths(width: int, widest: int, levels: int) -> list[int]:
+    """Channels of each level, from the smallest map to the largest."""
+    return [min(width << k, max(width, widest)) for k in reversed(range(levels + 1))]
+
+
+def _checked(level: float | None, levels: int) -> float:
+    level = float(levels) if level is None else level
+    if not 0 <= level <= levels:
+        raise ValueError(f"level must lie between 0 and {levels}, got {level:g}")
+    return level
+
+
+class _Conv(nn.Conv2d):
+    """Convolution with weights from N(0,1), scaled by gain / √(fan in) whenever it is used."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int | tuple[int, int], padding: int = 0, gain: float = sqrt(2)
+    ) -> None:
+        super().__init__(inputs, outputs, kernel, padding=padding)
+        self.gain = gain / sqrt(prod(self.weight.shape[1:]))
+        nn.init.normal_(self.weight)
+        nn.init.zeros_(self.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B,outputs,H',W') of maps (B,inputs,H,W)."""
+        return self._conv_forward(x, self.weight * self.gain, self.bias)
+
+
+class _PixelNorm(nn.Module):
+    """Divides the vector of each pixel by its root mean square over the channels (section 4.2)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The shape stays."""
+        return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-8)
+
+
+class Generator(nn.Module):
+    """Noise (B,z) -> images (B,C,h,w) of the current level, (B,C,H,W) when grown.
+
+    Args:
+        z: size of the noise vector, which is put on a sphere first (512 in the paper).
+        width: channels of the largest map; they double at each step towards the smallest. Raise it if images lack
+            detail; lower it for speed and memory.
+        widest: no map has more channels (512 in the paper). Lower it if memory is short.
+        start: pixels on the shorter side of the first images; null takes the fewest of 4 or more that double to the
+            data's size. Raise it to begin with larger images.
+        shape: (C,H,W) of an image; filled from the data.
+
+    Attributes:
+        levels: how often the first images double.
+    """
+
+    classes = 0
+
+    def __init__(
+        self,
+        z: int = 128,
+        width: int = 16,
+        widest: int = 512,
+        start: int | None = None,
+        *,
+        shape: tuple[int, int, int],
+    ) -> None:
+        super().__init__()
+        self.z = z
+        base, *larger = sizes(shape[1:], start)
+        self.levels = len(larger)
+        widths = _widths(width, widest, self.levels)
+        h, w = base
+        self.first = nn.Sequential(
+            _PixelNorm(),
+            _Conv(z, widths[0] * h * w, 1),  # on maps of one pixel: the paper's 4×4 convolution of padded z
+            nn.Flatten(),
+            nn.Unflatten(1, (widths[0], h, w)),
+            nn.LeakyReLU(_SLOPE),
+            _PixelNorm(),
+            *self._layer(widths[0], widths[0]),
+        )
+        self.blocks = nn.ModuleList(nn.Sequential(*self._layer(a, b), *self._layer(b, b)) for a, b in pairwise(widths))
+        self.to_rgb = nn.ModuleList(_Conv(c, shape[0], 1, gain=1.0) for c in widths)
+
+    @staticmethod
+    def _layer(inputs: int, outputs: int) -> list[nn.Module]:
+        return [_Conv(inputs, outputs, 3, 1), nn.LeakyReLU(_SLOPE), _PixelNorm()]
+
+    @property
+    def code_shape(self) -> tuple[int, ...]:
+        """Shape of one code."""
+        return (self.z,)
+
+    def forward(self, z: Tensor, y: Tensor | None = None, *, level: float | None = None) -> Tensor:
+        """Images (B,C,h,w) of noise (B,z) at `level`; by default, grown."""
+        level = _checked(level, self.levels)
+        old, new, alpha = floor(level), ceil(level), level - floor(level)
+        h = before = self.first(z[:, :, None, None])
+        for block in self.blocks[:new]:
+            before, h = h, block(_doubled_fast(h))
+        x = self.to_rgb[new](h)
+        return torch.lerp(doubled(self.to_rgb[old](before)), x, alpha) if alpha else x
+
+
+class Discriminator(Critic):
+    """Images (B,C,h,w) of the current level -> scores (B/pack,).
+
+    Args:
+        width: channels of the largest map; they double at each step towards the smallest. Raise it if D cannot tell
+            good samples from bad ones; lower it for speed and memory.
+        widest: no map has more channels (512 in the paper). Lower it if memory is short.
+        start: pixels on the shorter side of the first images, as in G.
+        minibatch: what D is told of the rest of the batch: "std" as in the paper, one number for how much images
+            differ; "discrimination", how close each is to the others (Salimans et al. 2016); "none" lets it judge
+            every image on its own.
+        pack: images judged together (Lin et al. 2018). Raise it (to 2, 3 or 4) if modes are missing; lower it for more
+            judgements from the same images. It must divide the batch.
+        shape: (C,H,W) of an image; filled from the data.
+
+    Attributes:
+        levels: how often the first images double.
+    """
+
+    def __init__(
+        self,
+        width: int = 16,
+        widest: int = 512,
+        start: int | None = None,
+        minibatch: Minibatch = "std",
+        pack: int = 1,
+        *,
+        shape: tuple[int, int, int],
+    ) -> None:
+        super().__init__(pack)
+        base, *larger = sizes(shape[1:], start)
+        self.levels = len(larger)
+        widths = _widths(width, widest, self.levels)
+        c = widths[0]
+        colours = pack * shape[0]
+        self.from_rgb = nn.ModuleList(nn.Sequential(_Conv(colours, c, 1), nn.LeakyReLU(_SLOPE)) for c in widths)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(*self._layer(b, b), *self._layer(b, a), nn.AvgPool2d(2)) for a, b in pairwise(widths)
+        )
+        features, extra = minibatch_features(minibatch, c * prod(base))
+        self.last = nn.Sequential(
+            *features,
+            *self._layer(c + extra, c),
+            _Conv(c, c, base),
+            nn.LeakyReLU(_SLOPE),
+            _Conv(c, 1, 1, gain=1.0),
+            nn.Flatten(0),
+        )
+
+    @staticmethod
+    def _layer(inputs: int, outputs: int) -> list[nn.Module]:
+        return [_Conv(inputs, outputs, 3, 1), nn.LeakyReLU(_SLOPE)]
+
+    def layers(self) -> Iterable[nn.Module]:
+        """When grown."""
+        return [self.from_rgb[-1], *reversed(self.blocks), self.last]
+
+    def forward(self, x: Tensor, y: Tensor | None = None, *, level: float | None = None) -> Tensor:
+        """Scores (B/pack,) of images (B,C,h,w) of the size of `level`; by default, of the data's size."""
+        level = _checked(level, self.levels)
+        old, new, alpha = floor(level), ceil(level), level - floor(level)
+        x = self.packed(x)
+        h = self.from_rgb[new](x)
+        if alpha:
+            h = torch.lerp(self.from_rgb[old](halved(x)), self.blocks[old](h), alpha)
+        for block in reversed(self.blocks[:old]):
+            h = block(h)
+        return self.last(h)

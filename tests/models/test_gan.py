@@ -223,4 +223,4 @@ def test_critic_and_pull_fit_the_samples() -> None:
     x = model.sample(5, seed=0).clone()
     assert model.critic(x).shape == (5,)
     step = x + 1e-2 * model.pull(x, x)
-    assert float(model.critic(step).sum()) > float(model.critic(x).sum())
+    assert float(model.critic(step).sum().detach()) > float(model.critic(x).sum().detach())

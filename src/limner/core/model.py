@@ -70,7 +70,12 @@ class GenerativeModel(nn.Module):
         raise NotImplementedError
 
     def draw(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
-        """`n` samples (n,C,H,W) in [-1,1] from `generator`; the model is in evaluation mode."""
+        """`n` samples (n,C,H,W) in [-1,1] from `generator`; the model is in evaluation mode.
+
+        A model with a prior and a decoder need not write it: its samples are decoded noise.
+        """
+        if isinstance(self, HasPrior) and isinstance(self, Decodes):
+            return self.decode(self.prior.sample(n, generator), y)
         raise NotImplementedError
 
     @property

@@ -131,9 +131,6 @@ class ProgressiveGAN(GenerativeModel):
         """Where G's loss would move each sample, (B,C,H,W)."""
         return pull(wasserstein, self.critic, fake, real)
 
-    def draw(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
-        return self.decode(self.prior.sample(n, generator))
-
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (B,C,H,W) in [-1,1] of noise (B,z): what G exceeds them by is cut off."""
         return doubled(self.G(z, level=self.level), self._missing).clamp(-1, 1)

@@ -104,9 +104,6 @@ class R3GAN(GenerativeModel):
         """Where G's loss would move each sample, (B,C,H,W)."""
         return pull(relativistic, self.critic, fake, real)
 
-    def draw(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
-        return self.decode(self.prior.sample(n, generator))
-
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (B,C,H,W) in [-1,1] of noise (B,z): what G exceeds them by is cut off. Points are left as they are."""
         x = self.G(z)

@@ -85,9 +85,6 @@ class ToyGAN(GenerativeModel):
         """Where G's loss would move each sample, (B,C,H,W)."""
         return pull(self.adversarial, self.critic, fake, real)
 
-    def draw(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
-        return self.decode(self.prior.sample(n, generator))
-
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Samples (B,C,H,W) of noise (B,C·H·W)."""
         return self.G(self.sigma * z).unflatten(1, self.shape)

@@ -83,9 +83,6 @@ class UnrolledGAN(GenerativeModel):
         """Where the loss of a G that does not look ahead would move each sample, (B,C,H,W)."""
         return pull(nonsaturating, self.critic, fake, real)
 
-    def draw(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
-        return self.G(self.prior.sample(n, generator))
-
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (B,C,H,W) in [-1,1] of noise (B,z)."""
         return self.G(z)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,21 @@ def test_recipes_by_testbeds_by_seeds_and_then_on(tmp_path: Path) -> None:
     assert "PacGAN2" in page
     assert "published" in page
     assert "toy-gan" in modes.text(both["trainings"])
+    assert page.count("data:image/png") == 2, "a figure for each testbed"
+    assert saved["published"]["grid"][-1] == {
+        "name": "PacGAN4",
+        "modes": "24.8 ± .2",
+        "high_quality_percent": "93.6 ± .6",
+        "reverse_kl": ".04 ± .01",
+    }
+    for other, reason in (
+        ({"train.ema_images": 0}, "other settings .train."),
+        ({"optim.G.lr": 0.5}, "other settings .optim."),
+        ({"data.n": 300}, "other settings .data."),
+        ({"images": 512}, "more images"),
+    ):
+        with pytest.raises(LimnerError, match=f"ring-toy-gan-0 was trained (with|for) {reason}"):
+            bench.run("modes", seeds=1, **wanted | other)
 
 
 def test_means_carry_their_error_and_interval() -> None:
@@ -54,6 +70,40 @@ def test_means_carry_their_error_and_interval() -> None:
     assert mean.high is not None
     assert mean.high - mean.mean == pytest.approx(3.182 * mean.error)
     assert modes.Mean.of([3]).text(1) == "3.0"
+    many = modes.Mean.of([0, 1] * 20)
+    assert many.high is not None
+    assert many.error is not None
+    assert (many.high - many.mean) / many.error == pytest.approx(2.023, abs=0.003)  # t of 39 degrees of freedom
+
+
+def test_the_intervals_hold_the_truth_in_19_of_20_cases() -> None:
+    chance = random.Random(0)
+    for n in (3, 10, 12, 25):
+        found = [modes.Mean.of(chance.gauss(5, 2) for _ in range(n)) for _ in range(2000)]
+        held = sum(m.low < 5 < m.high for m in found if m.low is not None and m.high is not None)
+        assert held / 2000 == pytest.approx(0.95, abs=0.015)
+
+
+def test_stacked_digits_are_counted_by_class(tmp_path: Path) -> None:
+    small = {"images": 128, "model.G.width": 8, "model.D.width": 8, "train.precision": "fp32", "train.batch": 32}
+    quick = {"data.n": 512, "train.device": "cpu", "train.threads": 1, "samples": 60}
+    found = bench.run("modes", recipes="stacked-gan", testbeds="stacked", seeds=1, out=tmp_path, **small, **quick)
+    (row,), (t,) = found["rows"], found["trainings"]
+    assert (t["modes"]["known"], t["modes"]["n"]) == (1000, 60)
+    assert t["modes"]["floor"] == pytest.approx(999 / 120)
+    assert 1 <= row["modes"]["mean"] <= 60
+    assert row["high_quality"] is None
+    assert (row["reached"], row["solved"]) == (0, 0)
+    page = (tmp_path / "index.html").read_text()
+    assert "PacDCGAN2" in page
+    assert "3 sigma" not in page
+
+
+def test_patterns_leave_out_the_gan_that_can_only_shift() -> None:
+    assert "toy-shift" not in modes._recipes("ring", None)
+    assert "toy-shift" not in modes._recipes("grid", "toy-s*,toy-gan")
+    assert modes._recipes("ring", "toy-gan, toy-g*") == ["toy-gan"]
+    assert modes._recipes("ring", "toy-shift") == ["toy-shift"]
 
 
 def test_an_unfinished_training_is_resumed(tmp_path: Path) -> None:
@@ -73,11 +123,21 @@ def test_an_unfinished_training_is_resumed(tmp_path: Path) -> None:
         ({"recipes": "toy-gaan"}, "unknown recipe 'toy-gaan'"),
         ({"seeds": 0}, "seeds"),
         ({"seeds": "many"}, "seeds"),
+        ({"samples": "0"}, "samples"),
+        ({"testbeds": ""}, "none is named"),
+        ({"recipes": " , "}, "none is named"),
+        ({"recipes": "mine.yaml"}, "mine.yaml"),
+        ({"recipes": "toy-gan", "train.seed": 3}, "leave train.seed out"),
+        ({"recipes": "toy-gan", "seed": 3}, "seed"),
+        ({"recipes": "toy-gan", "data": "swiss-roll"}, "data of testbed ring are fixed"),
+        ({"recipes": "toy-gan", "data.sigma": 0.5}, "data of testbed ring are fixed"),
+        ({"recipes": "toy-gan", "model.gp_weight": 1}, "gp_weight"),
     ],
 )
 def test_bad_settings_are_named(settings: dict[str, object], reason: str, tmp_path: Path) -> None:
     with pytest.raises(LimnerError, match=reason):
         bench.run("modes", out=tmp_path, **settings)
+    assert not list(tmp_path.iterdir()), "nothing was written"
     with pytest.raises(LimnerError, match="did you mean 'modes'"):
         bench.run("mode")
 

@@ -10,6 +10,8 @@ import torch
 from limner.core.batch import Dataset
 from limner.core.errors import LimnerError
 from limner.data import load
+from limner.data.arrays import Cloud
+from limner.data.memory import from_cloud
 
 GAUSSIANS = ["line", "ring", "grid"]
 
@@ -42,6 +44,17 @@ def test_options_move_the_centres():
     assert load("line", modes=1, n=4).centres.tolist() == [[0.0]]
     assert load("ring", modes=5, radius=2.0, n=4).centres.norm(dim=1).tolist() == pytest.approx([2.0] * 5)
     assert len(load("grid", side=3, n=4).centres) == 9
+
+
+def test_a_line_about_another_centre_and_what_it_was_before_it_could_have_one():
+    near, far = load("line", n=400), load("line", n=400, centre=3)
+    assert far.centres.flatten().tolist() == [2.0, 3.0, 4.0]
+    assert torch.allclose(far.pixels, near.pixels + 3, atol=1e-6)
+    with pytest.raises(LimnerError, match="finite"):
+        load("line", n=4, centre=float("nan"))
+    older = {"modes": 3, "std": 0.1, "n": 400, "seed": 0, "split": "train"}
+    cloud = Cloud(near.pixels.view(-1, 1).numpy(), 0.1, near.centres.numpy(), near.labels.numpy())
+    assert from_cloud("line", cloud, repr(sorted(older.items()))).fingerprint == near.fingerprint
 
 
 def test_the_swiss_roll_lies_on_its_curve():

@@ -37,6 +37,11 @@ def test_perfect_points_reach_the_ceiling_and_no_more() -> None:
     assert counted.found == counted.known == 8
     assert counted.high_quality == pytest.approx(1 - math.exp(-4.5), abs=0.002)
     assert counted.kl == pytest.approx(0, abs=1e-3)
+    assert counted.ceiling == pytest.approx(1 - math.exp(-4.5))
+    line = data.load("line", n=40_000)
+    counted = point_modes(line.pixels, line.centres, line.sigma)
+    assert counted.ceiling == pytest.approx(math.erf(3 / math.sqrt(2)))
+    assert counted.high_quality == pytest.approx(counted.ceiling, abs=0.002)
 
 
 def test_a_mode_counts_once_a_good_sample_lies_at_it() -> None:

@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 
 import limner
+import limner.data
 from limner import report
 from limner.core.errors import LimnerError
 from limner.core.frame import drawable, places
-from limner.core.run import Run
+from limner.core.run import Run, dots
 
 SMALL = {"train.batch": 64, "data.n": 256, "train.device": "cpu", "train.threads": 1, "train.samples": 8}
 
@@ -73,6 +74,73 @@ def test_the_lectures_line_has_a_film_too(tmp_path: Path) -> None:
     run = limner.train("toy-shift", out=tmp_path / "line", images=600, **SMALL | {"train.sample_images": 300})
     assert (run.path / "figures" / "animation.webp").is_file()
     assert set(run.read_json("scores.json")) == {"modes", "high_quality", "reverse_kl"}
+
+
+def moment(run: Run, images: int, **numbers: object) -> None:
+    """One frame of a made-up game on a line."""
+    x = torch.linspace(-1, 1, 64)[:, None]
+    parts = {"real": x, "fake": x, "pull": torch.zeros_like(x), "places": places(x), "logits": torch.zeros(256)}
+    run.save_frame(images, parts | numbers)
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Run:
+    return Run.create({"name": "toy"}, tmp_path / "run")
+
+
+def frames_of(path: Path | None) -> int:
+    assert path is not None
+    with Image.open(path) as film:
+        return int(film.n_frames)
+
+
+def test_a_game_that_has_run_away_is_still_drawn(empty: Run) -> None:
+    x = torch.linspace(-1, 1, 64)[:, None]
+    moment(empty, 0, fake=x + 1e6)  # every sample beyond the edge
+    moment(empty, 1, fake=0 * x, pull=1e8 * x, logits=1e8 * torch.arange(256.0))
+    moment(empty, 2, fake=x / 0)  # not finite: left out
+    moment(empty, 3)
+    (empty.path / "frames" / "00000004.npz").write_bytes(b"cut short")
+    assert frames_of(report.film(empty.path)) == 3
+    for file in (empty.path / "frames").iterdir():
+        file.unlink()
+    assert report.film(empty.path) is None
+
+
+def test_a_film_that_cannot_be_written_ends_no_training(empty: Run, tmp_path: Path) -> None:
+    moment(empty, 0)
+    (empty.path / "figures").write_text("in the way")
+    assert report.film(empty.path) is None
+    with pytest.raises(LimnerError, match="choose another folder"):
+        report.film(empty.path, empty.path / "figures" / "film.gif")
+    assert [p.name for p in tmp_path.rglob("*.tmp")] == []
+
+
+def test_a_long_film_has_forty_frames_and_the_first_and_the_last(empty: Run) -> None:
+    for images in range(90):
+        moment(empty, images, fake=torch.full((64, 1), images / 90 - 0.5))
+    path = report.film(empty.path)
+    assert frames_of(path) == 40
+    assert path is not None
+    assert path.stat().st_size < 2_000_000
+    with Image.open(path) as film:
+        first = film.convert("RGB").copy()
+        film.seek(39)
+        assert first.tobytes() != film.convert("RGB").tobytes()
+
+
+def test_sheets_of_points_show_one_square_for_the_whole_run(ring: Run) -> None:
+    sheets = [np.asarray(Image.open(file).convert("L")) for _, file in ring.samples()]
+    tight = np.asarray(dots(torch.tensor([[0.5, 0.0]])))
+    inner = np.asarray(dots(torch.tensor([[0.5, 0.0], [9.0, 9.0]]), reach=2.0))
+    assert len({s.shape for s in sheets}) == 1
+    across = [float(np.argwhere(p < 128)[:, 1].mean()) for p in (tight, inner)]
+    assert across[0] == pytest.approx(255 / 2 * (1 + 0.5 / 1.2), abs=1)
+    assert across[1] == pytest.approx(255 / 2 * (1 + 0.5 / 2.0), abs=1), "what lies beyond is not drawn"
+    model = limner.load(ring.latest)
+    reach = 1.5 * float(limner.data.load("ring", n=256).pixels.abs().max())
+    drawn = np.asarray(dots(model.sample(8, seed=0).flatten(1), reach))
+    assert np.array_equal(drawn, sheets[-1])
 
 
 def test_only_points_on_a_line_or_in_the_plane_are_drawn() -> None:

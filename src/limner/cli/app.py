@@ -125,16 +125,20 @@ def apply(
 
 @app.command(name="list")
 def list_(
-    what: Annotated[str, typer.Argument(help="recipes, models, nets, data or labs.")] = "recipes",
+    what: Annotated[str, typer.Argument(help="recipes, models, nets, data, labs or benches.")] = "recipes",
     as_json: _Json = False,
 ) -> None:
-    """List recipes, models, nets, data sets or labs."""
+    """List recipes, models, nets, data sets, labs or benches."""
     from limner.core import catalogue
 
-    kinds = {"recipes": "recipe", "models": "model", "nets": "net", "data": "data", "labs": "lab"}
-    if what not in kinds:
-        raise unknown("list", what, kinds)
-    found = _labs() if what == "labs" else {n: _summary(kinds[what], n) for n in catalogue.names(kinds[what])}
+    kinds = {"recipes": "recipe", "models": "model", "nets": "net", "data": "data"}
+    own = {"labs": "limner.labs", "benches": "limner.bench"}
+    if what in own:
+        found: dict[str, str] = import_module(own[what]).titles()
+    elif what in kinds:
+        found = {n: _summary(kinds[what], n) for n in catalogue.names(kinds[what])}
+    else:
+        raise unknown("list", what, [*kinds, *own])
     _print(found, as_json, "\n".join(f"{n:<24} {text}" for n, text in found.items()))
 
 
@@ -234,12 +238,6 @@ def demo(
     from limner.cli.progress import terminal
 
     _print_run(api.demo(out, time=time, progress=terminal()), as_json)
-
-
-def _labs() -> dict[str, str]:
-    from limner import labs
-
-    return labs.titles()
 
 
 def _recipe_of(run: Path) -> dict[str, Any]:

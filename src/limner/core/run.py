@@ -187,11 +187,14 @@ class Run:
         (self.path / "frames").mkdir(exist_ok=True)
         replace_file(self.path / "frames" / f"{images:08d}.npz", content.getvalue())
 
-    def save_pictures(self, name: str, x: Tensor, columns: int) -> Path:
-        """Writes images (N,C,H,W) in [-1,1] as one sheet; `name` ends in ``.webp`` (lossless) or ``.png``."""
+    def save_pictures(self, name: str, x: Tensor, columns: int, reach: float | None = None) -> Path:
+        """Writes images (N,C,H,W) in [-1,1] as one sheet; `name` ends in ``.webp`` (lossless) or ``.png``.
+
+        Points are shown within [-reach,reach], the same for all sheets of a run.
+        """
         path = self.path / name
         path.parent.mkdir(exist_ok=True)
-        save_sheet(sheet(x, columns), path)
+        save_sheet(sheet(x, columns, reach=reach), path)
         return path
 
 
@@ -216,14 +219,15 @@ def to_yaml(tree: Mapping[str, Any]) -> str:
     return yaml.safe_dump(dict(tree), sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
 
 
-def sheet(x: Tensor, columns: int, gap: int = 2) -> Image.Image:
+def sheet(x: Tensor, columns: int, gap: int = 2, reach: float | None = None) -> Image.Image:
     """Images (N,C,H,W) in [-1,1] side by side on white, `columns` a row.
 
-    Two channels are grey with alpha. Points (H = W = 1, one or two coordinates) are drawn as dots in a square.
+    Two channels are grey with alpha. Points (H = W = 1, one or two coordinates) are drawn as dots in the square
+    [-reach,reach]²; by default it holds them all.
     """
     n, c, h, w = x.shape
     if h * w == 1 and c <= 2:
-        return dots(x.flatten(1))
+        return dots(x.flatten(1), reach)
     rows = -(-n // columns)
     mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}.get(c)
     if mode is None:
@@ -243,11 +247,12 @@ def save_sheet(image: Image.Image, path: Path) -> None:
         image.save(path)
 
 
-def dots(points: Tensor, side: int = 256) -> Image.Image:
-    """Points (N,1) or (N,2) as dots on white; the square spans their largest coordinate."""
+def dots(points: Tensor, reach: float | None = None, side: int = 256) -> Image.Image:
+    """Points (N,1) or (N,2) as dots on white in [-reach,reach]²; by default the square holds them all."""
     xy = torch.cat([points, torch.zeros_like(points)], 1)[:, :2].float().cpu()
-    reach = max(1.2, 1.1 * float(xy.abs().max()))
-    places = ((xy / reach + 1) * (side - 1) / 2).round().long()
+    if reach is None:
+        reach = max(1.2, 1.1 * float(xy.abs().max()))
+    places = ((xy[(xy.abs() <= reach).all(1)] / reach + 1) * (side - 1) / 2).round().long()
     canvas = torch.full((side, side), 255, dtype=torch.uint8)
     for dx in (0, 1):
         for dy in (0, 1):

@@ -186,6 +186,7 @@ class _Training:
             channels_last=options.channels_last,
         )
         self.heldout = heldout
+        self.reach = _reach(dataset)
         self.steps, self.seconds, self.logged_at, self.signum = 0, 0.0, (0, 0.0), 0
         self.resumed = start is not None
         if start is not None:
@@ -421,7 +422,7 @@ class _Training:
     def draw(self, name: str, x: Tensor, columns: int | None = None) -> None:
         """Saves a sheet; a failing disk must not end the training, a lost picture is a warning."""
         try:
-            self.run.save_pictures(name, x, columns or _columns(len(x)))
+            self.run.save_pictures(name, x, columns or _columns(len(x)), self.reach)
         except OSError as error:
             self.warn(f"picture {name} was not written: {error.strerror or error}")
 
@@ -455,6 +456,13 @@ def spread(n: int, wanted: int) -> list[int]:
     """
     wanted = min(n, wanted)
     return [(2 * i + 1) * n // (2 * wanted) for i in range(wanted)]
+
+
+def _reach(data: Dataset) -> float | None:
+    """Half the side of the square in which points are drawn: half as large again as the data. None for images."""
+    if not drawable(data.shape):
+        return None
+    return max(1e-6, 1.5 * float(to_float(data.fetch(spread(len(data), POINTS))).abs().max()))
 
 
 def _columns(n: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,13 +10,15 @@ from limner.core.errors import LimnerError
 from limner.core.units import Count
 from limner.data.arrays import Cloud
 from limner.data.registry import Split, source
+from limner.data.toys import check, draws
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_TABLES = (".csv", ".txt", ".tsv", ".npy")
+_TABLES = (".csv", ".tsv", ".txt", ".npy")
 _MOST = 2048  # pixels of a side that are looked at
+_PAPER = 0.1  # what is not darker than this is paper, which is never quite white
 
 
 @source("points", images=False)
@@ -34,26 +37,47 @@ def points(path: str, sigma: float = 0.0, n: Count = 10_000, seed: int = 0, spli
     """
     import numpy as np
 
-    if n < 1:
-        raise LimnerError(f"n: {n} leaves no point; write 1 or more")
-    if sigma < 0:
-        raise LimnerError(f"sigma: {sigma} is negative; write 0 or more")
+    check(sigma, n, split)
     file = Path(path)
     if not file.is_file():
         raise LimnerError(f"{path} is no file; give a table of points or a picture")
-    table = _table(file) if file.suffix.lower() in _TABLES else None
-    ink = None if table is not None else _ink(file)
-    drawn = []
-    for half in {"train": [0], "test": [1], "all": [0, 1]}[split]:
-        rng = np.random.default_rng([seed, half])
-        count = max(1, n // 10) if half else n
-        some = table[rng.integers(len(table), size=count)] if table is not None else _from_ink(ink, count, rng)
-        drawn.append(some + sigma * rng.standard_normal(some.shape))
-    return Cloud(np.concatenate(drawn).astype(np.float32), sigma)
+    known = _table(file) if file.suffix.lower() in _TABLES else _Ink(_darkness(file))
+    parts = []
+    for rng, count in draws(n, seed, split):
+        some = known.draw(rng, count)
+        parts.append(some + sigma * rng.standard_normal(some.shape))
+    return Cloud(np.concatenate(parts).astype(np.float32), sigma)
 
 
-def _table(file: Path) -> NDArray[np.float64]:
-    """Rows (N,1) or (N,2) of a table, scaled to [-1,1]."""
+@dataclass(frozen=True)
+class _Rows:
+    """Points (N,1) or (N,2), each as likely as any other."""
+
+    points: NDArray[np.float64]
+
+    def draw(self, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+        return self.points[rng.integers(len(self.points), size=count)]
+
+
+@dataclass(frozen=True)
+class _Ink:
+    """The darkness (H,W) of a picture."""
+
+    dark: NDArray[np.float64]
+
+    def draw(self, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+        """Points (count,2) in proportion to darkness, anywhere within their pixel."""
+        import numpy as np
+
+        h, w = self.dark.shape
+        total = np.cumsum(self.dark)
+        place = np.searchsorted(total, rng.random(count) * total[-1], side="right")
+        xy = np.stack([place % w, place // w], axis=1) + rng.random((count, 2))
+        return (2 * xy - np.array([w, h])) / max(h, w) * np.array([1.0, -1.0])
+
+
+def _table(file: Path) -> _Rows:
+    """The rows of a table, scaled to [-1,1]."""
     import numpy as np
 
     try:
@@ -62,7 +86,7 @@ def _table(file: Path) -> NDArray[np.float64]:
         else:
             rows = _read_text(file.read_text(encoding="utf-8-sig"))
         rows = np.asarray(rows, dtype=np.float64)
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, TypeError, OSError, EOFError, MemoryError) as error:
         reason = " ".join(str(error).split())[:120]
         raise LimnerError(f"{file} is no table of numbers ({reason}); write one or two numbers a row") from None
     rows = rows[:, None] if rows.ndim == 1 else rows
@@ -72,8 +96,8 @@ def _table(file: Path) -> NDArray[np.float64]:
     if not np.isfinite(rows).all():
         place = int(np.flatnonzero(~np.isfinite(rows).all(1))[0]) + 1
         raise LimnerError(f"{file}: row {place} has a number that is not finite; take it out")
-    low, high = rows.min(0), rows.max(0)
-    return 2 * (rows - (low + high) / 2) / max(float((high - low).max()), 1e-12)
+    low, high = rows.min(0) / 2, rows.max(0) / 2  # halves: their difference cannot overflow
+    return _Rows((rows - (low + high)) / (float((high - low).max()) or 1.0))
 
 
 def _read_text(text: str) -> NDArray[np.float64]:
@@ -96,33 +120,22 @@ def _are_numbers(words: list[str]) -> bool:
     return True
 
 
-def _ink(file: Path) -> NDArray[np.float64]:
-    """Darkness (H,W) in [0,1] of a picture."""
+def _darkness(file: Path) -> NDArray[np.float64]:
+    """What a picture has of ink (H,W), in [0,1]."""
     import numpy as np
-    from PIL import Image, UnidentifiedImageError
+
+    from limner.data import decode
 
     try:
-        with Image.open(file) as image:
-            image.draft("L", (_MOST, _MOST))
-            whole = image.convert("RGBA")
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
-        raise LimnerError(f"{file} is neither a table ({', '.join(_TABLES)}) nor a picture; give one of them") from None
-    whole.thumbnail((_MOST, _MOST))
-    paper = Image.new("RGBA", whole.size, "white")
-    grey = np.asarray(Image.alpha_composite(paper, whole).convert("L"), dtype=np.float64)
+        with decode.strict(), file.open("rb") as stream:
+            picture = decode.channelled(decode.picture(stream, _MOST), 1)
+    except Exception as error:  # Pillow raises what it likes on a bad file
+        raise LimnerError(
+            f"{file} is neither a table ({', '.join(_TABLES)}) nor a picture: {decode.reason(error)}"
+        ) from None
+    picture.thumbnail((_MOST, _MOST))
+    grey = np.asarray(picture, dtype=np.float64)
     ink = (grey.max() - grey) / 255
-    if ink.max() < 0.1:
+    if ink.max() < _PAPER:
         raise LimnerError(f"{file} is blank; draw dark strokes on a light ground")
-    return np.where(ink < 0.1, 0, ink)  # paper is never quite white
-
-
-def _from_ink(ink: NDArray[np.float64] | None, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Points (count,2) in proportion to darkness."""
-    import numpy as np
-
-    assert ink is not None
-    h, w = ink.shape
-    total = np.cumsum(ink.ravel())
-    place = np.searchsorted(total, rng.random(count) * total[-1], side="right")
-    xy = np.stack([place % w, place // w], axis=1) + rng.random((count, 2))
-    return (2 * xy - np.array([w, h])) / max(h, w) * np.array([1.0, -1.0])
+    return np.where(ink < _PAPER, 0, ink)

@@ -114,7 +114,9 @@ def _public(name: str, function: Callable[..., Any], images: bool) -> Callable[.
         given = _bound(name, signature, args, kwargs)
         mine = {k: v for k, v in given.items() if k in own}
         if not images:
-            return import_module("limner.data.memory").from_cloud(name, function(**mine), repr(sorted(given.items())))
+            # what is null is left out, so that an option that came later leaves the fingerprints of older runs alone
+            asked = repr(sorted((k, v) for k, v in given.items() if v is not None))
+            return import_module("limner.data.memory").from_cloud(name, function(**mine), asked)
         options = Options(**{k: v for k, v in given.items() if k in shared})
         if prepares_itself:
             return function(**mine, options=options)

@@ -6,6 +6,7 @@ al. 2017, arXiv:1611.02163), on which mode collapse is usually counted.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from limner.core.errors import LimnerError
@@ -19,8 +20,15 @@ if TYPE_CHECKING:
 
 
 @source("line", images=False)
-def line(modes: int = 3, std: float = 0.1, n: Count = 10_000, seed: int = 0, split: Split = "train") -> Cloud:
-    """A mixture of Gaussians on a line, with means evenly spaced from -1 to 1.
+def line(
+    modes: int = 3,
+    std: float = 0.1,
+    n: Count = 10_000,
+    seed: int = 0,
+    split: Split = "train",
+    centre: float | None = None,
+) -> Cloud:
+    """A mixture of Gaussians on a line, with means evenly spaced from -1 to 1, or that far about another centre.
 
     Args:
         modes: number of Gaussians. Raise it if mode collapse shall show.
@@ -28,13 +36,16 @@ def line(modes: int = 3, std: float = 0.1, n: Count = 10_000, seed: int = 0, spl
         n: number of training points; the test split has a tenth of them.
         seed: decides the draw.
         split: "train", "test" (fresh draws of the same density) or "all".
+        centre: where the middle of the means lies; null means 0. Set it if a model shall have to find the place.
     """
     import numpy as np
 
     if modes < 1:
         raise LimnerError(f"line: modes is {modes}; write 1 or more")
+    if centre is not None and not math.isfinite(centre):
+        raise LimnerError(f"line: centre is {centre}; write a finite number")
     centres = np.linspace(-1, 1, modes)[:, None] if modes > 1 else np.zeros((1, 1))
-    return _mixture(centres, std, n, seed, split)
+    return _mixture(centres + (centre or 0.0), std, n, seed, split)
 
 
 @source("ring", images=False)
@@ -109,8 +120,8 @@ def swiss_roll(sigma: float = 0.02, n: Count = 10_000, seed: int = 0, split: Spl
         curve = np.stack([t * np.cos(t), t * np.sin(t)], axis=1) / (4.5 * np.pi)
         return Cloud((curve + sigma * rng.standard_normal((count, 2))).astype(np.float32), sigma)
 
-    _check(sigma, n, split)
-    parts = [draw(rng, count) for rng, count in _draws(n, seed, split)]
+    check(sigma, n, split)
+    parts = [draw(rng, count) for rng, count in draws(n, seed, split)]
     return Cloud(np.concatenate([p.points for p in parts]), sigma)
 
 
@@ -118,9 +129,9 @@ def _mixture(centres: NDArray[np.float64], sigma: float, n: int, seed: int, spli
     """Equal parts of Gaussians around `centres` (K,D)."""
     import numpy as np
 
-    _check(sigma, n, split)
+    check(sigma, n, split)
     points, labels = [], []
-    for rng, count in _draws(n, seed, split):
+    for rng, count in draws(n, seed, split):
         which = rng.integers(len(centres), size=count)
         points.append(centres[which] + sigma * rng.standard_normal((count, centres.shape[1])))
         labels.append(which)
@@ -128,7 +139,7 @@ def _mixture(centres: NDArray[np.float64], sigma: float, n: int, seed: int, spli
     return Cloud(cloud, sigma, centres.astype(np.float32), np.concatenate(labels).astype(np.int64))
 
 
-def _draws(n: int, seed: int, split: Split) -> list[tuple[np.random.Generator, int]]:
+def draws(n: int, seed: int, split: Split) -> list[tuple[np.random.Generator, int]]:
     """A generator and a count for each half that is wanted; the halves never share a draw."""
     import numpy as np
 
@@ -136,7 +147,8 @@ def _draws(n: int, seed: int, split: Split) -> list[tuple[np.random.Generator, i
     return [(np.random.default_rng([seed, half]), max(1, n // 10) if half else n) for half in halves]
 
 
-def _check(sigma: float, n: int, split: str) -> None:
+def check(sigma: float, n: int, split: str) -> None:
+    """Refuses numbers that mean nothing to a set of points."""
     if n < 1:
         raise LimnerError(f"n: {n} leaves no point; write 1 or more")
     if sigma < 0:

@@ -1,13 +1,16 @@
 """The labs of the course: each trains what its lecture trains, checks the numbers and draws the figures.
 
-`limner lab NAME` calls `run`. Nothing heavy is imported before that.
+`limner lab NAME` calls `run`. Nothing heavy is imported before that. A lab is a module with a function `work`, whose
+keyword arguments are the lab's own settings, and `IMAGES`, what each of its trainings sees: None for a lab without
+images. A lab that draws no random numbers has `SEED = None`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from limner.core.errors import LimnerError, unknown
 
@@ -20,8 +23,11 @@ _TITLES = {
     "vae": "Lab 3, a variational autoencoder: a latent space that can be sampled and walked through",
     "gan": "Lab 4, a generative adversarial network: digits out of noise, and losses that do not say how good",
     "dcgan": "Lab 5, the convolutional generator of TensorFlow's tutorial",
+    "oscillation": "Oscillation: the smallest GAN of all goes round its equilibrium, and what makes it arrive",
+    "optimal-d": "The optimal D: what a discriminator learns, what its loss then measures, and what labels do to it",
+    "vanishing-gradient": "The vanishing gradient: G stands still, D learns on, and what is left for G to follow",
 }
-_SETTINGS = ("out", "images", "data", "seed")
+_COMMON = ("out", "images", "data", "seed")
 
 
 def titles() -> dict[str, str]:
@@ -35,9 +41,9 @@ def run(name: str, *, progress: Progress | None = None, **settings: Any) -> dict
     Args:
         name: of `titles`.
         progress: who is told how training goes; default nobody.
-        **settings: `out` (a folder; default ``runs/lab-NAME``, numbered if taken), `images` (what each training sees;
-            lower it for a quick look, raise it for better pictures), `data` (labelled grey images of 28×28; default
-            mnist-5k) and `seed`.
+        **settings: `out` (a folder; default ``runs/lab-NAME``, numbered if taken) and `seed`; for labs that train on
+            images `images` (what each training sees; lower it for a quick look, raise it for better pictures) and
+            `data` (labelled grey images of 28×28; default mnist-5k); and the lab's own, such as `iterations`.
 
     Returns:
         ``lab``, ``page`` (the path of ``index.html``), ``run`` (the run folders, in order), ``checks`` (the lecture's
@@ -49,19 +55,47 @@ def run(name: str, *, progress: Progress | None = None, **settings: Any) -> dict
     """
     if name not in _TITLES:
         raise unknown("lab", name, _TITLES)
-    for key in settings:
-        if key not in _SETTINGS:
-            raise unknown(f"setting of lab {name}", key, _SETTINGS)
     lab = import_module(f"limner.labs.{name.replace('-', '_')}")
+    own = _own(lab.work)
+    seed = getattr(lab, "SEED", 0)
+    unused = (*(("images", "data") if lab.IMAGES is None else ()), *(("seed",) if seed is None else ()))
+    known = [k for k in (*_COMMON, *own) if k not in unused]
+    for key in settings:
+        if key not in known:
+            raise unknown(f"setting of lab {name}", key, known)
+    chosen = _read(own, {k: v for k, v in settings.items() if k in own})
+    common = _checked({k: v for k, v in settings.items() if k not in own})
     from limner.labs._bench import Bench
 
-    bench = Bench(name, _TITLES[name], progress=progress, **{"images": lab.IMAGES} | _checked(settings))
-    lab.work(bench)
+    defaults = {"images": lab.IMAGES, "seed": seed}
+    bench = Bench(name, _TITLES[name], progress=progress, **(defaults | common), **chosen)
+    lab.work(bench, **chosen)
     return bench.finish()
 
 
+def _own(work: Callable[..., None]) -> dict[str, tuple[Any, Any]]:
+    """The lab's own settings: type and default of the keyword arguments of `work`."""
+    hints = get_type_hints(work, include_extras=True)
+    found = inspect.signature(work).parameters.values()
+    return {p.name: (hints[p.name], p.default) for p in found if p.kind is p.KEYWORD_ONLY}
+
+
+def _read(own: Mapping[str, tuple[Any, Any]], given: Mapping[str, Any]) -> dict[str, Any]:
+    """All own settings, those that are given checked against their types."""
+    from pydantic import ValidationError, create_model
+
+    fields: dict[str, Any] = dict(own)
+    try:
+        form = create_model("settings", **fields)(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = first["msg"].removeprefix("Value error, ")
+        raise LimnerError(f"{first['loc'][0]}: {reason[0].lower() + reason[1:]}; got {first['input']!r}") from None
+    return {key: getattr(form, key) for key in own}
+
+
 def _checked(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with numbers read as people write them (``60k``)."""
+    """The settings of all labs with numbers read as people write them (``60k``)."""
     from limner.core.units import count
 
     given = dict(settings)

@@ -68,13 +68,15 @@ class Bench:
     Args:
         lab: its name.
         title: what its page says first.
-        images: that each training sees, unless it says otherwise.
+        images: that each training sees, unless it says otherwise; None for a lab without images.
         data: a named set, a path, or a mapping with options of the source.
-        seed: of every training and measurement.
+        seed: of every training and measurement; None for a lab that draws nothing.
         out: the folder; default ``runs/lab-NAME``, numbered if taken.
         progress: who is told how training goes.
+        **own: settings that this lab alone has.
 
     Attributes:
+        own: those settings.
         train_set: images of the training split (at most 5,000).
         test_set: held-out images (at most 5,000).
 
@@ -87,17 +89,20 @@ class Bench:
         lab: str,
         title: str,
         *,
-        images: int,
+        images: int | None = None,
         data: str | Path | Mapping[str, Any] = "mnist-5k",
-        seed: int = 0,
+        seed: int | None = 0,
         out: str | Path | None = None,
         progress: Progress | None = None,
+        **own: Any,
     ) -> None:
-        self.lab, self.title, self.images, self.seed = lab, title, images, seed
+        self.lab, self.title, self.images, self.seed, self.own = lab, title, images or 0, seed or 0, own
+        self.chance = {"seed": seed} if seed is not None else {}
         self.data = dict(data) if isinstance(data, Mapping) else {"name": str(data)}
         self.progress = progress or Silent()
         self.began = time.monotonic()
-        self.train_set, self.test_set = self._reals("train"), self._reals("test")
+        if images:
+            self.train_set, self.test_set = self._reals("train"), self._reals("test")
         self.out = _folder(lab, out)
         self.runs: dict[str, Run] = {}
         self.sections: list[Section] = []
@@ -189,12 +194,12 @@ class Bench:
                 "Statements rather than numbers: whether one holds can depend on how long was trained.",
                 table=Table(("statement", "measured here", "holds"), rows),
             )
-        self.section("How this was made", self._made(), table=self._runs())
+        self.section("How this was made", self._made(), table=self._runs() if self.runs else None)
         checks = [c for s in self.sections for c in s.checks]
         seconds = round(time.monotonic() - self.began, 1)
         content = {
             "lab": self.lab,
-            "settings": {"images": self.images, "data": self.data, "seed": self.seed},
+            "settings": self._settings(),
             "seconds": seconds,
             "checks": [asdict(c) for c in checks],
             "claims": [asdict(c) for c in self.claims],
@@ -208,14 +213,18 @@ class Bench:
             "figures": {name: relative(path) for name, path in self.figures.items()},
         }
 
+    def _settings(self) -> dict[str, Any]:
+        """What was chosen, and what was left as it is."""
+        images = {"images": self.images, "data": self.data} if self.images else {}
+        return images | self.chance | self.own
+
     def _made(self) -> str:
-        again = f"limner lab {self.lab} images={self.images} seed={self.seed}"
-        if self.data != {"name": "mnist-5k"}:
-            again += f" data={json.dumps(self.data) if len(self.data) > 1 else self.data['name']}"
-        return (
-            f"{again} makes this page again, in {clock(time.monotonic() - self.began)} here."
-            " Each training is a whole run with a report of its own, in the folder runs beside this page."
-        )
+        chosen = {k: v for k, v in self._settings().items() if v != {"name": "mnist-5k"}}
+        words = {k: (json.dumps(v) if len(v) > 1 else v["name"]) if k == "data" else v for k, v in chosen.items()}
+        again = " ".join([f"limner lab {self.lab}", *(f"{k}={v}" for k, v in words.items())])
+        made = f"{again} makes this page again, in {clock(time.monotonic() - self.began)} here."
+        trained = " Each training is a whole run with a report of its own, in the folder runs beside this page."
+        return made + (trained if self.runs else "")
 
     def _runs(self) -> Table:
         rows: list[tuple[object, ...]] = []

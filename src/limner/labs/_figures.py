@@ -63,11 +63,21 @@ Curve = tuple[Sequence[float], Sequence[float]]
 
 
 @mpl.rc_context(_STYLE)
-def plots(columns: int = 1, *, height: float = 3.2, width: float = 8.0) -> tuple[Figure, list[Axes]]:
-    """An empty figure with axes side by side, in the labs' style; sizes in inches, on a page it fills the column."""
-    figure = Figure(figsize=(width, height))  # not pyplot's: it needs no display and no closing
-    axes = figure.subplots(1, columns, squeeze=False)
-    return figure, list(axes[0])
+def plots(
+    columns: int = 1, *, rows: int = 1, height: float = 3.2, width: float = 8.0, shared: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """An empty figure with axes side by side, row after row, in the labs' style.
+
+    Args:
+        columns: axes in a row.
+        rows: rows of axes.
+        height: of a row, in inches.
+        width: of all, in inches; on a page it fills the column.
+        shared: whether all axes have one range of x and one of y.
+    """
+    figure = Figure(figsize=(width, height * rows))  # not pyplot's: it needs no display and no closing
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared)
+    return figure, list(axes.flat)
 
 
 @mpl.rc_context(_STYLE)
@@ -155,6 +165,75 @@ def bars(ax: Axes, values: Mapping[str, float], title: str = "", chance: float |
     if chance is not None:
         ax.axhline(chance, color=COLOURS[1], linewidth=1)
     ax.grid(False, axis="x")
+    ax.set_title(title)
+
+
+@mpl.rc_context(_STYLE)
+def over(
+    ax: Axes,
+    x: NDArray[np.float64],
+    shaded: Sequence[NDArray[np.float64]],
+    lines: Mapping[str, NDArray[np.float64]],
+    dashed: tuple[str, NDArray[np.float64]],
+    title: str,
+) -> None:
+    """Curves over shaded densities, and one dashed curve over them all.
+
+    Args:
+        ax: where.
+        x: of everything (N,).
+        shaded: densities (N,), in the first colours.
+        lines: name to y (N,), in the next; nan where there is nothing to draw.
+        dashed: name and y (N,) of what the lines should be.
+        title: of the axes.
+    """
+    for density, colour in zip(shaded, COLOURS):
+        ax.fill_between(x, density, color=colour, alpha=0.16, linewidth=0)
+    for (name, y), colour in zip(lines.items(), COLOURS[len(shaded) :]):
+        ax.plot(x, y, color=colour, label=name)
+    ax.plot(x, dashed[1], "--", color=INK, label=dashed[0], linewidth=0.9)
+    ax.set_title(title)
+
+
+@mpl.rc_context(_STYLE)
+def key(ax: Axes) -> None:
+    """Names of the lines of these axes, below all axes of their figure."""
+    ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8, labelcolor=SOFT)
+
+
+@mpl.rc_context(_STYLE)
+def flow(
+    ax: Axes,
+    ticks: NDArray[np.float64],
+    arrows: NDArray[np.float64],
+    path: Sequence[tuple[float, float]],
+    title: str,
+    reach: float,
+) -> None:
+    """A way through the plane over the directions that lead it.
+
+    Args:
+        ax: where.
+        ticks: where arrows stand, across as well as upwards (N,).
+        arrows: their directions (N,N,2), rows upwards; drawn with one length.
+        path: points of the way; a dot marks its start, a cross the origin.
+        title: of the axes.
+        reach: they show [-reach,reach] both ways.
+    """
+    size = np.linalg.norm(arrows, axis=2, keepdims=True)
+    one = arrows / np.maximum(size, 1e-9)
+    head: Any = {"headwidth": 4, "headlength": 4, "headaxislength": 3.5}
+    ax.quiver(
+        ticks, ticks, one[..., 0], one[..., 1], color="#bdb2a0", angles="xy", pivot="mid", scale=20, width=0.006, **head
+    )
+    across, up = zip(*path, strict=True)
+    ax.plot(across, up, color=COLOURS[0], linewidth=0.9)
+    ax.plot(across[:1], up[:1], "o", color=COLOURS[0], markersize=4.5)
+    ax.plot([0], [0], "+", color=COLOURS[1], markersize=9, markeredgewidth=1.6, zorder=3)
+    ax.set_xlim(-reach, reach)
+    ax.set_ylim(-reach, reach)
+    ax.set_aspect("equal")
+    ax.grid(False)
     ax.set_title(title)
 
 

@@ -14,7 +14,7 @@ it is about (K - 1) / (2N), not 0.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import log
 from typing import Any
 
@@ -34,6 +34,7 @@ class Modes:
         kl: KL(p_G || p_data) over modes, in nats; None when no sample counts.
         floor: what a perfect sampler's `kl` would be with so many samples.
         high_quality: share of samples near a mode; None for images.
+        ceiling: what a perfect sampler's `high_quality` would be; None for images.
     """
 
     found: int
@@ -42,6 +43,7 @@ class Modes:
     kl: float | None
     floor: float
     high_quality: float | None = None
+    ceiling: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers by name."""
@@ -83,7 +85,9 @@ def point_modes(points: Tensor, centres: Tensor, sigma: float, within: float = 3
     distance, nearest = torch.cdist(points.flatten(1).double(), centres.double()).min(1)
     good = distance <= within * sigma
     counted = class_modes(nearest[good], len(centres))
-    return Modes(counted.found, counted.known, len(points), counted.kl, counted.floor, float(good.double().mean()))
+    half = torch.tensor([centres.shape[1] / 2, within**2 / 2], dtype=torch.float64)  # of a chi-square with D degrees
+    ceiling = float(torch.special.gammainc(half[0], half[1]))
+    return replace(counted, n=len(points), high_quality=float(good.double().mean()), ceiling=ceiling)
 
 
 def stacked_labels(x: Tensor) -> Tensor:
@@ -93,7 +97,7 @@ def stacked_labels(x: Tensor) -> Tensor:
     n, channels, h, w = x.shape
     if channels != 3:
         raise ValueError(f"a stacked digit has 3 channels, got {channels}")
-    digits = lenet64().classify(x.reshape(3 * n, 1, h, w)).argmax(1).view(n, 3).cpu()
+    digits = lenet64(x.device).classify(x.reshape(3 * n, 1, h, w)).argmax(1).view(n, 3).cpu()
     return (digits * torch.tensor([100, 10, 1])).sum(1)
 
 

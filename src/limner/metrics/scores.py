@@ -88,7 +88,7 @@ def mode_scores(counted: Modes, name: str) -> dict[str, Any]:
         "modes": {"value": counted.found, "unit": f"of {counted.known}", "on": on, "how": f"modes with at least {what}"}
     }
     if counted.high_quality is not None:
-        how = "within 3 standard deviations of a mode; a perfect sampler in the plane has 0.989"
+        how = f"within 3 standard deviations of a mode; a perfect sampler has {counted.ceiling:.3f}"
         scores["high_quality"] = {"value": counted.high_quality, "unit": "of samples", "on": on, "how": how}
     if counted.kl is not None:
         how = f"KL(p_G || p_data) over modes; a perfect sampler has about {counted.floor:.2g} at this many samples"

@@ -1,0 +1,453 @@
+"""What a good discriminator leaves the generator to learn from.
+
+Arjovsky and Bottou 2017, *Towards principled methods for training generative adversarial networks* (arXiv:1701.04862),
+figures 2 and 3. A GAN is trained, and its generator kept after 1, 10 and 25 epochs. Each of the three stands still
+while a new discriminator learns to tell its images from real ones; the norm of the gradient that G would follow is
+noted on the way. The lecture says that D is "trained further"; in the paper it starts anew. `mode=on` is the lecture's.
+
+Three games are played on the same nets, with the same start of D and the same real images. With f the logit
+of D and ∇f its gradient with respect to G's weights, G follows the mean over its images of
+
+    saturating      −σ(f) ∇f          D(G(z)) times the third: nothing, once D rejects everything
+    non-saturating  −(1 − σ(f)) ∇f
+    WGAN-GP         −∇f               of a D whose slope is held near 1
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Annotated, Any, Literal
+
+import torch
+from matplotlib.figure import Figure as Plot
+from pydantic import BeforeValidator, Field
+from torch import Tensor, nn
+
+from limner import api
+from limner.core.batch import Dataset
+from limner.core.chance import seed_of
+from limner.core.checkpoint import folders
+from limner.core.model import GenerativeModel
+from limner.core.run import Run
+from limner.core.spec import Spec
+from limner.core.stream import Stream
+from limner.core.units import Count
+from limner.core.update import Adam, Updates
+from limner.labs import _figures as draw
+from limner.labs._bench import Bench, check
+from limner.losses.adversarial import OBJECTIVES, Objective
+from limner.report import Table
+
+IMAGES = 112_500  # 25 epochs of the 4,500 training images of mnist-5k
+MOMENTS = (1, 10, 25)  # the epochs after which G is kept, of 25
+
+Mode = Annotated[Literal["scratch", "on"], BeforeValidator(lambda v: "on" if v is True else v)]  # YAML's on is true
+Nets = Literal["mlp", "dcgan"]
+
+GAMES = ("saturating", "nonsaturating", "wgan_gp")
+NAMES = {"saturating": "saturating", "nonsaturating": "non-saturating", "wgan_gp": "WGAN-GP"}
+D_STEPS = Adam(lr=2e-4, betas=(0.5, 0.999))  # of every new D, in every game
+
+_NETS: dict[str, dict[str, Any]] = {
+    "mlp": {},  # the recipe's: G 100-256-784, D 784-256-1
+    "dcgan": {
+        "model.G": {"name": "dcgan.Generator", "z": 64, "width": 8},
+        "model.D": {"name": "dcgan.Discriminator", "width": 8, "norm": "none"},
+    },
+}
+_BATCH = 64
+_EVERY_ONE = 20  # the first iterations, all of them noted
+_NOTED = 200  # of the others
+_LOOKS, _BATCHES = 8, 16  # how often at most the spread of the gradient is measured, and over how many batches
+_NEW, _OTHER = 11, 12  # lanes of the seed: the first weights of D, and the images that it sees
+
+
+def work(
+    bench: Bench,
+    *,
+    iterations: Annotated[Count, Field(ge=20)] = 4000,
+    mode: Mode = "scratch",
+    nets: Nets = "mlp",
+) -> None:
+    """Trains a GAN, then for each generator kept from it a discriminator in each of the three games.
+
+    Args:
+        bench: where.
+        iterations: of each discriminator.
+        mode: whether it starts anew, as in the paper, or goes on from the one that the generator was trained against.
+        nets: the lecture's first GAN, or small convolutional ones as in the paper.
+    """
+    calm = {f"optim.{group}.betas": [0.5, 0.999] for group in "GD"}  # with 0.9 G makes blots, see lab gan
+    often = {"train.checkpoint_images": max(_BATCH, bench.images // MOMENTS[-1]), "train.keep": MOMENTS[-1] + 1}
+    bench.train("gan", "gan-mnist", calm | often | _NETS[nets])
+    kept = _kept(bench.runs["gan"], bench.images)
+    dataset = bench.dataset("train")
+    models = {_epochs(seen / len(dataset)): api.load(path) for seen, path in kept.items()}
+    _generators(bench, models)
+    played = [
+        play(bench, epochs, game, model, dataset, iterations, mode)
+        for epochs, model in models.items()
+        for game in GAMES
+    ]
+    bench.results["games"] = [asdict(p) for p in played]
+    _one_identity(bench, next(iter(models.values())))
+    _norms(bench, played, mode)
+    _why(bench, played)
+    _spread(bench, played)
+    _statements(bench, played, iterations, mode)
+
+
+# ---- the generators --------------------------------------------------------------------------------------------------
+
+
+def _kept(run: Run, images: int) -> dict[int, Any]:
+    """The checkpoints at the moments, by images seen; the others are deleted."""
+    found = {int(folder.name): folder for folder in folders(run.checkpoints)}
+    wanted = [min((n for n in found if n * MOMENTS[-1] >= m * images), default=max(found)) for m in MOMENTS]
+    for seen, folder in found.items():
+        if seen not in wanted:
+            shutil.rmtree(folder)
+    return {seen: found[seen] for seen in wanted}
+
+
+def _epochs(n: float) -> str:
+    text = f"{n:.2g}"
+    return f"{text} epoch" if text == "1" else f"{text} epochs"
+
+
+def _generators(bench: Bench, models: dict[str, GenerativeModel]) -> None:
+    first = next(iter(models.values()))
+    d = sum(p.numel() for p in first.groups()["D"].parameters())
+    g = sum(p.numel() for p in first.groups()["G"].parameters())
+    bench.section(
+        "The generators",
+        f"A GAN of G with {g:,} and D with {d:,} parameters, trained with the non-saturating loss, Adam 2e-4 with betas"
+        " 0.5 and 0.999 and batches of 64. Its generator was kept three times. D has no batch norm, so that all three"
+        " games can be played on the same nets: the gradient penalty does not allow it.",
+        bench.figure(
+            "generators",
+            draw.beside({name: draw.tiles(m.sample(36, seed=bench.seed), 6) for name, m in models.items()}),
+            "What each of the three makes of the same 36 noise vectors.",
+            "Three grids of samples: from the earliest to the latest generator they look more like digits.",
+        ),
+    )
+
+
+# ---- the games -------------------------------------------------------------------------------------------------------
+
+
+class Frozen:
+    """The `update` of a model whose G stands still: D descends, of G only the gradient is taken.
+
+    Args:
+        model: with the groups G and D.
+        descend: the optimiser of D.
+
+    Attributes:
+        note: whether to take G's gradient at this step.
+        learn: whether D descends.
+        gradient: the last one taken, all of G's weights in one vector.
+    """
+
+    def __init__(self, model: GenerativeModel, descend: Adam) -> None:
+        groups = model.groups()
+        self.D, self.G = Updates({"D": groups["D"]}, {"D": descend}), [*groups["G"].parameters()]
+        self.note, self.learn = True, True
+        self.gradient = torch.zeros(())
+
+    def __call__(self, group: str, loss: Tensor) -> None:
+        if group == "D":
+            if self.learn:
+                self.D(group, loss)
+        elif self.note:
+            self.gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, self.G)])
+
+
+@dataclass
+class Played:
+    """One discriminator against one generator.
+
+    Attributes:
+        epochs: that the generator had been trained for, in words.
+        game: of `GAMES`.
+        iterations: of D, those noted.
+        norms: of G's gradient at each of them, over one batch.
+        fakes: the mean logit that D gives to generated images at each of them.
+        looks: iterations at which the spread was measured.
+        means: the norm of the mean gradient over batches at each look.
+        spreads: the standard deviation of the gradient from batch to batch at each look.
+        moved: the largest change of a weight of G.
+        weights: sums of D's weights, before and after.
+    """
+
+    epochs: str
+    game: str
+    iterations: list[int]
+    norms: list[float]
+    fakes: list[float]
+    looks: list[int]
+    means: list[float]
+    spreads: list[float]
+    moved: float = 0.0
+    weights: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def start(self) -> float:
+        """The median norm of the first 20 iterations."""
+        return median(n for i, n in zip(self.iterations, self.norms) if i < _EVERY_ONE)
+
+    @property
+    def highest(self) -> float:
+        """The largest median of five successive notes."""
+        return max(median(self.norms[i : i + 5]) for i in range(max(1, len(self.norms) - 4)))
+
+    @property
+    def end(self) -> float:
+        """The median norm of the last tenth."""
+        last = self.iterations[-1]
+        return median(n for i, n in zip(self.iterations, self.norms) if i > 0.9 * last)
+
+    @property
+    def lost(self) -> float:
+        """Decades from the start to the end; negative if the norm grew."""
+        return math.log10(self.start / self.end)
+
+    @property
+    def lost_from_highest(self) -> float:
+        """Decades from the highest norm to the end."""
+        return math.log10(self.highest / self.end)
+
+
+def play(
+    bench: Bench, epochs: str, game: str, trained: GenerativeModel, dataset: Dataset, iterations: int, mode: str
+) -> Played:
+    """Trains D against a G that stands still."""
+    bench.progress.say(f"lab {bench.lab}: G of {epochs}, {NAMES[game]}")
+    model = opponent(trained, game, mode, bench.seed)
+    update = Frozen(model, D_STEPS)
+    stream = Stream(dataset, min(_BATCH, len(dataset)), seed_of(bench.seed, _OTHER))
+    before, D = [p.detach().clone() for p in update.G], model.groups()["D"]
+    result = Played(epochs, game, [], [], [], [], [], [], weights=(_sum(D), 0.0))
+    often = max(1, iterations // _NOTED)
+    times = min(_LOOKS, max(2, iterations // 100))
+    looks = {round(i * (iterations - 1) / (times - 1)) for i in range(times)}
+    for i in range(iterations):
+        if i in looks:
+            mean, spread = _look(model, stream, update)
+            result.looks.append(i)
+            result.means.append(mean)
+            result.spreads.append(spread)
+        update.note = i < _EVERY_ONE or i % often == 0 or i == iterations - 1
+        stream.begin()
+        logs = model.step(stream, update)
+        if update.note:
+            result.iterations.append(i)
+            result.norms.append(float(update.gradient.norm()))
+            result.fakes.append(float(logs["logit/fake"].detach()))
+    result.moved = max(float((p.detach() - b).abs().max()) for p, b in zip(update.G, before))
+    result.weights = (result.weights[0], _sum(D))
+    return result
+
+
+def opponent(trained: GenerativeModel, game: str, mode: str, seed: int) -> GenerativeModel:
+    """The game on the nets of a trained GAN: its G, and a new D, or its D for ``mode=on``."""
+    spec = trained.spec.to_dict()
+    nets = {"G": spec["G"], "D": spec["D"]}
+    chosen = {"name": "wgan_gp", "n_critic": 1} if game == "wgan_gp" else {"name": "gan", "adversarial": game}
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed_of(seed, _NEW))
+        model: GenerativeModel = Spec.parse("model", chosen | nets).build()
+    ours, theirs = model.groups(), trained.groups()
+    for group in ("G",) if mode == "scratch" else ("G", "D"):
+        ours[group].load_state_dict(theirs[group].state_dict())
+    return model.train()
+
+
+def _look(model: GenerativeModel, stream: Stream, update: Frozen) -> tuple[float, float]:
+    """The norm of the mean gradient over several batches, and the standard deviation between them; D stands still."""
+    update.note, update.learn = True, False
+    taken = []
+    for _ in range(_BATCHES):
+        stream.begin()
+        model.step(stream, update)
+        taken.append(update.gradient)
+    update.learn = True
+    gradients = torch.stack(taken)  # (batches, weights)
+    return float(gradients.mean(0).norm()), float(gradients.var(0).sum().sqrt())
+
+
+def _sum(net: nn.Module) -> float:
+    return float(sum(p.detach().double().sum() for p in net.parameters()))
+
+
+# ---- the page --------------------------------------------------------------------------------------------------------
+
+
+def identity(trained: GenerativeModel, seed: int) -> float:
+    """How far the gradients of the two cross-entropy losses miss that of the Wasserstein loss, as a share of it."""
+    model = opponent(trained, "saturating", "on", seed)
+    groups = model.groups()
+    z = torch.randn(_BATCH, trained.spec.to_dict()["G"]["z"], generator=torch.Generator().manual_seed(seed))
+    weights, found = [*groups["G"].parameters()], {}
+    fake = groups["D"](groups["G"](z))
+    kinds: tuple[Objective, ...] = ("saturating", "nonsaturating", "wasserstein")
+    for name in kinds:
+        parts = torch.autograd.grad(OBJECTIVES[name].g(fake, None), weights, retain_graph=True)
+        found[name] = torch.cat([g.flatten() for g in parts]).double()
+    missed = found["saturating"] + found["nonsaturating"] - found["wasserstein"]
+    return float(missed.norm() / found["wasserstein"].norm())
+
+
+def _one_identity(bench: Bench, trained: GenerativeModel) -> None:
+    played: list[dict[str, Any]] = bench.results["games"]
+    pairs = [(a["weights"], b["weights"]) for a, b in zip(played[::3], played[1::3])]
+    starts = [{p["weights"][0] for p in played[i : i + 3]} for i in range(0, len(played), 3)]
+    error = identity(trained, bench.seed)
+    bench.section(
+        "What is compared",
+        "The saturating and the non-saturating game have one and the same D: only G's loss differs, and G stands still."
+        " Its gradients are σ(f)∇f and (1 − σ(f))∇f with the sign turned, so their sum is that of the Wasserstein"
+        " loss. The first vanishes as soon as D rejects what G makes, D(G(z)) = σ(f) → 0; whether the other two do"
+        " depends on ∇f alone. WGAN-GP has a D of its own, whose slope its penalty keeps near 1.",
+        checks=[
+            check(
+                "sum of the two gradients against Wasserstein's, error as a share", "below 1e-5", error, error < 1e-5
+            ),
+            check("largest change of a weight of G", 0.0, max(p["moved"] for p in played)),
+            check("each game starts from the same D", True, all(len(s) == 1 for s in starts)),
+            check("saturating and non-saturating end with the same D", True, all(a[1] == b[1] for a, b in pairs)),
+        ],
+    )
+
+
+Series = dict[str, draw.Curve]
+
+
+def _panels(played: Sequence[Played], series: Callable[[list[Played]], Series], ylabel: str, height: float) -> Plot:
+    """A chart of curves for each generator, with one key for all."""
+    by_epochs = {e: [p for p in played if p.epochs == e] for e in dict.fromkeys(p.epochs for p in played)}
+    figure, axes = draw.plots(len(by_epochs), height=height, shared=True)
+    for ax, (epochs, own) in zip(axes, by_epochs.items()):
+        draw.curves(ax, series(own), xlabel="iterations of D", title=f"G of {epochs}")
+        key = ax.get_legend()
+        if ax is not axes[0] and key is not None:
+            key.remove()
+    axes[0].set_ylabel(ylabel)
+    return figure
+
+
+def _norms(bench: Bench, played: Sequence[Played], mode: str) -> None:
+    def series(own: list[Played]) -> Series:
+        return {NAMES[p.game]: (p.iterations, [math.log10(n) for n in p.norms]) for p in own}
+
+    rows = [
+        (p.epochs, NAMES[p.game], f"{p.start:.3g}", f"{p.highest:.3g}", f"{p.end:.3g}", p.lost, p.lost_from_highest)
+        for p in played
+    ]
+    bench.results["decades"] = [
+        {"epochs": p.epochs, "game": p.game, "lost": p.lost, "from_highest": p.lost_from_highest} for p in played
+    ]
+    begun = "from scratch" if mode == "scratch" else "on, from where its training had left it"
+    bench.section(
+        "The gradient of G while D learns",
+        f"G stands still and D is trained {begun}. Start is the median norm of the first {_EVERY_ONE} iterations, end"
+        " that of the last tenth, highest the largest median of five successive notes. A decade is a factor of ten; a"
+        " negative number is a gradient that has grown.",
+        bench.figure(
+            "norms",
+            _panels(played, series, "log₁₀ of the norm of G's gradient", 3.3),
+            "The norm of the gradient over one batch, on a logarithmic scale, for each generator and game.",
+            "Three panels of three curves over iterations: the saturating one falls by decades, the others rise.",
+        ),
+        table=Table(("generator", "game", "start", "highest", "end", "decades lost", "from the highest"), rows),
+    )
+
+
+def _why(bench: Bench, played: Sequence[Played]) -> None:
+    def series(own: list[Played]) -> Series:
+        p = next(p for p in own if p.game == "saturating")
+        both = {
+            "norm, as a share of the start": [math.log10(n / p.start) for n in p.norms],
+            "σ of the mean logit": [-math.log10(1 + math.exp(-f)) for f in p.fakes],
+        }
+        return {name: (p.iterations, y) for name, y in both.items()}
+
+    bench.section(
+        "Why it vanishes",
+        "The saturating gradient beside σ of D's mean logit on generated images (about e to that logit, once it is"
+        " far below 0). They fall together: the loss log(1 − D(G(z))) is flat where D is sure, and G, who needs to"
+        " move most, is told least.",
+        bench.figure(
+            "why",
+            _panels(played, series, "log₁₀", 2.8),
+            "The saturating gradient falls as D's belief in generated images does.",
+            "Three panels of two curves that fall together by several decades.",
+        ),
+    )
+
+
+def _spread(bench: Bench, played: Sequence[Played]) -> None:
+    def series(own: list[Played]) -> Series:
+        return {NAMES[p.game]: (p.looks, [math.log10(s) for s in p.spreads]) for p in own}
+
+    rows = [
+        (
+            p.epochs,
+            NAMES[p.game],
+            f"{p.means[0]:.3g}",
+            f"{p.means[-1]:.3g}",
+            f"{p.spreads[0]:.3g}",
+            f"{p.spreads[-1]:.3g}",
+            p.spreads[0] / p.means[0],
+            p.spreads[-1] / p.means[-1],
+        )
+        for p in played
+    ]
+    header = ("generator", "game", "mean, first", "last", "deviation, first", "last", "deviation / mean, first", "last")
+    bench.section(
+        "How sure the gradient is",
+        f"{len(played[0].looks)} times, D waits while {_BATCHES} batches each give a gradient. Mean is the norm of"
+        " their mean, deviation their standard deviation about it, over all weights. The paper's figure 3 finds that"
+        " −log D(G(z)) gives large gradients that scatter more and more.",
+        bench.figure(
+            "spread",
+            _panels(played, series, "log₁₀ of the standard deviation", 2.8),
+            "The standard deviation of the gradient from batch to batch, on a logarithmic scale.",
+            "Three panels of three curves over iterations.",
+        ),
+        table=Table(header, rows),
+    )
+
+
+def _statements(bench: Bench, played: Sequence[Played], iterations: int, mode: str) -> None:
+    def of(game: str) -> list[Played]:
+        return [p for p in played if p.game == game]
+
+    def listed(values: Sequence[float], form: str) -> str:
+        return ", ".join(format(v, form).replace("-", "−") for v in values)
+
+    when = ", ".join(p.epochs for p in of("saturating"))
+    lost = {game: [p.lost for p in of(game)] for game in GAMES}
+    further = "" if mode == "scratch" else " (D trained on, not anew)"
+    bench.claim(
+        "While D becomes good, the gradient of the saturating loss vanishes: two decades or more",
+        f"decades lost in {iterations:,} iterations{further}, G of {when}: {listed(lost['saturating'], '.2f')}",
+        min(lost["saturating"]) >= 2,
+    )
+    bench.claim(
+        "That of WGAN-GP does not: less than one decade, on the same nets",
+        f"decades lost: {listed(lost['wgan_gp'], '.2f')}; from the highest:"
+        f" {listed([p.lost_from_highest for p in of('wgan_gp')], '.2f')}",
+        max(lost["wgan_gp"]) < 1,
+    )
+    growth = [p.spreads[-1] / p.spreads[0] for p in of("nonsaturating")]
+    bench.claim(
+        "That of the non-saturating loss does not vanish, and its variance grows",
+        f"decades lost: {listed(lost['nonsaturating'], '.2f')}; its standard deviation grew by factors of"
+        f" {listed(growth, '.3g')}",
+        max(lost["nonsaturating"]) < 1 and min(growth) > 1,
+    )

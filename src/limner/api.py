@@ -205,11 +205,13 @@ def _fit(prepared: Prepared, run: Run, start: Checkpoint | None, progress: Progr
             # Said last, so that resume goes on with whatever was cut off.
             run.event("done", int(run.latest.name), run.events()[-1]["seconds"], message="finished")
     finally:
-        if dist.rank() == 0:
-            report.film(run.path)
-            report.write_card(run.path, about(prepared.model.spec.name))
-            report.write(run.path)
-            run.unlock()
+        try:
+            if dist.rank() == 0:
+                report.film(run.path)
+                report.write_card(run.path, about(prepared.model.spec.name))
+                report.write(run.path)
+        finally:
+            run.unlock()  # a report that cannot be written keeps no lock
         dist.barrier()
     return run
 

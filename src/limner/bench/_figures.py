@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from limner.core.frame import POINTS as SHOWN
 
@@ -25,7 +26,7 @@ def scatter(clouds: Mapping[str, Path]) -> bytes:
     """
     columns = min(_COLUMNS, len(clouds))
     rows = -(-len(clouds) // columns)
-    figure = Figure((2.7 * columns, 2.85 * rows), dpi=130, layout="constrained")
+    figure = Figure((2.7 * columns, 3 * rows), dpi=130, layout=ConstrainedLayoutEngine(h_pad=0.1))
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes, (title, file) in zip(panels, clouds.items(), strict=False):
         with np.load(file, allow_pickle=False) as frame:

@@ -189,7 +189,7 @@ def explain(
 
 @app.command(context_settings=_ANYTHING)
 def lab(
-    name: Annotated[str, typer.Argument(help="ae, conv-ae, vae, gan or dcgan.")],
+    name: Annotated[str, typer.Argument(help="A name from 'limner list labs'.")],
     words: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings of the lab, e.g. images=60k out=DIR.")
     ] = None,
@@ -206,7 +206,7 @@ def lab(
     ]
     _print(result, as_json, "\n".join([*lines, result["page"]]))
     if not all(c["ok"] for c in result["checks"]):
-        raise LimnerError(f"lab {name}: a number differs from the lecture's; see the page")
+        raise LimnerError(f"lab {name}: a number is not what it must be; see the page")
 
 
 @app.command(context_settings=_ANYTHING)

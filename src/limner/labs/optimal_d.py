@@ -130,7 +130,7 @@ class Trained:
         return self.D(self.line.x.float().view(-1, 1, 1, 1)).double()
 
     def apart(self, believed: Tensor, best: Tensor) -> float:
-        """Mean |D − D*| under (p + q)/2, of values on the grid."""
+        """Mean ``|D − D*|`` under (p + q)/2, of values on the grid."""
         return self.line.mean((believed - best).abs(), (self.line.p + self.line.q) / 2)
 
 
@@ -250,7 +250,7 @@ class Pull:
     """What labels do.
 
     Attributes:
-        best: mean |D − (αp + βq)/(p + q)|.
+        best: mean ``|D − (αp + βq)/(p + q)|``.
         top: the highest D on real samples, of the formula.
         lost: mean size of the pull on those tenth of G's samples that are farthest from the data.
     """

@@ -445,9 +445,11 @@ def _statements(bench: Bench, played: Sequence[Played], iterations: int, mode: s
         max(lost["wgan_gp"]) < 1,
     )
     growth = [p.spreads[-1] / p.spreads[0] for p in of("nonsaturating")]
+    shares = [[p.spreads[i] / p.means[i] for p in of("nonsaturating")] for i in (0, -1)]
     bench.claim(
         "That of the non-saturating loss does not vanish, and its variance grows",
         f"decades lost: {listed(lost['nonsaturating'], '.2f')}; its standard deviation grew by factors of"
-        f" {listed(growth, '.3g')}",
+        f" {listed(growth, '.3g')}; as a share of the mean it was {listed(shares[0], '.2f')} and is"
+        f" {listed(shares[1], '.2f')}",
         max(lost["nonsaturating"]) < 1 and min(growth) > 1,
     )

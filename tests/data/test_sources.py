@@ -193,7 +193,7 @@ def test_every_option_is_declared_typed_and_explained(name):
     assert not any(isinstance(h, str) for h in hints.values())
     assert all(f"\n    {p}: " in build.__doc__ for p in parameters)
     assert "options" not in parameters
-    if name not in {"line", "ring", "grid", "swiss-roll"}:
+    if name not in {"line", "points", "ring", "grid", "swiss-roll"}:
         assert list(parameters)[-len(OPTION_NAMES) :] == list(OPTION_NAMES)
         assert parameters["split"].default == Options().split == "train"
 

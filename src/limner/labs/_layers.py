@@ -62,7 +62,7 @@ def layers(net: nn.Module, work: Callable[[], object]) -> list[Layer]:
     def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         seen.append(_layer(module, inputs[0], output))
 
-    leaves = [m for m in net.modules() if not list(m.children())]
+    leaves = [m for m in net.modules() if not list(m.children()) and not isinstance(m, nn.Sequential)]
     hooks = [m.register_forward_hook(note) for m in leaves]
     try:
         work()

@@ -4,8 +4,9 @@
     python benchmarks/small_set.py --out runs/small --report                         the table of what is there
 
 Every run has the same nets, optimiser, order of images and number of images. It is judged at ten checkpoints, by the
-Fréchet distance between 5,000 of its samples and the held-out test images, in the features of limner's digit classifier
-(`fd@lenet64-v1[n=5000]`). The table has the distance at the last checkpoint and at the best one, mean ± standard error
+Fréchet distance between 5,000 of its samples and the held-out test images, in the features of the classifier that
+knows the set (`fd@lenet64-v1[n=5000]` for digits).
+The table has the distance at the last checkpoint and at the best one, mean ± standard error
 over seeds, and the ratio to training without a transform. "Best" is chosen by the same test images, for each run alone;
 "last" chooses nothing.
 
@@ -27,7 +28,7 @@ import limner
 import limner.data
 from limner.core.checkpoint import folders
 from limner.core.run import Run
-from limner.metrics.features import lenet64
+from limner.metrics.features import KEYS, Classifier, classifier
 from limner.metrics.frechet import Moments, floor, frechet_distance, name
 
 SAMPLES, CHECKPOINTS = 5000, 10
@@ -44,7 +45,7 @@ def recipe(chosen: argparse.Namespace, transform: str, seed: int) -> dict[str, A
     model: dict[str, Any] = {
         "name": "gan",
         "G": {"name": "dcgan.Generator", "z": 64, "width": chosen.width},
-        "D": {"name": "dcgan.Discriminator", "width": chosen.width},
+        "D": {"name": "dcgan.Discriminator", "width": chosen.d_width or chosen.width, "norm": chosen.d_norm},
     }
     if TRANSFORMS[transform] is not None:
         model["transform"] = TRANSFORMS[transform]
@@ -63,30 +64,31 @@ def recipe(chosen: argparse.Namespace, transform: str, seed: int) -> dict[str, A
             "keep": CHECKPOINTS + 2,
             "sample_images": chosen.images // 4,
             "channels_last": True,
+            "precision": chosen.precision,
         },
     }
 
 
-def judge(run: Run, reference: Moments, device: str) -> list[dict[str, float]]:
+def judge(run: Run, reference: Moments, judge_: Classifier, device: str) -> list[dict[str, float]]:
     """The distance at each checkpoint, and what D and the transform were like."""
     found = []
     for folder in folders(run.checkpoints):
         model = limner.load(folder, device)
-        features = lenet64(device).features(model.sample(SAMPLES, seed=0).clamp(-1, 1))
+        features = judge_.features(model.sample(SAMPLES, seed=0).clamp(-1, 1))
         fd = frechet_distance(*Moments().update(features).compute(), *reference.compute())
         p = getattr(getattr(model, "transform", None), "p", None)
         found.append({"images": int(folder.name), "fd": fd} | ({} if p is None else {"p": float(p)}))
     return found
 
 
-def train(chosen: argparse.Namespace, transform: str, seed: int, reference: Moments) -> None:
+def train(chosen: argparse.Namespace, transform: str, seed: int, reference: Moments, judge_: Classifier) -> None:
     folder = chosen.out / f"{transform}-{seed}"
     if (folder / "small_set.json").is_file():
         return
     began = time.monotonic()
     run = limner.train(recipe(chosen, transform, seed), out=folder)
     seconds = time.monotonic() - began
-    rows = judge(run, reference, chosen.device)
+    rows = judge(run, reference, judge_, chosen.device)
     about = {"transform": transform, "seed": seed, "seconds": round(seconds, 1), "rows": rows}
     (folder / "small_set.json").write_text(json.dumps(about, indent=1))
     curve = "  ".join(f"{r['images'] // 1000}k {r['fd']:.2f}" for r in rows)
@@ -101,7 +103,7 @@ def summary(values: list[float]) -> tuple[float, float]:
 
 def report(chosen: argparse.Namespace, reference: Moments) -> None:
     level = floor(reference.covariance, SAMPLES, reference.n)
-    print(f"\n{name(lenet64().key, SAMPLES)} against {reference.n} held-out images of {chosen.data}")
+    print(f"\n{name(KEYS[chosen.data], SAMPLES)} against {reference.n} held-out images of {chosen.data}")
     print(f"two sets of one Gaussian with the covariance of those would lie {level:.3f} apart")
     print(f"{'':<18} {'seeds':>5}  {'last':>16} {'ratio':>6}  {'best':>16} {'ratio':>6}  at images")
     bases: dict[str, float] = {}
@@ -126,6 +128,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=28)
     parser.add_argument("--images", type=int, default=200_000)
     parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--d-width", type=int, default=None, help="width of D, if it is not that of G")
+    parser.add_argument("--d-norm", default="batch")
+    parser.add_argument("--precision", default="fp32")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--transforms", nargs="+", choices=TRANSFORMS, default=list(TRANSFORMS))
     parser.add_argument("--device", default="cpu")
@@ -134,11 +139,12 @@ def main() -> None:
     torch.set_num_threads(1)
     test = limner.data.load(chosen.data, split="test", size=chosen.size)  # resizing alone moves features far
     assert test.pixels is not None
-    reference = Moments().update(lenet64(chosen.device).features(test.pixels))
+    judge_ = classifier(KEYS[chosen.data], chosen.device)
+    reference = Moments().update(judge_.features(test.pixels))
     if not chosen.report:
         for seed in chosen.seeds:
             for transform in chosen.transforms:
-                train(chosen, transform, seed, reference)
+                train(chosen, transform, seed, reference, judge_)
     report(chosen, reference)
 
 

@@ -156,12 +156,12 @@ def test_nets_that_do_not_fit_are_refused() -> None:
 
 
 def test_codes_remember_the_moments_of_what_they_saw() -> None:
-    from limner.nets.codes import Codes
+    from limner.core.prior import Codes
 
     codes = Codes((2,), momentum=0.5)
     for _ in range(40):
         codes.see(torch.randn(512, 2) * torch.tensor([1.0, 3.0]) + torch.tensor([5.0, 0.0]))
-    drawn = codes.draw(4000, torch.Generator().manual_seed(0))
+    drawn = codes.sample(4000, torch.Generator().manual_seed(0))
     torch.testing.assert_close(drawn.mean(0), torch.tensor([5.0, 0.0]), atol=0.3, rtol=0)
     torch.testing.assert_close(drawn.std(0), torch.tensor([1.0, 3.0]), atol=0.3, rtol=0)
     assert limner.list_models("*autoencoder") == ["autoencoder", "denoising_autoencoder", "sparse_autoencoder"]

@@ -142,7 +142,7 @@ def test_importance_weighting_replaces_the_elbo() -> None:
 def test_a_class_is_obeyed() -> None:
     model = recipes.load("cvae-mnist").model.build(shape=(1, 8, 8), classes=10)
     model.spec = recipes.load("cvae-mnist").model.resolve(shape=(1, 8, 8), classes=10)
-    z = torch.randn(1, model.z).expand(2, -1)
+    z = torch.randn(1, model.prior.z).expand(2, -1)
     a, b = model.decode(z, torch.tensor([3, 8]))
     assert not torch.equal(a, b)
     assert torch.equal(model.sample(3, y=7, seed=0), model.sample(3, y=torch.tensor([7, 7, 7]), seed=0))

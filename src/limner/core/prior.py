@@ -1,12 +1,12 @@
-"""The latent prior p_z of models that turn noise into images."""
+"""The latent prior p_z of models that turn noise into images, and what stands in for one where there is none."""
 
 from __future__ import annotations
 
-from math import sqrt
+from math import prod, sqrt
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from limner.core.errors import LimnerError
 from limner.core.model import Data
@@ -42,16 +42,66 @@ class Prior:
         Raises:
             LimnerError: truncation is not positive.
         """
-        if truncation is not None and truncation <= 0:
-            raise LimnerError(f"truncation is {truncation}; give a positive number, 0.7 say, or leave it out")
-        size, device = (n, self.z), generator.device
-        if self.kind == "uniform":
-            return min(truncation or 1, 1) * (2 * torch.rand(size, generator=generator, device=device) - 1)
-        if truncation is None:
-            return torch.randn(size, generator=generator, device=device)
-        u = 2 * torch.rand(size, generator=generator, device=device, dtype=_exact(device)) - 1
-        reach = torch.erf(torch.tensor(truncation / sqrt(2), dtype=u.dtype))
-        return (sqrt(2) * torch.erfinv(u * reach.to(device))).float().clamp(-truncation, truncation)
+        if self.kind == "normal":
+            return _normal((n, self.z), generator, truncation)
+        reach = 1.0 if truncation is None else min(_positive(truncation), 1.0)
+        return reach * (2 * torch.rand((n, self.z), generator=generator, device=generator.device) - 1)
+
+
+class Codes(nn.Module):
+    """A prior for autoencoders, which have none: mean and variance of each number of the codes seen in training.
+
+    The lecture (Lab 2) draws ``sigma * randn + mu`` per dimension of the latent vectors and shows that it cannot
+    generate realistic images: codes of real images are neither Gaussian nor independent. Ghosh et al. 2020
+    (arXiv:1903.12436) call a density that is fitted after the fact *ex-post*.
+
+    Args:
+        code: shape of one code.
+        least: no number of a drawn code is smaller.
+        momentum: share of the newest batch.
+    """
+
+    mean: Tensor
+    var: Tensor
+
+    def __init__(self, code: tuple[int, ...], least: float | None = None, momentum: float = 0.02) -> None:
+        super().__init__()
+        self.code, self.least, self.momentum = tuple(code), least, momentum
+        self.register_buffer("mean", torch.zeros(prod(code)))
+        self.register_buffer("var", torch.ones(prod(code)))
+
+    @torch.no_grad()
+    def see(self, z: Tensor) -> None:
+        """Moves the moments towards those of codes (B,…)."""
+        z = z.detach().flatten(1).float()
+        self.mean.lerp_(z.mean(0), self.momentum)
+        self.var.lerp_(z.var(0, unbiased=False), self.momentum)
+
+    def sample(self, n: int, generator: torch.Generator, truncation: float | None = None) -> Tensor:
+        """(n, *code) independent Gaussian codes with these moments, at most `truncation` deviations from the mean.
+
+        Raises:
+            LimnerError: truncation is not positive.
+        """
+        eps = _normal((n, len(self.mean)), generator, truncation)
+        z = self.mean + self.var.sqrt() * eps
+        return (z if self.least is None else z.clamp_min(self.least)).view(n, *self.code)
+
+
+def _normal(size: tuple[int, int], generator: torch.Generator, truncation: float | None) -> Tensor:
+    device = generator.device
+    if truncation is None:
+        return torch.randn(size, generator=generator, device=device)
+    truncation = _positive(truncation)
+    u = 2 * torch.rand(size, generator=generator, device=device, dtype=_exact(device)) - 1
+    reach = torch.erf(torch.tensor(truncation / sqrt(2), dtype=u.dtype))
+    return (sqrt(2) * torch.erfinv(u * reach.to(device))).float().clamp(-truncation, truncation)
+
+
+def _positive(truncation: float) -> float:
+    if truncation <= 0:
+        raise LimnerError(f"truncation is {truncation}; give a positive number, 0.7 say, or leave it out")
+    return truncation
 
 
 def _exact(device: torch.device) -> torch.dtype:

@@ -1,15 +1,26 @@
-"""Features that scores are computed on: small classifiers that limner trained itself, pinned to the last bit.
+"""Features that scores are computed on: small classifiers that limner trained itself, and one extractor for any images.
 
 A distance between sets of images is a distance between their features, so it means something only together with the
 extractor, and only beside distances of the same extractor. The key of each one, such as ``lenet64-v1``, therefore
 goes into the name of every score: ``fd@lenet64-v1[n=10000]``.
 
-``lenet64-v1`` knows digits. It follows LeNet-5 in kind (LeCun, Bottou, Bengio and Haffner 1998, *Gradient-based
-learning applied to document recognition*): convolutions and pooling, a hidden layer of 64 numbers, ten logits. Its
-features are those 64 numbers *before* the ReLU, z-scored by their mean and standard deviation over the 60,000 training
-images of MNIST. There they are closer to Gaussian, which is what a Fréchet distance takes them for; none is constant;
-and the half that the classifier drops still tells images of one class apart. How it was trained and how well it does is
-in the header of its file; ``benchmarks/extractor.py`` makes it anew.
+=================  ========================================================================================
+key                what it knows
+=================  ========================================================================================
+``lenet64-v1``     digits: MNIST and sets like it
+``fashion64-v1``   clothes: Fashion-MNIST
+``random192-v1``   no labels: a random convolutional net and the principal components of the training images
+=================  ========================================================================================
+
+The classifiers follow LeNet-5 in kind (LeCun, Bottou, Bengio and Haffner 1998, *Gradient-based learning applied to
+document recognition*): convolutions and pooling, a hidden layer of 64 numbers, ten logits. Their features are those
+64 numbers *before* the ReLU, z-scored by their mean and standard deviation over the 60,000 training images. There they
+are closer to Gaussian, which is what a Fréchet distance takes them for; none is constant; and the half that the
+classifier drops still tells images of one class apart. How each was trained and how well it does is in the header of
+its file; ``benchmarks/extractor.py`` makes them anew.
+
+Classifiers are blind to what their labels do not need. `Random` has no labels: 128 channel means of a convolutional net
+that was never trained, and 64 principal components of the pixels. Where the two rank models differently, look closer.
 """
 
 from __future__ import annotations
@@ -20,19 +31,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load as parse_safetensors
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from limner.core.batch import to_float
-from limner.core.errors import LimnerError
+from limner.core.batch import to_float, to_uint8
+from limner.core.errors import LimnerError, unknown
 
 _WEIGHTS = Path(__file__).parent / "weights"
-_SHA256 = {"lenet64-v1": "aba33b238fd4b263c7e2d9f7fbfa8ddfc8899d8bef7a049e93388f38a93a0433"}
+_SHA256 = {
+    "lenet64-v1": "aba33b238fd4b263c7e2d9f7fbfa8ddfc8899d8bef7a049e93388f38a93a0433",
+}
+KEYS = {"mnist": "lenet64-v1", "mnist-5k": "lenet64-v1", "fashion-mnist": "fashion64-v1"}
+"""The classifier that knows a data set."""
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, the weights of PIL's grey
 _SLACK = 1e-3  # a tanh in bfloat16 rounds to 1, a resized image may overshoot by a rounding
 
@@ -63,8 +79,27 @@ class _LeNet64(nn.Module):
         return codes, self.head(codes.relu())
 
 
+@runtime_checkable
+class Extractor(Protocol):
+    """Turns images into features that sets of images are compared in."""
+
+    @property
+    def key(self) -> str:
+        """Name and version, for the names of scores."""
+        ...
+
+    @property
+    def dims(self) -> int:
+        """How many features an image has."""
+        ...
+
+    def features(self, x: Tensor, *, batch: int = 256) -> Tensor:
+        """Features (B,dims) float32 of images (B,C,H,W), uint8 or in [-1,1], `batch` at a time."""
+        ...
+
+
 @dataclass(frozen=True)
-class Extractor:
+class Classifier:
     """Turns images into features, and into class logits.
 
     Images are (B,C,H,W), uint8 in [0,255] or floating in [-1,1], grey or colour, of any size: colour becomes grey,
@@ -115,8 +150,6 @@ class Extractor:
                 f"{self.key} reads grey or colour images (B,1 or 3,H,W), uint8 or floating; it got a"
                 f" {str(x.dtype).removeprefix('torch.')} tensor of shape {tuple(x.shape)}"
             )
-        if batch < 1:
-            raise LimnerError(f"a batch holds at least 1 image, got batch={batch}")
         codes = torch.empty(len(x), self.dims, device=self.device)
         logits = torch.empty(len(x), self.classes, device=self.device)
         with torch.autocast(self.device.type, enabled=False):
@@ -129,21 +162,34 @@ class Extractor:
 
 def _prepared(x: Tensor, batch: int, device: torch.device) -> Iterator[Tensor]:
     """Grey float32 images (b,1,28,28) in [-1,1], at most `batch` at a time."""
+    for part in _checked(x, batch, device):
+        grey = part
+        if grey.shape[1] == 3:
+            grey = (grey * torch.tensor(_LUMA, device=device)[:, None, None]).sum(1, keepdim=True)
+        yield _resized(grey, (28, 28))
+
+
+def _checked(x: Tensor, batch: int, device: torch.device) -> Iterator[Tensor]:
+    """Float32 images in [-1,1], at most `batch` at a time; refuses all others."""
+    if batch < 1:
+        raise LimnerError(f"a batch holds at least 1 image, got batch={batch}")
     for part in x.split(batch) if len(x) else ():
-        grey = to_float(part.to(device)).float()
-        low, high = (float(v) for v in grey.aminmax())
+        part = to_float(part.to(device)).float()
+        low, high = (float(v) for v in part.aminmax())
         if not (low >= -1 - _SLACK and high <= 1 + _SLACK):  # NaN too fails both
             raise LimnerError(
                 f"images must lie in [-1,1], these reach from {low:g} to {high:g}; scale them, or clamp a net's output"
             )
-        if grey.shape[1] == 3:
-            grey = (grey * torch.tensor(_LUMA, device=device)[:, None, None]).sum(1, keepdim=True)
-        if grey.shape[2:] != (28, 28):
-            grey = F.interpolate(grey, (28, 28), mode="bilinear", align_corners=False, antialias=True)
-        yield grey
+        yield part
 
 
-def lenet64(device: torch.device | str = "cpu") -> Extractor:
+def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(x.shape[2:]) == size:
+        return x
+    return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def lenet64(device: torch.device | str = "cpu") -> Classifier:
     """The digit classifier ``lenet64-v1``, read once for each device.
 
     >>> lenet64().key
@@ -152,11 +198,22 @@ def lenet64(device: torch.device | str = "cpu") -> Extractor:
     Raises:
         LimnerError: its file is missing or not the one that limner was released with.
     """
-    return _loaded("lenet64-v1", str(torch.device(device)))
+    return classifier("lenet64-v1", device)
+
+
+def classifier(key: str, device: torch.device | str = "cpu") -> Classifier:
+    """One of the classifiers that limner ships, read once for each device.
+
+    Raises:
+        LimnerError: there is none of this name, or its file is missing or not the one that limner was released with.
+    """
+    if key not in _SHA256:
+        raise unknown("classifier", key, _SHA256)
+    return _loaded(key, str(torch.device(device)))
 
 
 @cache
-def _loaded(key: str, device: str) -> Extractor:
+def _loaded(key: str, device: str) -> Classifier:
     path = _WEIGHTS / f"{key}.safetensors"
     try:
         content = path.read_bytes()
@@ -177,4 +234,92 @@ def _loaded(key: str, device: str) -> Extractor:
     net = _LeNet64()
     net.load_state_dict(weights)
     net.requires_grad_(False).eval().to(device)
-    return Extractor(key, len(mean), net.head.out_features, torch.device(device), about, net, mean, std)
+    return Classifier(key, len(mean), net.head.out_features, torch.device(device), about, net, mean, std)
+
+
+class Random:
+    """Features without labels, for images of any kind: ``random192-v1``.
+
+    128 numbers are channel means of a convolutional net with random weights (Saxe et al. 2011, *On random weights and
+    unsupervised feature learning*), which see texture and edges wherever they are; up to 64 are principal components of
+    the pixels, which see what lies where. All are z-scored. Images are resized to 32×32, bilinear and antialiased, and
+    keep their channels. The components come from the training images, so the key ends in a hash of those:
+    scores on other data do not compare.
+
+    >>> Random(torch.randint(0, 256, (100, 3, 48, 64), dtype=torch.uint8)).features(torch.zeros(2, 3, 8, 8)).shape
+    torch.Size([2, 192])
+
+    Args:
+        training: images (N,C,H,W), uint8 or in [-1,1]; 5,000 spread evenly over them are looked at.
+        device: where it computes and where results are.
+
+    Raises:
+        LimnerError: there are fewer than 2 images.
+    """
+
+    _SIDE, _CHANNELS, _COMPONENTS, _LOOKED_AT = 32, (32, 64, 128), 64, 5000
+
+    def __init__(self, training: Tensor, device: torch.device | str = "cpu") -> None:
+        if len(training) < 2:
+            raise LimnerError(f"features need at least 2 training images, there are {len(training)}")
+        self.device = torch.device(device)
+        self.channels = training.shape[1]
+        self._net = self._random_net(self.channels).to(self.device)
+        chosen = training[torch.linspace(0, len(training) - 1, min(len(training), self._LOOKED_AT)).long()]
+        pixels = torch.cat([p.flatten(1).double() for p in self._prepared(chosen, 256)])
+        self._middle = pixels.mean(0)
+        values, vectors = torch.linalg.eigh((pixels - self._middle).T @ (pixels - self._middle))
+        kept = min(self._COMPONENTS, len(chosen) - 1, len(values))
+        axes = vectors[:, -kept:].flip(1)
+        self._axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()  # the largest entry is positive
+        self._middle, self._axes = self._middle.float(), self._axes.float()
+        self._mean, self._std = torch.zeros((), device=self.device), torch.ones((), device=self.device)
+        found = self.features(chosen)
+        std = found.std(0)
+        self._mean, self._std = found.mean(0), torch.where(std > 1e-4 * std.max(), std, torch.ones_like(std))
+        self.dims = found.shape[1]
+        content = hashlib.sha256(to_uint8(chosen).cpu().numpy().tobytes() + repr(tuple(chosen.shape)).encode())
+        self.key = f"random{self.dims}-v1-{content.hexdigest()[:8]}"
+
+    def _random_net(self, channels: int) -> nn.Module:
+        """Convolutions with He's variance, weights from a generator that numpy promises never to change."""
+        chance, layers = np.random.RandomState(0), []
+        for width in self._CHANNELS:
+            layer = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+            drawn = chance.standard_normal(layer.weight.shape) * (2 / (9 * channels)) ** 0.5
+            layer.weight = nn.Parameter(torch.from_numpy(drawn).float())
+            layers += [layer, nn.ReLU(), nn.AvgPool2d(2)]
+            channels = width
+        return nn.Sequential(*layers).requires_grad_(False).eval()
+
+    def _prepared(self, x: Tensor, batch: int) -> Iterator[Tensor]:
+        if x.ndim != 4 or x.shape[1] != self.channels:
+            raise LimnerError(f"these features are of images (B,{self.channels},H,W), got the shape {tuple(x.shape)}")
+        for part in _checked(x, batch, self.device):
+            yield _resized(part, (self._SIDE, self._SIDE))
+
+    @torch.inference_mode()
+    def features(self, x: Tensor, *, batch: int = 256) -> Tensor:
+        """Features (B,dims) float32 of images (B,C,H,W), uint8 or in [-1,1].
+
+        Raises:
+            LimnerError: these are no such images, or some are not finite or outside [-1,1].
+        """
+        found = []
+        with torch.autocast(self.device.type, enabled=False):
+            for part in self._prepared(x, batch):
+                textures = self._net(part).mean((2, 3))
+                places = (part.flatten(1) - self._middle) @ self._axes
+                found.append((torch.cat([textures, places], 1) - self._mean) / self._std)
+        return torch.cat(found) if found else torch.empty(0, self.dims, device=self.device)
+
+
+def extractor(data: str, training: Tensor, device: torch.device | str = "cpu") -> Extractor:
+    """The extractor for a data set: the classifier that knows it, else `Random` fitted to its training images.
+
+    Args:
+        data: name of the set, such as ``mnist-5k``.
+        training: its training images (N,C,H,W), uint8 or in [-1,1].
+        device: where it computes.
+    """
+    return classifier(KEYS[data], device) if data in KEYS else Random(training, device)

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from limner.core.model import Data, GenerativeModel, Logs, Update
+from limner.core.prior import Codes
 from limner.losses import reconstruction as losses
-from limner.nets.codes import Codes
 from limner.nets.mlp import tie
 
 
@@ -58,7 +58,7 @@ class Autoencoder(GenerativeModel):
         self.encoder, self.decoder = encoder, decoder
         self.bce = reconstruction == "bce"
         self.loss, self.reduction = getattr(losses, reconstruction), reduction
-        self.codes = Codes(encoder.code_shape)
+        self.prior = Codes(encoder.code_shape)
         if tie_weights:
             tie(encoder, decoder)
 
@@ -70,7 +70,7 @@ class Autoencoder(GenerativeModel):
         z = self.encoder(x)
         loss = self.loss(self.decoder(z), x, self.reduction)
         update("AE", loss)
-        self.codes.see(z)
+        self.prior.see(z)
         return {"loss/AE": loss}
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
@@ -81,9 +81,6 @@ class Autoencoder(GenerativeModel):
         """Images (B,C,H,W) in [-1,1] of codes."""
         x = self.decoder(z)
         return torch.tanh(x / 2) if self.bce else x  # 2 sigmoid(x) - 1
-
-    def draw(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
-        return self.decode(self.codes.draw(n, generator))
 
     def score_samples(self, x: Tensor) -> Tensor:
         """Minus the mean squared error of each image's reconstruction, (B,): low for what was never learnt."""

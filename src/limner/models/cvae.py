@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from limner.core.model import Data, GenerativeModel, Logs, Update
+from limner.core.prior import Prior
 from limner.losses import likelihood as log_p
 from limner.losses.divergence import kl_normal
 
@@ -43,7 +44,7 @@ class ConditionalVAE(GenerativeModel):
             raise ValueError("a conditional VAE needs data with classes; use class sub-folders or a labelled set")
         if getattr(encoder, "heads", 2) != 2:
             raise ValueError("the encoder of a VAE gives mean and log variance; write heads: 2")
-        self.encoder, self.decoder, self.z = encoder, decoder, decoder.z
+        self.encoder, self.decoder, self.prior = encoder, decoder, Prior("normal", decoder.z)
         self.beta, self.classes = beta, classes
 
     def groups(self) -> dict[str, nn.Module]:
@@ -81,6 +82,3 @@ class ConditionalVAE(GenerativeModel):
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Mean images (B,C,H,W) in [-1,1] of codes with classes (B,)."""
         return torch.tanh(self.decoder(z, y) / 2)  # 2 sigmoid(x) - 1
-
-    def draw(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
-        return self.decode(torch.randn(n, self.z, generator=generator, device=self.device), y)

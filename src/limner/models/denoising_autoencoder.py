@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from limner.core.model import Data, GenerativeModel, Logs, Update
+from limner.core.prior import Codes
 from limner.losses import reconstruction as losses
-from limner.nets.codes import Codes
 
 
 class DenoisingAutoencoder(GenerativeModel):
@@ -51,7 +51,7 @@ class DenoisingAutoencoder(GenerativeModel):
             raise ValueError(f"sigma must not be negative and share must lie in [0,1), got {sigma} and {share}")
         self.encoder, self.decoder = encoder, decoder
         self.noise, self.sigma, self.share, self.reduction = noise, sigma, share, reduction
-        self.codes = Codes(encoder.code_shape)
+        self.prior = Codes(encoder.code_shape)
 
     def groups(self) -> dict[str, nn.Module]:
         return {"AE": self}
@@ -61,7 +61,7 @@ class DenoisingAutoencoder(GenerativeModel):
         z = self.encoder(self.corrupt(x, data.randn))
         loss = losses.mse(self.decoder(z), x, self.reduction)
         update("AE", loss)
-        self.codes.see(z)
+        self.prior.see(z)
         return {"loss/AE": loss}
 
     def corrupt(self, x: Tensor, noise: Callable[..., Tensor]) -> Tensor:
@@ -79,9 +79,6 @@ class DenoisingAutoencoder(GenerativeModel):
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Clean images (B,C,H,W) in [-1,1] of codes."""
         return self.decoder(z)
-
-    def draw(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
-        return self.decode(self.codes.draw(n, generator))
 
     def score_samples(self, x: Tensor) -> Tensor:
         """Minus the mean squared error of each image's reconstruction, (B,)."""

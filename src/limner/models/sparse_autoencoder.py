@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from limner.core.model import Data, GenerativeModel, Logs, Update
+from limner.core.prior import Codes
 from limner.losses import reconstruction as losses
 from limner.losses import sparsity
-from limner.nets.codes import Codes
 
 
 class SparseAutoencoder(GenerativeModel):
@@ -53,7 +53,7 @@ class SparseAutoencoder(GenerativeModel):
             raise ValueError(f"weight must not be negative and rho must lie between 0 and 1, got {weight} and {rho}")
         self.encoder, self.decoder = encoder, decoder
         self.penalty, self.weight, self.rho, self.reduction = penalty, weight, rho, reduction
-        self.codes = Codes(encoder.code_shape)
+        self.prior = Codes(encoder.code_shape, least=0.0)
 
     def groups(self) -> dict[str, nn.Module]:
         return {"AE": self}
@@ -65,7 +65,7 @@ class SparseAutoencoder(GenerativeModel):
         penalty = sparsity.l1(z) if self.penalty == "l1" else sparsity.kl(z, self.rho)
         loss = mse + self.weight * penalty
         update("AE", loss)
-        self.codes.see(z)
+        self.prior.see(z)
         return {"loss/AE": loss, "term/mse": mse, "term/sparsity": penalty, "term/active": self.active(z)}
 
     def active(self, z: Tensor) -> Tensor:
@@ -80,9 +80,6 @@ class SparseAutoencoder(GenerativeModel):
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (B,C,H,W) in [-1,1] of codes."""
         return self.decoder(z)
-
-    def draw(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
-        return self.decode(self.codes.draw(n, generator).clamp_min(0))
 
     def score_samples(self, x: Tensor) -> Tensor:
         """Minus the mean squared error of each image's reconstruction, (B,)."""

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from limner.core.model import Data, GenerativeModel, Logs, Update
+from limner.core.prior import Prior
 from limner.losses import likelihood as log_p
 from limner.losses.divergence import kl_normal
 
@@ -54,7 +55,7 @@ class VAE(GenerativeModel):
             raise ValueError("beta has no place in the importance-weighted bound; leave it at 1 or set importance: 1")
         if getattr(encoder, "heads", 2) != 2:
             raise ValueError("the encoder of a VAE gives mean and log variance; write heads: 2")
-        self.encoder, self.decoder, self.z = encoder, decoder, decoder.z
+        self.encoder, self.decoder, self.prior = encoder, decoder, Prior("normal", decoder.z)
         self.likelihood, self.beta, self.importance = likelihood, beta, importance
         self.measure = {"bernoulli": "bernoulli", "gaussian": "density", "logistic": "discrete"}[likelihood]
         self.log_scale = nn.Parameter(torch.tensor(-1.0)) if likelihood != "bernoulli" else None
@@ -107,9 +108,6 @@ class VAE(GenerativeModel):
         """Mean images (B,C,H,W) in [-1,1] of p(x|z)."""
         x = self.decoder(z)
         return torch.tanh(x / 2) if self.log_scale is None else x.clamp(-1, 1)  # 2 sigmoid(x) - 1
-
-    def draw(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
-        return self.decode(torch.randn(n, self.z, generator=generator, device=self.device))
 
     def score_samples(self, x: Tensor) -> Tensor:
         """The ELBO in nats at the posterior mean, (B,): higher is more ordinary."""

@@ -42,11 +42,17 @@ TRANSFORMS: dict[str, dict[str, Any] | None] = {
 
 def recipe(chosen: argparse.Namespace, transform: str, seed: int) -> dict[str, Any]:
     """The whole of a run; only the transform and the seed differ."""
-    model: dict[str, Any] = {
-        "name": "gan",
-        "G": {"name": "dcgan.Generator", "z": 64, "width": chosen.width},
-        "D": {"name": "dcgan.Discriminator", "width": chosen.d_width or chosen.width, "norm": chosen.d_norm},
+    nets = {
+        "dcgan": {
+            "G": {"name": "dcgan.Generator", "z": 64, "width": chosen.width},
+            "D": {"name": "dcgan.Discriminator", "width": chosen.d_width or chosen.width, "norm": chosen.d_norm},
+        },
+        "mlp": {
+            "G": {"name": "mlp.Decoder", "z": 64, "widths": [256, 512], "norm": "batch"},
+            "D": {"name": "mlp.Discriminator", "widths": [512, 256]},
+        },
     }
+    model: dict[str, Any] = {"name": "gan", **nets[chosen.nets]}
     if TRANSFORMS[transform] is not None:
         model["transform"] = TRANSFORMS[transform]
     adam = {"lr": 2e-4, "betas": [0.5, 0.999]}
@@ -128,6 +134,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=28)
     parser.add_argument("--images", type=int, default=200_000)
     parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--nets", choices=["dcgan", "mlp"], default="dcgan")
     parser.add_argument("--d-width", type=int, default=None, help="width of D, if it is not that of G")
     parser.add_argument("--d-norm", default="batch")
     parser.add_argument("--precision", default="fp32")

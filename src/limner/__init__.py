@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from limner.core.catalogue import list_models, list_recipes
     from limner.core.errors import LimnerError
     from limner.core.run import Run
+    from limner.evaluation import evaluate
 
 _HOMES = {
     "train": "limner.api",
@@ -28,6 +29,7 @@ _HOMES = {
     "demo": "limner.api",
     "dry_run": "limner.api",
     "explain": "limner.api",
+    "evaluate": "limner.evaluation",
     "list_models": "limner.core.catalogue",
     "list_recipes": "limner.core.catalogue",
     "Run": "limner.core.run",
@@ -40,6 +42,7 @@ __all__ = [
     "Run",
     "demo",
     "dry_run",
+    "evaluate",
     "explain",
     "list_models",
     "list_recipes",

@@ -8,7 +8,6 @@ images = G.sample(16, seed=0)                       # (16,C,H,W) in [-1,1]
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,9 +16,9 @@ from typing import Any
 
 import torch
 
-from limner import report
+from limner import evaluation, report
 from limner.apply.draw import draw
-from limner.core import catalogue, checkpoint, dist, recipe
+from limner.core import checkpoint, dist, recipe
 from limner.core.batch import Dataset
 from limner.core.chance import seed_of
 from limner.core.checkpoint import Checkpoint
@@ -31,11 +30,9 @@ from limner.core.model import GenerativeModel, parameters
 from limner.core.progress import Progress, Silent
 from limner.core.recipe import Recipe
 from limner.core.run import Run, to_yaml
-from limner.core.spec import Spec, arguments
 from limner.core.stream import Stream
 from limner.core.train import Trainer
 from limner.core.update import SGD, Adam, Updates
-from limner.metrics.scores import score
 
 __all__ = ["demo", "dry_run", "explain", "load", "prepare", "resume", "sample", "train"]
 
@@ -86,19 +83,7 @@ def prepare(chosen: Recipe) -> Prepared:
     optimisers = {g: s.build() for g, s in chosen.optim.items()}
     model = model.to(device)
     Updates(model.groups(), optimisers)  # refuses optimisers that do not fit the groups, before anything is written
-    return Prepared(chosen, model, dataset, _heldout(chosen.data), trainer, optimisers, device)
-
-
-def _heldout(data: Spec) -> Dataset | None:
-    """The test split of the same data; None when there is none, or when training uses it."""
-    if "split" not in arguments(data.kind, data.name) or data.get("split") != "train":
-        return None
-    plain = {k: v for k, v in data.kwargs.items() if k != "limit"}
-    try:
-        heldout: Dataset = Spec(data.kind, data.name, plain | {"split": "test"}).build()
-    except LimnerError:  # too few images to hold any back: training goes on, unscored
-        return None
-    return heldout
+    return Prepared(chosen, model, dataset, evaluation.heldout_of(chosen.data), trainer, optimisers, device)
 
 
 def train(
@@ -188,6 +173,9 @@ def resume(path: str | Path, *, progress: Progress | None = None, **overrides: A
 def _fit(prepared: Prepared, run: Run, start: Checkpoint | None, progress: Progress) -> Run:
     """Trains, judges, reports; frees the folder whatever happens."""
     try:
+        judge = evaluation.quick(prepared.dataset, prepared.heldout, prepared.device) if dist.rank() == 0 else None
+        if judge is None and prepared.trainer.score_images and dist.rank() == 0:
+            progress.say("nothing is held out that samples could be compared with: train.score_images does nothing")
         model = prepared.trainer.fit(
             prepared.model,
             prepared.dataset,
@@ -195,12 +183,13 @@ def _fit(prepared: Prepared, run: Run, start: Checkpoint | None, progress: Progr
             run,
             device=prepared.device,
             heldout=prepared.heldout,
+            judge=None if judge is None else evaluation.during_training(judge),
             start=start,
             progress=progress,
         )
         if dist.rank() == 0 and prepared.heldout is not None:
             progress.say("scoring on held-out images")
-            run.write_json("scores.json", score(model, prepared.heldout, prepared.device))
+            run.write_json("scores.json", evaluation.at_the_end(model, prepared.heldout, judge, prepared.device))
         if dist.rank() == 0 and int(run.latest.name) >= prepared.trainer.images:
             # Said last, so that resume goes on with whatever was cut off.
             run.event("done", int(run.latest.name), run.events()[-1]["seconds"], message="finished")
@@ -208,18 +197,12 @@ def _fit(prepared: Prepared, run: Run, start: Checkpoint | None, progress: Progr
         try:
             if dist.rank() == 0:
                 report.film(run.path)
-                report.write_card(run.path, about(prepared.model.spec.name))
+                report.write_card(run.path, report.about(prepared.model.spec.name))
                 report.write(run.path)
         finally:
             run.unlock()  # a report that cannot be written keeps no lock
         dist.barrier()
     return run
-
-
-def about(name: str) -> str:
-    """The first paragraph of a model's documentation."""
-    doc = inspect.getdoc(inspect.getmodule(catalogue.find("model", name))) or ""
-    return " ".join(doc.split("\n\n")[0].split())
 
 
 def dry_run(

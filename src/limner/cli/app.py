@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from importlib import import_module
@@ -121,6 +122,32 @@ def apply(
 
     done = tasks.apply(model, source, out, task=task, device=device)
     _print(done, as_json, f"{done['task']}: {done['n']} pictures, written to {out}")
+
+
+@app.command(context_settings=_ANYTHING)
+def evaluate(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN... [KEY=VALUE]...",
+            help="Run folders (or folders of pictures, with data=NAME), and n=10000 seeds=5 only=quality,coverage"
+            " data=NAME extractor=random which=best device=auto.",
+        ),
+    ],
+    as_json: _Json = False,
+) -> None:
+    """Fill in the scorecard of one run or several: six properties and a guard against copying."""
+    from limner import evaluation
+    from limner.cli.progress import terminal
+
+    chosen = settings([w for w in words if "=" in w or w.startswith("-")])
+    paths = [w for w in words if "=" not in w and not w.startswith("-")]
+    known = inspect.signature(evaluation.evaluate).parameters
+    for key in chosen:
+        if key not in known or key in ("paths", "progress"):
+            raise unknown("setting", key, [k for k in known if k not in ("paths", "progress")])
+    cards = evaluation.evaluate(*paths, progress=terminal(), **chosen)
+    _print(cards, as_json, evaluation.table(cards))
 
 
 @app.command(name="list")
@@ -269,8 +296,10 @@ def _print_run(run: Run, as_json: bool) -> None:
         scores = run.read_json("scores.json") or {}
         last = (run.metrics() or [{}])[-1]
         for name, s in scores.items():
-            error = f" ± {s['error']:.2g}" if s.get("error") else ""
-            typer.echo(f"{name} {s['value']:.4g}{error} {s['unit']}, {s['on']}", err=True)
+            if isinstance(s["value"], (int, float)):
+                error = f" ± {s['error']:.2g}" if s.get("error") else ""
+                unit = f" {s['unit']}" if s.get("unit") else ""
+                typer.echo(f"{name} {s['value']:.4g}{error}{unit}, {s['on']}", err=True)
         typer.echo(f"report: {relative(run.path / 'report.html')}", err=True)
         document = {
             "run": relative(run.path),

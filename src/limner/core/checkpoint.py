@@ -35,12 +35,13 @@ from limner.core.model import GenerativeModel, load_weights
 from limner.core.spec import Spec
 
 FORMAT = 1
-MODEL, TRAINER, STATE, MANIFEST, LATEST = (
+MODEL, TRAINER, STATE, MANIFEST, LATEST, BEST = (
     "model.safetensors",
     "trainer.safetensors",
     "state.json",
     "MANIFEST.json",
     "latest",
+    "best",
 )
 _HEADER_LIMIT = 1 << 20
 
@@ -130,7 +131,7 @@ def write(folder: Path, model: GenerativeModel, trainer: Any, state: Mapping[str
             folder.replace(hidden)
         temporary.replace(folder)
         _sync_folder(folder.parent)
-        replace_file(folder.parent / LATEST, folder.name.encode())
+        point(folder.parent, LATEST, folder)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise LimnerError(
@@ -138,6 +139,20 @@ def write(folder: Path, model: GenerativeModel, trainer: Any, state: Mapping[str
             " out=DIR; earlier checkpoints are untouched"
         ) from error
     return folder
+
+
+def point(root: Path, name: str, folder: Path) -> None:
+    """Makes `latest` or `best` name a checkpoint folder."""
+    replace_file(root / name, folder.name.encode())
+
+
+def pointed(root: Path, name: str) -> Path | None:
+    """The folder that `latest` or `best` names; None where there is no such pointer, or nothing behind it."""
+    try:
+        folder = root / (root / name).read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return folder if folder in folders(root) else None
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -268,7 +283,7 @@ def _spec(metadata: Mapping[str, str], name: str) -> Spec:
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> GenerativeModel:
-    """Rebuilds a model from a run folder, a checkpoint folder, or a ``model.safetensors`` file.
+    """Rebuilds a model from a run folder, a checkpoint (its folder, or ``best`` beside it), or a ``model.safetensors``.
 
     The model is in evaluation mode. A damaged latest checkpoint of a run is stepped over, with a warning in the
     log; a folder or file named directly must be whole.
@@ -277,6 +292,8 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> GenerativeMode
         LimnerError: there is no such thing, or it is damaged.
     """
     path = Path(path)
+    if path.name in (BEST, LATEST):
+        path = pointed(path.parent, path.name) or path
     if not path.exists():
         raise LimnerError(f"there is no {path}; give a run folder, a checkpoint folder or a {MODEL}")
     if (path / "checkpoints").is_dir():
@@ -318,9 +335,10 @@ def newest(root: Path) -> tuple[Checkpoint, list[str]]:
 
 
 def prune(root: Path, keep: int, milestones: int) -> list[Path]:
-    """Deletes all but the `keep` newest checkpoints and those at multiples of `milestones` images (0: none)."""
+    """Deletes all but the best, the `keep` newest, and those at multiples of `milestones` images (0: none)."""
     old = folders(root)[:-keep] if keep else []
-    doomed = [p for p in old if not (milestones and int(p.name) % milestones == 0)]
+    best = pointed(root, BEST)
+    doomed = [p for p in old if p != best and not (milestones and int(p.name) % milestones == 0)]
     for folder in doomed:
         hidden = folder.with_name(f".{folder.name}.old")
         folder.replace(hidden)  # a half-deleted folder must never look like a checkpoint

@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from limner.core.batch import to_uint8
-from limner.core.checkpoint import folders, replace_file
+from limner.core.checkpoint import BEST, folders, pointed, replace_file
 from limner.core.errors import LimnerError
 from limner.core.recipe import parse
 
@@ -105,6 +105,20 @@ class Run:
         if not saved:
             raise LimnerError(f"{self.name} has no checkpoint yet; let it train a little longer")
         return saved[-1]
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint folder with the best score during training.
+
+        Raises:
+            LimnerError: the run was not scored during training.
+        """
+        found = pointed(self.checkpoints, BEST)
+        if found is None:
+            raise LimnerError(
+                f"{self.name} has no best checkpoint; train with train.score_images=20k, or take the latest"
+            )
+        return found
 
     def lock(self) -> None:
         """Makes this process the only writer until it ends (the system frees the lock of a dead process).

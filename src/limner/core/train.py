@@ -37,6 +37,9 @@ from limner.core.stream import Stream
 from limner.core.units import Count, Duration
 from limner.core.update import SGD, Adam, Updates, finite
 
+Judge = Callable[[GenerativeModel], dict[str, float]]
+"""Scores of a model in evaluation mode, by name."""
+
 _PATIENCE = 3  # skipped updates in a row, seen at a log step, that end the training
 
 
@@ -65,6 +68,8 @@ class Trainer:
         sample_images: images between sample sheets; null means 20 sheets.
         checkpoint_images: images between checkpoints; null means 10 checkpoints. Lower it to lose less in a crash.
         milestone_images: checkpoints at multiples of this are kept for ever; 0 keeps none.
+        score_images: images between scores (quality and coverage) of 2,000 samples; the best checkpoint is kept. 0
+            scores only at the end. Lower it to catch the best moment of a GAN; each score takes some seconds.
         keep: newest checkpoints kept.
         samples: images on a sample sheet.
         time: longest training time, e.g. 20m; null trains to the end.
@@ -86,6 +91,7 @@ class Trainer:
         sample_images: Count | None = None,
         checkpoint_images: Count | None = None,
         milestone_images: Count = 0,
+        score_images: Count = 0,
         keep: int = 3,
         samples: int = 64,
         time: Duration | None = None,
@@ -104,6 +110,7 @@ class Trainer:
             ("sample_images", sample_images, 1),
             ("checkpoint_images", checkpoint_images, 1),
             ("milestone_images", milestone_images, 0),
+            ("score_images", score_images, 0),
             ("keep", keep, 1),
             ("samples", samples, 1),
             ("threads", threads, 1),
@@ -116,6 +123,7 @@ class Trainer:
         self.sample_images = sample_images or max(batch, images // 20)
         self.checkpoint_images = checkpoint_images or max(batch, images // 10)
         self.milestone_images, self.keep, self.samples = milestone_images, keep, samples
+        self.score_images = score_images
         self.time, self.precision, self.device = time, precision, str(device)
         self.threads, self.workers = threads, workers
         self.channels_last, self.deterministic = channels_last, deterministic
@@ -129,6 +137,7 @@ class Trainer:
         *,
         device: torch.device,
         heldout: Dataset | None = None,
+        judge: Judge | None = None,
         start: Checkpoint | None = None,
         progress: Progress | None = None,
     ) -> GenerativeModel:
@@ -141,6 +150,8 @@ class Trainer:
             run: where to write; this process must hold its lock (rank 0).
             device: where to compute.
             heldout: images never trained on, for pictures of reconstructions.
+            judge: scores the model every `score_images`; the first of its scores, the lower the better, chooses the
+                best checkpoint.
             start: a checkpoint to go on from.
             progress: who is told.
 
@@ -148,7 +159,8 @@ class Trainer:
             Interrupted: SIGINT or SIGTERM came; everything was saved.
             LimnerError: the loss stopped being finite, or the disk is full; checkpoints are intact.
         """
-        return _Training(self, model, dataset, optimisers, run, device, heldout, start, progress or Silent()).loop()
+        told = progress or Silent()
+        return _Training(self, model, dataset, optimisers, run, device, heldout, judge, start, told).loop()
 
 
 class _Training:
@@ -163,6 +175,7 @@ class _Training:
         run: Run,
         device: torch.device,
         heldout: Dataset | None,
+        judge: Judge | None,
         start: Checkpoint | None,
         progress: Progress,
     ) -> None:
@@ -185,7 +198,9 @@ class _Training:
             workers=options.workers,
             channels_last=options.channels_last,
         )
-        self.heldout = heldout
+        self.heldout, self.judge = heldout, judge
+        self.best: dict[str, float] = {}  # images and score of the best checkpoint so far
+        self.scores: dict[str, float] = {}  # measured since the last line of metrics
         self.reach = _reach(dataset)
         self.steps, self.seconds, self.logged_at, self.signum = 0, 0.0, (0, 0.0), 0
         self.resumed = start is not None
@@ -207,6 +222,7 @@ class _Training:
         )
         self.stream.position, self.steps, self.seconds = state["images"], state["steps"], state["seconds"]
         self.logged_at = (state["logged_images"], state["logged_seconds"])
+        self.best = state.get("best", {})
         self.run.rewind(self.stream.position, self.logged_at[0]) if self.first else None
         now = describe(self.device)
         for key in ("torch", "threads", "device", "cpu_capability"):
@@ -235,8 +251,11 @@ class _Training:
             "logged_seconds": self.logged_at[1],
             "env": describe(self.device),
             "data": self.stream.dataset.fingerprint,
+            "best": self.best,
         }
-        checkpoint.write(self.run.checkpoints / f"{position:08d}", usable, trainer, state)
+        folder = checkpoint.write(self.run.checkpoints / f"{position:08d}", usable, trainer, state)
+        if self.best.get("images") == position:
+            checkpoint.point(self.run.checkpoints, checkpoint.BEST, folder)
         checkpoint.prune(self.run.checkpoints, self.options.keep, self.options.milestone_images)
         self.event("checkpoint", took=round(clock_.monotonic() - began, 3))
 
@@ -262,11 +281,14 @@ class _Training:
                     self.seconds = clock_.monotonic() - began
                     self.progress.step(stream.position)
                     crossed = _Crossed(before, stream.position)
-                    if crossed(options.log_images):
+                    scored = bool(options.score_images) and crossed(options.score_images)
+                    if scored:
+                        self.score()
+                    if scored or crossed(options.log_images):
                         self.log()
                     if crossed(options.sample_images):
                         self.sample()
-                    if crossed(options.checkpoint_images):
+                    if crossed(options.checkpoint_images) or self.best.get("images") == stream.position:
                         self.save()
                         saved = stream.position
                     if self.must_stop(crossed(options.log_images), clock_.monotonic() - session):
@@ -358,7 +380,9 @@ class _Training:
             "seconds": round(self.seconds, 3),
             "images_per_second": round((position - images) / elapsed, 2),
             **means,
+            **{f"score/{name}": value for name, value in self.scores.items()},
         }
+        self.scores = {}
         self.logged_at = (position, self.seconds)
         if self.first:
             self.run.log(line)
@@ -368,6 +392,18 @@ class _Training:
             self.event("skip", total=int(skipped), message=f"{int(skipped)} updates were not finite and were skipped")
         if float(self.update.streak) >= _PATIENCE:
             raise self.diverged()
+
+    def score(self) -> None:
+        """How good the samples are now; the best checkpoint is remembered."""
+        if self.judge is None or not self.first:
+            return
+        began, position = clock_.monotonic(), self.stream.position
+        self.scores = self.judge(self.usable())
+        self.model.train()
+        self.event("score", took=round(clock_.monotonic() - began, 3))
+        value = next(iter(self.scores.values()))
+        if value < self.best.get("score", float("inf")):
+            self.best = {"images": position, "score": value}
 
     def diverged(self) -> LimnerError:
         """The error of a training that lost its numbers."""

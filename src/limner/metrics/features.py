@@ -40,12 +40,13 @@ from safetensors.torch import load as parse_safetensors
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from limner.core.batch import to_float, to_uint8
+from limner.core.batch import Dataset, to_float, to_uint8
 from limner.core.errors import LimnerError, unknown
 
 _WEIGHTS = Path(__file__).parent / "weights"
 _SHA256 = {
     "lenet64-v1": "aba33b238fd4b263c7e2d9f7fbfa8ddfc8899d8bef7a049e93388f38a93a0433",
+    "fashion64-v1": "a36fd32ba2cb6a2de6ce984cd130fd186e05c45876923c295fb4a7bb92fe8a74",
 }
 KEYS = {"mnist": "lenet64-v1", "mnist-5k": "lenet64-v1", "fashion-mnist": "fashion64-v1"}
 """The classifier that knows a data set."""
@@ -242,9 +243,9 @@ class Random:
 
     128 numbers are channel means of a convolutional net with random weights (Saxe et al. 2011, *On random weights and
     unsupervised feature learning*), which see texture and edges wherever they are; up to 64 are principal components of
-    the pixels, which see what lies where. All are z-scored. Images are resized to 32×32, bilinear and antialiased, and
-    keep their channels. The components come from the training images, so the key ends in a hash of those:
-    scores on other data do not compare.
+    the pixels at 16×16, which see what lies where. All are z-scored. Images are resized to 32×32, bilinear and
+    antialiased, and keep their channels. The components come from the training images, so the key ends in a hash of
+    those: scores on other data do not compare.
 
     >>> Random(torch.randint(0, 256, (100, 3, 48, 64), dtype=torch.uint8)).features(torch.zeros(2, 3, 8, 8)).shape
     torch.Size([2, 192])
@@ -257,7 +258,8 @@ class Random:
         LimnerError: there are fewer than 2 images.
     """
 
-    _SIDE, _CHANNELS, _COMPONENTS, _LOOKED_AT = 32, (32, 64, 128), 64, 5000
+    LOOKED_AT = 5000
+    _SIDE, _COARSE, _CHANNELS, _COMPONENTS = 32, 16, (32, 64, 128), 64
 
     def __init__(self, training: Tensor, device: torch.device | str = "cpu") -> None:
         if len(training) < 2:
@@ -265,21 +267,21 @@ class Random:
         self.device = torch.device(device)
         self.channels = training.shape[1]
         self._net = self._random_net(self.channels).to(self.device)
-        chosen = training[torch.linspace(0, len(training) - 1, min(len(training), self._LOOKED_AT)).long()]
-        pixels = torch.cat([p.flatten(1).double() for p in self._prepared(chosen, 256)])
-        self._middle = pixels.mean(0)
-        values, vectors = torch.linalg.eigh((pixels - self._middle).T @ (pixels - self._middle))
-        kept = min(self._COMPONENTS, len(chosen) - 1, len(values))
-        axes = vectors[:, -kept:].flip(1)
-        self._axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()  # the largest entry is positive
-        self._middle, self._axes = self._middle.float(), self._axes.float()
-        self._mean, self._std = torch.zeros((), device=self.device), torch.ones((), device=self.device)
+        chosen = training[torch.linspace(0, len(training) - 1, min(len(training), self.LOOKED_AT)).long()]
+        pixels = torch.cat([self._coarse(p).cpu().double() for p in self._prepared(chosen, 256)])
+        middle = pixels.mean(0)
+        values, vectors = torch.linalg.eigh((pixels - middle).T @ (pixels - middle))
+        axes = vectors[:, -min(self._COMPONENTS, len(chosen) - 1, len(values)) :].flip(1)
+        axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()  # the largest entry is positive
+        self._middle, self._axes = middle.float().to(self.device), axes.float().to(self.device)
+        self.dims = self._CHANNELS[-1] + axes.shape[1]
+        self._mean, self._std = torch.zeros(self.dims).to(self.device), torch.ones(self.dims).to(self.device)
         found = self.features(chosen)
         std = found.std(0)
         self._mean, self._std = found.mean(0), torch.where(std > 1e-4 * std.max(), std, torch.ones_like(std))
-        self.dims = found.shape[1]
-        content = hashlib.sha256(to_uint8(chosen).cpu().numpy().tobytes() + repr(tuple(chosen.shape)).encode())
-        self.key = f"random{self.dims}-v1-{content.hexdigest()[:8]}"
+        content = chosen if chosen.dtype == torch.uint8 else to_uint8(chosen)
+        told = hashlib.sha256(content.cpu().numpy().tobytes() + repr(tuple(chosen.shape)).encode()).hexdigest()
+        self.key = f"random{self.dims}-v1-{told[:8]}"
 
     def _random_net(self, channels: int) -> nn.Module:
         """Convolutions with He's variance, weights from a generator that numpy promises never to change."""
@@ -298,6 +300,10 @@ class Random:
         for part in _checked(x, batch, self.device):
             yield _resized(part, (self._SIDE, self._SIDE))
 
+    def _coarse(self, x: Tensor) -> Tensor:
+        """What the components are of: pixels (B,C·16·16)."""
+        return _resized(x, (self._COARSE, self._COARSE)).flatten(1)
+
     @torch.inference_mode()
     def features(self, x: Tensor, *, batch: int = 256) -> Tensor:
         """Features (B,dims) float32 of images (B,C,H,W), uint8 or in [-1,1].
@@ -309,17 +315,12 @@ class Random:
         with torch.autocast(self.device.type, enabled=False):
             for part in self._prepared(x, batch):
                 textures = self._net(part).mean((2, 3))
-                places = (part.flatten(1) - self._middle) @ self._axes
+                places = (self._coarse(part) - self._middle) @ self._axes
                 found.append((torch.cat([textures, places], 1) - self._mean) / self._std)
         return torch.cat(found) if found else torch.empty(0, self.dims, device=self.device)
 
 
-def extractor(data: str, training: Tensor, device: torch.device | str = "cpu") -> Extractor:
-    """The extractor for a data set: the classifier that knows it, else `Random` fitted to its training images.
-
-    Args:
-        data: name of the set, such as ``mnist-5k``.
-        training: its training images (N,C,H,W), uint8 or in [-1,1].
-        device: where it computes.
-    """
-    return classifier(KEYS[data], device) if data in KEYS else Random(training, device)
+def fitted(dataset: Dataset, device: torch.device | str = "cpu") -> Random:
+    """`Random`, fitted to the training images of a data set."""
+    n = min(len(dataset), Random.LOOKED_AT)
+    return Random(dataset.fetch([i * len(dataset) // n for i in range(n)]), device)

@@ -5,9 +5,11 @@ After Mitchell et al. 2019, *Model cards for model reporting* (arXiv:1810.03993)
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
+from limner.core import catalogue
 from limner.report.facts import Facts, Row, as_number, read
 from limner.report.page import save
 from limner.report.run_page import command
@@ -86,10 +88,13 @@ def _scores(facts: Facts) -> list[str]:
     if not facts.scores:
         return ["None measured."]
     rows = [
-        f"| {_plain(title(s.key, s.unit))} | {number(s.value)} {_plain(s.unit)} | {_plain(s.on)} | {_plain(s.how)} |"
+        f"| {_plain(title(s.key, s.unit))} | {_plain(s.text) or number(s.value)} {_plain(s.unit)} | {_plain(s.on)}"
+        f" | {_plain(s.how)} |"
         for s in facts.scores
+        if s.value is not None or s.text or not s.why
     ]
-    return ["| score | value | on | how |", "| --- | ---: | --- | --- |", *rows]
+    absent = [f"- n/a: {_plain(s.why)}" for s in facts.scores if s.why]
+    return ["| score | value | on | how |", "| --- | ---: | --- | --- |", *rows, *([""] if absent else []), *absent]
 
 
 def _example(facts: Facts) -> str:
@@ -99,6 +104,12 @@ def _example(facts: Facts) -> str:
     else:
         lines.append("images = model.sample(16)  # (16,C,H,W) in [-1,1]")
     return "\n".join(lines)
+
+
+def about(name: str) -> str:
+    """The first paragraph of a model's documentation."""
+    doc = inspect.getdoc(inspect.getmodule(catalogue.find("model", name))) or ""
+    return " ".join(doc.split("\n\n")[0].split())
 
 
 def write_card(run_folder: Path, about: str = "") -> Path:

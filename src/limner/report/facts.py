@@ -20,13 +20,29 @@ _MAX_TEXT = 256_000  # characters of a recipe; the longest shipped one has a few
 
 @dataclass(frozen=True)
 class Score:
-    """One line of scores.json: `value` is None when it was not finite or could not be measured."""
+    """One line of scores.json: `value` is None when it was not finite or could not be measured; then `why` may tell.
+
+    Attributes:
+        text: the value where it is a word, such as a verdict.
+        property: of a good generative model, that it speaks to.
+        low, high: ends of its 95 % interval; `error` is one standard error.
+        ceiling: what real images score; `floor`: what noise scores; `norm`: where between, 0 to 1.
+    """
 
     key: str
     value: float | None
     unit: str = ""
     on: str = ""
     how: str = ""
+    text: str = ""
+    property: str = ""
+    error: float | None = None
+    low: float | None = None
+    high: float | None = None
+    ceiling: float | None = None
+    floor: float | None = None
+    norm: float | None = None
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -213,8 +229,10 @@ def _scores(raw: Row) -> list[Score]:
     scores = []
     for key, entry in raw.items():
         fields = entry if isinstance(entry, dict) else {"value": entry}
-        unit, on, how = (str(fields.get(k) or "") for k in ("unit", "on", "how"))
-        scores.append(Score(key, as_number(fields.get("value")), unit, on, how))
+        told: dict[str, Any] = {k: str(fields.get(k) or "") for k in ("unit", "on", "how", "property", "why")}
+        told |= {k: as_number(fields.get(k)) for k in ("value", "error", "low", "high", "ceiling", "floor", "norm")}
+        value = fields.get("value")
+        scores.append(Score(key, text=value if isinstance(value, str) else "", **told))
     return scores
 
 

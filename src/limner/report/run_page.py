@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from limner.report import curves, pictures
+from limner.report import curves, pictures, scores
 from limner.report.facts import Facts, Row, as_number, read
 from limner.report.page import render, save
 from limner.report.pictures import Picture
@@ -189,6 +189,9 @@ def write(run_folder: Path) -> Path:
         speed=speed,
         phases=_phases(facts),
         score_title=title,
+        tiles=scores.tiles(facts.scores),
+        radar=scores.radar(facts.scores),
+        score_groups=scores.groups(facts.scores),
         size=_size(facts),
         settings=_settings(facts.recipe_text),
         command=command(facts),

@@ -13,8 +13,8 @@ from limner import data
 from limner.core import recipe as recipes
 from limner.data.memory import Pixels
 from limner.losses.reconstruction import psnr
+from limner.metrics.capabilities import of_capabilities
 from limner.metrics.reconstruction import corrupted, denoising_psnr, reconstruction_psnr
-from limner.metrics.scores import score
 
 
 def built(name: str, **overrides: object) -> torch.nn.Module:
@@ -24,14 +24,14 @@ def built(name: str, **overrides: object) -> torch.nn.Module:
 
 def test_each_capability_has_its_scores() -> None:
     held = data.load("digits", split="test")
-    assert set(score(built("ae-mnist"), held)) == {"psnr_db"}
-    assert set(score(built("denoising-ae-mnist"), held)) == {"psnr_noisy_db", "psnr_denoised_db"}
-    assert set(score(built("vae-mnist"), held)) == {"psnr_db", "elbo_nats", "iwae50_nats", "bits_per_dim"}
-    assert score(built("gan-mnist"), held) == {}
-    for entry in score(built("vae-mnist"), held).values():
-        assert "held-out images of digits" in entry["on"]
-        assert entry["how"]
-        assert math.isfinite(entry["value"])
+    assert set(of_capabilities(built("ae-mnist"), held)) == {"psnr_db"}
+    assert set(of_capabilities(built("denoising-ae-mnist"), held)) == {"psnr_noisy_db", "psnr_denoised_db"}
+    assert set(of_capabilities(built("vae-mnist"), held)) == {"psnr_db", "elbo_nats", "iwae50_nats", "bits_per_dim"}
+    assert of_capabilities(built("gan-mnist"), held) == {}
+    for entry in of_capabilities(built("vae-mnist"), held).values():
+        assert "held-out images of digits" in entry.on
+        assert entry.how
+        assert math.isfinite(entry.value)
 
 
 def test_psnr_of_the_noise_is_known() -> None:
@@ -62,7 +62,7 @@ def test_bits_per_dimension(likelihood: str) -> None:
         model.log_scale.zero_()
     torch.manual_seed(1)
     noise = Pixels("noise", torch.randint(0, 256, (200, 1, 8, 8), dtype=torch.uint8))
-    found = score(model, noise)["bits_per_dim"]["value"]
+    found = of_capabilities(model, noise)["bits_per_dim"].value
     grey = noise.pixels.numpy().astype(float)
     if likelihood == "logistic":
         above = np.where(grey == 255, np.inf, (grey + 0.5) / 127.5 - 1)

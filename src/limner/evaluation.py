@@ -1,0 +1,354 @@
+"""Judging what was trained: the scorecard of runs, and of folders of pictures that came from anywhere.
+
+    import limner
+    cards = limner.evaluate("runs/0007-vae-mnist", "runs/0008-dcgan-mnist")
+    cards["runs/0007-vae-mnist"]["clipped_density@lenet64-v1[n=4500]"]["value"]
+
+A card goes into the run's ``scores.json``, its report and its model card.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from limner import report
+from limner.core import checkpoint
+from limner.core.batch import Dataset, to_float
+from limner.core.device import pick
+from limner.core.errors import LimnerError, unknown
+from limner.core.frame import drawable
+from limner.core.model import GenerativeModel
+from limner.core.progress import Progress, Silent
+from limner.core.run import Run, save_sheet, sheet
+from limner.core.spec import Spec, arguments
+from limner.metrics import properties, scorecard
+from limner.metrics.capabilities import of_capabilities
+from limner.metrics.judge import Judge, Seen
+from limner.metrics.reference import images
+from limner.metrics.scorecard import PROPERTIES, Card
+
+_ON_THE_WAY = ("fd", "clipped_density", "clipped_coverage")  # the first one chooses the best checkpoint
+_QUICK = 2000  # samples of a score during training and at its end
+_SHOWN = 12  # samples beside their nearest training images
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is judged: a model of a run, or the pictures of a folder.
+
+    Attributes:
+        name: how the user called it.
+        model: None for a folder.
+        pictures: (N,C,H,W) uint8 of a folder, else None.
+        run: None for a folder.
+        train: images that models were trained on.
+        heldout: images that they were not.
+    """
+
+    name: str
+    model: GenerativeModel | None
+    pictures: Tensor | None
+    run: Run | None
+    train: Dataset
+    heldout: Dataset
+
+
+def heldout_of(data: Spec) -> Dataset | None:
+    """The test split of the same data; None when there is none, or when training uses it."""
+    if "split" not in arguments(data.kind, data.name) or data.get("split") != "train":
+        return None
+    plain = {k: v for k, v in data.kwargs.items() if k != "limit"}
+    try:
+        heldout: Dataset = Spec(data.kind, data.name, plain | {"split": "test"}).build()
+    except LimnerError:  # too few images to hold any back: training goes on, unscored
+        return None
+    return heldout
+
+
+def quick(train: Dataset, heldout: Dataset | None, device: torch.device | str) -> Judge | None:
+    """A judge for scores during training; None where samples cannot be compared with the data."""
+    if heldout is None or drawable(train.shape):
+        return None
+    try:
+        return Judge(train, heldout, n=_QUICK, device=device)
+    except LimnerError:  # too few or too small images: training goes on without
+        return None
+
+
+def during_training(judge: Judge) -> Callable[[GenerativeModel], dict[str, float]]:
+    """What the loop asks every `train.score_images`: the Fréchet distance, which chooses the best, and two shares."""
+
+    def score(model: GenerativeModel) -> dict[str, float]:
+        found = judge(model.sample(judge.n, seed=0)).scores
+        return {name: found[name] for name in _ON_THE_WAY}
+
+    return score
+
+
+def at_the_end(
+    model: GenerativeModel, heldout: Dataset, judge: Judge | None, device: torch.device | str
+) -> dict[str, Any]:
+    """The scores that training leaves: all that take seconds."""
+    card = of_capabilities(model, heldout, device)
+    if judge is not None:
+        found, _ = properties.of_images(judge, [0], lambda n, seed: model.sample(n, seed=seed))
+        names = {f"{name}{judge.conditions}" for name in _ON_THE_WAY}
+        card |= {name: score for name, score in found.items() if name in names}
+    return {name: score.to_dict() for name, score in card.items()}
+
+
+def evaluate(
+    *paths: str | Path,
+    n: int = 10_000,
+    seeds: int = 5,
+    only: str | Sequence[str] = tuple(PROPERTIES),
+    data: str | Path | dict[str, Any] | None = None,
+    extractor: str | None = None,
+    which: str = "latest",
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> dict[str, dict[str, Any]]:
+    """The scorecards of runs, or of folders of pictures, all measured alike.
+
+    Args:
+        *paths: run folders; or folders (or ZIPs) of generated pictures, which need `data`.
+        n: generated images per comparison; at most as many as there are training images.
+        seeds: of the noise; intervals come from them. Lower it if sampling is slow.
+        only: properties of `limner.metrics.scorecard.PROPERTIES`; all by default.
+        data: real images to compare with; default what each run was trained on.
+        extractor: ``random`` for features without labels; default the classifier that knows the data, if there is one.
+        which: checkpoint of a run: latest, best, or its number.
+        device: auto, cpu, cuda or mps.
+        progress: who is told.
+
+    Returns:
+        For each path the scores by name, as in ``scores.json``.
+
+    Raises:
+        LimnerError: no such run, different data, too few images, an unknown property or extractor.
+    """
+    told, chosen, place = progress or Silent(), _properties(only), pick(device)
+    if not paths:
+        raise LimnerError("nothing to evaluate; name a run folder, or a folder of pictures with data=NAME")
+    if seeds < 1:
+        raise LimnerError(f"seeds={seeds} is not possible; write 1 or more")
+    subjects = [_subject(path, data, which, place) for path in paths]
+    judges = _judges(subjects, n, extractor, place, told, {"quality", "coverage", "latent", "copying"} & set(chosen))
+    cards = {}
+    for subject, judge in zip(subjects, judges, strict=True):
+        told.say(f"evaluate: {subject.name}")
+        cards[subject.name] = _evaluated(subject, judge, chosen, seeds, place, told)
+    scorecard.comparable([{k: v for k, v in card.items() if v["value"] is not None} for card in cards.values()])
+    return cards
+
+
+def _evaluated(
+    subject: Subject, judge: Judge | str, chosen: Sequence[str], seeds: int, device: torch.device, told: Progress
+) -> dict[str, Any]:
+    """One card, written where it belongs."""
+    card: Card = {}
+    seen = None
+    if isinstance(judge, Judge):
+        draw = _drawing(subject)
+        if {"quality", "coverage", "copying"} & set(chosen):
+            counted = range(seeds) if subject.model is not None else [0]
+            told.say(f"evaluate: quality and coverage, {judge.n} samples, {len(counted)} seeds, {judge.extractor.key}")
+            found, seen = properties.of_images(judge, counted, draw)
+            card |= {name: score for name, score in found.items() if score.property in chosen}
+            card |= properties.of_first(judge, seen, subject.model, chosen)
+        if "copying" in chosen and seen is not None:
+            told.say("evaluate: copying")
+            card |= properties.of_copies(judge, seen)
+    elif {"quality", "coverage"} & set(chosen):
+        card |= {k: scorecard.missing(k, judge) for k in ("quality", "coverage") if k in chosen}
+    if subject.model is not None:
+        card |= properties.of_model(
+            subject.model, chosen, subject.train, subject.heldout, judge if isinstance(judge, Judge) else None, seen,
+            device, subject.run,
+        )  # fmt: skip
+    ordered = {p: {name: s for name, s in card.items() if s.property == p} for p in PROPERTIES}
+    done = {name: score.to_dict() for part in ordered.values() for name, score in part.items()}
+    if subject.run is not None:
+        _write(subject.run, done, judge if isinstance(judge, Judge) else None, seen)
+    return done
+
+
+def _write(run: Run, card: dict[str, Any], judge: Judge | None, seen: Seen | None) -> None:
+    """Scores, pictures of nearest neighbours, report and model card of a run."""
+    kept = {k: v for k, v in (run.read_json("scores.json") or {}).items() if _kept(k, v, card)}
+    run.write_json("scores.json", kept | card)
+    if judge is not None and seen is not None:
+        rows, columns = properties.gallery(judge, seen, _SHOWN)
+        (run.path / "figures").mkdir(exist_ok=True)
+        save_sheet(sheet(to_float(rows), columns), run.path / "figures" / "neighbours.webp")
+        captions = run.read_json("figures/captions.json") or {}
+        captions["neighbours"] = (
+            "A column for each of the samples (top row) that lie nearest to training images, and below it those images,"
+            f" nearest first, by {judge.extractor.key}. Rows that look the same are copies."
+        )
+        run.write_json("figures/captions.json", captions)
+    report.write_card(run.path, report.about(run.recipe["model"]["name"]))
+    report.write(run.path)
+
+
+def _kept(name: str, old: Any, card: dict[str, Any]) -> bool:
+    """Whether a score of before stays beside a new card: not one of a property that was measured anew."""
+    measured = {score.get("property") for score in card.values()}
+    return isinstance(old, dict) and old.get("property") not in measured and name not in card
+
+
+def _properties(names: str | Sequence[str]) -> list[str]:
+    words = [w.strip() for w in (names.split(",") if isinstance(names, str) else names)]
+    for word in words:
+        if word not in PROPERTIES:
+            raise unknown("property", word, PROPERTIES)
+    return [p for p in PROPERTIES if p in words]
+
+
+def _subject(path: str | Path, data: str | Path | dict[str, Any] | None, which: str, device: torch.device) -> Subject:
+    place = Path(path)
+    if not (place / "recipe.yaml").is_file():
+        return _folder(place, data)
+    run = Run(place)
+    folder = {"latest": lambda: run.latest, "best": lambda: run.best}.get(which, lambda: run.checkpoints / which)()
+    model = checkpoint.load(folder, device)
+    told = dict(run.recipe["data"])
+    spec = Spec.parse("data", told) if data is None else _data(data, getattr(model, "shape", None), told)
+    train: Dataset = spec.build()
+    heldout = heldout_of(spec)
+    if heldout is None:
+        raise LimnerError(
+            f"{run.name} was trained on all of {train.name}, so nothing is held out to compare with; name other real"
+            " images with data=FOLDER"
+        )
+    return Subject(str(path), model, None, run, train, heldout)
+
+
+def _data(data: str | Path | dict[str, Any], shape: Any, told: dict[str, Any]) -> Spec:
+    """Real images named by the user, at the size that the run's images have."""
+    spec = Spec.parse("data", data if isinstance(data, dict) else str(data))
+    known = arguments("data", spec.name)
+    same = {k: told[k] for k in ("size", "channels") if k in known and told.get(k) is not None and spec.get(k) is None}
+    return Spec("data", spec.name, spec.kwargs | same)
+
+
+def _folder(place: Path, data: str | Path | dict[str, Any] | None) -> Subject:
+    """Pictures that came from anywhere, made as large as the real ones."""
+    if not place.exists():
+        raise LimnerError(f"there is no {place}; give a run folder, or a folder of pictures with data=NAME")
+    if data is None:
+        raise LimnerError(f"{place} is no run folder; to judge the pictures in it, name real ones with data=NAME")
+    spec = Spec.parse("data", data if isinstance(data, dict) else str(data))
+    train: Dataset = spec.build()
+    heldout = heldout_of(spec)
+    if heldout is None:
+        raise LimnerError(f"{train.name} holds no images back to compare with; leave split out")
+    c, h, w = train.shape
+    made: Dataset = Spec("data", "folder", {"path": str(place), "split": "all", "size": [h, w], "channels": c}).build()
+    return Subject(str(place), None, images(made)[0], None, train, heldout)
+
+
+def _judges(
+    subjects: Sequence[Subject], n: int, extractor: str | None, device: torch.device, told: Progress, wanted: set[str]
+) -> list[Judge | str]:
+    """A judge for each subject, shared where the training data are; or why there is none.
+
+    Raises:
+        LimnerError: held-out images differ between subjects.
+    """
+    if extractor not in (None, "auto", "random"):
+        raise unknown("extractor", str(extractor), ["auto", "random"])
+    hashes = [_content(s.heldout) for s in subjects]
+    for other, content in zip(subjects[1:], hashes[1:], strict=True):
+        if content != hashes[0]:
+            raise LimnerError(
+                f"{subjects[0].name} and {other.name} have different data ({_named(subjects[0].heldout)} and"
+                f" {_named(other.heldout)}), so their scores do not compare; name one for both with data=NAME, or"
+                " evaluate them one at a time"
+            )
+    made: dict[str, Judge | str] = {}
+    found = []
+    for subject in subjects:
+        key = _content(subject.train)
+        if key not in made:
+            made[key] = _judge(subject, n, extractor, device) if wanted else ""
+        found.append(made[key])
+    return found
+
+
+def _judge(subject: Subject, n: int, extractor: str | None, device: torch.device) -> Judge | str:
+    from limner.metrics import features
+
+    if drawable(subject.train.shape):
+        return "these are points, not images; their modes are counted instead"
+    chosen = features.fitted(subject.train, device) if extractor == "random" else None
+    pictures = len(subject.pictures) if subject.pictures is not None else n
+    return Judge(subject.train, subject.heldout, n=min(n, pictures), extractor=chosen, device=device)
+
+
+def _drawing(subject: Subject) -> Any:
+    if subject.pictures is not None:
+        pictures = subject.pictures
+        return lambda n, seed: pictures[:n]
+    model = subject.model
+    assert model is not None
+    return lambda n, seed: model.sample(n, seed=seed)
+
+
+def _content(dataset: Dataset) -> str:
+    """What a set holds, however it was asked for."""
+    x, _ = images(dataset)
+    return hashlib.sha256(repr(tuple(x.shape)).encode() + x.numpy().tobytes()).hexdigest()
+
+
+def _named(dataset: Dataset) -> str:
+    c, h, w = dataset.shape
+    return f"{dataset.name}, {len(dataset)} of {c}×{h}×{w}"
+
+
+def table(cards: dict[str, dict[str, Any]]) -> str:
+    """Cards side by side for a terminal: a line for each score, a column for each run."""
+    names = list(cards)
+    labels = [Path(name).name for name in names]
+    rows: list[list[str]] = [["", *labels]]
+    for key, title in PROPERTIES.items():
+        own = list(dict.fromkeys(k for card in cards.values() for k, s in card.items() if s.get("property") == key))
+        if not own:
+            continue
+        rows.append([title, *[""] * len(names)])
+        for k in own:
+            cells = [_cell(card.get(k)) for card in cards.values()]
+            rows.append([f"  {k}", *cells])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(names) + 1)]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    whys = _whys(cards)
+    return "\n".join([*lines, *whys])
+
+
+def _cell(score: dict[str, Any] | None) -> str:
+    if score is None:
+        return "–"
+    value = score["value"]
+    if value is None:
+        return "n/a"
+    if isinstance(value, str):
+        return value
+    error = f" ± {score['error']:.2g}" if score.get("error") else ""
+    unit = f" {score['unit']}" if score.get("unit") else ""
+    norm = f"  ({100 * score['norm']:.0f} %)" if score.get("norm") is not None else ""
+    number = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{number}{error}{unit}{norm}"
+
+
+def _whys(cards: dict[str, dict[str, Any]]) -> Iterable[str]:
+    said = dict.fromkeys(
+        f"n/a: {score['why']}" for card in cards.values() for score in card.values() if score.get("why")
+    )
+    return ["", *said] if said else []

@@ -1,0 +1,407 @@
+"""Likelihoods against models that know theirs in closed form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import multivariate_normal
+from sklearn.mixture import GaussianMixture
+from torch import Tensor, nn
+
+from limner.core.errors import LimnerError
+from limner.core.model import Bounds
+from limner.core.prior import Prior
+from limner.data.memory import Pixels
+from limner.losses import likelihood as log_p
+from limner.metrics.likelihood import (
+    AisOptions,
+    Decoder,
+    ais,
+    bits,
+    bounds,
+    dequantised,
+    ex_post_density,
+    likelihood,
+    ode_log_likelihood,
+    temperatures,
+    tuned,
+)
+
+Z, SIDE, SIGMA = 3, 3, 0.3
+DIMS = SIDE * SIDE
+
+
+class Linear(nn.Module):
+    """Probabilistic PCA (Tipping and Bishop 1999): x = W z + b + sigma e, so that p(x) = N(b, W W' + sigma² I)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        g = torch.Generator().manual_seed(0)
+        self.W = 0.3 * torch.randn(DIMS, Z, generator=g)
+        self.b = 0.1 * torch.randn(DIMS, generator=g)
+        self.prior = Prior("normal", Z)
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        return (z @ self.W.to(z.dtype).T + self.b.to(z.dtype)).view(len(z), 1, SIDE, SIDE)
+
+    def exact(self, x: Tensor) -> Tensor:
+        covariance = (self.W @ self.W.T + SIGMA**2 * torch.eye(DIMS)).double().numpy()
+        values = multivariate_normal(self.b.double().numpy(), covariance).logpdf(x.flatten(1).double().numpy())
+        return torch.as_tensor(np.atleast_1d(values))
+
+    def images(self, n: int, seed: int = 1) -> tuple[Tensor, Tensor]:
+        g = torch.Generator().manual_seed(seed)
+        z = torch.randn(n, Z, generator=g)
+        return self.decode(z) + SIGMA * torch.randn(n, 1, SIDE, SIDE, generator=g), z
+
+
+class Exact(Linear):
+    """The same with a likelihood."""
+
+    def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.exact(x)
+
+
+class Bounded(Linear):
+    """The same with a posterior that is somewhat off and somewhat too wide."""
+
+    measure = "density"
+
+    def log_weights(self, x: Tensor, k: int, noise: Callable[..., Tensor], y: Tensor | None = None) -> Tensor:
+        covariance = torch.linalg.inv(torch.eye(Z) + self.W.T @ self.W / SIGMA**2)
+        mean = (x.flatten(1) - self.b) @ self.W @ covariance / SIGMA**2 + 0.1
+        root = 1.3 * torch.linalg.cholesky(covariance)
+        eps = noise(len(x), k, Z).transpose(0, 1)
+        z = mean + eps @ root.T
+        log_q = -0.5 * (eps.square().sum(2) + Z * math.log(2 * math.pi)) - root.diagonal().log().sum()
+        log_pz = -0.5 * (z.square().sum(2) + Z * math.log(2 * math.pi))
+        out = self.decode(z.flatten(0, 1))
+        many = x.repeat(k, 1, 1, 1)
+        log_px = log_p.gaussian(out, torch.full_like(many, 2 * math.log(SIGMA)), many)
+        return log_px.view(k, len(x)) + log_pz - log_q
+
+
+def held(n: int, seed: int = 1) -> Pixels:
+    return Pixels("linear", Linear().images(n, seed)[0])
+
+
+# ---- bounds and the exact value ------------------------------------------------------------------------------------
+
+
+def test_importance_weighted_bound_reaches_the_exact_value():
+    exact = likelihood(Exact(), held(20))
+    bound = likelihood(Bounded(), held(20), k=5000)
+    assert (exact.kind, bound.kind) == ("exact", "IWAE-5000")
+    assert bound.nats == pytest.approx(exact.nats, abs=0.05)
+    assert bound.bits == pytest.approx(exact.bits, abs=0.05 / (DIMS * math.log(2)))
+
+
+def test_bounds_are_in_their_order_over_a_hundred_images():
+    elbo = likelihood(Bounded(), held(100), kind="ELBO")
+    iwae = {k: likelihood(Bounded(), held(100), k=k).nats for k in (1, 5, 50)}
+    exact = likelihood(Exact(), held(100)).nats
+    assert elbo.kind == "ELBO"
+    assert elbo.nats < iwae[5] < iwae[50] <= exact + 0.01
+    assert iwae[1] < iwae[5]
+    assert elbo.nats < exact - 0.1
+    older = bounds(Bounded(), held(100), k=50)
+    assert (older.elbo, older.iwae) == (pytest.approx(elbo.nats), pytest.approx(iwae[50]))
+
+
+def test_training_images_that_are_known_by_heart():
+    """A gap of 3 nats is put in by hand: the density of what was trained on is e³ times too high."""
+    train, test = held(200, seed=5), held(200, seed=6)
+
+    class Memory(Exact):
+        def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+            known = (x.flatten(1)[:, None] - train.pixels.flatten(1)).abs().amax(2).amin(1) < 0.01
+            return self.exact(x) + 3 * known
+
+    found = likelihood(Memory(), test, train=train)
+    assert found.train_gap == pytest.approx(3, abs=4 * found.train_gap_error)
+    assert 0 < found.train_gap_error < 1
+    assert likelihood(Memory(), test).train_gap is None
+    assert found.n == 200
+    assert found.ms_per_image > 0
+    assert isinstance(Bounded(), Bounds)
+
+
+# ---- bits ----------------------------------------------------------------------------------------------------------
+
+
+class Uniform(nn.Module):
+    def __init__(self, measure: str, nats: float, low: float, high: float) -> None:
+        super().__init__()
+        self.measure, self.nats, self.low, self.high = measure, nats, low, high
+
+    def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        assert x.min() >= self.low - 1e-6
+        assert x.max() <= self.high + 1e-6
+        return torch.full((len(x),), self.nats * x[0].numel(), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("measure", "nats", "low", "high"),
+    [
+        ("discrete", -math.log(256), -1, 1),
+        ("density", -math.log(512 / 255), -1 - 1 / 255, 1 + 1 / 255),
+        ("unit_density", 0.0, 0, 1),
+    ],
+)
+def test_knowing_nothing_costs_eight_bits(measure, nats, low, high):
+    grey = torch.arange(256, dtype=torch.uint8).view(4, 1, 8, 8)
+    found = likelihood(Uniform(measure, nats, low, high), Pixels("grey", grey))
+    assert found.bits == pytest.approx(8, abs=1e-9)
+    assert found.measure == measure
+
+
+def test_grey_levels_are_spread_over_their_own_width_and_no_further():
+    x = (torch.arange(256) / 127.5 - 1).repeat(100).view(100, 1, 16, 16)
+    wide = dequantised(x, "density", 0)
+    assert (wide - x).abs().max() <= 1 / 255 + 1e-6
+    assert torch.equal(((wide + 1) * 127.5).round().clamp(0, 255), ((x + 1) * 127.5).round())
+    assert (wide - x).std() == pytest.approx(2 / 255 / math.sqrt(12), rel=0.02)
+    unit = dequantised(x, "unit_density", 0)
+    assert torch.equal((unit * 256).floor(), ((x + 1) * 127.5).round())
+    assert torch.equal(dequantised(x, "discrete", 0), x)
+
+
+def test_probabilities_of_all_images_of_one_pixel_sum_to_one():
+    grey = torch.arange(256, dtype=torch.uint8).view(256, 1, 1, 1)
+
+    class Logistic(nn.Module):
+        measure = "discrete"
+
+        def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+            x = x.double()
+            return log_p.discretised_logistic(torch.full_like(x, 0.7), torch.full_like(x, -2.0), x)
+
+    class Normal(nn.Module):
+        """A density that all lies within the grey levels."""
+
+        def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+            return log_p.gaussian(torch.full_like(x, 0.1), torch.full_like(x, 2 * math.log(0.15)), x)
+
+    def total(model: nn.Module, seeds: int) -> float:
+        each = []
+        for i in range(256):
+            one = Pixels("one", grey[i : i + 1])
+            found = [likelihood(model, one, seed=s).bits for s in range(seeds)]
+            each.append(np.mean(np.exp2(-np.array(found))))
+        return float(np.sum(each))
+
+    assert total(Logistic(), 1) == pytest.approx(1, abs=1e-4)
+    assert total(Normal(), 4) == pytest.approx(1, abs=5e-3)  # the luck of where a level's value falls
+
+
+# ---- annealed importance sampling ----------------------------------------------------------------------------------
+
+
+def test_annealing_from_both_sides_holds_the_exact_value():
+    model = Linear()
+    x, z = model.images(200)
+    lower, upper = Decoder(model, Z).both(x, z, SIGMA, AisOptions(chains=4, steps=120, leapfrog=5), seed=0)
+    exact = model.exact(x)
+    for below, above in ((lower, exact), (exact, upper), (lower, upper)):
+        apart = above - below
+        assert float(apart.mean()) > -3 * float(apart.std()) / math.sqrt(200)
+        assert float(apart.mean()) < 0.25
+
+
+def test_more_temperatures_close_the_gap():
+    model = Linear()
+    x, z = model.images(100)
+    gaps = []
+    for steps in (4, 16, 64):
+        lower, upper = Decoder(model, Z).both(x, z, SIGMA, AisOptions(chains=1, steps=steps, leapfrog=5), seed=0)
+        gaps.append(float((upper - lower).mean()))
+    assert gaps[0] > 2 * gaps[1] > 4 * gaps[2] > 0
+
+
+def test_many_temperatures_find_the_exact_value():
+    model = Linear()
+    x, z = model.images(40)
+    lower, upper = Decoder(model, Z).both(x, z, SIGMA, AisOptions(chains=8, steps=500, leapfrog=5), seed=0)
+    assert float((lower - model.exact(x)).mean()) == pytest.approx(0, abs=0.05)
+    assert float((upper - model.exact(x)).mean()) == pytest.approx(0, abs=0.05)
+
+
+def test_the_weights_of_annealing_are_unbiased():
+    """E exp(log_w) is the integral itself, however few the temperatures: here of exp(-z²/2·3) under N(0,1), 1/2."""
+
+    def prior(z: Tensor) -> Tensor:
+        return -0.5 * z.square().sum(1) - 0.5 * math.log(2 * math.pi)
+
+    def tilt(z: Tensor) -> Tensor:
+        return -1.5 * z.square().sum(1)
+
+    start = torch.randn(20_000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    forward = ais(prior, tilt, start, steps=4, leapfrog=3, step=0.4)
+    w = forward.log_w.exp()
+    assert float(w.mean()) == pytest.approx(0.5, abs=4 * float(w.std()) / math.sqrt(20_000))
+    backward = ais(prior, tilt, 0.5 * start, steps=4, leapfrog=3, step=0.4, backward=True, seed=1)
+    w = (-backward.log_w).exp()
+    assert float(w.mean()) == pytest.approx(2, abs=4 * float(w.std()) / math.sqrt(20_000))
+    assert 0.5 < forward.acceptance <= 1
+    slow = ais(prior, tilt, start, steps=40, leapfrog=3, step=0.4)
+    assert float(slow.z.std()) == pytest.approx(0.5, rel=0.03)  # where the chains end up: at the posterior
+    back = ais(prior, tilt, 0.5 * start, steps=40, leapfrog=3, step=0.4, backward=True)
+    assert float(back.z.std()) == pytest.approx(1, rel=0.05)
+
+
+def test_step_lengths_are_tuned_to_the_wanted_share():
+    def prior(z: Tensor) -> Tensor:
+        return -0.5 * z.square().sum(1)
+
+    def narrow(z: Tensor) -> Tensor:
+        return -0.5 * (z / 0.05).square().sum(1)
+
+    g = torch.Generator().manual_seed(0)
+    lengths = tuned(prior, narrow, torch.randn(200, 5, generator=g), steps=150, leapfrog=5, step=1.0)
+    found = ais(prior, narrow, torch.randn(200, 5, generator=g), steps=150, leapfrog=5, step=lengths)
+    assert 0.4 < found.acceptance < 0.9
+    assert lengths[-1] < lengths[:20].max()  # the posterior is narrower than the prior
+    betas = temperatures(100)
+    assert float(betas[0]) == 0
+    assert float(betas[-1]) == 1
+    assert (betas.diff() > 0).all()
+
+
+def test_annealing_through_the_one_interface():
+    """The noise is fitted: the images have 0.3, plus the width of a grey level."""
+    options = AisOptions(chains=2, steps=60, leapfrog=5, images=40, simulated=10)
+    found = likelihood(Linear(), held(60), kind="AIS", ais=options)
+    assert (found.kind, found.n, found.measure) == ("AIS", 40, "density")
+    assert found.sigma == pytest.approx(SIGMA, rel=0.15)
+    assert 0 <= found.ais_gap < 0.3
+    exact = likelihood(Exact(), held(60), limit=40)
+    assert found.nats == pytest.approx(exact.nats, abs=0.5)
+    with pytest.raises(LimnerError, match="by AIS only"):
+        likelihood(Linear(), held(5))
+
+
+# ---- flows in time -------------------------------------------------------------------------------------------------
+
+
+def gaussian_flow(covariance: Tensor, mean: Tensor) -> tuple[Callable[[Tensor, Tensor], Tensor], Callable]:
+    """Probability flow of the variance-preserving diffusion with beta = 8 from N(mean, covariance), score exact."""
+    beta, d = 8.0, len(mean)
+
+    def moments(t: Tensor) -> tuple[Tensor, Tensor]:
+        a = torch.exp(-0.5 * beta * t)
+        return a * mean, a**2 * covariance + (1 - a**2) * torch.eye(d, dtype=torch.float64)
+
+    def drift(x: Tensor, t: Tensor) -> Tensor:
+        m, c = moments(t)
+        score = -torch.linalg.solve(c, (x - m).T).T
+        return -0.5 * beta * (x + score)
+
+    def end(x: Tensor) -> Tensor:
+        m, c = moments(torch.ones((), dtype=torch.float64))
+        return torch.distributions.MultivariateNormal(m, c).log_prob(x)
+
+    return drift, end
+
+
+def test_the_flow_of_a_gaussian():
+    g = torch.Generator().manual_seed(0)
+    A = torch.randn(4, 4, generator=g, dtype=torch.float64)
+    covariance, mean = 0.2 * A @ A.T + 0.05 * torch.eye(4, dtype=torch.float64), torch.tensor([1.0, -1.0, 0.5, 0.0])
+    mean = mean.double()
+    truth = torch.distributions.MultivariateNormal(mean, covariance)
+    torch.manual_seed(0)
+    x = truth.sample((50,))
+    drift, end = gaussian_flow(covariance, mean)
+    times = torch.linspace(0, 1, 61) ** 2
+    found = ode_log_likelihood(drift, x, end, times=times)
+    torch.testing.assert_close(found, truth.log_prob(x), atol=1e-3, rtol=0)
+    normal = torch.distributions.Normal(0.0, 1.0)  # what is used where the end is not known: off by the mean's rest
+    rough = ode_log_likelihood(drift, x, lambda x: normal.log_prob(x).sum(1), times=times)
+    torch.testing.assert_close(rough, truth.log_prob(x), atol=0.2, rtol=0)
+    estimates = torch.stack(
+        [ode_log_likelihood(drift, x, end, times=times[::3], divergence="hutchinson", seed=s) for s in range(40)]
+    )
+    se = estimates.std(0) / math.sqrt(40)
+    assert ((estimates.mean(0) - found).abs() < 5 * se + 1e-2).all()
+    assert estimates.std(0).min() > 0
+
+
+def test_hutchinsons_estimate_of_a_diagonal_is_exact():
+    covariance, mean = torch.diag(torch.tensor([0.1, 0.5, 2.0])).double(), torch.zeros(3).double()
+    drift, end = gaussian_flow(covariance, mean)
+    x = torch.randn(10, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    times = torch.linspace(0, 1, 21)
+    one = ode_log_likelihood(drift, x, end, times=times, divergence="hutchinson", probes=2)
+    torch.testing.assert_close(one, ode_log_likelihood(drift, x, end, times=times), atol=1e-9, rtol=0)
+
+
+# ---- a density for codes -------------------------------------------------------------------------------------------
+
+
+def test_one_gaussian_is_that_of_the_codes():
+    g = torch.Generator().manual_seed(0)
+    codes = torch.randn(3000, 2, 2, generator=g) @ torch.tensor([[1.0, 0.5], [0.0, 0.3]]) + 4
+    fitted = ex_post_density(codes, components=1)
+    drawn = fitted.sample(20_000, torch.Generator().manual_seed(1))
+    assert drawn.shape == (20_000, 2, 2)
+    assert drawn.dtype == torch.float32
+    torch.testing.assert_close(drawn.mean(0), codes.mean(0), atol=0.03, rtol=0)
+    torch.testing.assert_close(drawn.flatten(1).T.cov(), codes.flatten(1).T.cov(), atol=0.05, rtol=0)
+    flat = codes.flatten(1).double().numpy()
+    expected = multivariate_normal(flat.mean(0), np.cov(flat.T, ddof=0)).logpdf(flat)
+    np.testing.assert_allclose(fitted.log_prob(codes).numpy(), expected, atol=1e-3)
+
+
+def test_a_mixture_finds_clusters_and_agrees_with_scikit_learn():
+    g = torch.Generator().manual_seed(0)
+    centres = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
+    which = torch.multinomial(torch.tensor([0.5, 0.3, 0.2]), 2000, replacement=True, generator=g)
+    codes = centres[which] + 0.5 * torch.randn(2000, 2, generator=g)
+    fitted = ex_post_density(codes, components=3, seed=0)
+    drawn = fitted.sample(5000, torch.Generator().manual_seed(2))
+    distance, nearest = torch.cdist(drawn, centres).min(1)
+    assert distance.max() < 5
+    torch.testing.assert_close(torch.bincount(nearest) / 5000, torch.tensor([0.5, 0.3, 0.2]), atol=0.04, rtol=0)
+    theirs = GaussianMixture(3, random_state=0).fit(codes.double().numpy())
+    np.testing.assert_allclose(fitted.log_prob(codes).numpy(), theirs.score_samples(codes.numpy()), atol=1e-2)
+    assert torch.equal(drawn, fitted.sample(5000, torch.Generator().manual_seed(2)))
+    near = fitted.sample(5000, torch.Generator().manual_seed(2), truncation=0.5)
+    assert torch.cdist(near, centres).amin(1).max() < 0.5 * 0.6 * math.sqrt(2)
+    assert fitted.components == 3
+
+
+# ---- what is refused -----------------------------------------------------------------------------------------------
+
+
+def test_models_and_options_without_a_likelihood():
+    with pytest.raises(LimnerError, match="neither gives nor bounds"):
+        likelihood(nn.Identity(), held(5))
+    with pytest.raises(LimnerError, match="no log_prob"):
+        likelihood(Bounded(), held(5), kind="exact")
+    with pytest.raises(LimnerError, match="no importance weights"):
+        likelihood(Exact(), held(5), kind="ELBO")
+    with pytest.raises(LimnerError, match="decodes noise"):
+        likelihood(nn.Identity(), held(5), kind="AIS")
+    with pytest.raises(LimnerError, match="at least one draw"):
+        likelihood(Bounded(), held(5), k=0)
+    with pytest.raises(LimnerError, match="got the measure 'nats'"):
+        bits(1.0, 1, "nats")
+    with pytest.raises(LimnerError, match="100 codes, got 99"):
+        ex_post_density(torch.randn(99, 2))
+    with pytest.raises(LimnerError, match="not finite"):
+        ex_post_density(torch.full((100, 2), float("nan")))
+    with pytest.raises(LimnerError, match="at least 2 times"):
+        ode_log_likelihood(lambda x, t: x, torch.zeros(1, 1), lambda x: x.sum(1), times=torch.zeros(1))
+    with pytest.raises(LimnerError, match="at least 1 step"):
+        temperatures(0)
+
+    class Broken(Exact):
+        def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+            return self.exact(x) * float("nan")
+
+    with pytest.raises(LimnerError, match="not a number"):
+        likelihood(Broken(), held(5))

@@ -1,0 +1,160 @@
+"""Sharpness, pairs of images, and accuracies of conditional samples."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter, laplace
+
+from limner import data
+from limner.core.batch import to_float
+from limner.core.errors import LimnerError
+from limner.metrics.features import lenet64
+from limner.metrics.quality import gan_test, psnr_pairs, sharpness, sharpness_ratio, ssim_pairs, synthetic_training
+
+
+@pytest.fixture(scope="module")
+def digits() -> data.Pixels:
+    return data.load("mnist-5k", split="all", limit=3000)
+
+
+# ---- sharpness -----------------------------------------------------------------------------------------------------
+
+
+def test_sharpness_as_scipys_laplacian(digits):
+    x = to_float(digits.pixels[:20])
+    expected = [laplace(image[0].double().numpy())[1:-1, 1:-1].var() for image in x]
+    assert sharpness(x) == pytest.approx(np.mean(expected), rel=1e-5)
+    assert sharpness(digits.pixels[:20]) == sharpness(x)
+    assert sharpness(x.repeat(1, 3, 1, 1)) == pytest.approx(sharpness(x), rel=1e-6)
+
+
+def test_sharpness_of_a_checkerboard():
+    """The Laplacian of ±a is ∓8a everywhere."""
+    board = 0.25 * (-1.0) ** (torch.arange(8)[:, None] + torch.arange(8))
+    assert sharpness(board.expand(2, 3, 8, 8)) == pytest.approx(4.0, rel=1e-6)
+
+
+def test_blur_lowers_the_ratio_and_noise_raises_it(digits):
+    real = to_float(digits.pixels[:500])
+    blurred = torch.from_numpy(gaussian_filter(real.numpy(), (0, 0, 1, 1)))
+    noisy = (real + 0.2 * torch.randn(real.shape, generator=torch.Generator().manual_seed(0))).clamp(-1, 1)
+    assert sharpness_ratio(real=real, fake=real.flip(3)) == pytest.approx(1, rel=1e-6)
+    assert sharpness_ratio(real=real, fake=blurred) < 0.3
+    assert sharpness_ratio(real=real, fake=noisy) > 1.2
+    assert sharpness_ratio(real=real, fake=real / 2) == pytest.approx(0.25, rel=1e-5)
+
+
+# ---- pairs ---------------------------------------------------------------------------------------------------------
+
+
+def test_psnr_of_pairs(digits):
+    x = to_float(digits.pixels[:4])
+    y = x + torch.tensor([0.0, 0.02, 0.2, 0.5]).view(4, 1, 1, 1) * torch.where(x > 0, -1.0, 1.0)
+    expected = [math.inf, 40.0, 20.0, 20 * math.log10(4)]  # of a peak of 2
+    torch.testing.assert_close(psnr_pairs(y, x), torch.tensor(expected), rtol=1e-4, atol=1e-4)
+
+
+def test_ssim_of_pairs(digits):
+    x = to_float(digits.pixels[:50])
+    noisy = (x + 0.3 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))).clamp(-1, 1)
+    torch.testing.assert_close(ssim_pairs(x, x), torch.ones(50))
+    found = ssim_pairs(noisy, x)
+    assert found.shape == (50,)
+    assert (found < 0.95).all()
+    torch.testing.assert_close(found[:1], ssim_pairs(noisy[:1], x[:1]))  # an image's score is its own
+    torch.testing.assert_close(found, ssim_pairs(x, noisy))
+
+
+def test_ssim_of_flat_images_is_its_term_of_means():
+    """On [0,1] with C1 = 0.01²: (2 a b + C1) / (a² + b² + C1)."""
+    a, b = 0.75, 0.25
+    x, y = (torch.full((1, 1, 16, 16), 2 * v - 1) for v in (a, b))
+    expected = (2 * a * b + 1e-4) / (a * a + b * b + 1e-4)
+    assert float(ssim_pairs(x, y)) == pytest.approx(expected, rel=1e-4)
+
+
+# ---- classes -------------------------------------------------------------------------------------------------------
+
+
+def test_accuracy_on_what_was_asked_for(digits):
+    logits = lenet64().classify(digits.pixels[:1000])
+    labels = digits.labels[:1000].clone()
+    assert gan_test(logits, labels).value >= 0.995
+    wrong = torch.arange(1000) % 4 == 0
+    labels[wrong] = (labels[wrong] + 1) % 10
+    found = gan_test(logits, labels)
+    assert found.value == pytest.approx(0.75, abs=0.005)
+    assert found.low < 0.75 < found.high
+    assert found.high - found.low == pytest.approx(2 * 1.96 * math.sqrt(0.75 * 0.25 / 1000), rel=0.02)
+    assert found.n == 1000
+    right = logits.argmax(1) == labels
+    assert found.per_class[3] == pytest.approx(float(right[labels == 3].float().mean()))
+
+
+def test_training_on_real_images_is_the_ceiling(digits):
+    x, y = digits.pixels, digits.labels
+    train, test = torch.arange(3000) % 3 != 0, torch.arange(3000) % 3 == 0
+    found = synthetic_training(fake=x[train], fake_labels=y[train], real=x[test], real_labels=y[test])
+    assert found.value > 0.9
+    assert min(found.per_class) > 0.8
+    state = torch.random.get_rng_state()
+    again = synthetic_training(fake=x[train], fake_labels=y[train], real=x[test], real_labels=y[test])
+    assert again == found
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_dropped_class_and_wrong_labels_lower_it(digits):
+    x, y = digits.pixels, digits.labels
+    train, test = torch.arange(3000) % 3 != 0, torch.arange(3000) % 3 == 0
+    kept = train & (y != 7)
+    found = synthetic_training(fake=x[kept], fake_labels=y[kept], real=x[test], real_labels=y[test])
+    assert found.per_class[7] == 0
+    assert found.per_class[0] > 0.8
+    shuffled = y[train][torch.randperm(2000, generator=torch.Generator().manual_seed(0))]
+    chance = synthetic_training(fake=x[train], fake_labels=shuffled, real=x[test], real_labels=y[test], epochs=1)
+    assert chance.value < 0.25
+
+
+def test_colour_images_of_another_size():
+    rng = torch.Generator().manual_seed(0)
+    y = torch.arange(200) % 2
+    x = (torch.rand(200, 3, 16, 20, generator=rng) - 0.5) * 0.2
+    x[:, 0] += (y * 0.8 - 0.4).view(-1, 1, 1)
+    assert synthetic_training(fake=x[:100], fake_labels=y[:100], real=x[100:], real_labels=y[100:]).value == 1
+
+
+# ---- what is refused -----------------------------------------------------------------------------------------------
+
+
+def test_what_is_refused(digits):
+    x, y = digits.pixels[:8], digits.labels[:8]
+    with pytest.raises(LimnerError, match=r"must lie in \[-1,1\], these reach from 0 to 255"):
+        sharpness(x.float())
+    with pytest.raises(LimnerError, match="reach from nan"):
+        sharpness(torch.full((1, 1, 4, 4), math.nan))
+    with pytest.raises(LimnerError, match=r"images are \(B,C,H,W\)"):
+        sharpness(x[0])
+    with pytest.raises(LimnerError, match=r"images are .* int64 tensor"):
+        psnr_pairs(x.long(), x.long())
+    with pytest.raises(LimnerError, match="differ in size"):
+        sharpness_ratio(real=x, fake=x[..., 1:])
+    with pytest.raises(LimnerError, match="flat"):
+        sharpness_ratio(real=torch.zeros(1, 1, 4, 4), fake=torch.zeros(1, 1, 4, 4))
+    with pytest.raises(LimnerError, match="one shape"):
+        ssim_pairs(x, x[:4])
+    with pytest.raises(LimnerError, match="windows of 11×11"):
+        ssim_pairs(x[..., :10], x[..., :10])
+    with pytest.raises(LimnerError, match="knows classes 0 to 1"):
+        gan_test(torch.zeros(2, 2), torch.tensor([0, 2]))
+    with pytest.raises(LimnerError, match="whole numbers"):
+        gan_test(torch.zeros(2, 2), torch.tensor([0.0, 1.0]))
+    with pytest.raises(LimnerError, match="not finite"):
+        gan_test(torch.full((1, 2), math.nan), torch.tensor([0]))
+    with pytest.raises(LimnerError, match="8 generated images and labels"):
+        synthetic_training(fake=x, fake_labels=y[:4], real=x, real_labels=y)
+    with pytest.raises(LimnerError, match="1 channels and real ones 3"):
+        synthetic_training(fake=x, fake_labels=y, real=x.repeat(1, 3, 1, 1), real_labels=y)

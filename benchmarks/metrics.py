@@ -115,9 +115,10 @@ def main() -> None:
     print(f"{options.threads} threads of {os.cpu_count()}, load average {load:.1f} at the start")
     for r in rows:
         memory = f", {r['mib']:.0f} MiB" if "mib" in r else ""
+        ratios = f"{r['ratio']:.1f}× (bar {r['bar']}×; {r['cpu_ratio']:.1f}× of processor time)"
         print(
-            f"{r['what']:<36} {r['seconds']:6.2f} s{memory}; {r['peer']} {r['peer_seconds']:6.2f} s: {r['ratio']:.1f}×"
-            f" (bar {r['bar']}×; {r['cpu_ratio']:.1f}× of processor time), difference {r['difference']:.1e}{'' if r['passed'] else '   MISSED'}"
+            f"{r['what']:<36} {r['seconds']:6.2f} s{memory}; {r['peer']} {r['peer_seconds']:6.2f} s: {ratios},"
+            f" difference {r['difference']:.1e}{'' if r['passed'] else '   MISSED'}"
         )
     if options.json:
         options.json.write_text(json.dumps({"threads": options.threads, "load": load, "rows": rows}, indent=1) + "\n")

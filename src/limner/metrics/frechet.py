@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg.blas import dtrmm
 from torch import Tensor
 
 from limner.core.errors import LimnerError
@@ -149,20 +150,26 @@ def frechet_distance(
         )
     if not all(np.isfinite(a).all() for a in (mu1, s1, mu2, s2)):
         raise LimnerError("a mean or a covariance is not finite; look at the images, or at the net that drew them")
-    root = _root(s1)
-    eigenvalues = np.linalg.eigvalsh(root.T @ s2 @ root)
+    eigenvalues = np.linalg.eigvalsh(_seen_from(s1, s2))
     overlap = np.sqrt(eigenvalues.clip(0)).sum()
     apart = float(((mu1 - mu2) ** 2).sum() + np.trace(s1) + np.trace(s2) - 2 * overlap)
     return max(apart, 0.0)
 
 
-def _root(s: Array) -> Array:
-    """Some R with R Rᵀ = s: Cholesky's, or where s is singular that of its eigenvectors, which costs twice as much."""
+def _seen_from(s1: Array, s2: Array) -> Array:
+    """Rᵀ s2 R for some R with R Rᵀ = s1: Cholesky's, or where s1 is singular that of its eigenvectors.
+
+    The latter costs twice as much. Cholesky's R is triangular, and BLAS multiplies those in half the time.
+    """
     try:
-        return np.asarray(np.linalg.cholesky(s), dtype=np.float64)
+        lower = np.linalg.cholesky(s1)
     except np.linalg.LinAlgError:
-        values, vectors = np.linalg.eigh(s)
-        return np.asarray(vectors * np.sqrt(values.clip(0)), dtype=np.float64)
+        values, vectors = np.linalg.eigh(s1)
+        root = vectors * np.sqrt(values.clip(0))
+        return np.asarray(root.T @ s2 @ root, dtype=np.float64)
+    # in Fortran's order the transpose of an array costs no copy: first s2 L, then Lᵀ (s2 L)
+    right = dtrmm(1.0, lower.T, s2.T, side=0, lower=0)
+    return np.asarray(dtrmm(1.0, lower.T, right, side=1, lower=0, trans_a=1), dtype=np.float64)
 
 
 def frechet(x: Tensor | ArrayLike, y: Tensor | ArrayLike) -> float:

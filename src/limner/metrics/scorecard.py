@@ -127,10 +127,10 @@ def student(degrees: int) -> float:
 def base(name: str) -> str:
     """A score's name without its conditions.
 
-    >>> base("fd@lenet64-v1[n=10000]")
-    'fd'
+    >>> base("fd@lenet64-v1[n=10000]"), base("cas[n=4500]")
+    ('fd', 'cas')
     """
-    return name.partition("@")[0]
+    return name.partition("@")[0].partition("[")[0]
 
 
 def comparable(cards: Sequence[dict[str, Any]]) -> list[str]:

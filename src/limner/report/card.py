@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from limner.core import catalogue
+from limner.metrics.scorecard import base
 from limner.report.facts import Facts, Row, as_number, read
 from limner.report.page import save
 from limner.report.run_page import command
@@ -88,7 +89,8 @@ def _scores(facts: Facts) -> list[str]:
     if not facts.scores:
         return ["None measured."]
     rows = [
-        f"| {_plain(title(s.key, s.unit))} | {_plain(s.text) or number(s.value)} {_plain(s.unit)} | {_plain(s.on)}"
+        f"| {_plain(title(base(s.key), s.unit) + s.key.removeprefix(base(s.key)))}"
+        f" | {_plain(s.text) or number(s.value)} {_plain(s.unit)} | {_plain(s.on)}"
         f" | {_plain(s.how)} |"
         for s in facts.scores
         if s.value is not None or s.text or not s.why

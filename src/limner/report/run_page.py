@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from limner.metrics.scorecard import base
 from limner.report import curves, pictures, scores
 from limner.report.facts import Facts, Row, as_number, read
 from limner.report.page import render, save
@@ -189,6 +190,7 @@ def write(run_folder: Path) -> Path:
         speed=speed,
         phases=_phases(facts),
         score_title=title,
+        score_base=base,
         tiles=scores.tiles(facts.scores),
         radar=scores.radar(facts.scores),
         score_groups=scores.groups(facts.scores),

@@ -52,13 +52,17 @@ class Spoke:
 
 def line(score: Score) -> Line:
     """A score as words."""
-    conditions = score.key.partition("@")[2]
+    conditions = score.key.removeprefix(base(score.key)).lstrip("@")
     value = score.text or f"{number(score.value)}{f' {score.unit}' if score.unit else ''}"
     interval = f"{number(score.low)} to {number(score.high)}" if score.low is not None else ""
     if not interval and score.error:
         interval = f"± {number(score.error)}"
     return Line(
-        title(base(score.key), score.unit), conditions.replace("[n=", ", n = ").rstrip("]"), value, interval, score
+        title(base(score.key), score.unit),
+        conditions.replace("[n=", ", n = ").rstrip("]").lstrip(", "),
+        value,
+        interval,
+        score,
     )
 
 

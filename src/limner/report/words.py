@@ -11,8 +11,26 @@ from limner.core.units import clock
 
 # "d" and "g" are the paper letters of a GAN's two networks
 _ACRONYMS = frozenset(
-    {"auroc", "bce", "ci", "d", "elbo", "fid", "g", "gpu", "iwae", "kid", "kl", "lpips", "mae", "ms", "mse", "nll"}
-    | {"pca", "psnr", "rmse", "ssim"}
+    {
+        "auroc",
+        "bce",
+        "cas",
+        "ci",
+        "d",
+        "dci",
+        "elbo",
+        "fd",
+        "fid",
+        "g",
+        "gan",
+        "gpu",
+        "iwae",
+        "js",
+        "kid",
+        "kl",
+        "lpips",
+    }
+    | {"mae", "mig", "ms", "mse", "ndb", "nll", "pca", "psnr", "rmse", "sap", "ssim"}
 )
 
 _STOP = r"\s/\\'\"`<>|,;:()\[\]{}"  # what ends one name of an unquoted path

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from limner.core.errors import LimnerError
+from limner.core.interpolation import lerp, slerp, way
 from limner.core.prior import Codes, Prior
 from limner.data.memory import Pixels
 from limner.latent import walk
@@ -18,14 +19,11 @@ from limner.metrics.smoothness import (
     evenness,
     hole_rate,
     interpolation_fd,
-    lerp,
     path_length,
     path_lengths,
     posterior_prior_gap,
     round_trip,
-    slerp,
     step_evenness,
-    way,
 )
 
 Z = 4

@@ -239,6 +239,28 @@ class HasPrior(Protocol):
     prior: Noise
 
 
+class Generates(HasPrior, Decodes, Protocol):
+    """Its samples are decoded noise."""
+
+
+@runtime_checkable
+class HasPosterior(Protocol):
+    """Gives a whole distribution of codes for an image, N(mean, exp(logvar)) of independent numbers."""
+
+    def posterior(self, x: Tensor, *y: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Mean and log variance (B,z); a conditional model is given the classes too."""
+        ...
+
+
+@runtime_checkable
+class Scores(Protocol):
+    """Knows the likelihood of an image; a `measure`, as of `Bounds`, says of what: by default a density on [-1,1]."""
+
+    def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Log p(x) in nats, (B,), of images (B,C,H,W)."""
+        ...
+
+
 @runtime_checkable
 class Criticises(Protocol):
     """Has a critic whose judgement moves the samples."""

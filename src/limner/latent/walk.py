@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from limner.core import interpolation
 from limner.core.errors import LimnerError
 from limner.core.model import Decodes
 
@@ -20,7 +21,7 @@ def lerp(a: Tensor, b: Tensor, steps: int) -> Tensor:
     >>> lerp(torch.tensor([0.0]), torch.tensor([1.0]), 3).flatten()
     tensor([0.0000, 0.5000, 1.0000])
     """
-    return torch.lerp(a, b, _times(a, steps))
+    return _walk(interpolation.lerp, a, b, steps)
 
 
 def slerp(a: Tensor, b: Tensor, steps: int) -> Tensor:
@@ -29,20 +30,14 @@ def slerp(a: Tensor, b: Tensor, steps: int) -> Tensor:
     Codes of one norm keep it all along. Where a and b point the same or the opposite way there is no one arc, and the
     straight line is taken.
     """
-    t = _times(a, steps)
-    norms = a.norm() * b.norm()
-    cosine = (a * b).sum() / norms if norms > 0 else torch.ones(())
-    omega = torch.arccos(cosine.clamp(-1, 1))
-    if torch.sin(omega) < 1e-4:
-        return lerp(a, b, steps)
-    return (torch.sin((1 - t) * omega) * a + torch.sin(t * omega) * b) / torch.sin(omega)
+    return _walk(interpolation.slerp, a, b, steps)
 
 
-def _times(a: Tensor, steps: int) -> Tensor:
-    """(steps,1,…) from 0 to 1, to be multiplied with codes like a."""
+def _walk(between: interpolation.Between, a: Tensor, b: Tensor, steps: int) -> Tensor:
     if steps < 2:
         raise LimnerError(f"a walk has at least 2 steps, its ends; got {steps}")
-    return torch.linspace(0, 1, steps, dtype=a.dtype, device=a.device).view(-1, *[1] * a.dim())
+    t = torch.linspace(0, 1, steps, dtype=a.dtype, device=a.device)
+    return between(a.expand(steps, *a.shape), b.expand(steps, *b.shape), t)
 
 
 @torch.inference_mode()

@@ -19,7 +19,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from limner.core.batch import Dataset, to_float
 from limner.core.errors import LimnerError
-from limner.core.model import Conditions, Decodes, Encodes, HasPrior
+from limner.core.model import Conditions, Encodes, Generates
 from limner.data.factors import NAMES, SIZES, render
 from limner.metrics.disentangle import Disentanglement, disentanglement
 from limner.metrics.features import _LUMA, _WEIGHTS, _checked, _resized
@@ -214,10 +214,6 @@ def _loaded(device: str) -> FactorReader:
 
 
 # ---- what the factors are for ---------------------------------------------------------------------------------------
-
-
-class Generates(HasPrior, Decodes, Protocol):
-    """A model whose samples are decoded noise."""
 
 
 @dataclass(frozen=True)

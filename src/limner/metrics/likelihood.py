@@ -28,7 +28,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ from torch import Tensor
 
 from limner.core.batch import Dataset, to_float
 from limner.core.errors import LimnerError
-from limner.core.model import Bounds, Conditions, Decodes, HasPrior
+from limner.core.model import Bounds, Conditions, Decodes, HasPrior, Scores
 from limner.losses.likelihood import bits_per_dim, gaussian, log_mean_exp
 
 _GREY = 2 / 255  # width of a grey level on [-1,1]
@@ -156,15 +156,6 @@ def bits(nats: float, dims: int, measure: str) -> float:
 # ---- one interface -------------------------------------------------------------------------------------------------
 
 Kind = Literal["exact", "ELBO", "IWAE", "ODE", "AIS"]
-
-
-@runtime_checkable
-class Scores(Protocol):
-    """Knows the likelihood of images."""
-
-    def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Log p(x) in nats, (B,), of images (B,C,H,W) in [-1,1]."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from limner.core import recipe
 from limner.core.batch import Dataset
 from limner.core.errors import LimnerError
-from limner.core.model import Conditions, Decodes, Encodes, GenerativeModel, HasPrior, Reconstructs
+from limner.core.model import Conditions, Decodes, Encodes, Generates, GenerativeModel, HasPrior, Reconstructs
 from limner.core.run import Run
 from limner.metrics import smoothness
 from limner.metrics.capabilities import MEASURES_OF_P, likelihoods, modes
@@ -260,7 +260,7 @@ def of_latent(
     return card
 
 
-def _smooth(model: smoothness.Generates, judge: Judge, seen: Seen | None, device: torch.device | str) -> Card:
+def _smooth(model: Generates, judge: Judge, seen: Seen | None, device: torch.device | str) -> Card:
     at, n = f"@{judge.extractor.key}", min(judge.n, _BETWEEN)
     between = smoothness.interpolation_fd(model, judge.extractor, real=judge.moments, n=n, device=device)
     path = smoothness.path_length(model, judge.extractor, device=device)

@@ -23,10 +23,12 @@ from limner.metrics.kernel import kid
 from limner.metrics.modes import class_modes
 from limner.metrics.neighbours import Neighbourhoods, neighbourhoods
 from limner.metrics.quality import sharpness
-from limner.metrics.reference import Real, real, seen
+from limner.metrics.reference import Real, images, real, seen
 
 LIMIT = 10_000
 """Most real images that samples are compared with."""
+TRAINED = 60_000
+"""Most training images that are searched for copies."""
 
 
 @dataclass(frozen=True)
@@ -196,19 +198,18 @@ class Judge:
 
     @cached_property
     def trained_on(self) -> Real:
-        """The training images and their features: all of them, since any may be copied."""
-        return real(self.train, self.extractor)
+        """The training images and their features: up to 60,000, since any may be copied."""
+        return real(self.train, self.extractor, TRAINED)
 
     @cached_property
     def ceiling(self) -> Seen:
         """Real images scored as if a model had made them: training images, spread evenly, as many as are generated."""
-        chosen = torch.linspace(0, len(self.trained_on) - 1, self.n).long()
-        return self(self.trained_on.images[chosen])
+        return self(images(self.train, self.n)[0])
 
     @cached_property
     def worst(self) -> Seen:
         """Noise with the mean and the variance of each pixel of the training images, independent of each other."""
-        x = to_float(self.trained_on.images)
+        x = to_float(images(self.train, self.n)[0])
         mean, std = x.mean(0), x.std(0)
         noise = torch.randn(self.n, *mean.shape, generator=torch.Generator().manual_seed(0))
         return self((mean + std * noise).clamp_(-1, 1))

@@ -1,0 +1,165 @@
+"""`limner evaluate` on real runs and on folders of pictures, and one clear line where it cannot."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import limner
+from limner import data
+from limner.cli import main
+from limner.core.batch import to_uint8
+from limner.metrics.scorecard import HEADLINES, PROPERTIES, base
+
+SMALL = {
+    "data": {"name": "mnist-5k", "limit": 800},
+    "batch": 32,
+    "images": 6400,
+    "samples": 4,
+    "device": "cpu",
+    "threads": 1,
+    "sample_images": 6400,
+}
+
+
+def verb(*words: object, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Runs the command line in this process; returns its exit code."""
+    monkeypatch.setattr(sys, "argv", ["limner", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIMNER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A conditional VAE, scored twice on the way."""
+    out = tmp_path_factory.mktemp("evaluate") / "cvae"
+    return limner.train("cvae-mnist", out=out, score_images=3200, **SMALL).path
+
+
+def test_training_is_scored_on_the_way_and_the_best_is_kept(run: Path) -> None:
+    lines = [line for line in limner.Run(run).metrics() if "score/fd" in line]
+    assert [line["images"] for line in lines] == [3200, 6400]
+    best = min(lines, key=lambda line: line["score/fd"])["images"]
+    assert limner.Run(run).best.name == f"{best:08d}"
+    assert limner.load(run / "checkpoints" / "best").sample(2, seed=0).shape == (2, 1, 28, 28)
+    assert {base(name) for name in limner.Run(run).read_json("scores.json")} >= {"fd", "clipped_density", "elbo_nats"}
+
+
+def test_scores_on_the_way_survive_an_interruption(run: Path, tmp_path: Path) -> None:
+    """Half a training, resumed: the same scores at the same images, the same best."""
+    half = limner.train("cvae-mnist", out=tmp_path / "half", score_images=3200, **SMALL | {"images": 3200})
+    half = limner.resume(half.path, images=6400)
+    rows = [
+        [{k: v for k, v in line.items() if k == "images" or k.startswith("score/")} for line in r.metrics()]
+        for r in (half, limner.Run(run))
+    ]
+    assert rows[0] == rows[1]
+    assert half.best.name == limner.Run(run).best.name
+
+
+def test_the_best_outlives_newer_checkpoints(tmp_path: Path) -> None:
+    settings = SMALL | {"images": 12_800, "checkpoint_images": 1600, "keep": 1, "score_images": 6400}
+    made = limner.train("gan-mnist", out=tmp_path / "gan", **settings)
+    kept = [int(p.name) for p in (made.path / "checkpoints").iterdir() if p.name.isdigit()]
+    assert sorted(kept) == sorted({int(made.best.name), 12_800})
+
+
+def test_a_card_has_all_properties_and_goes_everywhere(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert verb("evaluate", run, "n=300", "seeds=2", "--json", monkeypatch=monkeypatch) == 0
+    (card,) = json.loads(capsys.readouterr().out).values()
+    assert {score["property"] for score in card.values()} == set(PROPERTIES)
+    for name, score in card.items():
+        assert (score["value"] is None) == ("why" in score), name
+    heads = {score["property"] for name, score in card.items() if base(name) == HEADLINES.get(score["property"])}
+    assert heads == set(HEADLINES)
+    quality = card["clipped_density@lenet64-v1[n=300]"]
+    assert 0 <= quality["norm"] <= 1
+    assert quality["floor"] < 0.2 < quality["ceiling"]
+    assert quality["on"] == "300 samples against 500 held-out images of mnist-5k, 2 seeds"
+    assert card["mig"]["value"] is None
+    assert "not known" in card["mig"]["why"]
+    assert json.loads((run / "scores.json").read_text()) == card
+    page, model_card = (run / "report.html").read_text(), (run / "README.md").read_text()
+    for title in PROPERTIES.values():
+        assert title in page
+    assert 'class="radar"' in page
+    assert "n/a: the factors behind mnist-5k are not known" in page
+    assert "Clipped density@lenet64-v1" in model_card.replace("\\", "")
+    sheet = Image.open(run / "figures" / "neighbours.webp")
+    assert sheet.size == (12 * 30 - 2, 4 * 30 - 2)
+
+
+def test_a_second_card_changes_only_what_it_measures(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = limner.Run(run).read_json("scores.json")
+    assert verb("evaluate", run, "only=copying", "n=100", monkeypatch=monkeypatch) == 0
+    after = limner.Run(run).read_json("scores.json")
+    kept = {k: v for k, v in before.items() if v["property"] != "copying"}
+    assert {k: after[k] for k in kept} == kept
+    assert "copying@lenet64-v1[n=100]" in after
+
+
+def test_pictures_from_anywhere_are_judged_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Real digits saved as PNGs and passed off as samples: real, and found out as copies."""
+    real = data.load("mnist-5k", split="train", limit=150)
+    for i, image in enumerate(real.pixels):
+        Image.fromarray(image[0].numpy()).save(tmp_path / f"{i:03d}.png")
+    assert verb("evaluate", tmp_path, "data=mnist-5k", "--json", monkeypatch=monkeypatch) == 0
+    (card,) = json.loads(capsys.readouterr().out).values()
+    assert card["duplicates@lenet64-v1[n=150]"]["value"] == 1
+    assert card["copying@lenet64-v1[n=150]"]["value"] == "copies"
+    assert card["clipped_density@lenet64-v1[n=150]"]["norm"] > 0.9
+    assert "throughput" not in card
+
+
+def test_samples_saved_and_judged_are_the_samples_judged(run: Path, tmp_path: Path) -> None:
+    """What a folder of a run's samples scores is what the run scores: PNGs lose nothing."""
+    card = limner.evaluate(run, n=120, seeds=1, only="quality")[str(run)]
+    x = to_uint8(limner.load(run).sample(120, seed=0))
+    for i, image in enumerate(x):
+        Image.fromarray(image[0].numpy()).save(tmp_path / f"{i:03d}.png")
+    told = limner.evaluate(tmp_path, data={"name": "mnist-5k", "limit": 800}, n=120, only="quality")[str(tmp_path)]
+    for name in ("fd@lenet64-v1[n=120]", "kid@lenet64-v1[n=120]", "precision@lenet64-v1[n=120]"):
+        assert told[name]["value"] == pytest.approx(card[name]["value"], abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["RUN", "only=beauty"], "unknown property 'beauty'"),
+        (["RUN", "extractor=inceptoin"], "unknown extractor"),
+        (["RUN", "seed=3"], "unknown setting 'seed'; did you mean 'seeds'"),
+        (["RUN", "n=20"], "at least 65 images"),
+        (["RUN", "which=best", "seeds=0"], "seeds=0"),
+        (["nowhere"], "there is no nowhere"),
+        (["FOLDER"], "is no run folder.*data=NAME"),
+        (["RUN", "OTHER"], "different data.*data=NAME"),
+    ],
+)
+def test_one_clear_line(
+    words: list[str], why: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    other = tmp_path / "other"
+    if "OTHER" in words:
+        limner.train("vae-mnist", out=other, **SMALL | {"data": "digits", "images": 64})
+    places = {"RUN": run, "OTHER": other, "FOLDER": tmp_path}
+    capsys.readouterr()
+    assert verb("evaluate", *(places.get(w, w) for w in words), monkeypatch=monkeypatch) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.search(why, line), line

@@ -28,8 +28,9 @@ from limner.core.model import GenerativeModel
 from limner.core.progress import Progress, Silent
 from limner.core.run import Run, save_sheet, sheet
 from limner.core.spec import Spec, arguments
-from limner.metrics import properties, scorecard
+from limner.metrics import features, pretrained, properties, scorecard
 from limner.metrics.capabilities import of_capabilities
+from limner.metrics.features import Extractor
 from limner.metrics.judge import Judge, Seen
 from limner.metrics.reference import images
 from limner.metrics.scorecard import PROPERTIES, Card
@@ -111,6 +112,7 @@ def evaluate(
     only: str | Sequence[str] = tuple(PROPERTIES),
     data: str | Path | dict[str, Any] | None = None,
     extractor: str | None = None,
+    weights: str | Path | None = None,
     which: str = "latest",
     device: str = "auto",
     progress: Progress | None = None,
@@ -123,7 +125,9 @@ def evaluate(
         seeds: of the noise; intervals come from them. Lower it if sampling is slow.
         only: properties of `limner.metrics.scorecard.PROPERTIES`; all by default.
         data: real images to compare with; default what each run was trained on.
-        extractor: ``random`` for features without labels; default the classifier that knows the data, if there is one.
+        extractor: ``random`` for features without labels, or one of `limner.metrics.pretrained.NAMES`; default the
+            classifier that knows the data, if there is one, else ``random``.
+        weights: a local file for a pretrained extractor.
         which: checkpoint of a run: latest, best, or its number.
         device: auto, cpu, cuda or mps.
         progress: who is told.
@@ -140,7 +144,8 @@ def evaluate(
     if seeds < 1:
         raise LimnerError(f"seeds={seeds} is not possible; write 1 or more")
     subjects = [_subject(path, data, which, place) for path in paths]
-    judges = _judges(subjects, n, extractor, place, told, {"quality", "coverage", "latent", "copying"} & set(chosen))
+    eyes = _eyes(extractor, weights, place)
+    judges = _judges(subjects, n, eyes, place, {"quality", "coverage", "latent", "copying"} & set(chosen))
     cards = {}
     for subject, judge in zip(subjects, judges, strict=True):
         told.say(f"evaluate: {subject.name}")
@@ -255,16 +260,29 @@ def _folder(place: Path, data: str | Path | dict[str, Any] | None) -> Subject:
     return Subject(str(place), None, images(made)[0], None, train, heldout)
 
 
+Eyes = Callable[[Dataset], Extractor | None]
+"""The extractor for what models were trained on; None leaves the choice to the judge."""
+
+
+def _eyes(extractor: str | None, weights: str | Path | None, device: torch.device) -> Eyes:
+    if extractor in (None, "auto"):
+        return lambda train: None
+    if extractor == "random":
+        return lambda train: features.fitted(train, device)
+    if extractor not in pretrained.NAMES:
+        raise unknown("extractor", str(extractor), ["auto", "random", *pretrained.NAMES])
+    found = pretrained.pretrained(str(extractor), device, weights)
+    return lambda train: found
+
+
 def _judges(
-    subjects: Sequence[Subject], n: int, extractor: str | None, device: torch.device, told: Progress, wanted: set[str]
+    subjects: Sequence[Subject], n: int, eyes: Eyes, device: torch.device, wanted: set[str]
 ) -> list[Judge | str]:
     """A judge for each subject, shared where the training data are; or why there is none.
 
     Raises:
         LimnerError: held-out images differ between subjects.
     """
-    if extractor not in (None, "auto", "random"):
-        raise unknown("extractor", str(extractor), ["auto", "random"])
     hashes = [_content(s.heldout) for s in subjects]
     for other, content in zip(subjects[1:], hashes[1:], strict=True):
         if content != hashes[0]:
@@ -278,19 +296,16 @@ def _judges(
     for subject in subjects:
         key = _content(subject.train)
         if key not in made:
-            made[key] = _judge(subject, n, extractor, device) if wanted else ""
+            made[key] = _judge(subject, n, eyes, device) if wanted else ""
         found.append(made[key])
     return found
 
 
-def _judge(subject: Subject, n: int, extractor: str | None, device: torch.device) -> Judge | str:
-    from limner.metrics import features
-
+def _judge(subject: Subject, n: int, eyes: Eyes, device: torch.device) -> Judge | str:
     if drawable(subject.train.shape):
         return "these are points, not images; their modes are counted instead"
-    chosen = features.fitted(subject.train, device) if extractor == "random" else None
-    pictures = len(subject.pictures) if subject.pictures is not None else n
-    return Judge(subject.train, subject.heldout, n=min(n, pictures), extractor=chosen, device=device)
+    there = len(subject.pictures) if subject.pictures is not None else n
+    return Judge(subject.train, subject.heldout, n=min(n, there), extractor=eyes(subject.train), device=device)
 
 
 def _drawing(subject: Subject) -> Any:

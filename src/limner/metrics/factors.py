@@ -31,7 +31,7 @@ from limner.core.errors import LimnerError
 from limner.core.model import Conditions, Encodes, Generates
 from limner.data.factors import NAMES, SIZES, render
 from limner.metrics.disentangle import Disentanglement, disentanglement
-from limner.metrics.features import _LUMA, _WEIGHTS, _checked, _resized
+from limner.metrics.features import _LUMA, _WEIGHTS, checked, resized
 
 KEY = "sprites-v1"
 _SHA256 = "b7e29bc712f2183648b91bba0fbfea8dae68de32fa971ce340f4f9d0a7c074b6"
@@ -149,11 +149,11 @@ class FactorReader:
                 f" {str(x.dtype).removeprefix('torch.')} tensor of shape {tuple(x.shape)}"
             )
         with torch.autocast(self.device.type, enabled=False):
-            for part in _checked(x, batch, self.device):
+            for part in checked(x, batch, self.device):
                 grey = part
                 if grey.shape[1] == 3:
                     grey = (grey * torch.tensor(_LUMA, device=self.device)[:, None, None]).sum(1, keepdim=True)
-                yield _resized(grey, (_SIDE, _SIDE))
+                yield resized(grey, (_SIDE, _SIDE))
 
 
 @cache

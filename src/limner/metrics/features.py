@@ -163,14 +163,14 @@ class Classifier:
 
 def _prepared(x: Tensor, batch: int, device: torch.device) -> Iterator[Tensor]:
     """Grey float32 images (b,1,28,28) in [-1,1], at most `batch` at a time."""
-    for part in _checked(x, batch, device):
+    for part in checked(x, batch, device):
         grey = part
         if grey.shape[1] == 3:
             grey = (grey * torch.tensor(_LUMA, device=device)[:, None, None]).sum(1, keepdim=True)
-        yield _resized(grey, (28, 28))
+        yield resized(grey, (28, 28))
 
 
-def _checked(x: Tensor, batch: int, device: torch.device) -> Iterator[Tensor]:
+def checked(x: Tensor, batch: int, device: torch.device) -> Iterator[Tensor]:
     """Float32 images in [-1,1], at most `batch` at a time; refuses all others."""
     if batch < 1:
         raise LimnerError(f"a batch holds at least 1 image, got batch={batch}")
@@ -184,7 +184,8 @@ def _checked(x: Tensor, batch: int, device: torch.device) -> Iterator[Tensor]:
         yield part
 
 
-def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
+def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images (B,C,H,W) at another size, bilinear and antialiased."""
     if tuple(x.shape[2:]) == size:
         return x
     return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
@@ -297,12 +298,12 @@ class Random:
     def _prepared(self, x: Tensor, batch: int) -> Iterator[Tensor]:
         if x.ndim != 4 or x.shape[1] != self.channels:
             raise LimnerError(f"these features are of images (B,{self.channels},H,W), got the shape {tuple(x.shape)}")
-        for part in _checked(x, batch, self.device):
-            yield _resized(part, (self._SIDE, self._SIDE))
+        for part in checked(x, batch, self.device):
+            yield resized(part, (self._SIDE, self._SIDE))
 
     def _coarse(self, x: Tensor) -> Tensor:
         """What the components are of: pixels (B,C·16·16)."""
-        return _resized(x, (self._COARSE, self._COARSE)).flatten(1)
+        return resized(x, (self._COARSE, self._COARSE)).flatten(1)
 
     @torch.inference_mode()
     def features(self, x: Tensor, *, batch: int = 256) -> Tensor:

@@ -16,37 +16,26 @@ not as rivals; the recipes published-* have those papers' own nets.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from limner import api, report
 from limner.bench import _figures
-from limner.core import catalogue, checkpoint, recipe
+from limner.bench._trainings import Mean, but, number, place, recipes, refuse_another, train, words
+from limner.core import checkpoint, recipe
 from limner.core.errors import LimnerError, unknown
 from limner.core.progress import Progress, Silent
 from limner.core.recipe import Recipe
 from limner.core.run import Run, relative
 from limner.core.spec import Spec
 from limner.core.train import Interrupted
-from limner.core.units import count
 from limner.metrics.modes import Modes, point_modes, stacked_modes
 from limner.report import Figure, Section, Table
 
 _HIGH_QUALITY = 0.9  # the share of samples near a mode that a solved testbed has
 _FREE = ("n", "digits")  # what may be said about a testbed's data: how many of them, from where
-_ON_THE_WAY = (
-    "images", "time", "device", "threads", "workers", "keep", "samples", "log_images", "sample_images",
-    "checkpoint_images", "milestone_images",
-)  # fmt: skip
-"""Settings of training that leave a result what it is, or that decide only how far it goes."""
-_T_95 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
-"""Student's t that 95 % lie within, for 1 to 30 degrees of freedom."""
 
 
 @dataclass(frozen=True)
@@ -122,32 +111,6 @@ class Trained:
         return self.reached and (quality is None or quality >= _HIGH_QUALITY)
 
 
-@dataclass(frozen=True)
-class Mean:
-    """A mean over seeds: its standard error and its 95 % t-interval; None for a single seed."""
-
-    mean: float
-    error: float | None
-    low: float | None
-    high: float | None
-
-    @classmethod
-    def of(cls, values: Iterable[float]) -> Mean:
-        """Of at least one value."""
-        x = list(values)
-        n, mean = len(x), sum(x) / len(x)
-        if n < 2:
-            return cls(mean, None, None, None)
-        error = math.sqrt(sum((v - mean) ** 2 for v in x) / (n - 1) / n)
-        reach = (_T_95[n - 2] if n - 2 < len(_T_95) else 1.96 + 2.4 / (n - 1)) * error
-        return cls(mean, error, mean - reach, mean + reach)
-
-    def text(self, digits: int, times: float = 1.0) -> str:
-        """As papers write it: mean ± standard error."""
-        shown = f"{times * self.mean:.{digits}f}"
-        return shown if self.error is None else f"{shown} ± {times * self.error:.{digits}f}"
-
-
 def work(
     *,
     progress: Progress | None = None,
@@ -179,17 +142,17 @@ def work(
         LimnerError: an unknown testbed, recipe or key, or a folder with trainings of other settings.
     """
     told, folder = progress or Silent(), Path(str(out))
-    n, counted = _number("seeds", seeds), None if samples is None else _number("samples", samples)
+    n, counted = number("seeds", seeds), None if samples is None else number("samples", samples)
     chosen = [(bed, name) for bed in _beds(testbeds) for name in _recipes(bed, recipes)]
     plan = [(bed, seed, _recipe(bed, name, seed, overrides)) for seed in range(n) for bed, name in chosen]
     for bed, seed, wanted in plan:  # before hours are spent on the first of them
-        _refuse_another(_place(folder, bed, wanted.name, seed), wanted)
+        refuse_another(_place(folder, bed, wanted.name, seed), wanted)
     folder.mkdir(parents=True, exist_ok=True)
     trained: list[Trained] = []
     for bed, seed, wanted in plan:
         told.say(f"bench modes: {wanted.name} on {bed}, seed {seed}")
         try:
-            run = _train(_place(folder, bed, wanted.name, seed), wanted, told)
+            run = train(_place(folder, bed, wanted.name, seed), wanted, told)
         except Interrupted:
             told.say("bench modes: stopped; the same command goes on from here")
             raise
@@ -201,18 +164,8 @@ def work(
 # -- what is wanted ------------------------------------------------------------------------------------------
 
 
-def _number(name: str, value: int | str) -> int:
-    try:
-        n = count(value)
-    except ValueError as error:
-        raise LimnerError(f"{name}: {error}") from None
-    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-        raise LimnerError(f"{name}: {value!r} is not possible; write a whole number from 1 up")
-    return n
-
-
 def _beds(names: str | list[str]) -> list[str]:
-    wanted = _words("testbeds", names)
+    wanted = words("testbeds", names)
     for name in wanted:
         if name not in TESTBEDS:
             raise unknown("testbed", name, TESTBEDS)
@@ -221,21 +174,9 @@ def _beds(names: str | list[str]) -> list[str]:
 
 def _recipes(bed: str, names: str | list[str] | None) -> list[str]:
     """The recipes of a testbed that are wanted, in order."""
-    found: list[str] = []
-    for pattern in [TESTBEDS[bed].recipes] if names is None else _words("recipes", names):
-        matches = [pattern] if pattern.endswith((".yaml", ".yml")) else catalogue.list_recipes(pattern)
-        if not matches:
-            raise unknown("recipe", pattern, catalogue.list_recipes())
-        found += [m for m in matches if m == pattern or m not in _NO_GAN_OF_PLANES]
+    patterns = [TESTBEDS[bed].recipes] if names is None else words("recipes", names)
+    found = [m for p in patterns for m in recipes(p) if m == p or m not in _NO_GAN_OF_PLANES]
     return list(dict.fromkeys(found))
-
-
-def _words(what: str, names: str | list[str]) -> list[str]:
-    words = [str(w).strip() for w in (names if isinstance(names, (list, tuple)) else str(names).split(","))]
-    wanted = list(dict.fromkeys(w for w in words if w))
-    if not wanted:
-        raise LimnerError(f"{what}: none is named; write {what}=NAME,NAME or leave it out")
-    return wanted
 
 
 def _recipe(bed: str, name: str, seed: int, overrides: dict[str, Any]) -> Recipe:
@@ -250,43 +191,16 @@ def _recipe(bed: str, name: str, seed: int, overrides: dict[str, Any]) -> Recipe
     plain, wanted = recipe.load(name, fixed), recipe.load(name, fixed | overrides)
     if wanted.train.get("seed") != seed:
         raise LimnerError("the seeds are the bench's; write seeds=10 for ten of them, and leave train.seed out")
-    if _but(plain.data.to_dict(), _FREE) != _but(wanted.data.to_dict(), _FREE):
+    if but(plain.data.to_dict(), _FREE) != but(wanted.data.to_dict(), _FREE):
         raise LimnerError(f"the data of testbed {bed} are fixed, but for data.n; choose data with testbeds=NAME")
     return wanted
-
-
-def _but(settings: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    return {k: v for k, v in settings.items() if k not in names}
 
 
 # -- trainings -----------------------------------------------------------------------------------------------
 
 
 def _place(folder: Path, bed: str, name: str, seed: int) -> Path:
-    return folder / "runs" / f"{bed}-{name}-{seed}"
-
-
-def _refuse_another(place: Path, wanted: Recipe) -> None:
-    """Raises where a run is that was trained otherwise: it must not be counted as this one."""
-    if not (place / "recipe.yaml").is_file():
-        return
-    run, new = Run(place), wanted.to_dict()
-    old = recipe.load(run.recipe).to_dict()
-    for section in ("model", "data", "optim", "train"):
-        if _but(old[section], _ON_THE_WAY) != _but(new[section], _ON_THE_WAY):
-            raise LimnerError(f"{relative(place)} was trained with other settings ({section}); choose another out=DIR")
-    saved = [int(folder.name) for folder in checkpoint.folders(run.checkpoints)]
-    if saved and saved[-1] >= wanted.train.get("images") + wanted.train.get("batch"):
-        raise LimnerError(f"{relative(place)} was trained for more images than are asked for; choose another out=DIR")
-
-
-def _train(place: Path, wanted: Recipe, told: Progress) -> Run:
-    """Trains, resumes, or only finds a run."""
-    images = wanted.train.get("images")
-    if not (place / "recipe.yaml").is_file():
-        return api.train(wanted.to_dict(), out=place, progress=told)
-    run = Run(place)
-    return run if run.ended(images) else api.resume(place, progress=told, images=images)
+    return place(folder, f"{bed}-{name}-{seed}")
 
 
 def _judged(run: Run, bed: str, seed: int, wanted: Recipe, samples: int | None) -> Trained:

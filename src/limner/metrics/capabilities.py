@@ -8,8 +8,7 @@ import torch
 
 from limner.core.batch import Dataset
 from limner.core.model import Bounds, Corrupts, GenerativeModel, Reconstructs
-from limner.losses.likelihood import bits_per_dim
-from limner.metrics.likelihood import bounds
+from limner.metrics.likelihood import Likelihood, bits, bounds
 from limner.metrics.modes import Modes, point_modes, stacked_modes
 from limner.metrics.reconstruction import denoising_psnr, reconstruction_psnr
 from limner.metrics.scorecard import Card, Score
@@ -54,30 +53,36 @@ def likelihoods(model: GenerativeModel, heldout: Dataset, device: torch.device |
     """Bounds of the likelihood, for models that have them."""
     if not isinstance(model, Bounds):
         return {}
-    found = bounds(model, heldout, k=50, device=device, limit=limit)
+    return of_bounds(bounds(model, heldout, k=50, device=device, limit=limit), model.measure, heldout)
+
+
+def of_bounds(found: Likelihood, measure: str, heldout: Dataset) -> Card:
+    """Bounds as scores."""
     dims = heldout.shape[0] * heldout.shape[1] * heldout.shape[2]
-    on = f"{found.n} held-out images of {heldout.name}"
-    measure = MEASURES_OF_P[model.measure]
-    bits = float(bits_per_dim(torch.tensor(found.iwae), dims))
-    if model.measure == "density":
-        bits += math.log2(127.5)  # from a density on [-1,1] to one on grey values 0…255
-    grey = model.measure != "bernoulli"
+    on, what = f"{found.n} held-out images of {heldout.name}", MEASURES_OF_P[measure]
     nats = "nats per image"
     return {
         "elbo_nats": Score(
-            found.elbo, nats, on, f"evidence lower bound, {measure}", "likelihood", found.elbo_error, better="higher"
+            found.elbo, nats, on, f"evidence lower bound, {what}", "likelihood", found.elbo_error, better="higher"
         ),
         "iwae50_nats": Score(
-            found.iwae, nats, on, f"importance-weighted bound with 50 draws (Burda et al. 2015), {measure}",
+            found.iwae, nats, on, f"importance-weighted bound with {found.k} draws (Burda et al. 2015), {what}",
             "likelihood", found.iwae_error, better="higher",
         ),
-        "bits_per_dim": Score(
-            bits, "bits per dimension", on, f"from the importance-weighted bound, {measure}", "likelihood",
-            found.iwae_error / (dims * math.log(2)), better="lower",
-            ceiling=0.0 if grey else None, floor=8.0 if grey else None,
-            norm=min(max(1 - bits / 8, 0.0), 1.0) if grey else None,
+        "bits_per_dim": bits_score(
+            bits(found.iwae, dims, measure), found.iwae_error / (dims * math.log(2)), f"IWAE-{found.k}", measure, on
         ),
     }  # fmt: skip
+
+
+def bits_score(value: float, error: float, kind: str, measure: str, on: str) -> Score:
+    """Bits per dimension; on grey values 8 bits are what uniform noise needs, and the floor."""
+    grey = measure != "bernoulli"
+    return Score(
+        value, "bits per dimension", on, f"{kind}, {MEASURES_OF_P[measure]}", "likelihood", error, better="lower",
+        ceiling=0.0 if grey else None, floor=8.0 if grey else None,
+        norm=min(max(1 - value / 8, 0.0), 1.0) if grey else None,
+    )  # fmt: skip
 
 
 def modes(model: GenerativeModel, heldout: Dataset) -> Card:

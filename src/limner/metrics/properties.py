@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -11,10 +12,10 @@ from torch import Tensor
 from limner.core import recipe
 from limner.core.batch import Dataset
 from limner.core.errors import LimnerError
-from limner.core.model import Conditions, Decodes, Encodes, Generates, GenerativeModel, HasPrior, Reconstructs
+from limner.core.model import Bounds, Conditions, Decodes, Encodes, Generates, GenerativeModel, HasPrior, Reconstructs
 from limner.core.run import Run
 from limner.metrics import smoothness
-from limner.metrics.capabilities import MEASURES_OF_P, likelihoods, modes
+from limner.metrics.capabilities import bits_score, modes, of_bounds
 from limner.metrics.copies import copying, nearest
 from limner.metrics.cost import cost, training_cost
 from limner.metrics.diversity import birthday, duplicate_threshold, ndb
@@ -22,7 +23,7 @@ from limner.metrics.factors import encoded_disentanglement, read_disentanglement
 from limner.metrics.features import Classifier
 from limner.metrics.frechet import frechet_infinity
 from limner.metrics.judge import MEASURES, Judge, Seen
-from limner.metrics.likelihood import batches, likelihood
+from limner.metrics.likelihood import batches, bounds, likelihood
 from limner.metrics.quality import gan_test, synthetic_training
 from limner.metrics.scorecard import Card, Score, interval, missing
 
@@ -330,34 +331,33 @@ def of_disentanglement(model: GenerativeModel, train: Dataset, device: torch.dev
 
 def of_likelihood(model: GenerativeModel, train: Dataset, heldout: Dataset, device: torch.device | str) -> Card:
     """Likelihood of images never trained on, how long it takes, and how much better the training images fare."""
-    try:
-        found = likelihood(model, heldout, train=train, limit=_LIKELIHOOD, device=device)
-    except LimnerError as error:
-        return {"bits_per_dim": missing("likelihood", str(error))}
-    card = likelihoods(model, heldout, device)
-    on, how = f"{found.n} held-out images of {heldout.name}", f"{found.kind}, {MEASURES_OF_P[found.measure]}"
-    grey = found.measure != "bernoulli"  # then 8 bits are what uniform noise needs
-    card["bits_per_dim"] = Score(
-        found.bits,
-        "bits per dimension",
-        on,
-        how,
-        "likelihood",
-        found.bits_error,
-        better="lower",
-        ceiling=0.0 if grey else None,
-        floor=8.0 if grey else None,
-        norm=_between(found.bits, 8, 0) if grey else None,
-    )
-    card["likelihood_ms"] = Score(
-        found.ms_per_image, "ms per image", on, f"time for {found.kind}", "likelihood", better="lower"
-    )
-    if found.train_gap is not None:
-        card["train_gap"] = Score(
-            found.train_gap, "nats per image", f"{on}, and as many training images",
-            "by how much a training image is likelier than a new one", "likelihood", found.train_gap_error,
-            better="lower",
-        )  # fmt: skip
+    if isinstance(model, Bounds):
+        began = time.perf_counter()
+        found = bounds(model, heldout, k=50, limit=_LIKELIHOOD, device=device)
+        took = 1000 * (time.perf_counter() - began) / found.n
+        trained = bounds(model, train, k=50, limit=found.n, device=device)
+        card = of_bounds(found, model.measure, heldout)
+        n, gap, error, kind = (
+            found.n,
+            trained.iwae - found.iwae,
+            math.hypot(trained.iwae_error, found.iwae_error),
+            "IWAE-50",
+        )
+    else:
+        try:
+            exact = likelihood(model, heldout, train=train, limit=_LIKELIHOOD, device=device)
+        except LimnerError as reason:
+            return {"bits_per_dim": missing("likelihood", str(reason))}
+        n, took, kind = exact.n, exact.ms_per_image, exact.kind
+        gap, error = exact.train_gap or 0.0, exact.train_gap_error or 0.0
+        on = f"{n} held-out images of {heldout.name}"
+        card = {"bits_per_dim": bits_score(exact.bits, exact.bits_error, kind, exact.measure, on)}
+    on = f"{n} held-out images of {heldout.name}"
+    card["likelihood_ms"] = Score(took, "ms per image", on, f"time for {kind}", "likelihood", better="lower")
+    card["train_gap"] = Score(
+        gap, "nats per image", f"{on}, and as many training images",
+        "by how much a training image is likelier than a new one", "likelihood", error, better="lower",
+    )  # fmt: skip
     return card
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ def number(name: str, value: int | str) -> int:
     return n
 
 
-def words(what: str, names: str | Iterable[str]) -> list[str]:
+def words(what: str, names: str | Sequence[str]) -> list[str]:
     """The words of a list or of a text with commas, each once.
 
     >>> words("testbeds", "ring, grid,ring")
@@ -72,14 +72,14 @@ def words(what: str, names: str | Iterable[str]) -> list[str]:
     Raises:
         LimnerError: there is none.
     """
-    parts = [str(w).strip() for w in (names.split(",") if isinstance(names, str) else names)]
+    parts = [str(w).strip() for w in (names if isinstance(names, (list, tuple)) else str(names).split(","))]
     wanted = list(dict.fromkeys(w for w in parts if w))
     if not wanted:
         raise LimnerError(f"{what}: none is named; write {what}=NAME,NAME or leave it out")
     return wanted
 
 
-def recipes(pattern: str) -> list[str]:
+def matching(pattern: str) -> list[str]:
     """The recipes that a name, a pattern such as toy-pac*, or a YAML file stands for.
 
     Raises:
@@ -129,9 +129,9 @@ def train(where: Path, wanted: Recipe, told: Progress, seconds: float | None = N
 
     Args:
         where: the run folder.
-        wanted: recipe; its images end the training, if the time does not.
+        wanted: recipe; its images end the training, if its time does not.
         told: who is told.
-        seconds: of training in all, over every start; default no limit. They are kept as a ``done`` event.
+        seconds: of training in all, over every start, as `wanted` says; default no limit. A ``done`` event keeps them.
     """
     if seconds is None:
         images = wanted.train.get("images")
@@ -140,7 +140,7 @@ def train(where: Path, wanted: Recipe, told: Progress, seconds: float | None = N
         run = Run(where)
         return run if run.ended(images) else api.resume(where, progress=told, **{"train.images": images})
     if not (where / "recipe.yaml").is_file():
-        run = api.train(wanted.to_dict(), out=where, progress=_Clock(told, seconds), **{"train.time": seconds})
+        run = api.train(wanted.to_dict(), out=where, progress=_Clock(told, seconds))
     else:
         run = Run(where)
         if any(e["event"] == "done" and e.get("budget", 0) >= seconds for e in run.events()):

@@ -23,7 +23,7 @@ from typing import Any
 
 from limner import api, report
 from limner.bench import _figures
-from limner.bench._trainings import Mean, but, number, place, recipes, refuse_another, train, words
+from limner.bench._trainings import Mean, but, matching, number, place, refuse_another, train, words
 from limner.core import checkpoint, recipe
 from limner.core.errors import LimnerError, unknown
 from limner.core.progress import Progress, Silent
@@ -175,7 +175,7 @@ def _beds(names: str | list[str]) -> list[str]:
 def _recipes(bed: str, names: str | list[str] | None) -> list[str]:
     """The recipes of a testbed that are wanted, in order."""
     patterns = [TESTBEDS[bed].recipes] if names is None else words("recipes", names)
-    found = [m for p in patterns for m in recipes(p) if m == p or m not in _NO_GAN_OF_PLANES]
+    found = [m for p in patterns for m in matching(p) if m == p or m not in _NO_GAN_OF_PLANES]
     return list(dict.fromkeys(found))
 
 

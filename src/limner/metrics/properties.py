@@ -71,7 +71,7 @@ def of_sampling(model: GenerativeModel, train: Dataset, run: Run | None = None) 
     """What drawing images costs, and what the training did."""
     found = cost(model)
     where = ", ".join(str(found.where[k]) for k in ("device_name", "device") if found.where.get(k))
-    on = f"{where}, {found.where.get('threads')} threads, from noise to 8-bit image"
+    on = f"{where}, {_threads(found.where.get('threads'))}, from noise to 8-bit image"
     reference = _dcgan_speed(train, model.device)
     place = None if reference is None else min(max(math.log10(found.throughput / reference) / 3 + 1, 0.0), 1.0)
     beside = "" if reference is None else f"; a DCGAN of these images draws {reference:,.0f} here, a thousandth is 0 %"
@@ -99,12 +99,16 @@ def of_sampling(model: GenerativeModel, train: Dataset, run: Run | None = None) 
         )
     if run is not None:
         spent = training_cost(run)
-        threads = f", {spent.threads} threads" if spent.threads else ""
+        threads = f", {_threads(spent.threads)}" if spent.threads else ""
         card["training_seconds"] = Score(
             spent.seconds, "s", f"{spent.device}{threads}",
             f"time of training on {spent.images:,} images; energy: {spent.energy}", "sampling", better="lower",
         )  # fmt: skip
     return card
+
+
+def _threads(n: int | None) -> str:
+    return "1 thread" if n == 1 else f"{n} threads"
 
 
 def _dcgan_speed(train: Dataset, device: torch.device) -> float | None:

@@ -275,7 +275,9 @@ def pythae(prepared: api.Prepared) -> Train:
 
     batch = prepared.trainer.batch
     x = prepared.dataset.fetch(range(len(prepared.dataset) // batch * batch)).float() / 255
-    config = VAEConfig(input_dim=tuple(prepared.dataset.shape), latent_dim=prepared.model.prior.z, reconstruction_loss="bce")
+    config = VAEConfig(
+        input_dim=tuple(prepared.dataset.shape), latent_dim=prepared.model.prior.z, reconstruction_loss="bce"
+    )
     options = BaseTrainerConfig(
         output_dir=tempfile.mkdtemp(), per_device_train_batch_size=batch, learning_rate=1e-3, no_cuda=True
     )

@@ -39,6 +39,7 @@ def test_two_ranks_equal_one_and_leave_one_run(tmp_path: Path) -> None:
     # nearly 0. Running statistics (here of the codes, elsewhere of batch norm) are those of one rank's images, and so
     # are the sums of the line of metrics that has only begun.
     shared = QUICK | {"train.images": 160, "train.batch": 16, "train.checkpoint_images": 80}
+    shared |= {"data.limit": 100, "train.score_images": 64}  # only the first rank scores, and all save the best
     two = call(
         "train", "ae-mnist", f"out={tmp_path / 'two'}", *words(**_keywords(shared | {"train.device": "cpu,cpu"}))
     )
@@ -46,13 +47,15 @@ def test_two_ranks_equal_one_and_leave_one_run(tmp_path: Path) -> None:
     one = limner.train("ae-mnist", out=tmp_path / "one", **shared)
     a, b = tensors(one.path), tensors(tmp_path / "two")
     assert a.keys() == b.keys()
-    for key in (k for k in a if "codes." not in k and "meters." not in k):
+    for key in (k for k in a if "prior." not in k and "meters." not in k):
         torch.testing.assert_close(b[key], a[key], rtol=1e-4, atol=1e-5, msg=lambda m, key=key: f"{key}: {m}")
     run = Run(tmp_path / "two")
     assert [m["images"] for m in run.metrics()] == [m["images"] for m in one.metrics()]
     assert [m["loss/AE"] for m in run.metrics()] == pytest.approx([m["loss/AE"] for m in one.metrics()], rel=1e-5)
     assert [n for n, _ in run.samples()] == [n for n, _ in one.samples()]
     assert [e["event"] for e in run.events()].count("done") == 1
+    assert [e["images"] for e in run.events() if e["event"] == "score"] == [64, 128]
+    assert run.best.name in ("00000064", "00000128")
     assert sorted(p.name for p in run.checkpoints.iterdir()) == sorted(p.name for p in one.checkpoints.iterdir())
 
 

@@ -394,16 +394,17 @@ class _Training:
             raise self.diverged()
 
     def score(self) -> None:
-        """How good the samples are now; the best checkpoint is remembered."""
-        if self.judge is None or not self.first:
-            return
-        began, position = clock_.monotonic(), self.stream.position
-        self.scores = self.judge(self.usable())
-        self.model.train()
-        self.event("score", took=round(clock_.monotonic() - began, 3))
-        value = next(iter(self.scores.values()))
-        if value < self.best.get("score", float("inf")):
-            self.best = {"images": position, "score": value}
+        """How good the samples are now; the best checkpoint is remembered, by all ranks alike."""
+        position, better = self.stream.position, False
+        if self.first and self.judge is not None:
+            began = clock_.monotonic()
+            self.scores = self.judge(self.usable())
+            self.model.train()
+            self.event("score", took=round(clock_.monotonic() - began, 3))
+            value = next(iter(self.scores.values()))
+            better = value < self.best.get("score", float("inf"))
+        if dist.any_rank(better, self.device):
+            self.best = {"images": position, "score": next(iter(self.scores.values()), float("-inf"))}
 
     def diverged(self) -> LimnerError:
         """The error of a training that lost its numbers."""

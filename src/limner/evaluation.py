@@ -114,6 +114,7 @@ def evaluate(
     extractor: str | None = None,
     weights: str | Path | None = None,
     which: str = "latest",
+    likelihood: str | None = None,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> dict[str, dict[str, Any]]:
@@ -129,6 +130,8 @@ def evaluate(
             classifier that knows the data, if there is one, else ``random``.
         weights: a local file for a pretrained extractor.
         which: checkpoint of a run: latest, best, or its number.
+        likelihood: ``AIS`` bounds the likelihood of a decoder by annealed importance sampling, with Gaussian noise on
+            its pixels: minutes for 50 images. By default only models with a likelihood or a bound have a number.
         device: auto, cpu, cuda or mps.
         progress: who is told.
 
@@ -141,6 +144,8 @@ def evaluate(
     told, chosen, place = progress or Silent(), _properties(only), pick(device)
     if not paths:
         raise LimnerError("nothing to evaluate; name a run folder, or a folder of pictures with data=NAME")
+    if likelihood not in (None, "AIS"):
+        raise unknown("likelihood", str(likelihood), ["AIS"])
     if seeds < 1:
         raise LimnerError(f"seeds={seeds} is not possible; write 1 or more")
     subjects = [_subject(path, data, which, place) for path in paths]
@@ -149,13 +154,19 @@ def evaluate(
     cards = {}
     for subject, judge in zip(subjects, judges, strict=True):
         told.say(f"evaluate: {subject.name}")
-        cards[subject.name] = _evaluated(subject, judge, chosen, seeds, place, told)
+        cards[subject.name] = _evaluated(subject, judge, chosen, seeds, place, told, likelihood)
     scorecard.comparable([{k: v for k, v in card.items() if v["value"] is not None} for card in cards.values()])
     return cards
 
 
 def _evaluated(
-    subject: Subject, judge: Judge | str, chosen: Sequence[str], seeds: int, device: torch.device, told: Progress
+    subject: Subject,
+    judge: Judge | str,
+    chosen: Sequence[str],
+    seeds: int,
+    device: torch.device,
+    told: Progress,
+    likelihood: str | None,
 ) -> dict[str, Any]:
     """One card, written where it belongs."""
     card: Card = {}
@@ -176,7 +187,7 @@ def _evaluated(
     if subject.model is not None:
         card |= properties.of_model(
             subject.model, chosen, subject.train, subject.heldout, judge if isinstance(judge, Judge) else None, seen,
-            device, subject.run,
+            device, subject.run, likelihood,
         )  # fmt: skip
     ordered = {p: {name: s for name, s in card.items() if s.property == p} for p in PROPERTIES}
     done = {name: score.to_dict() for part in ordered.values() for name, score in part.items()}

@@ -131,7 +131,7 @@ def evaluate(
         typer.Argument(
             metavar="RUN... [KEY=VALUE]...",
             help="Run folders (or folders of pictures, with data=NAME), and n=10000 seeds=5 only=quality,coverage"
-            " data=NAME extractor=random weights=FILE which=best device=auto.",
+            " data=NAME extractor=random weights=FILE which=best likelihood=AIS device=auto.",
         ),
     ],
     as_json: _Json = False,

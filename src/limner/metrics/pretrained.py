@@ -7,11 +7,12 @@ name                 what it is                                                 
                      1,280 numbers
 ``inception``        Inception-v3 as in the first FID code (Heusel et al. 2017), 2,048     extra ``fidelity``, weights
                      numbers
-``dinov2``           DINOv2 ViT-B/14 (Oquab et al. 2023, arXiv:2304.07193), 768 numbers    extra ``fidelity``, weights
+``dinov2``           DINOv2 ViT-B/14 (Oquab et al. 2023, arXiv:2304.07193), 768 numbers    extra ``fidelity``
 ===================  ====================================================================  =========================
 
 The last two run in torch-fidelity, whose authors checked them against the original code. Weights are downloaded, or
-named by a path; keys then carry the first digits of their SHA-256, so scores from other weights do not compare.
+named by a path (not DINOv2's, which come with their code through torch.hub); keys then carry the first digits of their
+SHA-256, so scores from other weights do not compare.
 `lpips` is the perceptual distance of pairs (Zhang et al. 2018, arXiv:1801.03924), through torch-fidelity too.
 
 Distances of 1,280 or 2,048 features need more images than that on each side, and are biased by thousands of images:
@@ -37,6 +38,10 @@ from limner.metrics.features import checked, resized
 
 NAMES = ("effnet-lite0", "inception", "dinov2")
 _SIDE = 224
+_WHERE = (
+    "download weights-inception-2015-12-05-6726825d.pth (its SHA-256 begins with 6726825d) from the releases of"
+    " torch-fidelity and name it with weights=FILE"
+)
 _STAGES = ((1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3), (6, 5, 1, 112, 3), (6, 5, 2, 192, 4),
            (6, 3, 1, 320, 1))  # fmt: skip
 """Expansion, kernel, stride, channels and repeats of EfficientNet-Lite0's stages."""
@@ -192,8 +197,10 @@ def _fidelity(name: str, device: torch.device, weights: str | Path | None) -> Pr
     }
     kind, own, layer, dims = made[name]
     path = None if weights is None else Path(weights)
+    if path is not None and name == "dinov2":
+        raise LimnerError("torch-fidelity loads DINOv2 through torch.hub and takes no file; leave weights out")
     if path is not None and not path.is_file():
-        raise LimnerError(f"there are no weights {path}; give the file that torch-fidelity reads for {own}")
+        raise LimnerError(f"there are no weights {path}; {_WHERE}")
     try:
         net = getattr(fidelity, kind)(own, [layer], feature_extractor_weights_path=None if path is None else str(path))
     except (OSError, RuntimeError) as error:

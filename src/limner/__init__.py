@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from limner.api import demo, dry_run, explain, load, resume, sample, train
+    from limner.bench.compare import work as compare
     from limner.core.catalogue import list_models, list_recipes
     from limner.core.errors import LimnerError
     from limner.core.run import Run
@@ -30,16 +31,19 @@ _HOMES = {
     "dry_run": "limner.api",
     "explain": "limner.api",
     "evaluate": "limner.evaluation",
+    "compare": "limner.bench.compare",
     "list_models": "limner.core.catalogue",
     "list_recipes": "limner.core.catalogue",
     "Run": "limner.core.run",
     "LimnerError": "limner.core.errors",
 }
+_CALLED = {"compare": "work"}
 _PACKAGES = ("apply", "core", "data", "labs", "latent", "losses", "metrics", "models", "nets", "report")
 
 __all__ = [
     "LimnerError",
     "Run",
+    "compare",
     "demo",
     "dry_run",
     "evaluate",
@@ -55,7 +59,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        return getattr(importlib.import_module(_HOMES[name]), _CALLED.get(name, name))
     if name in _PACKAGES:
         return importlib.import_module(f"limner.{name}")
     raise AttributeError(f"module 'limner' has no attribute {name!r}")

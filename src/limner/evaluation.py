@@ -149,7 +149,7 @@ def evaluate(
     if seeds < 1:
         raise LimnerError(f"seeds={seeds} is not possible; write 1 or more")
     subjects = [_subject(path, data, which, place) for path in paths]
-    eyes = _eyes(extractor, weights, place)
+    eyes = eyes_for(extractor, weights, place)
     judges = _judges(subjects, n, eyes, place, {"quality", "coverage", "latent", "copying"} & set(chosen))
     cards = {}
     for subject, judge in zip(subjects, judges, strict=True):
@@ -275,7 +275,12 @@ Eyes = Callable[[Dataset], Extractor | None]
 """The extractor for what models were trained on; None leaves the choice to the judge."""
 
 
-def _eyes(extractor: str | None, weights: str | Path | None, device: torch.device) -> Eyes:
+def eyes_for(extractor: str | None, weights: str | Path | None, device: torch.device) -> Eyes:
+    """What a user's choice of an extractor means for each set of training images.
+
+    Raises:
+        LimnerError: an unknown extractor, a missing extra or missing weights.
+    """
     if extractor in (None, "auto"):
         return lambda train: None
     if extractor == "random":

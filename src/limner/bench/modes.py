@@ -253,7 +253,7 @@ def _write(folder: Path, trained: list[Trained]) -> dict[str, Any]:
         _section(folder, bed, [r for r in rows if r["testbed"] == bed], [t for t in trained if t.testbed == bed])
         for bed in beds
     ]
-    page = report.write_page(folder / "index.html", "How many modes?", sections)
+    page = report.write_page(folder / "index.html", "How many modes?", sections, "bench")
     return content | {"page": relative(page)}
 
 

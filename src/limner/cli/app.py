@@ -150,6 +150,29 @@ def evaluate(
     _print(cards, as_json, evaluation.table(cards))
 
 
+@app.command(context_settings=_ANYTHING)
+def compare(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RECIPE... [KEY=VALUE]...",
+            help="Two recipes or more, and seeds=3 budget=10m (or budget=500k images) data=NAME n=10000"
+            " only=quality,coverage extractor=random out=DIR, or keys of every recipe, e.g. data.size=32.",
+        ),
+    ],
+    as_json: _Json = False,
+) -> None:
+    """Train recipes under equal budget, data and seeds, judge all alike, and say which is better, or that none is."""
+    from limner.bench import compare as comparison
+    from limner.cli.progress import terminal
+
+    chosen = settings([w for w in words if "=" in w or w.startswith("-")])
+    chosen.pop("progress", None)
+    names = [w for w in words if "=" not in w and not w.startswith("-")]
+    result = comparison.work(*names, progress=terminal(), **chosen)
+    _print(result, as_json, f"{comparison.text(result)}\n{result['page']}")
+
+
 @app.command(name="list")
 def list_(
     what: Annotated[str, typer.Argument(help="recipes, models, nets, data, labs or benches.")] = "recipes",

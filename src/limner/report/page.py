@@ -135,13 +135,14 @@ def save(path: Path, text: str) -> Path:
     return path
 
 
-def write_page(path: Path, title: str, sections: Sequence[Section]) -> Path:
+def write_page(path: Path, title: str, sections: Sequence[Section], kind: str = "lab") -> Path:
     """Write a self-contained page of texts, pictures, tables and checks, in the design of the reports.
 
     Args:
         path: the HTML file to write; it is replaced in one go.
         title: the heading.
         sections: what to show, in order.
+        kind: what the page is of, in a word: lab, bench or comparison.
 
     Returns:
         `path`.
@@ -161,4 +162,4 @@ def write_page(path: Path, title: str, sections: Sequence[Section]) -> Path:
             figures.append((figure, image))
         shown.append((section, figures))
     checks = [c for s in sections for c in s.checks]
-    return save(Path(path), render("page.html", title=title, sections=shown, checks=checks))
+    return save(Path(path), render("page.html", kind=kind, title=title, sections=shown, checks=checks))

@@ -263,7 +263,7 @@ def test_budgets_are_images_or_time(text: int | str, budget: Budget) -> None:
         (("VAE", "GAN"), {"n": "few"}, "n: "),
         (("VAE", "GAN"), {"only": "qualities"}, "did you mean 'quality'"),
         (("VAE", "GAN"), {"only": "latent"}, "limner evaluate"),
-        (("VAE", "GAN"), {"extractor": "inception"}, "extractor"),
+        (("VAE", "GAN"), {"extractor": "incepton"}, "extractor"),
         (("VAE", "GAN"), {"train.images": 5}, "budget=500k"),
         (("VAE", "GAN"), {"time": "3m"}, "budget=500k"),
         (("VAE", "GAN"), {"seed": 5}, "seeds=3"),

@@ -174,8 +174,9 @@ def _evaluated(
     if isinstance(judge, Judge):
         draw = _drawing(subject)
         if {"quality", "coverage", "copying"} & set(chosen):
-            counted = range(seeds) if subject.model is not None else [0]
-            told.say(f"evaluate: quality and coverage, {judge.n} samples, {len(counted)} seeds, {judge.extractor.key}")
+            several = subject.model is not None and bool({"quality", "coverage"} & set(chosen))
+            counted = range(seeds if several else 1)
+            told.say(f"evaluate: {judge.n} samples, {judge.extractor.key}, seeds: {len(counted)}")
             found, seen = properties.of_images(judge, counted, draw)
             card |= {name: score for name, score in found.items() if score.property in chosen}
             card |= properties.of_first(judge, seen, subject.model, chosen)
@@ -310,9 +311,10 @@ def _judges(
     made: dict[str, Judge | str] = {}
     found = []
     for subject in subjects:
-        key = _content(subject.train)
+        there = n if subject.pictures is None else min(n, len(subject.pictures))
+        key = f"{_content(subject.train)} {there}"
         if key not in made:
-            made[key] = _judge(subject, n, eyes, device) if wanted else ""
+            made[key] = _judge(subject, there, eyes, device) if wanted else ""
         found.append(made[key])
     return found
 
@@ -320,8 +322,7 @@ def _judges(
 def _judge(subject: Subject, n: int, eyes: Eyes, device: torch.device) -> Judge | str:
     if drawable(subject.train.shape):
         return "these are points, not images; their modes are counted instead"
-    there = len(subject.pictures) if subject.pictures is not None else n
-    return Judge(subject.train, subject.heldout, n=min(n, there), extractor=eyes(subject.train), device=device)
+    return Judge(subject.train, subject.heldout, n=n, extractor=eyes(subject.train), device=device)
 
 
 def _drawing(subject: Subject) -> Any:

@@ -14,6 +14,7 @@ import limner
 from limner import data
 from limner.cli import main
 from limner.core.batch import to_uint8
+from limner.core.errors import LimnerError
 from limner.metrics.scorecard import HEADLINES, PROPERTIES, base
 
 SMALL = {
@@ -126,6 +127,16 @@ def test_pictures_from_anywhere_are_judged_alike(
     assert card["copying@lenet64-v1[n=150]"]["value"] == "copies"
     assert card["clipped_density@lenet64-v1[n=150]"]["norm"] > 0.9
     assert "throughput" not in card
+
+
+def test_sets_of_unlike_sizes_do_not_compare(tmp_path: Path) -> None:
+    real = data.load("mnist-5k", split="train", limit=170)
+    for folder, part in (("a", real.pixels[:100]), ("b", real.pixels[100:])):
+        (tmp_path / folder).mkdir()
+        for i, image in enumerate(part):
+            Image.fromarray(image[0].numpy()).save(tmp_path / folder / f"{i:03d}.png")
+    with pytest.raises(LimnerError, match=r"\[n=100\] and .*\[n=70\] do not compare"):
+        limner.evaluate(tmp_path / "a", tmp_path / "b", data="mnist-5k", only="copying")
 
 
 def test_samples_saved_and_judged_are_the_samples_judged(run: Path, tmp_path: Path) -> None:

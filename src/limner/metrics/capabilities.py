@@ -30,10 +30,11 @@ def of_capabilities(model: GenerativeModel, heldout: Dataset, device: torch.devi
 
     `error` is one standard error over images.
     """
-    return _reconstruction(model, heldout, device) | likelihoods(model, heldout, device) | modes(model, heldout)
+    return reconstruction(model, heldout, device) | likelihoods(model, heldout, device) | modes(model, heldout)
 
 
-def _reconstruction(model: GenerativeModel, heldout: Dataset, device: torch.device | str) -> Card:
+def reconstruction(model: GenerativeModel, heldout: Dataset, device: torch.device | str) -> Card:
+    """How well held-out images come back, for models that encode and decode."""
     on = f"{len(heldout)} held-out images of {heldout.name}"
     if isinstance(model, Corrupts) and isinstance(model, Reconstructs):
         found = denoising_psnr(model, heldout, device)

@@ -16,7 +16,7 @@ from limner.core.errors import LimnerError
 from limner.core.model import Bounds, Conditions, Decodes, Encodes, Generates, GenerativeModel, HasPrior, Reconstructs
 from limner.core.run import Run
 from limner.metrics import smoothness
-from limner.metrics.capabilities import bits_score, modes, of_bounds
+from limner.metrics.capabilities import bits_score, modes, of_bounds, reconstruction
 from limner.metrics.copies import copying, nearest
 from limner.metrics.cost import cost, training_cost
 from limner.metrics.diversity import birthday, duplicate_threshold, ndb
@@ -157,9 +157,8 @@ def _birthday(judge: Judge, seen: Seen) -> Card:
         f"{found.verdict} (Arora and Zhang 2017); the same means nearer in features than all but 0.1 % of real images"
         " of a class, so look at them"
     )
-    value = found.support if found.support is not None else found.at_least
-    on = f"{found.n} samples"
-    return {f"support{judge.conditions}": Score(value, "images", on, how, "coverage", better="higher")}
+    value, unit = (found.at_least, "images at least") if found.support is None else (found.support, "images")
+    return {f"support{judge.conditions}": Score(value, unit, f"{found.n} samples", how, "coverage", better="higher")}
 
 
 def _told(judge: Judge) -> Tensor | None:
@@ -256,6 +255,7 @@ def of_latent(
             f"unbiased squared MMD, Gaussian kernel; {gap.noise:.1g} is the standard deviation for equal distributions",
             "latent", better="lower",
         )  # fmt: skip
+    card |= reconstruction(model, heldout, device)
     if isinstance(model, Reconstructs):
         x, y = images_of(heldout, 256, device)
         trip = smoothness.round_trip(model, x, y)

@@ -11,7 +11,7 @@ step evenness            largest over mean feature step on a path of 16 steps: 1
 hole rate                share of draws of the prior whose image lies near no real image at all
 posterior–prior gap      unbiased squared MMD (Gretton et al. 2012, *A kernel two-sample test*) between codes of images
                          and draws of the prior: where codes are not, samples are drawn and nothing was learnt
-round trip               |x - decode(encode(x))| and |z - encode(decode(z))|: 0 for a flow, a loss for others
+round trip               ``|x - decode(encode(x))|`` and ``|z - encode(decode(z))|``: 0 for a flow, a loss for others
 =======================  ==============================================================================================
 
 Path length is of images as the net gives them: rounded to 8 bits they do not change at all over most steps of
@@ -343,9 +343,9 @@ class RoundTrip:
     """What is lost on the way there and back, in the units of images ([-1,1]) and of codes.
 
     Attributes:
-        x_max: largest |x - decode(encode(x))|.
+        x_max: largest ``|x - decode(encode(x))|``.
         x_mean: mean of it.
-        z_max: largest |z - encode(decode(z))|.
+        z_max: largest ``|z - encode(decode(z))|``.
         z_mean: mean of it.
         codes: where z came from: ``prior``, or ``images``.
     """

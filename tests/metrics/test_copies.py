@@ -146,6 +146,16 @@ def test_a_share_of_copies_is_found_by_authpct_though_the_rest_lies_far_off():
     assert found.duplicates.share == 0.5
 
 
+def test_a_collapsed_model_far_off_copies_nothing():
+    """Near a lonely training image AuthPct is low, though no sample is like any training image."""
+    train, test = draws(3000, 16, 0), draws(1000, 16, 1)
+    train[0] = 8 * np.eye(16)[0]  # 6 away from all others, of which each is 2 to 4 away from the next
+    blot = train[0] + 4.5 * np.eye(16)[0] + 0.01 * draws(500, 16, 2)
+    found = copying(train=train, test=test, fake=blot)
+    assert found.authpct == 0
+    assert found.verdict == "underfits"
+
+
 # ---- what is refused -----------------------------------------------------------------------------------------------
 
 

@@ -33,6 +33,7 @@ from limner.metrics.sets import Array, Features, checked
 CT_COPIES, CT_UNDERFITS, AUTHPCT_COPIES = -3.0, 3.0, -15.0
 """C_T below and above which samples copy and underfit; points of AuthPct below held-out images at which they copy."""
 _CELLS, _DIMS, _LEAST = 3, 64, 20
+_HARDLY = 0.01  # of held-out images
 _LOOKED_AT = 2000  # training images that say what is near
 
 
@@ -236,8 +237,11 @@ def copying(*, train: Features, test: Features, fake: Features, seed: int = 0) -
     ours, theirs = _authentic(train, apart[:, 0], who[:, 0]), _authentic(train, apart_test[:, 0], who_test[:, 0])
     some = train[np.linspace(0, len(train) - 1, min(len(train), _LOOKED_AT)).astype(int)]
     threshold = float(np.quantile(nearest_of(some, train, 2)[0][:, 1], 0.001))
+    # A low AuthPct alone is no sign: a collapsed model near a lonely training image has one, however far off it lies.
+    # So some samples must also be nearer than hardly any held-out image is.
+    near = float((apart[:, 0] < np.quantile(apart_test[:, 0], _HARDLY)).mean())
     verdict = "no sign of copying"
-    if score.value < CT_COPIES or ours - theirs < AUTHPCT_COPIES:
+    if score.value < CT_COPIES or (ours - theirs < AUTHPCT_COPIES and near > 2 * _HARDLY):
         verdict = "copies"
     elif score.value > CT_UNDERFITS:
         verdict = "underfits"

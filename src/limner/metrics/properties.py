@@ -275,8 +275,8 @@ def _smooth(model: Generates, judge: Judge, seen: Seen | None, device: torch.dev
         f"interpolation{at}[n={n}]": Score(
             between.ratio, "× samples", f"{n} mid-points, {n} samples",
             f"Fréchet distance of images half-way between two draws ({between.midpoints:.3g}) over that of samples"
-            f" ({between.samples:.3g}); 1 is as good",
-            "latent", better="lower", norm=min(1.0, 1 / max(between.ratio, 1e-9)),
+            f" ({between.samples:.3g}); 1 is as good. The norm is that of the mid-points' own distance",
+            "latent", better="lower", norm=judge.norm("fd", between.midpoints),
         ),
         f"path_length{at}": Score(
             path.value, "", f"{path.n} paths, {path.between}",

@@ -15,6 +15,7 @@ from torch import nn
 from limner import nets as package
 
 SHAPE = (1, 28, 28)
+SOURCE = (2, 28, 28)
 
 
 def public_nets() -> dict[str, type[nn.Module]]:
@@ -29,17 +30,24 @@ def public_nets() -> dict[str, type[nn.Module]]:
 
 
 NETS = public_nets()
+TRANSLATORS = [n for n, cls in NETS.items() if "source" in inspect.signature(cls).parameters]
+LABELLED = [n for n in NETS if n not in TRANSLATORS and not n.startswith("patchgan")]
 
 
 def build(name: str, **options: Any) -> nn.Module:
     cls = NETS[name]
-    needed = {"shape": SHAPE, "classes": 10, "z": 4}
+    needed = {"shape": SHAPE, "source": SOURCE, "classes": 10, "z": 4}
+    if name == "unet.Generator":
+        options = {"dropout": 0.0} | options  # it never rests
     declared = inspect.signature(cls).parameters
     return cls(**{k: v for k, v in needed.items() if k in declared}, **options)
 
 
 def inputs(net: nn.Module, name: str, batch: int = 3) -> torch.Tensor:
     g = torch.Generator().manual_seed(0)
+    if name in TRANSLATORS:
+        channels = SOURCE[0] + SHAPE[0] if name == "patchgan.PairDiscriminator" else SOURCE[0]
+        return torch.randn(batch, channels, *SHAPE[1:], generator=g)
     if "Decoder" in name or "Generator" in name:
         return torch.randn(batch, *net.code_shape, generator=g)
     return torch.randn(batch, *SHAPE, generator=g)
@@ -60,7 +68,8 @@ def test_every_parameter_gets_a_gradient_and_labels_may_be_given(name):
     net = build(name)
     for p in net.parameters():
         p.data += 0.02  # away from branches that begin at zero
-    net(inputs(net, name), torch.tensor([0, 1, 2])).square().sum().backward()
+    labels = [torch.tensor([0, 1, 2])] if name in LABELLED else []
+    net(inputs(net, name), *labels).square().sum().backward()
     for key, p in net.named_parameters():
         assert p.grad is not None, key
         assert p.grad.isfinite().all(), key

@@ -69,11 +69,7 @@ class Pictures:
             for i in range(len(held)):
                 yield f"{i:05d}.png", held.fetch([i])[0]
             return
-        if not Path(self.source).exists():
-            if "/" in self.source or "." in self.source:
-                raise LimnerError(f"there is no picture, folder or ZIP {self.source!r}; check the path")
-            raise unknown("picture, folder or data set", self.source, data.list_sources())
-        for name, stream in self._streams():
+        for name, stream in self.streams():
             try:
                 with decode.strict(), stream() as opened:
                     image = decode.picture(opened, min(self.shape[1:]))
@@ -82,10 +78,19 @@ class Pictures:
             except Exception as error:  # a hostile file is its own fault alone
                 self.bad.append((name, decode.reason(error)))
 
-    def _streams(self) -> Iterator[tuple[str, Callable[[], BinaryIO]]]:
+    def streams(self) -> Iterator[tuple[str, Callable[[], BinaryIO]]]:
+        """Names and how to open them, for a picture, a folder or a ZIP.
+
+        Raises:
+            LimnerError: there is no such thing.
+        """
+        if not Path(self.source).exists():
+            if "/" in self.source or "." in self.source:
+                raise LimnerError(f"there is no picture, folder or ZIP {self.source!r}; check the path")
+            raise unknown("picture, folder or data set", self.source, data.list_sources())
         path = Path(self.source)
         if self.single:
-            yield path.name, partial(_binary, path)
+            yield path.name, partial(binary, path)
             return
         store = open_store(path)
         self.bad += store.quarantine
@@ -93,7 +98,8 @@ class Pictures:
             yield name, partial(store.open, name)
 
 
-def _binary(path: Path) -> BinaryIO:
+def binary(path: Path) -> BinaryIO:
+    """A file, opened to read its bytes."""
     return path.open("rb")
 
 

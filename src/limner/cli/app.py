@@ -114,14 +114,48 @@ def apply(
     task: Annotated[
         str | None, typer.Option(help="reconstruct, denoise or anomaly; default what the model was trained for.")
     ] = None,
+    to: Annotated[str, typer.Option(help="Domain wanted of a model that translates both ways: b, or a.")] = "b",
+    mask: Annotated[
+        Path | None, typer.Option(help="White where something is missing: a file, or a folder of the same names.")
+    ] = None,
+    blend: Annotated[
+        Path | None, typer.Option(help="A picture to lay into SOURCE where the mask is white, without a seam.")
+    ] = None,
+    degrade: Annotated[
+        bool, typer.Option("--degrade", help="Make sources of whole pictures first, as in training.")
+    ] = False,
+    tile: Annotated[
+        int | None, typer.Option(help="Side of the tiles of a large picture; 512 from a megapixel on.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of noise in use (dropout).")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: _Json = False,
 ) -> None:
-    """Use a trained model on pictures: reconstruct, denoise, score anomalies."""
+    """Use a trained model on pictures: translate, colourise, upscale, inpaint, denoise, score anomalies."""
     from limner.apply import tasks
 
-    done = tasks.apply(model, source, out, task=task, device=device)
+    done = tasks.apply(
+        model, source, out, task=task, to=to, mask=mask, blend=blend, degrade=degrade, tile=tile, seed=seed,
+        device=device,
+    )  # fmt: skip
     _print(done, as_json, f"{done['task']}: {done['n']} pictures, written to {out}")
+
+
+@app.command(name="import")
+def import_(
+    kind: Annotated[str, typer.Argument(help="pix2pix or cyclegan.")],
+    file: Annotated[Path, typer.Argument(help="The .pth (or .safetensors) of a generator.")],
+    out: Annotated[Path, typer.Argument(help="The .safetensors to write.")],
+    back: Annotated[Path | None, typer.Option(help="Of cyclegan: the generator the other way.")] = None,
+    size: Annotated[int, typer.Option(help="Side of the pictures it was trained on.")] = 256,
+    dropout: Annotated[float | None, typer.Option(help="Dropout in use; 0.5 in a U-Net, 0 in a ResNet.")] = None,
+    as_json: _Json = False,
+) -> None:
+    """Make a model of weights that others published: limner import cyclegan horse2zebra.pth zebra.safetensors."""
+    from limner.published import import_weights
+
+    written = import_weights(kind, file, out, back=back, size=size, dropout=dropout)
+    _print({"written": str(written)}, as_json, f"wrote {written}; use it with limner apply {written} IN OUT")
 
 
 @app.command(context_settings=_ANYTHING)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,6 +17,20 @@ class Images(NamedTuple):
 
     x: Tensor
     y: Tensor | None = None
+
+
+class Paired(NamedTuple):
+    """A batch of pairs: `b` (B,C,H,W) is what `a` (B,C',H,W) is to become, both float32 in [-1,1]."""
+
+    a: Tensor
+    b: Tensor
+
+
+class Unpaired(NamedTuple):
+    """A batch of two domains, `a` (B,C,H,W) and `b` (B,C,H,W), that belong to each other as domains only."""
+
+    a: Tensor
+    b: Tensor
 
 
 @runtime_checkable
@@ -41,15 +55,53 @@ class Dataset(Protocol):
     labels: Tensor | None
     pixels: Tensor | None
     augment: tuple[Augment, ...]
-    fingerprint: str
     notes: list[str]
     quarantine: list[tuple[str, str]]
 
     def __len__(self) -> int: ...
 
+    @property
+    def fingerprint(self) -> str:
+        """What it is known by: sets of other contents have another."""
+        ...
+
     def fetch(self, indices: Sequence[int]) -> Tensor:
         """Items as (B,C,H,W): uint8 for images, float32 for points and other ready-made values."""
         ...
+
+
+@runtime_checkable
+class Pairs(Protocol):
+    """What a `Dataset` of targets has besides, when each comes with a source that it is to be made from.
+
+    Attributes:
+        source: (C',H,W) of every source; H and W are those of the targets.
+        pairing: what makes sources of targets, as a model keeps it (name and amount); None where both were given.
+        joined: what is read and augmented as one, so that a source is mirrored with its target.
+    """
+
+    source: tuple[int, int, int]
+    pairing: dict[str, Any] | None
+    joined: Dataset
+
+    def part(self, x: Tensor, keys: Tensor) -> Paired:
+        """Sources and targets of items (B,…,H,W) of `joined`, in [-1,1]; keys (B,) int64 decide what is random."""
+        ...
+
+
+@runtime_checkable
+class Domains(Protocol):
+    """What a `Dataset` has besides, when it is the second of two sets of one shape without pairs.
+
+    Attributes:
+        a: images to translate from.
+        b: images to translate to.
+        known: whether the i-th of `a` and the i-th of `b` are a pair all the same, for judging.
+    """
+
+    a: Dataset
+    b: Dataset
+    known: bool
 
 
 def to_float(x: Tensor) -> Tensor:

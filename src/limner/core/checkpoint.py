@@ -141,6 +141,22 @@ def write(folder: Path, model: GenerativeModel, trainer: Any, state: Mapping[str
     return folder
 
 
+def export(model: GenerativeModel, path: Path) -> Path:
+    """Writes a model alone, with its Spec in the header; `load` reads it back.
+
+    Raises:
+        LimnerError: the file cannot be written, or its name does not end in ``.safetensors``.
+    """
+    if path.suffix != ".safetensors":
+        raise LimnerError(f"{path.name}: a model goes into a file whose name ends in .safetensors")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, safetensors_bytes(_storable(model.state_dict()), {"spec": model.spec.to_json()}))
+    except OSError as error:
+        raise LimnerError(f"cannot write {path}: {error.strerror or error}; choose another place") from None
+    return path
+
+
 def point(root: Path, name: str, folder: Path) -> None:
     """Makes `latest` or `best` name a checkpoint folder."""
     replace_file(root / name, folder.name.encode())

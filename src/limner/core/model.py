@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from limner.core.batch import Images
+from limner.core.batch import Images, Paired, Unpaired
 from limner.core.errors import LimnerError
 from limner.core.spec import Spec
 
@@ -33,7 +33,9 @@ class Data(Protocol):
     batch: int
     position: int
 
-    def __next__(self) -> Images: ...
+    def __next__(self) -> Any:
+        """The next batch: what the model `takes`."""
+        ...
 
     def randn(self, *size: int) -> Tensor:
         """Standard normal noise, `size` on this rank; a function of (seed, position)."""
@@ -56,10 +58,12 @@ class GenerativeModel(nn.Module):
     Attributes:
         spec: the resolved constructor call; with the weights it is the checkpoint.
         averaged: names of the groups that sampling takes from the moving average; None means all.
+        takes: what batches are: `Images`, `Paired` or `Unpaired`.
     """
 
     spec: Spec
     averaged: tuple[str, ...] | None = None
+    takes: type[Images] | type[Paired] | type[Unpaired] = Images
 
     def groups(self) -> dict[str, nn.Module]:
         """The modules that `update` descends on, by name."""
@@ -124,6 +128,8 @@ class GenerativeModel(nn.Module):
         """
         if n < 1:
             raise LimnerError(f"cannot draw {n} samples; ask for at least 1")
+        if isinstance(self, Translates):
+            raise LimnerError(f"{self.spec.name} makes pictures of pictures; give it some with limner apply RUN IN OUT")
         if generator is None:
             generator = torch.Generator(self.device)
             generator.manual_seed(seed) if seed is not None else generator.seed()
@@ -199,6 +205,27 @@ class Corrupts(Protocol):
 
     def corrupt(self, x: Tensor, noise: Callable[..., Tensor]) -> Tensor:
         """Corrupted images (B,C,H,W); `noise(*size)` gives standard normal numbers."""
+        ...
+
+
+@runtime_checkable
+class Translates(Protocol):
+    """Makes pictures of one domain from pictures of another.
+
+    Attributes:
+        domains: what it can translate to: ``("b",)``, or ``("b", "a")`` for both ways.
+        source: (C,H,W) of the pictures that domain a had in training; any H and W will do.
+        shape: (C,H,W) of those of domain b.
+        pairing: how sources were made of targets (name and amount); None where both were given.
+    """
+
+    domains: tuple[str, ...]
+    source: tuple[int, int, int]
+    shape: tuple[int, int, int]
+    pairing: dict[str, Any] | None
+
+    def translate(self, x: Tensor, to: str = "b") -> Tensor:
+        """Pictures (B,C,H,W) in [-1,1] of domain `to`, of pictures (B,C',H,W) of the other."""
         ...
 
 
@@ -281,6 +308,37 @@ class ScoresSamples(Protocol):
     def score_samples(self, x: Tensor) -> Tensor:
         """(B,), higher is more ordinary (the sign of scikit-learn's `score_samples`)."""
         ...
+
+
+@torch.inference_mode()
+def translated(model: Translates, x: Tensor, to: str = "b", *, seed: int = 0, batch: int = 16) -> Tensor:
+    """Translations (B,C,H,W) of pictures x (B,C',H,W), a batch at a time, with the noise (dropout) of a seed.
+
+    Args:
+        model: in evaluation mode.
+        x: pictures on any device.
+        to: the domain wanted.
+        seed: of the noise that some nets have when they are used, too.
+        batch: pictures at once.
+
+    Raises:
+        LimnerError: the model does not translate to that domain.
+    """
+    if to not in model.domains:
+        raise LimnerError(f"this model translates to {' or '.join(model.domains)} only; leave to={to} out")
+    device = next(model.parameters()).device  # type: ignore[attr-defined]
+    with _tied(torch.Generator(device).manual_seed(seed)):
+        return torch.cat([model.translate(part.to(device), to).float() for part in x.split(batch)])
+
+
+def each(net: nn.Module, *parts: Tensor) -> tuple[Tensor, ...]:
+    """What a net makes of every part (B,C,H,W): in one pass where it looks at each image alone.
+
+    Batch norm looks at the whole batch: with it one pass would be another net, so parts go through one after the other.
+    """
+    if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules()):
+        return tuple(net(part) for part in parts)
+    return net(torch.cat(parts)).split([len(part) for part in parts])
 
 
 def reconstruct(model: Reconstructs, x: Tensor, y: Tensor | None = None) -> Tensor:

@@ -5,7 +5,7 @@ place where an option is declared: validation, defaults, JSON Schema and `limner
 
 Three kinds of arguments need not be written:
 
-* **facts of the data** (`shape`, `classes`) are filled in at build time wherever a constructor declares them;
+* **facts of the data** (`FACTS`) are filled in at build time wherever a constructor declares them;
 * a **required argument of a nested net** is inherited from the model around it (``z`` is written once);
 * everything else has its default.
 """
@@ -28,8 +28,9 @@ from pydantic_core import PydanticUndefined
 from limner.core.catalogue import find
 from limner.core.errors import LimnerError, unknown
 
-FACTS = ("shape", "classes")
-"""Arguments that the data decide; nobody writes them."""
+FACTS = ("shape", "classes", "source", "pairing")
+"""Arguments that the data decide; nobody writes them: shape of an image, number of classes, and of pairs the shape of a
+source and what makes it of its target."""
 
 
 @dataclass(frozen=True)

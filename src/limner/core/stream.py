@@ -9,33 +9,33 @@ draw between them exactly what one rank would.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from limner.core.batch import Dataset, Images, to_float
+from limner.core.batch import Dataset, Domains, Images, Paired, Pairs, Unpaired, to_float
 from limner.core.chance import keys, seed_of
 from limner.core.errors import LimnerError
 
-_ORDER, _NOISE, _RANK = 1, 2, 3  # lanes of the seed
+_ORDER, _NOISE, _RANK, _ORDER_A = 1, 2, 3, 5  # lanes of the seed; 4 draws the first weights
 
 
 class Stream:
-    """Batches of a data set for one rank.
+    """Batches of a data set for one rank: `Images`, `Paired` or `Unpaired`, as the set has them.
 
     Args:
         dataset: where the images come from.
-        batch: images per step over all ranks.
+        batch: images (or pairs) per step over all ranks.
         seed: decides order, augmentation and noise.
         device: where batches arrive.
         rank: this process among `world`.
         world: number of processes.
         workers: processes that read files ahead; 0 reads in this one. Unused for sets held in memory.
         position: images already seen, over all ranks.
-        channels_last: memory format of `x`.
+        channels_last: memory format of images.
     """
 
     def __init__(
@@ -55,17 +55,17 @@ class Stream:
             raise LimnerError(
                 f"train.batch: {batch} images cannot be shared by {world} ranks; use a multiple of {world}"
             )
-        if len(dataset) < 1:
-            raise LimnerError(f"{dataset.name} is empty; give it images")
         self.dataset, self.batch, self.seed = dataset, batch, seed
-        self.device, self.rank, self.world, self.workers = torch.device(device), rank, world, workers
+        self.device, self.rank, self.world = torch.device(device), rank, world
         self.position = position
         self.format = torch.channels_last if channels_last else torch.contiguous_format
-        self.pixels = None if dataset.pixels is None else dataset.pixels.to(self.device)
-        self.labels = None if dataset.labels is None else dataset.labels.to(self.device)
         self.generator = torch.Generator(self.device)
-        self._permutation: tuple[int, Tensor] = (-1, torch.empty(0))
-        self._reader: Iterator[Any] | None = None
+        place = _Place(batch, rank, world, self.device, workers)
+        self.pairs = dataset if isinstance(dataset, Pairs) else None
+        sets = [(self.pairs.joined if self.pairs else dataset, _ORDER)]
+        if isinstance(dataset, Domains):
+            sets = [(dataset.a, _ORDER_A), (dataset.b, _ORDER)]
+        self.shelves = [_Shelf(one, seed, lane, place) for one, lane in sets]
         self.begin()
 
     @property
@@ -89,41 +89,18 @@ class Stream:
     def __iter__(self) -> Stream:
         return self
 
-    def __next__(self) -> Images:
-        epochs, ids = self.share(self.position)
-        if self.pixels is not None:
-            x = to_float(self.pixels[ids])
-        else:
-            x = to_float(self._read().to(self.device, non_blocking=True))
-        if self.dataset.augment:
-            sample_keys = keys(self.seed, epochs, ids)
-            for augment in self.dataset.augment:
-                x = augment(x, sample_keys)
+    def __next__(self) -> Any:
+        taken = [shelf.take(self.position) for shelf in self.shelves]
         self.position += self.batch
-        y = None if self.labels is None else self.labels[ids]
-        return Images(x.contiguous(memory_format=self.format), y)
+        if len(taken) == 2:
+            return Unpaired(*(self._laid(x) for x, _, _ in taken))
+        x, y, sample_keys = taken[0]
+        if self.pairs is not None:
+            return Paired(*map(self._laid, self.pairs.part(x, sample_keys)))
+        return Images(self._laid(x), y)
 
-    def share(self, position: int) -> tuple[Tensor, Tensor]:
-        """Epochs and sample ids (B,) int64 of this rank's part of the batch at `position`."""
-        local = self.batch // self.world
-        start = position + self.rank * local
-        n = len(self.dataset)
-        epoch, offset = divmod(start, n)
-        if offset + local <= n:
-            ids = self.permutation(epoch)[offset : offset + local]
-            return torch.full_like(ids, epoch), ids
-        places = torch.arange(start, start + local, device=self.device)
-        epochs, offsets = places // n, places % n
-        ids = torch.cat([self.permutation(int(e))[offsets[epochs == e]] for e in epochs.unique()])
-        return epochs, ids
-
-    def permutation(self, epoch: int) -> Tensor:
-        """The order (N,) of one epoch."""
-        if self._permutation[0] != epoch:
-            generator = torch.Generator().manual_seed(seed_of(self.seed, _ORDER, epoch))
-            order = torch.randperm(len(self.dataset), generator=generator).to(self.device)
-            self._permutation = (epoch, order)
-        return self._permutation[1]
+    def _laid(self, x: Tensor) -> Tensor:
+        return x.contiguous(memory_format=self.format)
 
     def randn(self, *size: int) -> Tensor:
         """Standard normal noise on this rank."""
@@ -137,18 +114,77 @@ class Stream:
         share = len(noise) // self.world
         return noise[self.rank * share : (self.rank + 1) * share]
 
-    def _read(self) -> Tensor:
-        """The next batch from files, read ahead by workers."""
+
+class _Place(NamedTuple):
+    """Where batches are wanted."""
+
+    batch: int
+    rank: int
+    world: int
+    device: torch.device
+    workers: int
+
+
+class _Shelf:
+    """One set of images in the order that a seed gives it."""
+
+    def __init__(self, dataset: Dataset, seed: int, lane: int, place: _Place) -> None:
+        if len(dataset) < 1:
+            raise LimnerError(f"{dataset.name} is empty; give it images")
+        self.dataset, self.seed, self.lane, self.place = dataset, seed, lane, place
+        self.pixels = None if dataset.pixels is None else dataset.pixels.to(place.device)
+        self.labels = None if dataset.labels is None else dataset.labels.to(place.device)
+        self._permutation: tuple[int, Tensor] = (-1, torch.empty(0))
+        self._reader: Iterator[Any] | None = None
+
+    def take(self, position: int) -> tuple[Tensor, Tensor | None, Tensor]:
+        """This rank's augmented images (B,C,H,W) of the batch at `position`, their classes and their keys (B,)."""
+        epochs, ids = self.share(position)
+        if self.pixels is not None:
+            x = to_float(self.pixels[ids])
+        else:
+            x = to_float(self._read(position).to(self.place.device, non_blocking=True))
+        sample_keys = keys(self.seed, epochs, ids)
+        for augment in self.dataset.augment:
+            x = augment(x, sample_keys)
+        return x, None if self.labels is None else self.labels[ids], sample_keys
+
+    def share(self, position: int) -> tuple[Tensor, Tensor]:
+        """Epochs and sample ids (B,) int64 of this rank's part of the batch at `position`."""
+        local = self.place.batch // self.place.world
+        start = position + self.place.rank * local
+        n = len(self.dataset)
+        epoch, offset = divmod(start, n)
+        if offset + local <= n:
+            ids = self.permutation(epoch)[offset : offset + local]
+            return torch.full_like(ids, epoch), ids
+        places = torch.arange(start, start + local, device=self.place.device)
+        epochs, offsets = places // n, places % n
+        ids = torch.cat([self.permutation(int(e))[offsets[epochs == e]] for e in epochs.unique()])
+        return epochs, ids
+
+    def permutation(self, epoch: int) -> Tensor:
+        """The order (N,) of one epoch."""
+        if self._permutation[0] != epoch:
+            generator = torch.Generator().manual_seed(seed_of(self.seed, self.lane, epoch))
+            order = torch.randperm(len(self.dataset), generator=generator).to(self.place.device)
+            self._permutation = (epoch, order)
+        return self._permutation[1]
+
+    def _read(self, position: int) -> Tensor:
+        """The batch at `position` from files, read ahead by workers: each call is one batch further."""
         if self._reader is None:
-            cpu = Stream.__new__(Stream)  # the order alone, on the CPU, for the sampler
-            cpu.__dict__ = self.__dict__ | {"device": torch.device("cpu"), "pixels": None, "_permutation": (-1, None)}
+            cpu = _Shelf.__new__(_Shelf)  # the order alone, on the CPU, for the sampler
+            cpu.__dict__ = self.__dict__ | {"place": self.place._replace(device=torch.device("cpu")), "pixels": None}
+            cpu._permutation = (-1, torch.empty(0))
+            workers = self.place.workers
             loader = DataLoader(
                 _Batches(self.dataset),
-                sampler=_Places(cpu, self.position),
+                sampler=_Places(cpu, position),
                 batch_size=None,
-                num_workers=self.workers,
-                prefetch_factor=4 if self.workers else None,
-                pin_memory=self.device.type == "cuda",
+                num_workers=workers,
+                prefetch_factor=4 if workers else None,
+                pin_memory=self.place.device.type == "cuda",
             )
             self._reader = iter(loader)
         batch: Tensor = next(self._reader)
@@ -158,14 +194,14 @@ class Stream:
 class _Places:
     """Lists of sample ids from `position` on, without end."""
 
-    def __init__(self, stream: Stream, position: int) -> None:
-        self.stream, self.position = stream, position
+    def __init__(self, shelf: _Shelf, position: int) -> None:
+        self.shelf, self.position = shelf, position
 
     def __iter__(self) -> Iterator[list[int]]:
         position = self.position
         while True:
-            yield self.stream.share(position)[1].tolist()
-            position += self.stream.batch
+            yield self.shelf.share(position)[1].tolist()
+            position += self.shelf.place.batch
 
 
 class _Batches(TorchDataset[Tensor]):

@@ -23,16 +23,16 @@ from limner.core.errors import LimnerError
 from limner.core.frame import POINTS, drawable, frame
 from limner.core.model import (
     Conditions,
-    Corrupts,
     Criticises,
     GenerativeModel,
     Reconstructs,
+    Translates,
     load_weights,
     parameters,
-    reconstruct,
 )
 from limner.core.progress import Meters, Progress, Silent
 from limner.core.run import Run
+from limner.core.sheets import reconstructions, spread, told, translations
 from limner.core.stream import Stream
 from limner.core.units import Count, Duration
 from limner.core.update import SGD, Adam, Updates, finite
@@ -272,6 +272,7 @@ class _Training:
                 while stream.position < options.images:
                     before = stream.position
                     stream.begin()
+                    self.update.begin(before / options.images)
                     with torch.autocast(self.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
                         logs = self.model.step(stream, self.update)
                     if self.ema is not None:
@@ -311,6 +312,8 @@ class _Training:
         data = self.stream.dataset
         facts = {"data": data.name, "items": len(data), "shape": list(data.shape), "fingerprint": data.fingerprint}
         sizes = {group: n["total"] for group, n in parameters(self.model).items()}
+        if isinstance(self.model, Translates):
+            facts["rows"] = told(data)
         self.event("resume" if self.resumed else "start", **facts, parameters=sizes)
         for note in data.notes:
             self.progress.say(note)
@@ -426,10 +429,18 @@ class _Training:
         began = clock_.monotonic()
         model, position = self.usable(), self.stream.position
         noise = torch.Generator(self.device).manual_seed(self.options.seed)
+        if isinstance(model, Translates):
+            self.draw(f"samples/{position:08d}.webp", *translations(model, self.heldout or self.stream.dataset))
+            self.model.train()
+            self.event("sample", took=round(clock_.monotonic() - began, 3))
+            return
         columns = model.classes if isinstance(model, Conditions) and model.classes <= 16 else None  # a class a column
         self.draw(f"samples/{position:08d}.webp", model.sample(self.options.samples, generator=noise), columns)
         if isinstance(model, Reconstructs) and self.heldout is not None:
-            self.draw(f"reconstructions/{position:08d}.webp", *self.reconstructions(model, self.heldout))
+            self.draw(
+                f"reconstructions/{position:08d}.webp",
+                *reconstructions(model, self.heldout, self.device, self.options.seed),
+            )
         self.frame(model)
         self.model.train()
         self.event("sample", took=round(clock_.monotonic() - began, 3))
@@ -444,17 +455,6 @@ class _Training:
                 self.run.save_frame(self.stream.position, frame(model, fake, real))
             except OSError as error:
                 self.warn(f"a frame was not written: {error.strerror or error}")
-
-    def reconstructions(self, model: Reconstructs, heldout: Dataset) -> tuple[Tensor, int]:
-        """Rows of inputs (corrupted ones below them, where the model undoes corruption) and outputs."""
-        ids = spread(len(heldout), 16)
-        x = to_float(heldout.fetch(ids)).to(self.device)
-        y = None if heldout.labels is None else heldout.labels[ids].to(self.device)
-        rows = [x]
-        if isinstance(model, Corrupts):
-            rows.append(model.corrupt(x, _noise(self.device, self.options.seed)))
-        rows.append(reconstruct(model, rows[-1], y))
-        return torch.cat(rows), len(ids)
 
     def draw(self, name: str, x: Tensor, columns: int | None = None) -> None:
         """Saves a sheet; a failing disk must not end the training, a lost picture is a warning."""
@@ -485,16 +485,6 @@ class _Crossed:
         return self.after // every != self.before // every
 
 
-def spread(n: int, wanted: int) -> list[int]:
-    """At most `wanted` of n places, evenly spaced.
-
-    >>> spread(10, 4)
-    [1, 3, 6, 8]
-    """
-    wanted = min(n, wanted)
-    return [(2 * i + 1) * n // (2 * wanted) for i in range(wanted)]
-
-
 def _reach(data: Dataset) -> float | None:
     """Half the side of the square in which points are drawn: half as large again as the data. None for images."""
     if not drawable(data.shape):
@@ -505,8 +495,3 @@ def _reach(data: Dataset) -> float | None:
 def _columns(n: int) -> int:
     """As square as it gets."""
     return max(1, round(n**0.5))
-
-
-def _noise(device: torch.device, seed: int) -> Callable[..., Tensor]:
-    generator = torch.Generator(device).manual_seed(seed)
-    return lambda *size: torch.randn(*size, generator=generator, device=device)

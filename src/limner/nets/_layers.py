@@ -33,17 +33,18 @@ def activation(name: Activation) -> nn.Module:
     raise ValueError(f"unknown activation {name!r}; choose from: relu, leaky_relu, tanh, sigmoid, elu, silu")
 
 
-def norm_2d(name: MapNorm, channels: int) -> list[nn.Module]:
+def norm_2d(name: MapNorm, channels: int, *, affine: bool = True) -> list[nn.Module]:
     """The normalisation of a map of `channels` channels: one module, or none at all.
 
     Layer norm is that of Ba et al. 2016 (arXiv:1607.06450) as WGAN-GP's critics have it: mean and variance over all of
-    an image's (C,H,W), scale and shift for each channel. That is group norm with one group.
+    an image's (C,H,W), scale and shift for each channel. That is group norm with one group. Instance norm has a scale
+    and a shift unless `affine` is False.
     """
     match name:
         case "batch":
             return [nn.BatchNorm2d(channels)]
         case "instance":
-            return [nn.InstanceNorm2d(channels, affine=True)]
+            return [nn.InstanceNorm2d(channels, affine=affine)]
         case "layer":
             return [nn.GroupNorm(1, channels)]
         case "none":
@@ -66,6 +67,23 @@ def norm_1d(name: VectorNorm, units: int) -> list[nn.Module]:
 def biased(name: MapNorm) -> bool:
     """Whether the layer before a norm keeps its bias: batch and instance norm take it out again, channel by channel."""
     return name not in ("batch", "instance")
+
+
+def normal_init(net: nn.Module) -> None:
+    """Radford et al. 2016, section 4: weights from N(0, 0.02), and PyTorch's reading of it for norms: N(1, 0.02)."""
+    for m in net.modules():
+        if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.normal_(m.weight, 0.0, 0.02)
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)
+        elif isinstance(m, (nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm)) and m.affine:
+            nn.init.normal_(m.weight, 1.0, 0.02)
+
+
+def to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Maps (B,C,H,W) made larger, at the bottom and right, by repeating their edge until both sides divide."""
+    h, w = (-n % multiple for n in x.shape[2:])
+    return F.pad(x, (0, w, 0, h), mode="replicate") if h or w else x
 
 
 def at_least_two(n: int) -> None:

@@ -29,6 +29,7 @@ from limner.nets._layers import (
     biased,
     live_dropout,
     norm_2d,
+    normal_init,
 )
 
 Rectifier = Literal["relu", "leaky_relu"]
@@ -41,17 +42,6 @@ def _doublings(shape: tuple[int, int, int]) -> int:
         h, w = shape[1:]
         raise ValueError(f"images of {h}×{w} are too small for dcgan nets (8 pixels at least); use mlp or conv nets")
     return n
-
-
-def _init(net: nn.Module) -> None:
-    """Section 4 of the paper: weights from N(0, 0.02), and PyTorch's reading of it for batch norm: N(1, 0.02)."""
-    for m in net.modules():
-        if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):
-            nn.init.normal_(m.weight, 0.0, 0.02)
-            if m.bias is not None:
-                nn.init.zeros_(m.bias)
-        elif isinstance(m, (nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm)):
-            nn.init.normal_(m.weight, 1.0, 0.02)
 
 
 def _after(channels: int, norm: MapNorm, act: Rectifier, dropout: float) -> list[nn.Module]:
@@ -101,7 +91,7 @@ class Generator(nn.Module):
             self.net.append(nn.ConvTranspose2d(a, b, 4, 2, 1, bias=bias))
         self.net.extend(_after(width, norm, activation, dropout))
         self.net.extend([nn.ConvTranspose2d(width, shape[0], 4, 2, 1, bias=bias), nn.Tanh()])
-        _init(self)
+        normal_init(self)
 
     @property
     def code_shape(self) -> tuple[int, ...]:
@@ -157,7 +147,7 @@ class Discriminator(Critic):
                 self.net.append(nn.Dropout(dropout))
         batch, extra = minibatch_features(minibatch, widths[-1] * prod(base))
         self.net.extend([*batch, nn.Conv2d(widths[-1] + extra, 1, base, bias=bias)])
-        _init(self)
+        normal_init(self)
         if spectral:
             bound_slopes(self)
 

@@ -1,0 +1,151 @@
+"""CycleGAN: translation between two domains without pairs.
+
+Zhu, Park, Isola and Efros 2017, *Unpaired image-to-image translation using cycle-consistent adversarial networks*,
+arXiv:1703.10593, eq. 1 to 4, section 4 and 5.2.
+
+    repeat
+        x ~ domain a;  y ~ domain b                 G: a -> b, F: b -> a
+        descend for G and F
+            (D_Y(G(x)) - 1)² + (D_X(F(y)) - 1)²                     least squares
+            + λ (‖F(G(x)) - x‖₁ + ‖G(F(y)) - y‖₁)                   there and back
+            + λ ι (‖G(y) - y‖₁ + ‖F(x) - x‖₁)                       what is there already stays
+        ŷ, x̂ ~ the last 50 translations
+        descend for D_Y  ½ [(D_Y(y) - 1)² + D_Y(ŷ)²],  for D_X the same with x and x̂
+
+Pictures that one net sees side by side go through it in one batch, which is exact without batch norm. The pool keeps
+its pictures with 8 bits, as the data have them; several processes have a pool each, and a checkpoint keeps the first
+one's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from limner.core.batch import Unpaired, to_float, to_uint8
+from limner.core.model import Data, GenerativeModel, Logs, Update, each
+from limner.losses.adversarial import OBJECTIVES
+from limner.losses.translation import l1
+
+_POOL = 50
+
+
+class CycleGAN(GenerativeModel):
+    """Two generators and two discriminators for two domains of one shape.
+
+    Args:
+        G: net from pictures of domain a to pictures of domain b, (B,C,H,W) in [-1,1].
+        F: net from domain b to domain a.
+        D_X: net from pictures of domain a to logits of any shape.
+        D_Y: net from pictures of domain b to logits.
+        cycle: λ, weight of there and back. Raise it if translations lose the content; lower it if they hardly change.
+        identity: ι, weight of leaving pictures of the target domain alone, as a share of λ; 0 leaves it out, which is
+            quicker. Raise it if colours change that should not.
+        pool: translations of before among which D's are drawn, half of the time. Raise it if training oscillates.
+        shape: (C,H,W) of a picture; filled from the data.
+    """
+
+    averaged = ("G",)
+    takes = Unpaired
+    domains = ("b", "a")
+    pairing: dict[str, Any] | None = None
+
+    def __init__(
+        self,
+        G: nn.Module,
+        F: nn.Module,
+        D_X: nn.Module,
+        D_Y: nn.Module,
+        cycle: float = 10.0,
+        identity: float = 0.5,
+        pool: int = _POOL,
+        *,
+        shape: tuple[int, int, int],
+    ) -> None:
+        super().__init__()
+        if cycle < 0 or identity < 0 or pool < 0:
+            raise ValueError(f"cycle, identity and pool must not be negative, got {cycle:g}, {identity:g} and {pool}")
+        self.G, self.F, self.D_X, self.D_Y = G, F, D_X, D_Y
+        self.cycle, self.identity = cycle, identity
+        self.pool_X, self.pool_Y = Pool(pool, shape), Pool(pool, shape)
+        self.shape = self.source = shape
+        self.lsgan = OBJECTIVES["lsgan"]
+
+    def groups(self) -> dict[str, nn.Module]:
+        return {"G": nn.ModuleList([self.G, self.F]), "D": nn.ModuleList([self.D_X, self.D_Y])}
+
+    def step(self, data: Data, update: Update) -> Logs:
+        x, y = next(data)  # (B,C,H,W) in [-1,1] each
+        fake_y, *same_y = each(self.G, x, y) if self.identity else (self.G(x),)
+        fake_x, *same_x = each(self.F, y, x) if self.identity else (self.F(y),)
+        gan = wanted(self.D_Y(fake_y)) + wanted(self.D_X(fake_x))
+        cycle = l1(self.F(fake_y).float(), x) + l1(self.G(fake_x).float(), y)
+        same = l1(same_y[0].float(), y) + l1(same_x[0].float(), x) if self.identity else 0 * cycle.detach()
+        loss_G = gan + self.cycle * (cycle + self.identity * same)
+        update("G", loss_G)
+
+        real_Y, fake_Y = each(self.D_Y, y, self.pool_Y(fake_y.detach().float(), data))
+        real_X, fake_X = each(self.D_X, x, self.pool_X(fake_x.detach().float(), data))
+        loss_D = self.lsgan.d(real_Y.float(), fake_Y.float()) + self.lsgan.d(real_X.float(), fake_X.float())
+        update("D", loss_D)
+        return {
+            "loss/D": loss_D,
+            "loss/G": loss_G,
+            "term/gan": gan,
+            "term/cycle": cycle,
+            "term/identity": same,
+            "logit/real": (real_X.float().mean() + real_Y.float().mean()) / 2,
+            "logit/fake": (fake_X.float().mean() + fake_Y.float().mean()) / 2,
+        }
+
+    def translate(self, x: Tensor, to: str = "b") -> Tensor:
+        """Pictures (B,C,H,W) in [-1,1] of domain `to`, of pictures of the other, of any height and width."""
+        return self.G(x) if to == "b" else self.F(x)
+
+
+def wanted(logits: Tensor) -> Tensor:
+    """E (D - 1)²: twice the least squares of a generator in `losses.adversarial`, as this paper has it."""
+    return (logits.float() - 1).square().mean()
+
+
+class Pool(nn.Module):
+    """The last translations; D is shown an older one half of the time (Shrivastava et al. 2017, arXiv:1612.07828).
+
+    Args:
+        size: how many it holds; 0 holds none, and D sees what is made now.
+        shape: (C,H,W) of a picture.
+    """
+
+    def __init__(self, size: int, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.held: Tensor
+        self.register_buffer("held", torch.zeros(size, *shape, dtype=torch.uint8))
+        self.seen = 0  # a number of steps, not of pixels: reading it never waits for the device
+
+    def forward(self, x: Tensor, data: Data) -> Tensor:
+        """As many pictures (B,C,H,W) as came, half of them older ones, whose places the new ones take."""
+        size = len(self.held)
+        if not size:
+            return x
+        places, older = (data.rand(len(x)) * size).long(), data.rand(len(x)) < 0.5
+        shown = []
+        for new, place, swap in zip(x.split(1), places.split(1), older, strict=True):
+            if self.seen < size:  # it fills up first
+                self.held[self.seen] = to_uint8(new[0])
+                self.seen += 1
+                shown.append(new)
+            else:
+                old = self.held[place]
+                shown.append(torch.where(swap, to_float(old), new))
+                self.held[place] = torch.where(swap, to_uint8(new), old)
+        return torch.cat(shown)
+
+    def get_extra_state(self) -> Tensor:
+        """How many it has seen until it was full, for the checkpoint."""
+        return torch.tensor(self.seen)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Restores what `get_extra_state` gave."""
+        self.seen = int(state)

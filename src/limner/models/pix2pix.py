@@ -1,0 +1,90 @@
+"""pix2pix: pictures of pictures, learnt from pairs.
+
+Isola, Zhu, Zhou and Efros 2017, *Image-to-image translation with conditional adversarial networks*, arXiv:1611.07004,
+eq. 1 to 4 and section 3.3.
+
+    repeat
+        a, b ~ pairs
+        y = G(a)                                    noise is dropout in G alone
+        descend for D  -½ [log D(a, b) + log(1 - D(a, y))]
+        descend for G  -log D(a, y) + λ ‖b - y‖₁
+
+D judges patches of (source, picture); L1 sees to what is coarse, D to what is fine. The same source gives nearly the
+same picture each time: dropout is little noise, as the paper says itself (section 3.1), so this is no way to many
+pictures of one source. One forward pass of G serves both steps.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from limner.core.batch import Paired
+from limner.core.model import Data, GenerativeModel, Logs, Update, each
+from limner.losses.adversarial import OBJECTIVES
+from limner.losses.translation import l1
+
+
+class Pix2Pix(GenerativeModel):
+    """Generator and patch discriminator for pairs.
+
+    Args:
+        G: net from sources (B,C',H,W) to pictures (B,C,H,W) in [-1,1].
+        D: net from sources and pictures, one above the other, (B,C'+C,H,W) to logits of any shape.
+        l1_weight: λ. Raise it if colours or shapes are wrong; lower it if pictures are blurred.
+        adversarial: the two losses: nonsaturating as in the paper; lsgan or hinge if training is unsteady.
+        shape: (C,H,W) of a target; filled from the data.
+        source: (C',H,W) of a source; filled from the data.
+        pairing: what made sources of targets; filled from the data, and what tells `limner apply` what to do with a
+            picture.
+    """
+
+    averaged = ("G",)
+    takes = Paired
+    domains = ("b",)
+
+    def __init__(
+        self,
+        G: nn.Module,
+        D: nn.Module,
+        l1_weight: float = 100.0,
+        adversarial: Literal["nonsaturating", "lsgan", "hinge"] = "nonsaturating",
+        *,
+        shape: tuple[int, int, int],
+        source: tuple[int, int, int],
+        pairing: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if l1_weight < 0:
+            raise ValueError(f"l1_weight must not be negative, got {l1_weight:g}")
+        self.G, self.D = G, D
+        self.l1_weight, self.adversarial = l1_weight, OBJECTIVES[adversarial]
+        self.shape, self.source, self.pairing = shape, source, pairing
+
+    def groups(self) -> dict[str, nn.Module]:
+        return {"G": self.G, "D": self.D}
+
+    def step(self, data: Data, update: Update) -> Logs:
+        a, b = next(data)  # (B,C',H,W), (B,C,H,W) in [-1,1]
+        y = self.G(a)
+        real, fake = each(self.D, torch.cat([a, b], 1), torch.cat([a, y.detach()], 1))
+        loss_D = self.adversarial.d(real.float(), fake.float()) / 2  # section 3.3: D learns half as fast
+        update("D", loss_D)
+        gan = self.adversarial.g(self.D(torch.cat([a, y], 1)).float(), None)
+        error = l1(y.float(), b)
+        loss_G = gan + self.l1_weight * error
+        update("G", loss_G)
+        return {
+            "loss/D": loss_D,
+            "loss/G": loss_G,
+            "term/gan": gan,
+            "term/l1": error,
+            "logit/real": real.float().mean(),
+            "logit/fake": fake.float().mean(),
+        }
+
+    def translate(self, x: Tensor, to: str = "b") -> Tensor:
+        """Pictures (B,C,H,W) in [-1,1] of sources (B,C',H,W), of any height and width."""
+        return self.G(x)

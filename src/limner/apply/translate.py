@@ -176,7 +176,7 @@ def mask_of(place: Path, picture: Picture) -> Tensor:
 def tiled(net: Callable[[Tensor], Tensor], x: Tensor, side: int, overlap: int) -> Tensor:
     """`net` over x (1,C,H,W) in square tiles that overlap and fade into each other.
 
-    Where `net` looks at each pixel alone, this is `net(x)`.
+    Where `net` looks no farther than a quarter of the overlap, this is `net(x)`.
 
     Args:
         net: keeps height and width.
@@ -191,7 +191,7 @@ def tiled(net: Callable[[Tensor], Tensor], x: Tensor, side: int, overlap: int) -
     for top in rows:
         for left in columns:
             y = net(x[..., top : top + side, left : left + side])
-            fade = _fade(y.shape[2], overlap)[:, None] * _fade(y.shape[3], overlap)[None]
+            fade = _fade(y.shape[2], overlap, top, h)[:, None] * _fade(y.shape[3], overlap, left, w)[None]
             total = torch.zeros(1, y.shape[1], h, w) if total is None else total
             total[..., top : top + side, left : left + side] += fade * y
             weights[..., top : top + side, left : left + side] += fade
@@ -211,10 +211,15 @@ def _starts(n: int, side: int, overlap: int) -> list[int]:
     return [round(i * (n - side) / (count - 1)) for i in range(count)]
 
 
-def _fade(n: int, overlap: int) -> Tensor:
-    """Weights (n,) that rise from the edges over the overlap."""
-    from_edge = torch.minimum(torch.arange(n), torch.arange(n - 1, -1, -1)).float() + 1
-    return (from_edge / overlap).clamp(max=1)
+def _fade(n: int, overlap: int, start: int, whole: int) -> Tensor:
+    """Weights (n,) of a tile that begins at `start` of `whole` pixels: 0 for a quarter of the overlap, then rising to 1.
+
+    There the net sees the tile's edge and not what lies beyond; at the edges of the picture nothing lies beyond.
+    """
+    places, blind = torch.arange(n), overlap // 4
+    before = places if start else torch.full((n,), whole)
+    after = n - 1 - places if start + n < whole else torch.full((n,), whole)
+    return ((torch.minimum(before, after) + 1 - blind) / (overlap - 2 * blind)).clamp(0, 1)
 
 
 def pictures(source: str, bad: list[tuple[str, str]]) -> Iterator[Picture]:

@@ -33,6 +33,7 @@ _TOLD_ELSEWHERE = frozenset(
         "fingerprint",
         "licence",
         "parameters",
+        "rows",
     )
 )
 _YAML_LINE = re.compile(r"^(\s*(?:- )*)([\w./-]+:)(?=\s|$)(.*)$")

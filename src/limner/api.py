@@ -18,8 +18,8 @@ import torch
 
 from limner import evaluation, report
 from limner.apply.draw import draw
-from limner.core import checkpoint, dist, recipe
-from limner.core.batch import Dataset
+from limner.core import catalogue, checkpoint, dist, recipe
+from limner.core.batch import Dataset, Domains, Images, Paired, Pairs, Unpaired
 from limner.core.chance import seed_of
 from limner.core.checkpoint import Checkpoint
 from limner.core.device import devices, make_deterministic, pick
@@ -71,7 +71,9 @@ def prepare(chosen: Recipe) -> Prepared:
             f"train.batch={trainer.batch} is larger than the {len(dataset)} images of {dataset.name};"
             f" use train.batch={max(1, len(dataset) // 2)} or give more images"
         )
+    _refuse_unfit(chosen.model.name, dataset)
     facts = {"shape": tuple(dataset.shape), "classes": len(dataset.classes or ())}
+    facts |= {fact: getattr(dataset, fact) for fact in ("source", "pairing") if hasattr(dataset, fact)}
     torch.manual_seed(seed_of(trainer.seed, _INIT))
     spec = chosen.model.resolve(**facts)
     model: GenerativeModel = spec.build()
@@ -84,6 +86,21 @@ def prepare(chosen: Recipe) -> Prepared:
     model = model.to(device)
     Updates(model.groups(), optimisers)  # refuses optimisers that do not fit the groups, before anything is written
     return Prepared(chosen, model, dataset, evaluation.heldout_of(chosen.data), trainer, optimisers, device)
+
+
+def _refuse_unfit(model: str, dataset: Dataset) -> None:
+    """Raises a `LimnerError` where the data are not of the kind that the model takes."""
+    takes = getattr(catalogue.find("model", model), "takes", Images)
+    given = Paired if isinstance(dataset, Pairs) else Unpaired if isinstance(dataset, Domains) else Images
+    if takes is given:
+        return
+    has = {Images: "pictures alone", Paired: "pairs", Unpaired: "two domains"}
+    wanted = {
+        Images: "pictures alone, such as data=photos/",
+        Paired: "pairs, such as data=photos/ task=colourise, or a folder with A/ and B/",
+        Unpaired: "two domains, such as a folder with trainA and trainB, or data.name=domains data.a=… data.b=…",
+    }
+    raise LimnerError(f"{model} does not learn from {dataset.name}, which has {has[given]}; give it {wanted[takes]}")
 
 
 def train(

@@ -38,7 +38,8 @@ def get(
         return
     shape = "×".join(str(side) for side in found["shape"])
     classes = f", {len(found['classes'])} classes" if found["classes"] else ""
-    _say(f"{found['name']}: {found['images']} images of {shape}{classes}; {found['held_out']} held out for testing")
+    what = {"pairs": "pairs", "domains": "images in each of two domains,"}.get(found["gives"], "images")
+    _say(f"{found['name']}: {found['images']} {what} of {shape}{classes}; {found['held_out']} held out for testing")
 
 
 @app.command("list")

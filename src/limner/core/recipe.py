@@ -8,6 +8,9 @@ A recipe has four sections, each the keyword arguments of one constructor::
     train: {images: 500k, batch: 128, seed: 0}
 
 Defaults < recipe file < ``-c`` file < ``key=value``. A bare key goes to the one section that knows it.
+
+``data`` may be a path. What that means is the model's word: a folder of images, of pairs, or of two domains. Pairs are
+made of images, too, when the recipe has a ``task`` for it: `limner train colourise data=photos/`.
 """
 
 from __future__ import annotations
@@ -20,11 +23,14 @@ from typing import Any
 
 import yaml
 
+from limner.core import catalogue
 from limner.core.catalogue import RECIPES, names
 from limner.core.errors import LimnerError, unknown
-from limner.core.spec import Spec, arguments
+from limner.core.spec import FACTS, Spec, arguments
 
 SECTIONS = ("model", "data", "optim", "train")
+_OF_PATHS = {"images": "folder", "pairs": "pairs", "domains": "domains"}  # the source that reads a path
+_PLACES = ("name", "path", "a", "b")  # options that say where data lie: they go with the old data
 _LIMIT = 1 << 18  # bytes of a recipe file
 _DEPTH = 12
 
@@ -87,7 +93,7 @@ def load(
     return Recipe(
         name,
         Spec.parse("model", tree["model"]),
-        Spec.parse("data", _data(tree["data"])),
+        Spec.parse("data", _data(tree["data"], _kind(tree))),
         {g: Spec.parse("optimiser", s, f"optim.{g}", "adam") for g, s in tree["optim"].items()},
         Spec.parse("train", tree["train"], name="trainer"),
     )
@@ -168,10 +174,14 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def _set(tree: dict[str, Any], key: str, new: Any) -> None:
     """Puts one override in its place."""
     path = key.split(".")
+    if path[-1] in ("a", "b") and path[:-1] in ([], ["data"]) and _kind(tree) == "domains":
+        path = ["data", path[-1]]  # two folders stand for two domains, whatever data the recipe has
+        if path[-1] not in arguments("data", _data(tree.get("data"), "domains")["name"]):
+            tree["data"] = _replaced_data(tree["data"], "domains", "domains")
     if path[0] not in SECTIONS:
         path = [_section(tree, path[0]), *path]
     if path == ["data"]:
-        tree["data"] = _replaced_data(tree.get("data"), new)
+        tree["data"] = _replaced_data(tree.get("data"), new, _kind(tree))
         return
     if path[0] == "optim" and len(path) == 3 and path[1] not in tree["optim"]:
         raise LimnerError(f"unknown group {path[1]!r} in {key}; this recipe has the groups {', '.join(tree['optim'])}")
@@ -189,7 +199,7 @@ def _section(tree: Mapping[str, Any], key: str) -> str:
     """The one section whose constructor has an argument `key`."""
     known = {
         "train": arguments("train", "trainer"),
-        "data": arguments("data", _data(tree["data"])["name"]),
+        "data": arguments("data", _data(tree["data"], _kind(tree))["name"]),
         "model": arguments("model", _name(tree["model"])),
     }
     owners = [s for s, a in known.items() if key in a]
@@ -198,7 +208,7 @@ def _section(tree: Mapping[str, Any], key: str) -> str:
     if owners:
         choices = " or ".join(f"{s}.{key}" for s in owners)
         raise LimnerError(f"{key!r} could mean {choices}; write the section too")
-    every = [k for a in known.values() for k in a if k not in ("shape", "classes")]
+    every = [k for a in known.values() for k in a if k not in FACTS]
     raise unknown("key", key, [*every, *SECTIONS, "out"])
 
 
@@ -206,26 +216,41 @@ def _name(section: Any) -> str:
     return section if isinstance(section, str) else str(section.get("name"))
 
 
-def _data(section: Any) -> dict[str, Any]:
-    """The data section, where a path stands for a folder (or ZIP) of images."""
+def _kind(tree: Mapping[str, Any]) -> str:
+    """What the recipe's model takes: images, pairs or domains."""
+    model = tree.get("model")
+    name = model if isinstance(model, str) else model.get("name") if isinstance(model, Mapping) else None
+    if not isinstance(name, str):  # to be complained of where the model is read
+        return "images"
+    takes = getattr(catalogue.find("model", name), "takes", None)
+    return {"Paired": "pairs", "Unpaired": "domains"}.get(getattr(takes, "__name__", ""), "images")
+
+
+def _data(section: Any, kind: str) -> dict[str, Any]:
+    """The data section, where a path stands for a folder (or ZIP) of what is wanted: images, pairs or domains."""
     tree = {"name": section} if isinstance(section, (str, Path)) else dict(section)
-    name = tree.get("name")
-    if isinstance(name, (str, Path)) and str(name) not in names("data") and _looks_like_path(str(name)):
-        return {"name": "folder", "path": str(name)} | {k: v for k, v in tree.items() if k != "name"}
-    return tree
+    if not isinstance(tree.get("name"), (str, Path)):
+        return tree
+    name = str(tree["name"])
+    rest = {k: v for k, v in tree.items() if k != "name"}
+    if name not in names("data"):
+        return {"name": _OF_PATHS[kind], "path": name} | rest if _looks_like_path(name) else tree
+    gives: Mapping[str, dict[str, Any]] = getattr(catalogue.find("data", name), "gives", {})
+    if kind in gives:
+        return {"name": name} | gives[kind] | rest
+    if kind != "images" and "images" in gives:  # pictures, as good as those of a path
+        return {"name": _OF_PATHS[kind]} | ({} if name == "folder" else {"path": name}) | rest
+    return {"name": name} | rest
 
 
 def _looks_like_path(text: str) -> bool:
     return "/" in text or "\\" in text or text.lower().endswith(".zip") or text.startswith(".") or Path(text).exists()
 
 
-def _replaced_data(old: Any, new: Any) -> dict[str, Any]:
-    """Other data, with those options of the recipe (size, flip …) that the new source has too."""
-    tree = _data(new)
-    kept = (
-        {}
-        if old is None or isinstance(new, Mapping)
-        else {k: v for k, v in _data(old).items() if k not in ("name", "path")}
-    )
+def _replaced_data(old: Any, new: Any, kind: str) -> dict[str, Any]:
+    """Other data, with those options of the recipe (size, flip, task …) that the new source has too."""
+    tree = _data(new, kind)
+    if old is None or isinstance(new, Mapping):
+        return tree
     known = arguments("data", tree["name"])
-    return {k: v for k, v in kept.items() if k in known} | tree
+    return {k: v for k, v in _data(old, kind).items() if k in known and k not in _PLACES} | tree

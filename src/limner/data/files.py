@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from limner.core.batch import Augment
@@ -102,7 +103,7 @@ class Files:
         """One image (C,H,W), or its stand-in."""
         for i in self._candidates(index):
             try:
-                return self._decoded(self.paths[i])
+                return self.decoded(self.paths[i])
             except Exception as error:  # whatever a hostile file provokes is that file's fault alone
                 entry = (self.paths[i], decode.reason(error))
                 if entry not in self.quarantine:
@@ -115,12 +116,16 @@ class Files:
             if self.labels is None or self.labels[i] == self.labels[index]:
                 yield i
 
-    def _decoded(self, path: str) -> NDArray[np.uint8]:
-        c, h, w = self.shape
+    def decoded(self, path: str) -> NDArray[np.uint8]:
+        """One image (C,H,W). Call it under `decode.strict`; it raises whatever a bad file provokes."""
         with self.store.open(path) as stream:
-            image = decode.picture(stream, max(h, w))
-            # to the final size first: a mode change of the whole photograph would be wasted
-            return decode.pixels(decode.channelled(decode.fitted(image, (h, w)), c))
+            return self.laid(decode.picture(stream, max(self.shape[1:])))
+
+    def laid(self, image: Image.Image) -> NDArray[np.uint8]:
+        """A picture of any size and mode as (C,H,W)."""
+        c, h, w = self.shape
+        # to the final size first: a mode change of the whole photograph would be wasted
+        return decode.pixels(decode.channelled(decode.fitted(image, (h, w)), c))
 
     def in_memory(self) -> Pixels:
         """The same set decoded once, without the files that turn out to be bad.
@@ -156,6 +161,6 @@ class Files:
 
     def _decoded_or_why(self, path: str) -> NDArray[np.uint8] | str:
         try:
-            return self._decoded(path)
+            return self.decoded(path)
         except Exception as error:  # see _image
             return decode.reason(error)

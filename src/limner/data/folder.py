@@ -38,33 +38,54 @@ def folder(path: str, cache: bool | None = None, *, options: Options) -> Dataset
         path: the folder or ZIP.
         cache: hold all images in memory; by default if they take at most 512 MiB. Set it to false if memory is short.
     """
-    from limner.data.layout import read_layout
     from limner.data.store import open_store
 
-    store = open_store(path)
-    _refuse_empty(path, store)
-    survey = _survey(store)
-    _refuse_mostly_bad(path, survey.quarantine, len(store.names) + len(store.quarantine))
+    return read(open_store(path), path, cache, options)
+
+
+def read(store: Store, path: str, cache: bool | None, options: Options) -> Dataset:
+    """The images of a store, prepared as `folder` says.
+
+    Args:
+        store: where the files lie.
+        path: what the user calls it, for messages.
+        cache: as in `folder`.
+        options: the shared ones.
+
+    Raises:
+        LimnerError: there are too few usable images, or none in the part that was asked for.
+    """
+    from limner.data.layout import read_layout
+
+    refuse_empty(path, store)
+    survey = look_over(store)
+    refuse_mostly_bad(path, survey.quarantine, len(store.names) + len(store.quarantine))
     if len(survey.names) < 2:
         raise LimnerError(f"{path!r} has one image and a model needs at least 2; add more")
     layout = read_layout(store.title, survey.names, store.metadata())
     notes = list(layout.notes)
     if store.ignored:
         notes.append(f"ignored {sum(store.ignored.values())} other files")
-    shape = (_channels(survey, options, notes), *_size(survey, options, notes))
+    shape = (channels_of(survey, options.channels, notes), *size_of(survey, options, notes))
     return _dataset(path, store, survey, layout, shape, notes, cache, options)
 
 
 @dataclass
-class _Survey:
+class Survey:
     """The files whose headers can be read, and the others with the reason."""
 
     names: list[str]
     headers: list[Header]
     quarantine: list[tuple[str, str]]
 
+    def of(self, names: list[str]) -> Survey:
+        """The same of some of the files, in their order."""
+        header = dict(zip(self.names, self.headers))
+        return Survey(names, [header[n] for n in names], self.quarantine)
 
-def _survey(store: Store) -> _Survey:
+
+def look_over(store: Store) -> Survey:
+    """Reads the headers of all files."""
     from limner.data import decode
     from limner.data.files import in_threads
 
@@ -75,7 +96,7 @@ def _survey(store: Store) -> _Survey:
         except Exception as error:  # whatever a hostile file provokes is that file's fault alone
             return decode.reason(error)
 
-    found = _Survey([], [], list(store.quarantine))
+    found = Survey([], [], list(store.quarantine))
     with decode.strict():
         for name, result in zip(store.names, in_threads(look, store.names)):
             if isinstance(result, str):
@@ -86,7 +107,8 @@ def _survey(store: Store) -> _Survey:
     return found
 
 
-def _refuse_empty(path: str, store: Store) -> None:
+def refuse_empty(path: str, store: Store) -> None:
+    """Raises a `LimnerError` where there are no images."""
     from limner.data.prepare import listed
 
     if store.names or store.quarantine:
@@ -97,7 +119,8 @@ def _refuse_empty(path: str, store: Store) -> None:
     raise LimnerError(f"{path!r} is empty; put {_KINDS} there")
 
 
-def _refuse_mostly_bad(path: str, bad: list[tuple[str, str]], total: int) -> None:
+def refuse_mostly_bad(path: str, bad: list[tuple[str, str]], total: int) -> None:
+    """Raises a `LimnerError` where more than half of the images cannot be used."""
     from limner.data.prepare import by_reason
 
     if 2 * len(bad) > total:
@@ -107,11 +130,11 @@ def _refuse_mostly_bad(path: str, bad: list[tuple[str, str]], total: int) -> Non
         )
 
 
-def _channels(survey: _Survey, options: Options, notes: list[str]) -> int:
+def channels_of(survey: Survey, wanted: int | None, notes: list[str]) -> int:
     """What was asked for; else grey if all are, else RGB: colour is never thrown away, alpha is laid over white."""
     n = len(survey.headers)
     grey, alpha = sum(h.grey for h in survey.headers), sum(h.alpha for h in survey.headers)
-    channels = options.channels or (1 if grey == n else 3)
+    channels = wanted or (1 if grey == n else 3)
     if 0 < grey < n:
         notes.append(f"{grey} of {n} images are grey, the others in colour: all taken with {channels} channels")
     if alpha and channels in (1, 3):
@@ -125,7 +148,7 @@ def _channels(survey: _Survey, options: Options, notes: list[str]) -> int:
     return channels
 
 
-def _size(survey: _Survey, options: Options, notes: list[str]) -> tuple[int, int]:
+def size_of(survey: Survey, options: Options, notes: list[str]) -> tuple[int, int]:
     """What was asked for; else the size of more than half of the images, else a square of at most 64."""
     sizes = Counter(h.size for h in survey.headers)
     (common, count), n = sizes.most_common(1)[0], len(survey.headers)
@@ -152,7 +175,7 @@ def _size(survey: _Survey, options: Options, notes: list[str]) -> tuple[int, int
 def _dataset(
     path: str,
     store: Store,
-    survey: _Survey,
+    survey: Survey,
     layout: Layout,
     shape: tuple[int, int, int],
     notes: list[str],
@@ -192,19 +215,20 @@ def _dataset(
     if cache or (cache is None and size <= IN_MEMORY):
         return _in_memory(path, files)
     files.notes.append(f"read from files while training: {size >> 20} MiB once decoded (cache: true keeps them there)")
-    _say_bad(files)
+    say_bad(files)
     return files
 
 
 def _in_memory(path: str, files: Files) -> Pixels:
     held = files.in_memory()
     bad = held.quarantine[len(files.quarantine) :]
-    _refuse_mostly_bad(path, bad, len(files))
-    _say_bad(held)
+    refuse_mostly_bad(path, bad, len(files))
+    say_bad(held)
     return held
 
 
-def _say_bad(dataset: Files | Pixels) -> None:
+def say_bad(dataset: Dataset) -> None:
+    """Adds a note on what was left out."""
     from limner.data.prepare import by_reason
 
     if dataset.quarantine:

@@ -43,7 +43,21 @@ def read_layout(title: str, names: list[str], metadata: bytes | None) -> Layout:
     Raises:
         LimnerError: ``dataset.json`` is no such file.
     """
-    inner = _unwrapped(names)
+    inner = unwrapped(names)
+    train, test, inner, notes = read_splits(inner)
+    labels, classes, said = _classes(title, names, inner, metadata)
+    return Layout(train, test, labels, classes, [said, *notes])
+
+
+def read_splits(
+    inner: list[str], what: str = "images"
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], list[str], list[str]]:
+    """What to train on (N,), what is held out (N,), the paths without their split folders, and sentences on it.
+
+    Args:
+        inner: paths without folders that all of them share.
+        what: what they are, for the sentences.
+    """
     train_folder, test_folder = _split_folders(inner)
     notes: list[str] = []
     if train_folder:
@@ -51,20 +65,19 @@ def read_layout(title: str, names: list[str], metadata: bytes | None) -> Layout:
         train, test = tops == train_folder, tops == test_folder
         inner = [n.split("/", 1)[1] if t in (train_folder, *_TEST) else n for n, t in zip(inner, tops)]
         found = f"folders {train_folder}/ and {test_folder}/" if test_folder else f"folder {train_folder}/"
-        other = len(names) - int(train.sum() + test.sum())
+        other = len(inner) - int(train.sum() + test.sum())
         held_out = f", {test.sum()} to test on" if test_folder else ""
-        notes.append(f"{found}: {train.sum()} images to train on{held_out}")
+        notes.append(f"{found}: {train.sum()} {what} to train on{held_out}")
         if other:
-            notes.append(f"{other} images lie in neither; only split=all takes them")
+            notes.append(f"{other} {what} lie in neither; only split=all takes them")
         if not test_folder:
-            train, test = _held_out(inner, train, notes)
+            train, test = _held_out(inner, train, notes, what)
     else:
-        train, test = _held_out(inner, np.ones(len(names), dtype=bool), notes)
-    labels, classes, said = _classes(title, names, inner, metadata)
-    return Layout(train, test, labels, classes, [said, *notes])
+        train, test = _held_out(inner, np.ones(len(inner), dtype=bool), notes, what)
+    return train, test, inner, notes
 
 
-def _unwrapped(names: list[str]) -> list[str]:
+def unwrapped(names: list[str]) -> list[str]:
     """The paths without folders that all of them share, as when a ZIP holds one folder with everything in it."""
     while names and "/" in names[0]:
         top = names[0].split("/", 1)[0]
@@ -81,19 +94,19 @@ def _split_folders(names: list[str]) -> tuple[str | None, str | None]:
 
 
 def _held_out(
-    names: list[str], among: NDArray[np.bool_], notes: list[str]
+    names: list[str], among: NDArray[np.bool_], notes: list[str], what: str
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Holds out 5 % by a hash of the path: adding or removing an image never moves another one."""
     places = np.flatnonzero(among)
     if len(places) < _FEWEST:
-        notes.append(f"only {len(places)} images: none is held out, so the test split is the training split")
+        notes.append(f"only {len(places)} {what}: none is held out, so the test split is the training split")
         return among, among.copy()
     draws = np.array([_draw(names[i]) for i in places])
     chosen = draws < HELD_OUT
     chosen[draws.argmin()] = True
     test = np.zeros(len(names), dtype=bool)
     test[places[chosen]] = True
-    notes.append(f"no test folder: {int(chosen.sum())} of {len(places)} images are held out by a hash of their path")
+    notes.append(f"no test folder: {int(chosen.sum())} of {len(places)} {what} are held out by a hash of their path")
     return among & ~test, test
 
 

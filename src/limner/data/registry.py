@@ -11,7 +11,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib import import_module
 from typing import Any, Literal
@@ -22,7 +22,12 @@ from limner.core.units import Count
 Split = Literal["train", "test", "all"]
 
 SOURCES: dict[str, Callable[..., Any]] = {}
-"""Name -> function that returns a `limner.core.batch.Dataset`."""
+"""Name -> function that returns a `limner.core.batch.Dataset`; its attribute `gives` says of which kinds."""
+
+IMAGES: Mapping[str, dict[str, Any]] = {"images": {}}
+PAIRS: Mapping[str, dict[str, Any]] = {"pairs": {}}
+DOMAINS: Mapping[str, dict[str, Any]] = {"domains": {}}
+POINTS: Mapping[str, dict[str, Any]] = {"points": {}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,20 +90,25 @@ def _one_of(name: str, value: object, known: tuple[object, ...]) -> None:
         raise LimnerError(f"{name}: {value!r} is not possible; choose from: {shown}")
 
 
-def source(name: str, *, images: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def source(
+    name: str, *, images: bool = True, gives: Mapping[str, dict[str, Any]] | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Registers a source function under a name.
 
     Args:
         name: how a user calls it.
-        images: whether it gives images, which take the shared `Options`; False for points.
+        images: whether it is made of images, which take the shared `Options`; False for points.
+        gives: what a model can get from it (images, pairs, domains or points), each with the options that give it;
+            what it is made of by default.
 
     A function that declares an argument `options` gets them as one `Options` and prepares its images itself;
     for any other, the `Arrays` or the `Cloud` that it returns is made into a data set here.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        SOURCES[name] = _public(name, function, images)
-        return SOURCES[name]
+        SOURCES[name] = build = _public(name, function, images)
+        build.gives = gives or (IMAGES if images else POINTS)  # type: ignore[attr-defined]
+        return build
 
     return register
 

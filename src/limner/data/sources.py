@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from limner.core.errors import LimnerError, unknown
-from limner.data import cifar, download, drawn, factors, folder, idx, stacked, toys
+from limner.data import cifar, download, drawn, emoji, factors, folder, idx, stacked, toys, translation
 from limner.data.arrays import Arrays, last_tenth
 from limner.data.registry import SOURCES, source
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SOURCES", "get", "list_sources", "load"]
 
-_REGISTERED_ELSEWHERE = (drawn, factors, folder, stacked, toys)  # importing them enters their sources in SOURCES
+_REGISTERED_ELSEWHERE = (drawn, emoji, factors, folder, stacked, toys, translation)  # imported, they are in SOURCES
+_YOURS = ("folder", "pairs", "domains")  # there is nothing to fetch
 
 DIGITS = [str(d) for d in range(10)]
 CLOTHES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
@@ -63,12 +64,14 @@ def get(name: str) -> dict[str, Any]:
     Raises:
         LimnerError: there is no such source or it cannot be had.
     """
-    if name not in SOURCES or name == "folder":
-        raise unknown("data source", name, [s for s in SOURCES if s != "folder"])
+    named = [s for s in SOURCES if s not in _YOURS]
+    if name not in named:
+        raise unknown("data source", name, named)
     whole, test = load(name, split="all"), load(name, split="test")
     return {
         "name": name,
         "description": list_sources()[name],
+        "gives": next(iter(SOURCES[name].gives)),  # type: ignore[attr-defined]
         "images": len(whole),
         "held_out": len(test),
         "shape": list(whole.shape),

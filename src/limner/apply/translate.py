@@ -212,7 +212,7 @@ def _starts(n: int, side: int, overlap: int) -> list[int]:
 
 
 def _fade(n: int, overlap: int, start: int, whole: int) -> Tensor:
-    """Weights (n,) of a tile that begins at `start` of `whole` pixels: 0 for a quarter of the overlap, then rising to 1.
+    """Weights (n,) of a tile that begins at `start` of `whole` pixels: 0 for a quarter of the overlap, then up to 1.
 
     There the net sees the tile's edge and not what lies beyond; at the edges of the picture nothing lies beyond.
     """

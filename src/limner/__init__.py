@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from limner.core.errors import LimnerError
     from limner.core.run import Run
     from limner.evaluation import evaluate
+    from limner.painting import stylise
 
 _HOMES = {
     "train": "limner.api",
@@ -32,6 +33,7 @@ _HOMES = {
     "explain": "limner.api",
     "evaluate": "limner.evaluation",
     "compare": "limner.bench.compare",
+    "stylise": "limner.painting",
     "list_models": "limner.core.catalogue",
     "list_recipes": "limner.core.catalogue",
     "Run": "limner.core.run",
@@ -53,6 +55,7 @@ __all__ = [
     "load",
     "resume",
     "sample",
+    "stylise",
     "train",
 ]
 

@@ -19,7 +19,7 @@ import torch
 from limner import evaluation, report
 from limner.apply.draw import draw
 from limner.core import catalogue, checkpoint, dist, recipe
-from limner.core.batch import Dataset, Domains, Images, Paired, Pairs, Unpaired
+from limner.core.batch import Dataset, Domains, Images, Paired, Pairs, Styled, Styles, Unpaired
 from limner.core.chance import seed_of
 from limner.core.checkpoint import Checkpoint
 from limner.core.device import devices, make_deterministic, pick
@@ -32,7 +32,7 @@ from limner.core.recipe import Recipe
 from limner.core.run import Run, to_yaml
 from limner.core.stream import Stream
 from limner.core.train import Trainer
-from limner.core.update import SGD, Adam, Updates
+from limner.core.update import Optimiser, Updates
 
 __all__ = ["demo", "dry_run", "explain", "load", "prepare", "resume", "sample", "train"]
 
@@ -48,7 +48,7 @@ class Prepared:
     dataset: Dataset
     heldout: Dataset | None
     trainer: Trainer
-    optimisers: dict[str, Adam | SGD]
+    optimisers: dict[str, Optimiser]
     device: torch.device
 
 
@@ -91,13 +91,15 @@ def prepare(chosen: Recipe) -> Prepared:
 def _refuse_unfit(model: str, dataset: Dataset) -> None:
     """Raises a `LimnerError` where the data are not of the kind that the model takes."""
     takes = getattr(catalogue.find("model", model), "takes", Images)
-    given = Paired if isinstance(dataset, Pairs) else Unpaired if isinstance(dataset, Domains) else Images
+    kinds: tuple[tuple[type, type], ...] = ((Pairs, Paired), (Domains, Unpaired), (Styles, Styled))
+    given: type = next((batch for has, batch in kinds if isinstance(dataset, has)), Images)
     if takes is given:
         return
-    has = {Images: "pictures alone", Paired: "pairs", Unpaired: "two domains"}
+    has = {Images: "pictures alone", Paired: "pairs", Unpaired: "two domains", Styled: "styles"}
     wanted = {
         Images: "pictures alone, such as data=photos/",
         Paired: "pairs, such as data=photos/ task=colourise, or a folder with A/ and B/",
+        Styled: "a picture and styles: data.name=styled data.path=… data.styles=[…], or limner stylise",
         Unpaired: "two domains, such as a folder with trainA and trainB, or data.name=domains data.a=… data.b=…",
     }
     raise LimnerError(f"{model} does not learn from {dataset.name}, which has {has[given]}; give it {wanted[takes]}")
@@ -191,7 +193,8 @@ def _fit(prepared: Prepared, run: Run, start: Checkpoint | None, progress: Progr
     """Trains, judges, reports; frees the folder whatever happens."""
     try:
         judge = evaluation.quick(prepared.dataset, prepared.heldout, prepared.device) if dist.rank() == 0 else None
-        if judge is None and prepared.trainer.score_images and dist.rank() == 0:
+        scored = evaluation.during_training(judge, prepared.heldout) if dist.rank() == 0 else None
+        if scored is None and prepared.trainer.score_images and dist.rank() == 0:
             progress.say("nothing is held out that samples could be compared with: train.score_images does nothing")
         model = prepared.trainer.fit(
             prepared.model,
@@ -200,13 +203,15 @@ def _fit(prepared: Prepared, run: Run, start: Checkpoint | None, progress: Progr
             run,
             device=prepared.device,
             heldout=prepared.heldout,
-            judge=None if judge is None else evaluation.during_training(judge),
+            judge=scored,
             start=start,
             progress=progress,
         )
         if dist.rank() == 0 and prepared.heldout is not None:
             progress.say("scoring on held-out images")
-            run.write_json("scores.json", evaluation.at_the_end(model, prepared.heldout, judge, prepared.device))
+            held, device = prepared.heldout, prepared.device
+            run.write_json("scores.json", evaluation.at_the_end(model, prepared.dataset, held, judge, device))
+            evaluation.before_after(run, model, prepared.dataset, held)
         if dist.rank() == 0 and int(run.latest.name) >= prepared.trainer.images:
             # Said last, so that resume goes on with whatever was cut off.
             run.event("done", int(run.latest.name), run.events()[-1]["seconds"], message="finished")

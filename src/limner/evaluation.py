@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +19,20 @@ import torch
 from torch import Tensor
 
 from limner import report
-from limner.core import checkpoint
-from limner.core.batch import Dataset, to_float
+from limner.core import checkpoint, recipe
+from limner.core.batch import Dataset, Domains, Pairs, Styles, to_float
 from limner.core.device import pick
 from limner.core.errors import LimnerError, unknown
 from limner.core.frame import drawable
-from limner.core.model import GenerativeModel
+from limner.core.model import GenerativeModel, Translates
 from limner.core.progress import Progress, Silent
 from limner.core.run import Run, save_sheet, sheet
 from limner.core.spec import Spec, arguments
-from limner.metrics import features, pretrained, properties, scorecard
+from limner.metrics import features, pretrained, properties, scorecard, translation
 from limner.metrics.capabilities import of_capabilities
 from limner.metrics.features import Extractor
-from limner.metrics.judge import Judge, Seen
+from limner.metrics.judge import Judge
+from limner.metrics.paired import Perceptual
 from limner.metrics.reference import images
 from limner.metrics.scorecard import PROPERTIES, Card
 
@@ -70,12 +71,12 @@ def heldout_of(data: Spec) -> Dataset | None:
         heldout: Dataset = Spec(data.kind, data.name, plain | {"split": "test"}).build()
     except LimnerError:  # too few images to hold any back: training goes on, unscored
         return None
-    return heldout
+    return None if isinstance(heldout, Styles) else heldout  # one picture and its styles: nothing is held back
 
 
 def quick(train: Dataset, heldout: Dataset | None, device: torch.device | str) -> Judge | None:
     """A judge for scores during training; None where samples cannot be compared with the data."""
-    if heldout is None or drawable(train.shape):
+    if heldout is None or drawable(train.shape) or isinstance(train, Pairs | Domains):
         return None
     try:
         return Judge(train, heldout, n=_QUICK, device=device)
@@ -83,8 +84,15 @@ def quick(train: Dataset, heldout: Dataset | None, device: torch.device | str) -
         return None
 
 
-def during_training(judge: Judge) -> Callable[[GenerativeModel], dict[str, float]]:
-    """What the loop asks every `train.score_images`: the Fréchet distance, which chooses the best, and two shares."""
+def during_training(judge: Judge | None, heldout: Dataset | None) -> Callable[[Any], dict[str, float]] | None:
+    """What the loop asks every `train.score_images`; None where nothing can be scored.
+
+    Of samples the Fréchet distance, which chooses the best, and two shares; of translations their error.
+    """
+    if isinstance(heldout, Pairs | Domains):
+        return translation.on_the_way(heldout)
+    if judge is None:
+        return None
 
     def score(model: GenerativeModel) -> dict[str, float]:
         found = judge(model.sample(judge.n, seed=0)).scores
@@ -94,15 +102,25 @@ def during_training(judge: Judge) -> Callable[[GenerativeModel], dict[str, float
 
 
 def at_the_end(
-    model: GenerativeModel, heldout: Dataset, judge: Judge | None, device: torch.device | str
+    model: GenerativeModel, train: Dataset, heldout: Dataset, judge: Judge | None, device: torch.device | str
 ) -> dict[str, Any]:
     """The scores that training leaves: all that take seconds."""
+    if isinstance(model, Translates):
+        card = translation.Held(train, heldout, translation.Effort.at_the_end(heldout)).card(model, device)
+        return {name: score.to_dict() for name, score in card.items()}
     card = of_capabilities(model, heldout, device)
     if judge is not None:
         found, _ = properties.of_images(judge, [0], lambda n, seed: model.sample(n, seed=seed))
         names = {f"{name}{judge.conditions}" for name in _ON_THE_WAY}
         card |= {name: score for name, score in found.items() if name in names}
     return {name: score.to_dict() for name, score in card.items()}
+
+
+def before_after(run: Run, model: GenerativeModel, train: Dataset, heldout: Dataset) -> None:
+    """A translator's held-out pictures beside what it makes of them, into the run's figures; of others nothing."""
+    if isinstance(model, Translates):
+        rows, columns, names = translation.before_after(model, heldout, train)
+        _figure(run, "before-after", rows, columns, f"A row for each held-out picture. Columns: {names}.")
 
 
 def evaluate(
@@ -122,12 +140,15 @@ def evaluate(
 
     Args:
         *paths: run folders; or folders (or ZIPs) of generated pictures, which need `data`.
-        n: generated images per comparison; at most as many as there are training images.
-        seeds: of the noise; intervals come from them. Lower it if sampling is slow.
+        n: generated images per comparison, at most as many as there are training images; of translators, held-out
+            pictures that are translated.
+        seeds: of the noise; intervals come from them. Lower it if sampling is slow. Of translators, how many
+            translations of one source are compared for diversity.
         only: properties of `limner.metrics.scorecard.PROPERTIES`; all by default.
         data: real images to compare with; default what each run was trained on.
         extractor: ``random`` for features without labels, or one of `limner.metrics.pretrained.NAMES`; default the
-            classifier that knows the data, if there is one, else ``random``.
+            classifier that knows the data, if there is one, else ``random``, or ``effnet-lite0`` for translators of
+            colour pictures.
         weights: a local file for a pretrained extractor.
         which: checkpoint of a run: latest, best, or its number.
         likelihood: ``AIS`` bounds the likelihood of a decoder by annealed importance sampling, with Gaussian noise on
@@ -154,7 +175,14 @@ def evaluate(
     cards = {}
     for subject, judge in zip(subjects, judges, strict=True):
         told.say(f"evaluate: {subject.name}")
-        cards[subject.name] = _evaluated(subject, judge, chosen, seeds, place, told, likelihood)
+        if isinstance(subject.model, Translates):
+            held = translation.Held(
+                subject.train, subject.heldout, translation.Effort(n, n, seeds=seeds), eyes(subject.train),
+                _perceptual(subject.heldout, extractor, weights, place),
+            )  # fmt: skip
+            cards[subject.name] = _translations(subject, held, chosen)
+        else:
+            cards[subject.name] = _evaluated(subject, judge, chosen, seeds, place, told, likelihood)
     scorecard.comparable([{k: v for k, v in card.items() if v["value"] is not None} for card in cards.values()])
     return cards
 
@@ -190,27 +218,62 @@ def _evaluated(
             subject.model, chosen, subject.train, subject.heldout, judge if isinstance(judge, Judge) else None, seen,
             device, subject.run, likelihood,
         )  # fmt: skip
-    ordered = {p: {name: s for name, s in card.items() if s.property == p} for p in PROPERTIES}
-    done = {name: score.to_dict() for part in ordered.values() for name, score in part.items()}
-    if subject.run is not None:
-        _write(subject.run, done, judge if isinstance(judge, Judge) else None, seen)
-    return done
-
-
-def _write(run: Run, card: dict[str, Any], judge: Judge | None, seen: Seen | None) -> None:
-    """Scores, pictures of nearest neighbours, report and model card of a run."""
-    kept = {k: v for k, v in (run.read_json("scores.json") or {}).items() if _kept(k, v, card)}
-    run.write_json("scores.json", kept | card)
-    if judge is not None and seen is not None:
+    done = _ordered(card)
+    if subject.run is not None and isinstance(judge, Judge) and seen is not None:
         rows, columns = properties.gallery(judge, seen, _SHOWN)
-        (run.path / "figures").mkdir(exist_ok=True)
-        save_sheet(sheet(to_float(rows), columns), run.path / "figures" / "neighbours.webp")
-        captions = run.read_json("figures/captions.json") or {}
-        captions["neighbours"] = (
+        caption = (
             "A column for each of the samples (top row) that lie nearest to training images, and below it those images,"
             f" nearest first, by {judge.extractor.key}. Rows that look the same are copies."
         )
-        run.write_json("figures/captions.json", captions)
+        _figure(subject.run, "neighbours", to_float(rows), columns, caption)
+    if subject.run is not None:
+        _write(subject.run, done)
+    return done
+
+
+def _translations(subject: Subject, held: translation.Held, chosen: Sequence[str]) -> dict[str, Any]:
+    """The card of a model that makes pictures of pictures, written where it belongs."""
+    model, run = subject.model, subject.run
+    assert isinstance(model, Translates)
+    assert run is not None
+    card = translation.cannot(model.spec.name, chosen)
+    if {"quality", "coverage"} & set(chosen):
+        card |= held.card(model, model.device)
+    if "sampling" in chosen:
+        found = properties.of_sampling(translation.Repeated(model, held.heldout), held.train, run)
+        card |= {k: replace(score, on=score.on.replace("from noise", "from source")) for k, score in found.items()}
+    done = _ordered({name: score for name, score in card.items() if score.property in chosen})
+    before_after(run, model, held.train, held.heldout)
+    _write(run, done)
+    return done
+
+
+def _perceptual(
+    heldout: Dataset, extractor: str | None, weights: str | Path | None, device: torch.device
+) -> Perceptual:
+    """The distance of features that goes with a choice of an extractor."""
+    if extractor == "random":
+        return Perceptual.random(heldout.shape[0], device)
+    return Perceptual.best(heldout.shape[0], device, weights if extractor == "effnet-lite0" else None)
+
+
+def _ordered(card: Card) -> dict[str, Any]:
+    """Scores as they are written, one property after the other."""
+    return {name: score.to_dict() for p in PROPERTIES for name, score in card.items() if score.property == p}
+
+
+def _figure(run: Run, name: str, x: Tensor, columns: int, caption: str) -> None:
+    """Pictures in the run's figures, with their caption."""
+    (run.path / "figures").mkdir(exist_ok=True)
+    save_sheet(sheet(x, columns), run.path / "figures" / f"{name}.webp")
+    captions = run.read_json("figures/captions.json") or {}
+    run.write_json("figures/captions.json", captions | {name: caption})
+
+
+def _write(run: Run, card: dict[str, Any]) -> None:
+    """Scores, report and model card of a run."""
+    kept = {k: v for k, v in (run.read_json("scores.json") or {}).items() if _kept(k, v, card)}
+    run.write_json("scores.json", kept | card)
     report.write_card(run.path, report.about(run.recipe["model"]["name"]))
     report.write(run.path)
 
@@ -237,7 +300,10 @@ def _subject(path: str | Path, data: str | Path | dict[str, Any] | None, which: 
     folder = {"latest": lambda: run.latest, "best": lambda: run.best}.get(which, lambda: run.checkpoints / which)()
     model = checkpoint.load(folder, device)
     told = dict(run.recipe["data"])
-    spec = Spec.parse("data", told) if data is None else _data(data, getattr(model, "shape", None), told)
+    if data is not None and isinstance(model, Translates):
+        spec = recipe.load(run.recipe, {"data": data}).data  # a path is of pairs or of domains, as in training
+    else:
+        spec = Spec.parse("data", told) if data is None else _data(data, told)
     train: Dataset = spec.build()
     heldout = heldout_of(spec)
     if heldout is None:
@@ -248,7 +314,7 @@ def _subject(path: str | Path, data: str | Path | dict[str, Any] | None, which: 
     return Subject(str(path), model, None, run, train, heldout)
 
 
-def _data(data: str | Path | dict[str, Any], shape: Any, told: dict[str, Any]) -> Spec:
+def _data(data: str | Path | dict[str, Any], told: dict[str, Any]) -> Spec:
     """Real images named by the user, at the size that the run's images have."""
     spec = Spec.parse("data", data if isinstance(data, dict) else str(data))
     known = arguments("data", spec.name)
@@ -311,6 +377,9 @@ def _judges(
     made: dict[str, Judge | str] = {}
     found = []
     for subject in subjects:
+        if isinstance(subject.model, Translates):
+            found.append("translations are held against their targets")
+            continue
         there = n if subject.pictures is None else min(n, len(subject.pictures))
         key = f"{_content(subject.train)} {there}"
         if key not in made:
@@ -336,6 +405,10 @@ def _drawing(subject: Subject) -> Any:
 
 def _content(dataset: Dataset) -> str:
     """What a set holds, however it was asked for."""
+    if isinstance(dataset, Domains):
+        return f"{_content(dataset.a)} {_content(dataset.b)}"
+    if isinstance(dataset, Pairs):
+        return f"{_content(dataset.joined)} {dataset.source} {dataset.pairing}"
     x, _ = images(dataset)
     return hashlib.sha256(repr(tuple(x.shape)).encode() + x.numpy().tobytes()).hexdigest()
 

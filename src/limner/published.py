@@ -5,8 +5,6 @@ modules of nested `nn.Sequential`. A U-Net's keys read ``model.model.1.model.3â€
 level holds its halving, the next level, and its doubling. A ResNet generator's read ``model.1.weight``,
 ``model.10.conv_block.1.weight``. Instance norm has no weights of its own; what old files hold of its statistics is left
 out.
-
-Only tensors are ever read from a ``.pth``; nothing in it can be executed.
 """
 
 from __future__ import annotations
@@ -16,11 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from limner.core import checkpoint
+from limner.core import checkpoint, weights
 from limner.core.errors import LimnerError, unknown
 from limner.core.model import GenerativeModel
 from limner.core.spec import Spec
@@ -59,7 +55,7 @@ def import_weights(
     if back is not None and kind != "cyclegan":
         raise LimnerError("pix2pix translates one way; back=FILE belongs to cyclegan")
     files = [Path(f) for f in (file, back) if f is not None]
-    convs = [_layers(read_weights(path), path.name) for path in files]
+    convs = [_layers(weights.read(path).tensors, path.name) for path in files]
     nets = [_generator(found, path.name, dropout) for found, path in zip(convs, files, strict=True)]
     source, shape = _channels(convs[0])
     facts: dict[str, Any] = {"shape": (shape, size, size), "source": (source, size, size), "pairing": None}
@@ -77,35 +73,14 @@ def import_weights(
     return checkpoint.export(model, Path(out))
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a ``.pth`` or ``.safetensors``.
-
-    Raises:
-        LimnerError: it is not there, or it is no flat dict of tensors.
-    """
-    if not path.is_file():
-        raise LimnerError(f"there is no file {path}; give the .pth of a generator")
-    try:
-        if path.suffix == ".safetensors":
-            found: Any = load_file(path)
-        else:  # tensors alone, nothing is executed
-            found = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
-    except (SafetensorError, Exception) as error:  # a damaged pickle raises anything
-        reason = " ".join(str(error).split())[:100]
-        raise LimnerError(f"{path.name} holds no weights that can be read safely: {reason}") from None
-    if not isinstance(found, dict) or not found or not all(isinstance(t, Tensor) for t in found.values()):
-        raise LimnerError(f"{path.name} is no state dict of one net; save net.state_dict() and give that")
-    return {str(k).removeprefix("module."): t for k, t in found.items()}
-
-
 Layer = tuple[str, dict[str, Tensor]]
 """Where a layer stands, and its tensors: a 4-d weight (and a bias) of a convolution, 1-d ones of a norm."""
 
 
-def _layers(weights: dict[str, Tensor], name: str) -> list[Layer]:
+def _layers(tensors: dict[str, Tensor], name: str) -> list[Layer]:
     """The layers in the order of their numbers, which is that of a pass through the net."""
     found: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in weights.items():
+    for key, tensor in tensors.items():
         place, _, part = key.rpartition(".")
         if part not in _STATISTICS:
             found.setdefault(place, {})[part] = tensor

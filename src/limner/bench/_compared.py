@@ -37,7 +37,7 @@ def sections(folder: Path, content: Mapping[str, Any]) -> Iterator[Section]:
         own = {s: score for s, score in content["scores"].items() if score["property"] == key}
         if own:
             rows = [_score_row(s, score, names) for s, score in own.items()]
-            yield Section(name, _under(own, conditions), (), Table(("score", *names, "real images", "noise"), rows))
+            yield Section(name, _under(own, conditions), (), Table(("score", *names, *_anchors(conditions)), rows))
     figures = []
     for t in content["trainings"]:
         sheets = Run(folder / t["run"]).samples()
@@ -47,6 +47,11 @@ def sections(folder: Path, content: Mapping[str, Any]) -> Iterator[Section]:
     yield Section("Samples", "", figures)
     spent = Table(_SPENT_HEAD, [_spent_row(r) for r in content["recipes"]])
     yield Section("Conditions", _conditions_text(conditions), (), spent)
+
+
+def _anchors(conditions: Mapping[str, Any]) -> tuple[str, ...]:
+    """What stands above the anchors of scores."""
+    return tuple(conditions.get("anchors", ("real images", "noise")))
 
 
 def _verdict_row(v: Mapping[str, Any]) -> tuple[str, ...]:
@@ -138,7 +143,7 @@ def _conditions_text(conditions: Mapping[str, Any]) -> str:
 def text(result: Mapping[str, Any]) -> str:
     """Scores and verdicts of `work` for a terminal."""
     names = [r["recipe"] for r in result["recipes"]]
-    rows = [("", *names, "real images", "noise")]
+    rows = [("", *names, *_anchors(result["conditions"]))]
     for key, name in PROPERTIES.items():
         own = {s: score for s, score in result["scores"].items() if score["property"] == key}
         if own:

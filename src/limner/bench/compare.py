@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,25 +27,26 @@ from limner.bench._compared import sections, text
 from limner.bench._trainings import Mean, matching, number, place, refuse_another, train, words
 from limner.bench._verdicts import verdicts
 from limner.core import checkpoint, recipe
-from limner.core.batch import Dataset
+from limner.core.batch import Dataset, Domains, Pairs
 from limner.core.device import pick
 from limner.core.errors import LimnerError, unknown
 from limner.core.frame import drawable
+from limner.core.model import Translates
 from limner.core.progress import Progress, Silent
 from limner.core.recipe import Recipe
 from limner.core.run import Run, relative
 from limner.core.train import Interrupted
 from limner.core.units import clock, count, duration
 from limner.evaluation import eyes_for
-from limner.metrics import properties
+from limner.metrics import properties, translation
 from limner.metrics.cost import cost
 from limner.metrics.judge import Judge
 from limner.metrics.scorecard import PROPERTIES, base
 
 __all__ = ["TESTED", "Budget", "Trained", "text", "work"]
 
-TESTED = ("clipped_density", "fd", "clipped_coverage")
-"""Scores that pairs of recipes are tested in. Each further one would cost the others power."""
+TESTED = ("clipped_density", "fd", "clipped_coverage", "l1", "ssim", "perceptual", "pair_l1_to_a", "pair_l1_to_b")
+"""Scores that pairs of recipes are tested in, where they have them. Each further one would cost the others power."""
 _JUDGED = ("sampling", "quality", "coverage")
 _ENDLESS = 1_000_000_000  # images of a training that time ends
 _BUDGET = ("images", "time", "seed")
@@ -231,7 +232,9 @@ def _refuse_another_budget(folder: Path, budget: Budget) -> None:
         )
 
 
-def _ready(recipes: Sequence[Recipe], chosen: Sequence[str], n: int, extractor: str | None) -> Judge | None:
+def _ready(
+    recipes: Sequence[Recipe], chosen: Sequence[str], n: int, extractor: str | None
+) -> Judge | translation.Held | None:
     """The judge of all; None where no images are compared.
 
     Raises:
@@ -254,6 +257,8 @@ def _ready(recipes: Sequence[Recipe], chosen: Sequence[str], n: int, extractor: 
         raise LimnerError(
             f"{data.name} holds no images back to judge by; leave data.split out, or name other data=NAME"
         )
+    if isinstance(data, Pairs | Domains):
+        return translation.Held(data, heldout, translation.Effort(n, n), eyes(data))
     if not {"quality", "coverage"} & set(chosen):
         return None
     return Judge(data, heldout, n=n, extractor=eyes(data), device=device)
@@ -296,11 +301,18 @@ class Trained:
     scores: dict[str, dict[str, Any]]
 
 
-def _judged(run: Run, seed: int, wanted: Recipe, judge: Judge | None, chosen: Sequence[str]) -> Trained:
+def _judged(
+    run: Run, seed: int, wanted: Recipe, judge: Judge | translation.Held | None, chosen: Sequence[str]
+) -> Trained:
     """Scores of a finished run, where it was trained."""
     model = api.load(run.latest, str(_device(wanted)))
     scores: dict[str, dict[str, Any]] = {}
-    if judge is not None:
+    if isinstance(judge, translation.Held) and isinstance(model, Translates):
+        card = judge.card(model, model.device) if {"quality", "coverage"} & set(chosen) else {}
+        card = {name: score for name, score in card.items() if score.value is not None}
+        scores = {name: replace(score, on="").to_dict() for name, score in card.items() if score.property in chosen}
+        model = translation.Repeated(model, judge.heldout)
+    elif isinstance(judge, Judge):
         card, _ = properties.of_images(judge, [0], lambda n, noise: model.sample(n, seed=noise))
         scores = {name: score.to_dict() for name, score in card.items() if score.property in chosen}
     if "sampling" in chosen:
@@ -330,7 +342,12 @@ def _speed(model: Any) -> dict[str, dict[str, Any]]:
 
 
 def _write(
-    folder: Path, trained: list[Trained], judge: Judge | None, budget: Budget, seeds: int, planned: int
+    folder: Path,
+    trained: list[Trained],
+    judge: Judge | translation.Held | None,
+    budget: Budget,
+    seeds: int,
+    planned: int,
 ) -> dict[str, Any]:
     """What is known so far as JSON and as a page; verdicts only when all is trained."""
     names = list(dict.fromkeys(t.recipe for t in trained))
@@ -401,7 +418,9 @@ def _uneven(trained: list[Trained]) -> str:
     )
 
 
-def _conditions(trained: list[Trained], judge: Judge | None, budget: Budget, seeds: int) -> dict[str, Any]:
+def _conditions(
+    trained: list[Trained], judge: Judge | translation.Held | None, budget: Budget, seeds: int
+) -> dict[str, Any]:
     envs = [{k: t.env.get(k) for k in ("device", "device_name", "threads", "torch", "limner")} for t in trained]
     found: dict[str, Any] = {
         "budget": {"images": budget.images, "seconds": budget.seconds, "text": budget.text},
@@ -409,7 +428,9 @@ def _conditions(trained: list[Trained], judge: Judge | None, budget: Budget, see
         "environments": [e for i, e in enumerate(envs) if e not in envs[:i]],
         "warning": "" if budget.seconds is None else _uneven(trained),
     }
-    if judge is not None:
+    if isinstance(judge, translation.Held):
+        found |= {"anchors": ["exact", "best baseline"]}
+    elif judge is not None:
         c, h, w = judge.train.shape
         found |= {
             "data": judge.train.name,

@@ -159,6 +159,23 @@ def import_(
 
 
 @app.command(context_settings=_ANYTHING)
+def stylise(
+    content: Annotated[Path, typer.Argument(help="The picture to paint.")],
+    style: Annotated[str, typer.Argument(help="The painting, or several with commas between.")],
+    words: _Settings = None,
+    as_json: _Json = False,
+) -> None:
+    """Paint a picture in the style of another: limner stylise photo.jpg painting.jpg out=result.jpg size=512."""
+    from limner.cli.progress import terminal
+    from limner.painting import stylise as stylise_
+
+    chosen = settings(words or [])
+    out = Path(str(chosen.pop("out", f"{content.stem}-stylised.png")))
+    stylise_(content, style.split(","), out, progress=terminal(), **chosen)
+    _print({"written": str(out)}, as_json, str(out))
+
+
+@app.command(context_settings=_ANYTHING)
 def evaluate(
     words: Annotated[
         list[str],

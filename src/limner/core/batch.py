@@ -33,6 +33,19 @@ class Unpaired(NamedTuple):
     b: Tensor
 
 
+class Styled(NamedTuple):
+    """Pictures `x` (B,3,H,W) and the styles they are to take on, each (1,3,h,w) of its own size, float32 in [-1,1].
+
+    `masks` says where each style belongs, (1,1,H,W) in [0,1], or None for everywhere; `first` is a picture to begin
+    with, (1,3,h,w), or None.
+    """
+
+    x: Tensor
+    styles: tuple[Tensor, ...]
+    masks: tuple[Tensor | None, ...]
+    first: Tensor | None = None
+
+
 @runtime_checkable
 class Dataset(Protocol):
     """A set of images with a fixed shape.
@@ -102,6 +115,21 @@ class Domains(Protocol):
     a: Dataset
     b: Dataset
     known: bool
+
+
+@runtime_checkable
+class Styles(Protocol):
+    """What a `Dataset` of pictures has besides, when they are to take on styles.
+
+    Attributes:
+        styles: each (1,3,h,w) uint8 of its own size.
+        masks: for each style (1,1,H,W) uint8, where it belongs, or None for everywhere.
+        first: (1,3,h,w) uint8, a picture to begin with, or None.
+    """
+
+    styles: tuple[Tensor, ...]
+    masks: tuple[Tensor | None, ...]
+    first: Tensor | None
 
 
 def to_float(x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from limner.core.batch import Images, Paired, Unpaired
+from limner.core.batch import Images, Paired, Styled, Unpaired
 from limner.core.errors import LimnerError
 from limner.core.spec import Spec
 
@@ -47,9 +47,12 @@ class Data(Protocol):
 
 
 class Update(Protocol):
-    """One descent step on one group: zero, backward on that group alone, synchronise, clip, step."""
+    """One descent step on one group: zero, backward on that group alone, synchronise, clip, step.
 
-    def __call__(self, group: str, loss: Tensor) -> None: ...
+    A loss that can be computed again is given as a function: optimisers with a line search (L-BFGS) need that.
+    """
+
+    def __call__(self, group: str, loss: Tensor | Callable[[], Tensor]) -> None: ...
 
 
 class GenerativeModel(nn.Module):
@@ -58,12 +61,12 @@ class GenerativeModel(nn.Module):
     Attributes:
         spec: the resolved constructor call; with the weights it is the checkpoint.
         averaged: names of the groups that sampling takes from the moving average; None means all.
-        takes: what batches are: `Images`, `Paired` or `Unpaired`.
+        takes: what batches are: `Images`, `Paired`, `Unpaired` or `Styled`.
     """
 
     spec: Spec
     averaged: tuple[str, ...] | None = None
-    takes: type[Images] | type[Paired] | type[Unpaired] = Images
+    takes: type[Images] | type[Paired] | type[Unpaired] | type[Styled] = Images
 
     def groups(self) -> dict[str, nn.Module]:
         """The modules that `update` descends on, by name."""

@@ -29,7 +29,12 @@ from limner.core.errors import LimnerError, unknown
 from limner.core.spec import FACTS, Spec, arguments
 
 SECTIONS = ("model", "data", "optim", "train")
-_OF_PATHS = {"images": "folder", "pairs": "pairs", "domains": "domains"}  # the source that reads a path
+_OF_PATHS = {
+    "images": "folder",
+    "pairs": "pairs",
+    "domains": "domains",
+    "styled": "styled",
+}  # the source that reads a path
 _PLACES = ("name", "path", "a", "b")  # options that say where data lie: they go with the old data
 _LIMIT = 1 << 18  # bytes of a recipe file
 _DEPTH = 12
@@ -223,7 +228,7 @@ def _kind(tree: Mapping[str, Any]) -> str:
     if not isinstance(name, str):  # to be complained of where the model is read
         return "images"
     takes = getattr(catalogue.find("model", name), "takes", None)
-    return {"Paired": "pairs", "Unpaired": "domains"}.get(getattr(takes, "__name__", ""), "images")
+    return {"Paired": "pairs", "Unpaired": "domains", "Styled": "styled"}.get(getattr(takes, "__name__", ""), "images")
 
 
 def _data(section: Any, kind: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from limner.core.batch import Dataset, Domains, Images, Paired, Pairs, Unpaired, to_float
+from limner.core.batch import Dataset, Domains, Images, Paired, Pairs, Styled, Styles, Unpaired, to_float
 from limner.core.chance import keys, seed_of
 from limner.core.errors import LimnerError
 
@@ -24,7 +24,7 @@ _ORDER, _NOISE, _RANK, _ORDER_A = 1, 2, 3, 5  # lanes of the seed; 4 draws the f
 
 
 class Stream:
-    """Batches of a data set for one rank: `Images`, `Paired` or `Unpaired`, as the set has them.
+    """Batches of a data set for one rank: `Images`, `Paired`, `Unpaired` or `Styled`, as the set has them.
 
     Args:
         dataset: where the images come from.
@@ -65,6 +65,7 @@ class Stream:
         sets = [(self.pairs.joined if self.pairs else dataset, _ORDER)]
         if isinstance(dataset, Domains):
             sets = [(dataset.a, _ORDER_A), (dataset.b, _ORDER)]
+        self.styles = _styles(dataset, self.device) if isinstance(dataset, Styles) else None
         self.shelves = [_Shelf(one, seed, lane, place) for one, lane in sets]
         self.begin()
 
@@ -97,7 +98,7 @@ class Stream:
         x, y, sample_keys = taken[0]
         if self.pairs is not None:
             return Paired(*map(self._laid, self.pairs.part(x, sample_keys)))
-        return Images(self._laid(x), y)
+        return Images(self._laid(x), y) if self.styles is None else Styled(self._laid(x), *self.styles)
 
     def _laid(self, x: Tensor) -> Tensor:
         return x.contiguous(memory_format=self.format)
@@ -113,6 +114,15 @@ class Stream:
     def _own(self, noise: Tensor) -> Tensor:
         share = len(noise) // self.world
         return noise[self.rank * share : (self.rank + 1) * share]
+
+
+def _styles(
+    dataset: Styles, device: torch.device
+) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...], Tensor | None]:
+    """Styles in [-1,1], masks in [0,1] and the first picture, on a device."""
+    styles = tuple(to_float(s.to(device)) for s in dataset.styles)
+    masks = tuple(None if m is None else m.to(device).float() / 255 for m in dataset.masks)
+    return styles, masks, None if dataset.first is None else to_float(dataset.first.to(device))
 
 
 class _Place(NamedTuple):

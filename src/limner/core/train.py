@@ -35,7 +35,7 @@ from limner.core.run import Run
 from limner.core.sheets import reconstructions, spread, told, translations
 from limner.core.stream import Stream
 from limner.core.units import Count, Duration
-from limner.core.update import SGD, Adam, Updates, finite
+from limner.core.update import Optimiser, Updates, finite
 
 Judge = Callable[[GenerativeModel], dict[str, float]]
 """Scores of a model in evaluation mode, by name."""
@@ -132,7 +132,7 @@ class Trainer:
         self,
         model: GenerativeModel,
         dataset: Dataset,
-        optimisers: Mapping[str, Adam | SGD],
+        optimisers: Mapping[str, Optimiser],
         run: Run,
         *,
         device: torch.device,
@@ -171,7 +171,7 @@ class _Training:
         options: Trainer,
         model: GenerativeModel,
         dataset: Dataset,
-        optimisers: Mapping[str, Adam | SGD],
+        optimisers: Mapping[str, Optimiser],
         run: Run,
         device: torch.device,
         heldout: Dataset | None,

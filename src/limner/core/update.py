@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -71,7 +71,36 @@ class SGD:
         return torch.optim.SGD(groups, self.lr, self.momentum, weight_decay=self.weight_decay, fused=True)
 
 
-OPTIMISERS = {"adam": Adam, "sgd": SGD}
+@dataclass(frozen=True)
+class LBFGS:
+    """L-BFGS (Liu and Nocedal 1989) with a line search (strong Wolfe): for few parameters and a loss without noise.
+
+    Args:
+        lr: length of the first trial step.
+        iterations: descents in one step of training, each with its line search.
+        history: descents remembered. Raise it for speed; lower it if memory is short.
+    """
+
+    lr: float = 1.0
+    iterations: int = 1
+    history: int = 20
+
+    clip: ClassVar[None] = None
+    decay: ClassVar[float] = 0.0
+
+    def make(self, module: nn.Module) -> torch.optim.Optimizer:
+        """The torch optimiser over the module's parameters. Without a line search it was seen to jump.
+
+        Torch lets a search look as often as there are descents, which stops it half-way: here 25 times for each.
+        """
+        looks = 25 * self.iterations
+        return torch.optim.LBFGS(
+            module.parameters(), self.lr, self.iterations, looks, 0.0, 0.0, self.history, "strong_wolfe"
+        )
+
+
+Optimiser = Adam | SGD | LBFGS
+OPTIMISERS = {"adam": Adam, "lbfgs": LBFGS, "sgd": SGD}
 
 
 def _parameter_groups(module: nn.Module, lr: float, scale: Mapping[str, float] | None) -> list[dict[str, Any]]:
@@ -104,7 +133,7 @@ class Updates:
         streaks: skipped updates in a row of each group, on the device.
     """
 
-    def __init__(self, groups: Mapping[str, nn.Module], optimisers: Mapping[str, Adam | SGD]) -> None:
+    def __init__(self, groups: Mapping[str, nn.Module], optimisers: Mapping[str, Optimiser]) -> None:
         missing = [g for g in groups if g not in optimisers]
         extra = [g for g in optimisers if g not in groups]
         if missing or extra:
@@ -120,9 +149,19 @@ class Updates:
         self.streaks = {g: torch.zeros((), device=device) for g in groups}
         self.logs: dict[str, Tensor] = {}
 
-    def __call__(self, group: str, loss: Tensor) -> None:
-        """One descent step on `group`."""
+    def __call__(self, group: str, loss: Tensor | Callable[[], Tensor]) -> None:
+        """One descent step on `group`.
+
+        Raises:
+            LimnerError: the optimiser needs a loss that can be computed again, and this one cannot.
+        """
         parameters, optimiser = self.parameters[group], self.optimisers[group]
+        if isinstance(optimiser, torch.optim.LBFGS):
+            if isinstance(loss, Tensor):
+                raise LimnerError(f"optim.{group}: this model's loss is noisy, so L-BFGS has no use; take adam")
+            self._search(group, optimiser, loss)
+            return
+        loss = loss if isinstance(loss, Tensor) else loss()
         optimiser.zero_grad(set_to_none=True)
         with torch.autocast(loss.device.type, enabled=False):
             loss.backward(inputs=parameters)
@@ -135,6 +174,28 @@ class Updates:
             torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
         optimiser.found_inf = bad  # type: ignore[attr-defined]
         optimiser.step()
+        self.skipped += bad
+        self.streaks[group] = (self.streaks[group] + bad) * bad
+        self.logs[f"grad/{group}"] = norm
+
+    def _search(self, group: str, optimiser: torch.optim.LBFGS, loss: Callable[[], Tensor]) -> None:
+        """A step with a line search, which computes the loss as often as it needs; what is not finite is undone."""
+        parameters = self.parameters[group]
+        before = [p.detach().clone() for p in parameters]
+
+        def closure() -> Tensor:
+            optimiser.zero_grad(set_to_none=True)
+            value = loss()
+            with torch.autocast(value.device.type, enabled=False):
+                value.backward(inputs=parameters)
+            average_([p.grad for p in parameters if p.grad is not None])
+            return value
+
+        value = torch.as_tensor(optimiser.step(closure)).detach()
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        bad = (~torch.isfinite(norm + value.to(norm.device) + sum(p.detach().sum() for p in parameters))).float()
+        for p, old in zip(parameters, before, strict=True):
+            p.data.copy_(torch.where(bad > 0, old, p))
         self.skipped += bad
         self.streaks[group] = (self.streaks[group] + bad) * bad
         self.logs[f"grad/{group}"] = norm
@@ -169,10 +230,14 @@ class Updates:
 
 
 def _like(value: Any, parameter: Tensor) -> Any:
-    """A saved moment on the parameter's device and in its memory format."""
-    if isinstance(value, Tensor) and value.shape == parameter.shape:
+    """A saved moment on the parameter's device and in its memory format; L-BFGS has lists and plain numbers too."""
+    if isinstance(value, list):
+        return [_like(v, parameter) for v in value]
+    if not isinstance(value, Tensor):
+        return value
+    if value.shape == parameter.shape:
         return torch.empty_like(parameter).copy_(value)
-    return value.to(parameter.device) if isinstance(value, Tensor) else value
+    return value.to(parameter.device)
 
 
 def finite(tensors: Iterable[Tensor]) -> bool:

@@ -73,6 +73,31 @@ class Pixels:
         return self._held[torch.as_tensor(indices, dtype=torch.int64)]
 
 
+class Still(Pixels):
+    """One picture and the styles that it is to take on. Satisfies `limner.core.batch.Styles` too.
+
+    Args:
+        name: how a user calls it.
+        pixels: (1,3,H,W) uint8.
+        styles: each (1,3,h,w) uint8.
+        masks: for each style (1,1,H,W) uint8, or None for everywhere.
+        first: (1,3,h,w) uint8, a picture to begin with, or None.
+        prepared: what else makes it what it is, for the fingerprint.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pixels: Tensor,
+        styles: tuple[Tensor, ...],
+        masks: tuple[Tensor | None, ...],
+        first: Tensor | None = None,
+        prepared: str = "",
+    ) -> None:
+        super().__init__(name, pixels, prepared=prepared)
+        self.styles, self.masks, self.first = styles, masks, first
+
+
 class Points(Pixels):
     """Draws of a known density, (N,D,1,1) float32.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from limner.core.errors import LimnerError, unknown
-from limner.data import cifar, download, drawn, emoji, factors, folder, idx, stacked, toys, translation
+from limner.data import cifar, download, drawn, emoji, factors, folder, idx, stacked, styled, toys, translation
 from limner.data.arrays import Arrays, last_tenth
 from limner.data.registry import SOURCES, source
 
@@ -25,7 +25,16 @@ if TYPE_CHECKING:
 
 __all__ = ["SOURCES", "get", "list_sources", "load"]
 
-_REGISTERED_ELSEWHERE = (drawn, emoji, factors, folder, stacked, toys, translation)  # imported, they are in SOURCES
+_REGISTERED_ELSEWHERE = (
+    drawn,
+    emoji,
+    factors,
+    folder,
+    stacked,
+    styled,
+    toys,
+    translation,
+)  # imported, they are in SOURCES
 _YOURS = ("folder", "pairs", "domains")  # there is nothing to fetch
 
 DIGITS = [str(d) for d in range(10)]

@@ -159,7 +159,8 @@ class Frozen:
         self.note, self.learn = True, True
         self.gradient = torch.zeros(())
 
-    def __call__(self, group: str, loss: Tensor) -> None:
+    def __call__(self, group: str, loss: Tensor | Callable[[], Tensor]) -> None:
+        loss = loss if isinstance(loss, Tensor) else loss()
         if group == "D":
             if self.learn:
                 self.D(group, loss)

@@ -6,6 +6,6 @@ they are given. Logarithms are natural: information is in nats.
 
 from __future__ import annotations
 
-from limner.losses import adversarial, divergence, likelihood, penalties, reconstruction, sparsity
+from limner.losses import adversarial, divergence, likelihood, penalties, reconstruction, sparsity, style, translation
 
-__all__ = ["adversarial", "divergence", "likelihood", "penalties", "reconstruction", "sparsity"]
+__all__ = ["adversarial", "divergence", "likelihood", "penalties", "reconstruction", "sparsity", "style", "translation"]

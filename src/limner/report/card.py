@@ -103,6 +103,8 @@ def _example(facts: Facts) -> str:
     lines = ["import limner", "", f'model = limner.load("{facts.name}")']
     if (facts.folder / "reconstructions").is_dir() and not (facts.folder / "samples").is_dir():
         lines.append("codes = model.encode(images)  # (B,C,H,W) in [-1,1] -> codes")
+    elif facts.told("rows"):
+        lines.append("pictures = model.translate(sources)  # (B,C,H,W) in [-1,1] of (B,C',H,W), any height and width")
     else:
         lines.append("images = model.sample(16)  # (16,C,H,W) in [-1,1]")
     return "\n".join(lines)

@@ -10,6 +10,7 @@ from limner.metrics.scorecard import HEADLINES, PROPERTIES, base
 from limner.report.facts import Score
 from limner.report.words import number, title
 
+_OF_TRANSLATORS = ("l1", "ssim", "perceptual", "cycle_l1_a", "cycle_l1_b", "pair_l1_to_b", "pair_l1_to_a", "diversity")
 _REACH, _LABEL = 100, 118  # of the radar and of its labels, in units of the drawing
 
 
@@ -68,8 +69,8 @@ def line(score: Score) -> Line:
 
 def tiles(scores: Sequence[Score]) -> list[Score]:
     """What is shown large: the headline of each property, or everything where nothing is said of properties."""
-    heads = [s for s in scores if s.property and base(s.key) == HEADLINES.get(s.property) and s.value is not None]
-    return [s for s in scores if not s.property] + heads
+    heads = [s for s in scores if s.property and base(s.key) in (HEADLINES.get(s.property), *_OF_TRANSLATORS)]
+    return [s for s in scores if not s.property] + [s for s in heads if s.value is not None]
 
 
 def groups(scores: Sequence[Score]) -> list[Group]:

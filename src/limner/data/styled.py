@@ -1,0 +1,106 @@
+"""Pictures and the styles that they are to take on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from limner.core.errors import LimnerError
+from limner.data.registry import Options, source
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SIDE = 512
+"""The longer side of a content picture where nobody says otherwise."""
+_LEAST = 16
+
+
+@source("styled", gives={"styled": {}})
+def styled(  # noqa: D417 - Options says it
+    path: str,
+    styles: list[str],
+    masks: list[str] | None = None,
+    style_size: int | None = None,
+    first: str | None = None,
+    *,
+    options: Options,
+) -> Any:
+    """One picture and the styles that it is to take on, for style transfer and texture synthesis.
+
+    Args:
+        path: the content picture. Of an int, `size` is its longer side here, 512 by default; nothing is cropped.
+        styles: pictures of the styles.
+        masks: for each style a picture of any size, white where the style belongs; by default everywhere.
+        first: a picture to begin with, for start=first.
+        style_size: longer side of the styles; by default that of the content. Raise it for larger strokes.
+    """
+    import torch
+
+    from limner.data.memory import Still
+    from limner.data.prepare import fingerprint
+
+    if not styles:
+        raise LimnerError("styles: name at least one picture")
+    if masks is not None and len(masks) != len(styles):
+        raise LimnerError(f"there are {len(masks)} masks for {len(styles)} styles; give one for each, or none")
+    content = _opened(path)
+    h, w = _size(content, options)
+    pixels = _pixels(content, (h, w), 3)
+    found = []
+    for name in styles:
+        image = _opened(name)
+        found.append(_pixels(image, _fitting(image, style_size or max(h, w)), 3)[None])
+    where = [None if masks is None else _pixels(_opened(m), (h, w), 1)[None] for m in masks or styles]
+    begun = None if first is None else _pixels(_opened(first), (h, w), 3)[None]
+    prepared = fingerprint(*found, *("" if m is None else m for m in where), begun)
+    still = Still(
+        Path(path).name,
+        torch.from_numpy(pixels)[None],
+        tuple(torch.from_numpy(s) for s in found),
+        tuple(None if m is None else torch.from_numpy(m) for m in where),
+        None if begun is None else torch.from_numpy(begun),
+        prepared,
+    )
+    still.notes.append(f"{Path(path).name} at {h}×{w}, and {len(found)} style{'s' * (len(found) > 1)}")
+    return still
+
+
+def _opened(name: str) -> Image:
+    """A picture: upright, in sRGB, 8 bits.
+
+    Raises:
+        LimnerError: it is not there, or cannot be used.
+    """
+    from limner.data import decode
+
+    place = Path(name).expanduser()
+    if not place.is_file():
+        raise LimnerError(f"there is no picture {name!r}; check the path")
+    try:
+        with decode.strict(), place.open("rb") as stream:
+            image = decode.picture(stream)
+    except Exception as error:
+        raise LimnerError(f"{place.name} cannot be used: {decode.reason(error)}") from None
+    if min(image.size) < _LEAST:
+        raise LimnerError(f"{place.name} is {image.height}×{image.width}; {_LEAST} pixels a side are the least")
+    return image
+
+
+def _size(image: Image, options: Options) -> tuple[int, int]:
+    if isinstance(options.size, int) or options.size is None:
+        return _fitting(image, options.size or SIDE)
+    return options.height_width or (image.height, image.width)
+
+
+def _fitting(image: Image, side: int) -> tuple[int, int]:
+    """(H,W) with the longer side as asked."""
+    scale = side / max(image.size)
+    return max(_LEAST, round(image.height * scale)), max(_LEAST, round(image.width * scale))
+
+
+def _pixels(image: Image, size: tuple[int, int], channels: int) -> Any:
+    """(C,H,W) uint8 at a size."""
+    from limner.data import decode
+
+    return decode.pixels(decode.fitted(decode.channelled(image, channels), size)).copy()

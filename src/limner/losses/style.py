@@ -1,0 +1,103 @@
+"""What a picture shows and how it is painted, as distances of maps that a perceptual net makes of it.
+
+Gatys, Ecker and Bethge 2016, *Image style transfer using convolutional neural networks*, CVPR (arXiv:1508.06576):
+content is where features are, style is which of them occur together. The Gram matrix of a layer with N maps of M = h·w
+places is G_ij = Σ_k F_ik F_jk; the lectures have it in three scales:
+
+==============  ===================  ===============================================================
+convention      G is                 E_l is
+==============  ===================  ===============================================================
+``gatys``       F Fᵀ                 1/(4 N² M²) Σ (G − Ĝ)²           the paper, eq. 4
+``places``      F Fᵀ / M             mean (G − Ĝ)²                    TensorFlow's tutorial
+``all``         F Fᵀ / (N M)         mean (G − Ĝ)²                    PyTorch's tutorial
+==============  ===================  ===============================================================
+
+They differ by factors that depend on the layer (E_places = 4 E_gatys, E_all = 4 E_gatys / N²), so weights of layers
+mean something only beside the convention. With `gatys` the style may have another size than the picture: N² M²
+is taken with each picture's own M (both Grams are divided by it). PyTorch's tutorial folds the batch into the rows,
+which mixes the pictures of a batch; here every picture has a Gram matrix of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+Convention = Literal["gatys", "places", "all"]
+
+
+def gram(features: Tensor, convention: Convention = "gatys", mask: Tensor | None = None) -> Tensor:
+    """Gram matrices (B,N,N) of maps (B,N,h,w), divided as the convention has it.
+
+    Args:
+        features: maps of one layer.
+        convention: of the module's table.
+        mask: (B or 1,1,h,w) weights of places in [0,1]: M is then their sum, and only these places count.
+
+    >>> import torch
+    >>> gram(torch.ones(1, 2, 3, 3)).tolist()
+    [[[9.0, 9.0], [9.0, 9.0]]]
+    """
+    f = features.flatten(2)
+    m: Tensor | float = f.shape[2]
+    if mask is not None:
+        w = mask.flatten(2).to(f.dtype)
+        f, m = f * w.sqrt(), w.sum(2, keepdim=True).clamp_min(1e-6)
+    g = f @ f.transpose(1, 2)
+    match convention:
+        case "gatys":
+            return g
+        case "places":
+            return g / m
+        case "all":
+            return g / (m * f.shape[1])
+    raise ValueError(f"unknown convention {convention!r}; choose from: gatys, places, all")
+
+
+def style(g: Tensor, target: Tensor, places: float, target_places: float, convention: Convention = "gatys") -> Tensor:
+    """E_l (scalar, mean over the batch) of Gram matrices g (B,N,N) against target (B or 1,N,N).
+
+    Args:
+        g: of the picture, by `gram`.
+        target: of the style, by `gram` of the same convention.
+        places: M of the picture's maps.
+        target_places: M of the style's maps; the two differ when pictures have different sizes.
+        convention: of the module's table.
+    """
+    if convention == "gatys":  # 1/(4 N² M²) Σ (G − Ĝ)², both per place, so that sizes may differ
+        n = g.shape[1]
+        return ((g / places - target / target_places) ** 2).sum((1, 2)).mean() / (4 * n * n)
+    return ((g - target) ** 2).mean((1, 2)).mean()
+
+
+def content(features: Tensor, target: Tensor) -> Tensor:
+    """½ Σ (F − P)² of maps (B,N,h,w) against target: eq. 1 of the paper, the mean over the batch."""
+    if features.shape != target.shape:
+        raise ValueError(f"maps {tuple(features.shape)} and {tuple(target.shape)} differ; compare pictures of one size")
+    return (features - target).square().flatten(1).sum(1).mean() / 2
+
+
+def total_variation(x: Tensor) -> Tensor:
+    """Mean squared difference of neighbours in pictures (B,C,H,W): how rough they are (Mahendran and Vedaldi 2015)."""
+    across, down = (x[..., 1:] - x[..., :-1]).square(), (x[..., 1:, :] - x[..., :-1, :]).square()
+    return across.mean() + down.mean()
+
+
+def moments(features: Tensor, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (B,N,1,1) of every map, as AdaIN takes them (Huang and Belongie 2017, eq. 5 to 7)."""
+    mean = features.mean((2, 3), keepdim=True)
+    return mean, (features.var((2, 3), keepdim=True, correction=0) + eps).sqrt()
+
+
+def adain(features: Tensor, style_features: Tensor) -> Tensor:
+    """Maps (B,N,h,w) with each map's mean and standard deviation taken from the style's (B or 1,N,h',w'): eq. 8.
+
+    >>> import torch
+    >>> x = torch.randn(1, 4, 8, 8)
+    >>> torch.allclose(adain(x, x), x, atol=1e-4)
+    True
+    """
+    mean, std = moments(features)
+    style_mean, style_std = moments(style_features)
+    return style_std * (features - mean) / std + style_mean

@@ -1,0 +1,214 @@
+"""Neural style transfer by optimisation: the pixels of one picture are what is learnt.
+
+Gatys, Ecker and Bethge 2016, *Image style transfer using convolutional neural networks*, CVPR (arXiv:1508.06576), eq. 1
+to 7; with style alone it is texture synthesis (Gatys et al. 2015, arXiv:1505.07376).
+
+    x = the content picture, a style, or noise
+    P = maps of the content;  A_l = Gram matrices of the style, once
+    repeat
+        F = maps of x;  G_l = Gram matrices of x
+        descend for x   α ½ mean (F - P)² + β Σ_l w_l E_l,   E_l = 1/(4 N² M²) Σ (G_l - A_l)²
+
+The paper sums the content loss over all places of a layer; here it is their mean, as the style loss is divided by M²,
+so that α and β mean the same at any size. Total variation, several styles and masks are additions of later work (the
+last two: Gatys et al. 2017, arXiv:1611.07865). Weights of layers are shares of 1.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from limner.core import weights
+from limner.core.batch import Styled
+from limner.core.errors import LimnerError
+from limner.core.model import Data, GenerativeModel, Logs, Update
+from limner.losses.style import Convention, gram, total_variation
+from limner.losses.style import style as style_loss
+from limner.nets.vgg import VGG19
+
+
+class StyleTransfer(GenerativeModel):
+    """A picture with the content of one and the style of others.
+
+    Args:
+        weights: file of VGG-19's weights; "vgg19" downloads torchvision's (548 MB, once). Weights that are not
+            normalised are scaled to mean activations of one over the pictures at hand (Gatys et al. 2016, section 2).
+        content_weight: α. Raise it if the content is lost; 0 leaves style alone, which is texture synthesis.
+        style_weight: β. Raise it for more paint and less picture.
+        content_layers: where content is compared; deeper layers keep what is shown and forget how it looked.
+        style_layers: where style is compared; deeper layers take larger strokes. By default the first of every block.
+        layer_weights: w_l, a share for each style layer; equal by default.
+        style_shares: a share for each style; equal by default.
+        convention: scale of the Gram matrices and the style loss: gatys, places or all (`limner.losses.style`).
+        smoothness: weight of total variation. Raise it if the picture is grainy.
+        start: what x is at first: content, style (the first one), noise, or the picture that the data name as `first`.
+        pooling: max as the net was trained, average for smoother results (the paper's advice).
+        shape: (C,H,W) of the picture; filled from the data.
+    """
+
+    takes = Styled
+
+    def __init__(
+        self,
+        weights: str = "vgg19",
+        content_weight: float = 1.0,
+        style_weight: float = 100.0,
+        content_layers: list[str] | None = None,
+        style_layers: list[str] | None = None,
+        layer_weights: list[float] | None = None,
+        style_shares: list[float] | None = None,
+        convention: Convention = "gatys",
+        smoothness: float = 0.0,
+        start: Literal["content", "style", "noise", "first"] = "content",
+        pooling: Literal["max", "average"] = "max",
+        *,
+        shape: tuple[int, int, int],
+    ) -> None:
+        super().__init__()
+        if shape[0] != 3:
+            raise ValueError(f"style is transferred between colour pictures (3 channels), these have {shape[0]}")
+        if min(content_weight, style_weight, smoothness) < 0 or content_weight + style_weight == 0:
+            raise ValueError(
+                "content_weight, style_weight and smoothness must not be negative, nor both of the first 0"
+            )
+        self._vgg = (perceptual_net(weights, pooling),)  # a tuple hides it: it neither learns nor goes into checkpoints
+        names = self.vgg.layers
+        self.style_layers = style_layers or [n for n in names if n.startswith("relu") and n.endswith("_1")]
+        self.content_layers = content_layers or ["relu4_2" if "relu4_2" in names else names[-1]]
+        self.layer_weights = _shares(layer_weights, len(self.style_layers), "layer_weights")
+        self.content_weight, self.style_weight, self.smoothness = content_weight, style_weight, smoothness
+        self.style_shares, self.convention, self.start = style_shares, convention, start
+        self.vgg(
+            torch.zeros(1, *shape), self._layers()
+        )  # refuses layers that do not exist and pictures that are too small
+        self.picture = Picture(shape)
+        self._targets: tuple[dict[str, Tensor], list[dict[str, tuple[Tensor, int]]]] | None = None
+
+    @property
+    def vgg(self) -> VGG19:
+        """The perceptual net."""
+        return self._vgg[0]
+
+    def _layers(self) -> list[str]:
+        return [*(self.content_layers if self.content_weight else []), *self.style_layers]
+
+    def groups(self) -> dict[str, nn.Module]:
+        return {"picture": self.picture}
+
+    def check_batch(self, n: int) -> None:
+        """Refuses batches of more than the one picture there is."""
+        if n != 1:
+            raise ValueError(f"style transfer works on one picture, not on batches of {n}; use 1")
+
+    def step(self, data: Data, update: Update) -> Logs:
+        still: Styled = next(data)
+        if self._targets is None:
+            self._vgg = (self.vgg.to(still.x.device),)
+            if not self.vgg.normalised:
+                self.vgg.normalise([still.x, *still.styles])
+            self._targets = self._looked_at(still)
+        if not self.picture.begun:
+            noise = data.randn(*still.x.shape) * 0.3
+            first = {"content": still.x, "style": still.styles[0], "noise": noise, "first": still.first}[self.start]
+            if first is None:
+                raise LimnerError("start=first needs a picture to begin with; name it with data.first=FILE")
+            self.picture.begin(first)
+        terms: dict[str, Tensor] = {}
+
+        def loss() -> Tensor:
+            terms.update(self.terms(self.picture.x, still.masks))
+            return (
+                self.content_weight * terms["term/content"]
+                + self.style_weight * terms["term/style"]
+                + self.smoothness * terms["term/variation"]
+            )
+
+        update("picture", loss)
+        total = self.content_weight * terms["term/content"] + self.style_weight * terms["term/style"]
+        return {"loss/picture": (total + self.smoothness * terms["term/variation"]).detach()} | {
+            k: v.detach() for k, v in terms.items()
+        }
+
+    def terms(self, x: Tensor, masks: tuple[Tensor | None, ...]) -> dict[str, Tensor]:
+        """Content, style and variation of a picture x (1,3,H,W), each without its weight."""
+        assert self._targets is not None
+        contents, styles = self._targets
+        maps = {k: v.float() for k, v in self.vgg(x, self._layers()).items()}
+        content = torch.zeros((), device=x.device)
+        if self.content_weight:
+            for name in self.content_layers:
+                content = content + (maps[name] - contents[name]).square().mean() / 2
+        style = torch.zeros((), device=x.device)
+        shares = _shares(self.style_shares, len(styles), "style_shares")
+        for share, target, mask in zip(shares, styles, masks, strict=True):
+            for weight, name in zip(self.layer_weights, self.style_layers, strict=True):
+                places = _places(mask, maps[name])
+                own = gram(maps[name], self.convention, places)
+                m = float(maps[name].shape[2] * maps[name].shape[3]) if places is None else places.sum()
+                wanted, n = target[name]
+                style = style + share * weight * style_loss(own, wanted, m, n, self.convention)
+        return {"term/content": content, "term/style": style, "term/variation": total_variation(x)}
+
+    @torch.no_grad()
+    def _looked_at(self, still: Styled) -> tuple[dict[str, Tensor], list[dict[str, tuple[Tensor, int]]]]:
+        """Maps of the content, and Gram matrices of every style with the number of their places."""
+        contents = (
+            {k: v.float() for k, v in self.vgg(still.x, self.content_layers).items()} if self.content_weight else {}
+        )
+        styles = []
+        for s in still.styles:
+            maps = {k: v.float() for k, v in self.vgg(s, self.style_layers).items()}
+            styles.append({k: (gram(v, self.convention), v.shape[2] * v.shape[3]) for k, v in maps.items()})
+        return contents, styles
+
+    def draw(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
+        """The picture as it is now, (n,3,H,W): there is only one."""
+        return self.picture.x.detach().clamp(-1, 1).expand(n, -1, -1, -1)
+
+
+class Picture(nn.Module):
+    """The pixels that are learnt."""
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.x = nn.Parameter(torch.zeros(1, *shape))
+        self.begun = False
+
+    def begin(self, x: Tensor) -> None:
+        """Puts a first picture in; one of another size is made to fit."""
+        if x.shape != self.x.shape:
+            x = nn.functional.interpolate(x, self.x.shape[2:], mode="bicubic", antialias=True)
+        with torch.no_grad():
+            self.x.copy_(x)
+        self.begun = True
+
+    def get_extra_state(self) -> Tensor:
+        """Whether there was a first picture."""
+        return torch.tensor(self.begun)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Restores what `get_extra_state` gave."""
+        self.begun = bool(state)
+
+
+def perceptual_net(file: str, pooling: Literal["max", "average"]) -> VGG19:
+    """VGG-19 with weights of a file, or with torchvision's."""
+    if file == "vgg19":
+        url = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
+        file = str(weights.fetch("vgg19-dcbb9e9d.pth", url, "dcbb9e9d", "weights"))
+    return VGG19(weights.read(file).tensors, pooling, "reflect")
+
+
+def _shares(given: list[float] | None, n: int, name: str) -> list[float]:
+    found = given or [1 / n] * n
+    if len(found) != n or min(found) < 0 or sum(found) == 0:
+        raise ValueError(f"{name} needs {n} numbers, none of them negative; got {found}")
+    return [value / sum(found) for value in found]
+
+
+def _places(mask: Tensor | None, maps: Tensor) -> Tensor | None:
+    """A mask (1,1,H,W) at the size of maps."""
+    return None if mask is None else nn.functional.interpolate(mask, maps.shape[2:], mode="area")

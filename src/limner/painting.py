@@ -1,0 +1,123 @@
+"""Style transfer in one call: a picture, a painting, and what comes of the two.
+
+    image = limner.stylise("photo.jpg", "painting.jpg", size=512)      # a PIL image
+
+Each scale is an ordinary run, with checkpoints, previews (``samples/``) and a report, so it can be interrupted and gone
+on with (`limner resume`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+from torch import Tensor
+
+from limner import api
+from limner.apply.pictures import save
+from limner.core import recipe
+from limner.core.batch import to_float
+from limner.core.errors import LimnerError
+from limner.core.progress import Progress, Silent
+from limner.core.run import Run, sheet
+from limner.data import tasks
+
+_STYLE = 100.0  # β at strength 1
+_LEAST = 128  # pixels of the longer side that the coarsest of several scales has at least
+
+
+def stylise(
+    content: str | Path,
+    style: str | Path | Sequence[str | Path],
+    out: str | Path | None = None,
+    *,
+    size: int = 512,
+    strength: float = 1.0,
+    iterations: int = 300,
+    optimiser: Literal["lbfgs", "adam"] = "lbfgs",
+    start: Literal["content", "style", "noise"] = "content",
+    scales: int = 1,
+    keep_colours: bool = False,
+    style_shares: Sequence[float] | None = None,
+    masks: Sequence[str | Path] | None = None,
+    style_size: int | None = None,
+    weights: str | Path = "vgg19",
+    run: str | Path | None = None,
+    progress: Progress | None = None,
+    **overrides: Any,
+) -> Image.Image:
+    """The content of one picture in the style of another, or of several (Gatys et al. 2016).
+
+    Args:
+        content: a picture.
+        style: a picture, or several.
+        out: where to save the result; it is returned in any case.
+        size: longer side in pixels.
+        strength: how much paint: 1 is balanced; 0.1 a touch, 10 nearly all style. 0 content alone.
+        iterations: descents at each scale.
+        optimiser: lbfgs finds more in as many looks; adam is steadier.
+        start: what the picture is at first.
+        scales: from coarse to fine: 2 or 3 give large pictures large strokes, and are quicker.
+        keep_colours: colours of the content, lightness of the result (Gatys et al. 2016, arXiv:1606.05897).
+        style_shares: of several styles; equal by default.
+        masks: for each style a picture, white where it belongs.
+        style_size: longer side of the styles; that of the content by default.
+        weights: file of VGG-19's weights, or "vgg19", which is downloaded.
+        run: the run folder; default the next number under ``runs/``.
+        progress: who is told.
+        **overrides: keys of the recipe, such as ``**{"model.smoothness": 1}`` or ``device="cuda"``.
+
+    Raises:
+        LimnerError: a picture or the weights are missing or unfit.
+    """
+    if strength < 0 or scales < 1 or iterations < 1:
+        raise LimnerError("strength must not be negative, scales and iterations are 1 or more")
+    styles = [str(s) for s in ([style] if isinstance(style, (str, Path)) else style)]
+    data: dict[str, Any] = {"name": "styled", "path": str(content), "styles": styles, "style_size": style_size}
+    if masks is not None:
+        data["masks"] = [str(m) for m in masks]
+    model = {"name": "style_transfer", "weights": str(weights), "style_weight": _STYLE * strength, "start": start}
+    if style_shares is not None:
+        model["style_shares"] = list(style_shares)
+    descend = {"name": "lbfgs"} if optimiser == "lbfgs" else {"name": "adam", "lr": 0.04}
+    train = {"images": iterations, "batch": 1, "samples": 1, "log_images": 10, "checkpoint_images": 50}
+    done: Run | None = None
+    for side in _sides(size, scales):
+        if done is not None:
+            data["first"], model["start"] = str(_picture_of(done)), "first"
+        told = {"name": "stylise", "model": model, "data": data | {"size": side}, "optim": {"picture": descend}}
+        where = run if side == size or run is None else Path(run).with_name(f"{Path(run).name}-{side}")
+        (progress or Silent()).say(f"stylise: {side} pixels")
+        done = api.train(told | {"train": train}, out=where, progress=progress, **overrides)
+    assert done is not None
+    result = api.load(done.path).sample(1)
+    if keep_colours:
+        result = _coloured_like(result, done)
+    _picture_of(done, result)
+    if out is not None:
+        save(result[0], Path(out))
+    return sheet(result, 1)
+
+
+def _sides(size: int, scales: int) -> list[int]:
+    """Longer sides from coarse to fine, each twice the last.
+
+    >>> _sides(512, 3), _sides(200, 3)
+    ([128, 256, 512], [200])
+    """
+    return [s for s in (size >> k for k in reversed(range(scales))) if s >= _LEAST or s == size]
+
+
+def _picture_of(run: Run, result: Tensor | None = None) -> Path:
+    """The result as a file of the run."""
+    x = api.load(run.path).sample(1) if result is None else result
+    return save(x[0], run.path / "result.png")
+
+
+def _coloured_like(x: Tensor, run: Run) -> Tensor:
+    """The lightness of x with the colours of the run's content."""
+    data = recipe.load(run.recipe).data.build()
+    task = tasks.make("colourise")
+    return task.finish(task.prepare(x.cpu()), to_float(data.fetch([0])))

@@ -1,0 +1,201 @@
+"""Facts of style transfer by optimisation, with a VGG whose weights came from nowhere."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from sklearn.datasets import load_sample_image
+
+import limner
+from limner.core.errors import LimnerError
+from limner.core.stream import Stream
+from limner.core.update import LBFGS, Adam, Updates
+from limner.data import load
+from limner.losses import style
+from limner.models.style_transfer import StyleTransfer
+from limner.painting import stylise
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("style")
+    for k, name in (("content", "china.jpg"), ("style", "flower.jpg")):
+        Image.fromarray(load_sample_image(name)).resize((60, 40)).save(folder / f"{k}.png")
+    g, drawn = torch.Generator().manual_seed(0), {}
+    for n, a, b in (("1_1", 3, 64), ("1_2", 64, 64), ("2_1", 64, 128)):
+        drawn[f"conv{n}.weight"] = torch.randn(b, a, 3, 3, generator=g) * (2 / (9 * a)) ** 0.5
+        drawn[f"conv{n}.bias"] = 0.1 * torch.randn(b, generator=g)
+    save_file(drawn, folder / "vgg.safetensors")
+    left = Image.new("L", (60, 40))
+    left.paste(255, (0, 0, 30, 40))
+    left.save(folder / "left.png")
+    return {p.stem: str(p) for p in folder.iterdir()}
+
+
+def still(files: dict[str, str], **options: Any) -> Any:
+    return load("styled", **({"path": files["content"], "styles": [files["style"]], "size": 48} | options))
+
+
+def model(files: dict[str, str], data: Any, **options: Any) -> StyleTransfer:
+    return StyleTransfer(files["vgg"], shape=data.shape, **options)
+
+
+def descended(net: StyleTransfer, data: Any, optimiser: Any, steps: int) -> list[float]:
+    stream, update, losses = Stream(data, 1), Updates(net.groups(), {"picture": optimiser}), []
+    for _ in range(steps):
+        stream.begin()
+        losses.append(float(net.step(stream, update)["loss/picture"]))
+    return losses
+
+
+def test_content_has_its_own_size_and_styles_theirs(files):
+    data = still(files, style_size=30)
+    assert data.shape == (3, 32, 48)
+    assert data.styles[0].shape == (1, 3, 20, 30)
+    batch = next(Stream(data, 1))
+    assert batch.x.shape == (1, 3, 32, 48)
+    assert batch.masks == (None,)
+
+
+def test_the_loss_is_the_papers_and_targets_are_cached(files):
+    data = still(files)
+    net = model(files, data, content_weight=2.0, style_weight=30.0, smoothness=0.5)
+    descended(net, data, Adam(lr=0.05), 2)
+    batch, layers = next(Stream(data, 1)), net.style_layers
+    x, s = net.picture.x.detach(), batch.styles[0]
+    own, content, wanted = (net.vgg(v, ["relu2_1", *layers]) for v in (x, batch.x, s))
+    expected = 2 * (own["relu2_1"] - content["relu2_1"]).square().mean() / 2 + 0.5 * style.total_variation(x)
+    for name in layers:
+        n = own[name].shape[1]
+        g, a = (style.gram(m[name])[0] / (m[name].shape[2] * m[name].shape[3]) for m in (own, wanted))
+        expected = expected + 30 / len(layers) * ((g - a) ** 2).sum() / (4 * n**2)
+    terms = net.terms(x, batch.masks)
+    total = 2 * terms["term/content"] + 30 * terms["term/style"] + 0.5 * terms["term/variation"]
+    torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_weights_are_scaled_to_mean_activations_of_one(files):
+    data = still(files)
+    net = model(files, data)
+    descended(net, data, Adam(lr=0.05), 1)
+    batch = next(Stream(data, 1))
+    shown = [net.vgg(v, ["relu1_1", "relu1_2", "relu2_1"]) for v in (batch.x, batch.styles[0])]
+    for name in ("relu1_1", "relu1_2", "relu2_1"):
+        loud = torch.stack([maps[name].mean((0, 2, 3)) for maps in shown]).mean(0)
+        assert float(loud.median()) == pytest.approx(1, abs=1e-3)
+        assert float(loud.max()) < 1.01
+
+
+def test_at_the_style_itself_there_is_no_style_loss_and_at_the_content_no_content_loss(files):
+    same = still(files, styles=[files["content"]])
+    net = model(files, same)
+    (loss, *_) = descended(net, same, Adam(lr=1e-9), 1)
+    assert loss < 1e-6
+
+
+@pytest.mark.parametrize("optimiser", [Adam(lr=0.05), LBFGS()])
+@pytest.mark.parametrize("start", ["content", "noise"])
+def test_the_loss_falls_whatever_the_start(files, optimiser, start):
+    data = still(files)
+    losses = descended(model(files, data, start=start), data, optimiser, 25)
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_at_the_start_the_style_has_no_style_loss(files):
+    data = still(files, style_size=48)
+    net = model(files, data, start="style", content_weight=0.0)
+    assert descended(net, data, Adam(lr=1e-9), 1)[0] < 1e-3
+
+
+def test_lbfgs_never_goes_up(files):
+    data = still(files)
+    losses = descended(model(files, data), data, LBFGS(), 25)
+    assert all(b <= a * (1 + 1e-5) for a, b in itertools.pairwise(losses))
+
+
+def test_a_style_stays_where_its_mask_is(files):
+    """With one mask for each half, the left half's gradient knows nothing of the right half's style."""
+    data = still(files, masks=[files["left"]])
+    net = model(files, data, content_weight=0.0)
+    descended(net, data, Adam(lr=0.05), 1)
+    x = net.picture.x.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(net.terms(x, next(Stream(data, 1)).masks)["term/style"], x)
+    assert float(gradient[..., :16].abs().sum()) > 0
+    assert float(gradient[..., 40:].abs().max()) == 0
+
+
+def test_several_styles_share_the_loss(files):
+    both = still(files, styles=[files["style"], files["content"]])
+    net = model(files, both, style_shares=[3, 1], content_weight=0.0)
+    descended(net, both, Adam(lr=0.05), 1)
+    x = net.picture.x.detach()
+    total = net.terms(x, (None, None))["term/style"]
+    parts = []
+    for k in (0, 1):
+        contents, styles = net._targets
+        net._targets = (contents, [styles[k], styles[k]])
+        parts.append(net.terms(x, (None, None))["term/style"])
+        net._targets = (contents, styles)
+    torch.testing.assert_close(total, 0.75 * parts[0] + 0.25 * parts[1])
+
+
+def test_what_cannot_be_done_is_one_line(files, tmp_path):
+    data = still(files)
+    with pytest.raises(ValueError, match="no layer 'relu5_1'"):
+        model(files, data, style_layers=["relu5_1"])
+    with pytest.raises(ValueError, match="layer_weights needs 2 numbers"):
+        model(files, data, layer_weights=[1.0])
+    with pytest.raises(ValueError, match="3 channels"):
+        StyleTransfer(files["vgg"], shape=(1, 32, 32))
+    for options, match in (
+        ({"styles": []}, "name at least one"),
+        ({"styles": ["none.jpg"]}, "no picture 'none.jpg'"),
+        ({"masks": [files["left"]] * 2}, "2 masks for 1 styles"),
+    ):
+        with pytest.raises(LimnerError, match=match):
+            still(files, **options)
+    Image.new("RGB", (8, 8)).save(tmp_path / "tiny.png")
+    with pytest.raises(LimnerError, match="16 pixels a side are the least"):
+        still(files, path=str(tmp_path / "tiny.png"))
+
+
+def test_pictures_of_any_mode_become_colour(files, tmp_path):
+    for mode in ("L", "RGBA", "CMYK"):
+        place = tmp_path / f"{mode}.{'jpg' if mode == 'CMYK' else 'png'}"
+        Image.open(files["content"]).convert(mode).save(place)
+        assert still(files, path=str(place)).shape == (3, 32, 48)
+
+
+def test_stylise_gives_a_picture_of_the_size_asked_and_can_keep_colours(files, tmp_path):
+    common = {"weights": files["vgg"], "iterations": 6, "device": "cpu"}
+    painted = stylise(files["content"], files["style"], tmp_path / "a.png", size=48, run=tmp_path / "r", **common)
+    assert painted.size == (48, 32)
+    assert Image.open(tmp_path / "a.png").size == (48, 32)
+    assert (tmp_path / "r" / "report.html").is_file()
+    assert len(list((tmp_path / "r" / "samples").glob("*.webp"))) > 1
+    kept = stylise(
+        files["content"], files["style"], size=48, run=tmp_path / "k", keep_colours=True, strength=10, **common
+    )
+
+    def chroma(image: Image.Image) -> torch.Tensor:
+        pixels = torch.from_numpy(np.asarray(image.convert("RGB")).copy()).float().flatten(0, 1)
+        return pixels - pixels.mean(1, keepdim=True)
+
+    content = Image.open(files["content"]).resize((48, 32))
+    free = stylise(files["content"], files["style"], size=48, run=tmp_path / "f", strength=10, **common)
+    assert (chroma(kept) - chroma(content)).abs().mean() < (chroma(free) - chroma(content)).abs().mean()
+
+
+def test_scales_go_from_coarse_to_fine(files, tmp_path):
+    stylise(
+        files["content"], files["style"], size=256, scales=2, run=tmp_path / "r", weights=files["vgg"], iterations=2,
+        device="cpu",
+    )  # fmt: skip
+    assert limner.load(tmp_path / "r-128").picture.x.shape == (1, 3, 85, 128)
+    assert limner.load(tmp_path / "r").picture.x.shape == (1, 3, 171, 256)

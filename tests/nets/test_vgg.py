@@ -1,0 +1,127 @@
+"""VGG-19: its layers, layouts of weights, and what it says of what it cannot do."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from limner.core import weights
+from limner.core.errors import LimnerError
+from limner.nets import vgg
+
+
+def drawn(upto: int = 16) -> dict[str, torch.Tensor]:
+    """Weights that came from nowhere, in torchvision's layout."""
+    g = torch.Generator().manual_seed(0)
+    found, before, place = {}, 3, 0
+    widths = [w for block in vgg.BLOCKS for w in block]
+    for i, n in enumerate(vgg.CONVOLUTIONS[:upto]):
+        found[f"features.{place}.weight"] = (
+            torch.randn(widths[i], before, 3, 3, generator=g) * (2 / (9 * before)) ** 0.5
+        )
+        found[f"features.{place}.bias"] = 0.1 * torch.randn(widths[i], generator=g)
+        before, place = widths[i], place + 2
+        if i + 1 < 16 and vgg.CONVOLUTIONS[i + 1][0] != n[0]:
+            place += 1
+    return found
+
+
+def sequential(found: dict[str, torch.Tensor]) -> nn.Sequential:
+    """The same by torch's own modules, as torchvision stacks them."""
+    layers, before = [], 3
+    for block in vgg.BLOCKS:
+        for w in block:
+            layers += [nn.Conv2d(before, w, 3, padding=1), nn.ReLU()]
+            before = w
+        layers.append(nn.MaxPool2d(2))
+    net = nn.Sequential(*layers)
+    net.load_state_dict({k.removeprefix("features."): v for k, v in found.items()})
+    return net
+
+
+def test_it_has_sixteen_convolutions_and_computes_what_torchs_modules_compute():
+    found = drawn()
+    net, reference = vgg.VGG19(found), sequential(found)
+    assert len(net.layers) == 32
+    x = torch.rand(1, 3, 64, 64) * 2 - 1
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    h, expected = ((x + 1) / 2 - mean) / std, {}
+    names = iter(net.layers)
+    with torch.no_grad():
+        for layer in reference:
+            h = layer(h)
+            if not isinstance(layer, nn.MaxPool2d):
+                expected[next(names)] = h
+        for name, maps in net(x, net.layers).items():
+            torch.testing.assert_close(maps, expected[name], rtol=1e-4, atol=1e-4)
+
+
+def test_its_weights_neither_learn_nor_go_into_a_checkpoint():
+    net = vgg.VGG19(drawn(3))
+    assert [*net.parameters()] == []
+    assert net.state_dict() == {}
+    x = torch.zeros(1, 3, 16, 16, requires_grad=True)
+    net(x, ["relu2_1"])["relu2_1"].sum().backward()
+    assert float(x.grad.abs().sum()) > 0
+
+
+def test_average_pooling_and_reflection():
+    found, x = drawn(3), torch.rand(1, 3, 32, 32)
+    a, b = (vgg.VGG19(found, pooling=p)(x, ["conv2_1"])["conv2_1"] for p in ("max", "average"))
+    assert not torch.allclose(a, b)
+    flat = torch.full((1, 3, 16, 16), 0.4)
+    edge = vgg.VGG19(found, padding="reflect")(flat, ["conv1_2"])["conv1_2"]
+    assert float(edge.std((2, 3)).max()) < 1e-5  # a flat picture has flat maps: no border
+    assert float(vgg.VGG19(found)(flat, ["conv1_2"])["conv1_2"].std((2, 3)).max()) > 1e-3
+
+
+def test_what_is_asked_in_vain_is_said():
+    net = vgg.VGG19(drawn(5))
+    assert net.layers[-1] == "relu3_1"
+    for x, names, match in (
+        (torch.zeros(1, 3, 64, 64), ["conv4_2"], "no layer 'conv4_2'"),
+        (torch.zeros(1, 3, 7, 64), ["relu3_1"], "7×64 are too small: 8 pixels"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            net(x, names)
+    with pytest.raises(ValueError, match=r"no weights of VGG-19"):
+        vgg.VGG19({"a": torch.zeros(1)})
+    with pytest.raises(ValueError, match="not VGG-19's"):
+        vgg.VGG19({"conv1_1.weight": torch.zeros(8, 3, 3, 3), "conv1_1.bias": torch.zeros(8)})
+
+
+def test_weights_are_read_from_both_kinds_of_file(tmp_path: Path):
+    torch.save(drawn(2), tmp_path / "w.pth")
+    found = weights.read(tmp_path / "w.pth")
+    assert found.digits == weights.digits_of(tmp_path / "w.pth")
+    assert vgg.VGG19(found.tensors).layers[-1] == "relu1_2"
+
+
+def test_weights_that_cannot_be_had_are_named_with_checksum_and_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LIMNER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LIMNER_DATA", str(tmp_path))
+    with pytest.raises(LimnerError, match=r"begins with dcbb9e9d.*weights/vgg19\.pth"):
+        weights.fetch("vgg19.pth", "http://127.0.0.1:9/vgg19.pth", "dcbb9e9d", "weights")
+    (tmp_path / "weights").mkdir()
+    torch.save(drawn(1), tmp_path / "weights" / "vgg19.pth")
+    digits = weights.digits_of(tmp_path / "weights" / "vgg19.pth")
+    assert weights.fetch("vgg19.pth", "http://127.0.0.1:9/x", digits, "weights").is_file()
+
+
+def normalised() -> Path:
+    own = os.environ.get("LIMNER_DATA", "")
+    return Path(own).parent / "weights" / "vgg19_normalised_to_conv3_1.safetensors"
+
+
+@pytest.mark.skipif(not normalised().is_file(), reason="the normalised weights are not at hand")
+def test_normalised_weights_have_mean_activations_of_one():
+    from sklearn.datasets import load_sample_image
+
+    photo = torch.from_numpy(load_sample_image("china.jpg").copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+    net = vgg.VGG19(weights.read(normalised()).tensors, padding="reflect")
+    for maps in net(photo, ["relu1_1", "relu2_1", "relu3_1"]).values():
+        assert 0.7 < float(maps.mean()) < 1.5

@@ -12,14 +12,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from PIL import Image
 from torch import Tensor
 
 from limner import api
+from limner.apply import tasks as apply
 from limner.apply.pictures import save
+from limner.apply.translate import pictures, write
 from limner.core import recipe
 from limner.core.batch import to_float
 from limner.core.errors import LimnerError
+from limner.core.model import Stylises, Translates
 from limner.core.progress import Progress, Silent
 from limner.core.run import Run, sheet
 from limner.data import tasks
@@ -99,6 +103,56 @@ def stylise(
     if out is not None:
         save(result[0], Path(out))
     return sheet(result, 1)
+
+
+def paint(
+    model: str | Path,
+    source: str | Path,
+    out: str | Path,
+    style: str | Path | None = None,
+    *,
+    strength: float = 1.0,
+    device: str = "auto",
+) -> list[Path]:
+    """Paints a picture, a folder or a ZIP in one pass, with a model that was trained for it.
+
+    Args:
+        model: run folder of `fast_style` (its own style) or `adain` (any style).
+        source: what to paint; names, sizes, formats, EXIF and transparency stay.
+        out: a folder, or a file for one picture.
+        style: a picture; for models of any style.
+        strength: of the style, for models of any style; 1 is all of it.
+        device: auto, cpu, cuda or mps.
+
+    Returns:
+        What was written.
+
+    Raises:
+        LimnerError: the model does not paint, a style is missing, or a picture cannot be read.
+    """
+    place, painter = Path(out), api.load(model, device)
+    if isinstance(painter, Translates):
+        if style is not None:
+            raise LimnerError("this model paints in the one style that it learnt; leave the painting out")
+        return [Path(w) for w in apply.apply(model, source, out, device=device)["written"]]
+    if not isinstance(painter, Stylises):
+        raise LimnerError(f"{painter.spec.name} does not paint; train fast-style or adain, or leave model out")
+    if style is None:
+        raise LimnerError("this model paints in any style; name a painting too")
+    bad: list[tuple[str, str]] = []
+    painted = next(pictures(str(style), bad), None)
+    if painted is None:
+        raise LimnerError(f"{Path(style).name} cannot be used: {bad[0][1]}")
+    s, written = painted.tensor(3).to(painter.device), []
+    single = Path(source).is_file() and Path(source).suffix.lower() != ".zip"
+    with torch.inference_mode():
+        for picture in pictures(str(source), bad):
+            y = painter.stylise(picture.tensor(3).to(painter.device), s, strength).float().cpu()
+            y = y if picture.alpha is None else torch.cat([y, picture.alpha], 1)
+            written.append(write(y, picture, place, single))
+    if not written:
+        raise LimnerError(f"no picture could be read from {source}; give PNG, JPEG, WebP, BMP, GIF or TIFF files")
+    return written
 
 
 def _sides(size: int, scales: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Weights that others published, as limner's own models.
+"""Weights that others published, as limner's own models: generators of pix2pix and CycleGAN, decoders of AdaIN.
 
 The layout of pix2pix's and CycleGAN's reference repository: state dicts of one generator each, whose keys number the
 modules of nested `nn.Sequential`. A U-Net's keys read ``model.model.1.model.3…``: outside is the largest map; each
@@ -21,7 +21,7 @@ from limner.core.errors import LimnerError, unknown
 from limner.core.model import GenerativeModel
 from limner.core.spec import Spec
 
-KINDS = ("pix2pix", "cyclegan")
+KINDS = ("pix2pix", "cyclegan", "adain")
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -33,16 +33,19 @@ def import_weights(
     back: str | Path | None = None,
     size: int = 256,
     dropout: float | None = None,
+    vgg: str = "vgg19",
 ) -> Path:
-    """Makes a model of published generator weights.
+    """Makes a model of published weights.
 
     Args:
-        kind: pix2pix (a U-Net) or cyclegan (a ResNet); what the file holds decides, either will do for the other.
+        kind: pix2pix (a U-Net) or cyclegan (a ResNet): what the file holds decides, either will do for the other; or
+            adain, whose file holds a decoder of VGG-19's maps.
         file: a ``.pth`` or ``.safetensors`` with the state dict of a generator from domain a to domain b.
         out: the ``.safetensors`` to write, for `limner apply`.
         back: of cyclegan, the file of the generator from b to a. Without it the model translates one way only.
         size: side of the pictures it was trained on; others work too.
         dropout: of the generator in use; by default 0.5 in a U-Net, as it was trained, and 0 in a ResNet.
+        vgg: of adain, the file of VGG-19's weights that the decoder goes with, or "vgg19" for the download.
 
     Returns:
         `out`. Discriminators were not published: the model has new ones, which matter only to go on training.
@@ -54,6 +57,8 @@ def import_weights(
         raise unknown("kind of weights", kind, KINDS)
     if back is not None and kind != "cyclegan":
         raise LimnerError("pix2pix translates one way; back=FILE belongs to cyclegan")
+    if kind == "adain":
+        return _adain(Path(file), Path(out), vgg, size)
     files = [Path(f) for f in (file, back) if f is not None]
     convs = [_layers(weights.read(path).tensors, path.name) for path in files]
     nets = [_generator(found, path.name, dropout) for found, path in zip(convs, files, strict=True)]
@@ -71,6 +76,22 @@ def import_weights(
     for own, found, path in zip(("G", "F"), convs, files, strict=False):
         _fill(getattr(model, own), found, path.name)
     return checkpoint.export(model, Path(out))
+
+
+def _adain(file: Path, out: Path, vgg: str, size: int) -> Path:
+    """A model of a decoder's weights: its first convolution says which layer of VGG-19 it reads."""
+    layers = _layers(weights.read(file).tensors, file.name)
+    widths = {128: "relu2_1", 256: "relu3_1", 512: "relu4_1"}
+    layer = widths.get(_convs(layers)[0].shape[1])
+    if layer is None:
+        n = _convs(layers)[0].shape[1]
+        raise LimnerError(f"{file.name} reads {n} maps; decoders of VGG-19 read 128, 256 or 512")
+    tree = {"name": "adain", "weights": vgg, "decoder": {"name": "style.Decoder", "layer": layer}}
+    spec = Spec.parse("model", tree).resolve(shape=(3, size, size))
+    model: Any = spec.build()
+    model.spec = spec
+    _fill(model.decoder, layers, file.name)
+    return checkpoint.export(model, out)
 
 
 Layer = tuple[str, dict[str, Tensor]]

@@ -31,7 +31,7 @@ def public_nets() -> dict[str, type[nn.Module]]:
 
 NETS = public_nets()
 TRANSLATORS = [n for n, cls in NETS.items() if "source" in inspect.signature(cls).parameters]
-LABELLED = [n for n in NETS if n not in TRANSLATORS and not n.startswith("patchgan")]
+LABELLED = [n for n in NETS if n not in TRANSLATORS and n.partition(".")[0] not in ("patchgan", "style")]
 
 
 def build(name: str, **options: Any) -> nn.Module:
@@ -48,6 +48,8 @@ def inputs(net: nn.Module, name: str, batch: int = 3) -> torch.Tensor:
     if name in TRANSLATORS:
         channels = SOURCE[0] + SHAPE[0] if name == "patchgan.PairDiscriminator" else SOURCE[0]
         return torch.randn(batch, channels, *SHAPE[1:], generator=g)
+    if name == "style.Decoder":
+        return torch.randn(batch, 256, 7, 7, generator=g)
     if "Decoder" in name or "Generator" in name:
         return torch.randn(batch, *net.code_shape, generator=g)
     return torch.randn(batch, *SHAPE, generator=g)

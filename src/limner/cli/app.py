@@ -143,35 +143,51 @@ def apply(
 
 @app.command(name="import")
 def import_(
-    kind: Annotated[str, typer.Argument(help="pix2pix or cyclegan.")],
-    file: Annotated[Path, typer.Argument(help="The .pth (or .safetensors) of a generator.")],
+    kind: Annotated[str, typer.Argument(help="pix2pix, cyclegan or adain.")],
+    file: Annotated[Path, typer.Argument(help="The .pth (or .safetensors) of a generator, or of a decoder.")],
     out: Annotated[Path, typer.Argument(help="The .safetensors to write.")],
     back: Annotated[Path | None, typer.Option(help="Of cyclegan: the generator the other way.")] = None,
     size: Annotated[int, typer.Option(help="Side of the pictures it was trained on.")] = 256,
     dropout: Annotated[float | None, typer.Option(help="Dropout in use; 0.5 in a U-Net, 0 in a ResNet.")] = None,
+    vgg: Annotated[str, typer.Option(help="Of adain: the file of VGG-19's weights.")] = "vgg19",
     as_json: _Json = False,
 ) -> None:
     """Make a model of weights that others published: limner import cyclegan horse2zebra.pth zebra.safetensors."""
     from limner.published import import_weights
 
-    written = import_weights(kind, file, out, back=back, size=size, dropout=dropout)
+    written = import_weights(kind, file, out, back=back, size=size, dropout=dropout, vgg=vgg)
     _print({"written": str(written)}, as_json, f"wrote {written}; use it with limner apply {written} IN OUT")
 
 
 @app.command(context_settings=_ANYTHING)
 def stylise(
-    content: Annotated[Path, typer.Argument(help="The picture to paint.")],
-    style: Annotated[str, typer.Argument(help="The painting, or several with commas between.")],
-    words: _Settings = None,
+    content: Annotated[Path, typer.Argument(help="The picture to paint; with model=RUN also a folder or a ZIP.")],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[STYLE] [KEY=VALUE]...", help="A painting, or several with commas; and settings."),
+    ] = None,
     as_json: _Json = False,
 ) -> None:
     """Paint a picture in the style of another: limner stylise photo.jpg painting.jpg out=result.jpg size=512."""
+    from limner import painting
     from limner.cli.progress import terminal
-    from limner.painting import stylise as stylise_
 
-    chosen = settings(words or [])
+    given = words or []
+    styles = [s for w in given if "=" not in w and not w.startswith("-") for s in w.split(",")]
+    chosen = settings([w for w in given if "=" in w or w.startswith("-")])
     out = Path(str(chosen.pop("out", f"{content.stem}-stylised.png")))
-    stylise_(content, style.split(","), out, progress=terminal(), **chosen)
+    model = chosen.pop("model", None)
+    if model is not None:
+        if len(styles) > 1:
+            raise LimnerError("a model paints in one style at a time; name one painting")
+        written = painting.paint(str(model), content, out, *styles, **chosen)
+        _print({"written": [str(w) for w in written]}, as_json, f"wrote {len(written)} pictures to {out}")
+        return
+    if not styles:
+        raise LimnerError(
+            "name a painting too: limner stylise photo.jpg painting.jpg; or a model that paints: model=RUN"
+        )
+    painting.stylise(content, styles, out, progress=terminal(), **chosen)
     _print({"written": str(out)}, as_json, str(out))
 
 

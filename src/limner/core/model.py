@@ -131,6 +131,8 @@ class GenerativeModel(nn.Module):
         """
         if n < 1:
             raise LimnerError(f"cannot draw {n} samples; ask for at least 1")
+        if isinstance(self, Stylises):
+            raise LimnerError(f"{self.spec.name} paints pictures; use limner stylise PHOTO PAINTING model=RUN")
         if isinstance(self, Translates):
             raise LimnerError(f"{self.spec.name} makes pictures of pictures; give it some with limner apply RUN IN OUT")
         if generator is None:
@@ -229,6 +231,15 @@ class Translates(Protocol):
 
     def translate(self, x: Tensor, to: str = "b") -> Tensor:
         """Pictures (B,C,H,W) in [-1,1] of domain `to`, of pictures (B,C',H,W) of the other."""
+        ...
+
+
+@runtime_checkable
+class Stylises(Protocol):
+    """Paints pictures in the style of any other picture."""
+
+    def stylise(self, x: Tensor, style: Tensor, strength: float = 1.0) -> Tensor:
+        """Pictures x (B,3,H,W) in the style of `style` (B or 1,3,h,w), in [-1,1]; strength 0 is no style at all."""
         ...
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from limner.core.batch import Dataset, Domains, Pairs, to_float
 from limner.core.chance import keys
-from limner.core.model import Corrupts, Reconstructs, Translates, reconstruct, translated
+from limner.core.model import Corrupts, Reconstructs, Stylises, Translates, reconstruct, translated
 
 _COLUMNS, _PAIRS = 16, 8
 
@@ -43,9 +43,12 @@ def translations(model: Translates, dataset: Dataset, seed: int = 0) -> tuple[Te
         a, b = (to_float(part.fetch(spread(len(part), _PAIRS))) for part in parts)
         y, x = translated(model, a, "b", seed=seed), translated(model, b, "a", seed=seed)
         rows = [a, y, translated(model, y, "a", seed=seed), b, x, translated(model, x, "b", seed=seed)]
-    else:
+    elif isinstance(dataset, Pairs):
         a, b = pairs(dataset, spread(len(dataset), _PAIRS))
         rows = [a, translated(model, a, "b", seed=seed), b]
+    else:
+        a = b = to_float(dataset.fetch(spread(len(dataset), _PAIRS)))
+        rows = [a, translated(model, a, "b", seed=seed)]
     return torch.cat([rgb(row.cpu()) for row in rows]), max(len(a), len(b))
 
 
@@ -53,7 +56,14 @@ def told(dataset: Dataset) -> str:
     """What the rows of `translations` are."""
     if isinstance(dataset, Domains):
         return "pictures of a, as b, and back again; pictures of b, as a, and back again"
-    return "sources, translations, targets" if isinstance(dataset, Pairs) else ""
+    return "sources, translations, targets" if isinstance(dataset, Pairs) else "pictures, painted"
+
+
+def painted(model: Stylises, dataset: Domains, device: torch.device) -> tuple[Tensor, int]:
+    """Rows of pictures, styles and the pictures in those styles, (…,3,H,W), and the columns."""
+    n = min(len(dataset.a), len(dataset.b), _PAIRS)
+    x, s = (to_float(part.fetch(spread(len(part), n))).to(device) for part in (dataset.a, dataset.b))
+    return torch.cat([x, s, model.stylise(x, s).float()]).cpu(), n
 
 
 def pairs(dataset: Dataset, indices: list[int]) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from limner.core import checkpoint, dist
-from limner.core.batch import Dataset, to_float
+from limner.core.batch import Dataset, Domains, to_float
 from limner.core.checkpoint import Checkpoint
 from limner.core.device import describe, make_deterministic
 from limner.core.ema import EMA
@@ -26,13 +26,14 @@ from limner.core.model import (
     Criticises,
     GenerativeModel,
     Reconstructs,
+    Stylises,
     Translates,
     load_weights,
     parameters,
 )
 from limner.core.progress import Meters, Progress, Silent
 from limner.core.run import Run
-from limner.core.sheets import reconstructions, spread, told, translations
+from limner.core.sheets import painted, reconstructions, spread, told, translations
 from limner.core.stream import Stream
 from limner.core.units import Count, Duration
 from limner.core.update import Optimiser, Updates, finite
@@ -312,8 +313,8 @@ class _Training:
         data = self.stream.dataset
         facts = {"data": data.name, "items": len(data), "shape": list(data.shape), "fingerprint": data.fingerprint}
         sizes = {group: n["total"] for group, n in parameters(self.model).items()}
-        if isinstance(self.model, Translates):
-            facts["rows"] = told(data)
+        if isinstance(self.model, Translates | Stylises):
+            facts["rows"] = told(data) if isinstance(self.model, Translates) else "pictures, styles, pictures painted"
         self.event("resume" if self.resumed else "start", **facts, parameters=sizes)
         for note in data.notes:
             self.progress.say(note)
@@ -429,8 +430,8 @@ class _Training:
         began = clock_.monotonic()
         model, position = self.usable(), self.stream.position
         noise = torch.Generator(self.device).manual_seed(self.options.seed)
-        if isinstance(model, Translates):
-            self.draw(f"samples/{position:08d}.webp", *translations(model, self.heldout or self.stream.dataset))
+        if isinstance(model, Translates | Stylises):
+            self.draw(f"samples/{position:08d}.webp", *self.pictures(model))
             self.model.train()
             self.event("sample", took=round(clock_.monotonic() - began, 3))
             return
@@ -444,6 +445,14 @@ class _Training:
         self.frame(model)
         self.model.train()
         self.event("sample", took=round(clock_.monotonic() - began, 3))
+
+    def pictures(self, model: Translates | Stylises) -> tuple[Tensor, int]:
+        """What a model makes of pictures it is given: held-out ones, where there are any."""
+        data = self.heldout or self.stream.dataset
+        if isinstance(model, Translates):
+            return translations(model, data)
+        assert isinstance(data, Domains)
+        return painted(model, data, self.device)
 
     def frame(self, model: GenerativeModel) -> None:
         """What the samples, the critic and its pull are now, for the animation of a toy."""

@@ -52,6 +52,18 @@ def read(path: str | os.PathLike[str]) -> Weights:
     return Weights({str(k).removeprefix("module."): t for k, t in found.items()}, digits_of(place))
 
 
+def vgg19(file: str) -> dict[str, Tensor]:
+    """The tensors of VGG-19: of a file, or for "vgg19" of torchvision's download (548 MB, once).
+
+    Raises:
+        LimnerError: they cannot be had.
+    """
+    if file == "vgg19":
+        url = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
+        file = str(fetch("vgg19-dcbb9e9d.pth", url, "dcbb9e9d", "weights"))
+    return read(file).tensors
+
+
 def digits_of(path: Path) -> str:
     """The first eight digits of a file's SHA-256."""
     with path.open("rb") as file:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from limner.core.errors import LimnerError
-from limner.data.registry import Options, source
+from limner.data.registry import SOURCES, Options, source
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,10 +26,11 @@ def styled(  # noqa: D417 - Options says it
     *,
     options: Options,
 ) -> Any:
-    """One picture and the styles that it is to take on, for style transfer and texture synthesis.
+    """A picture, or a folder of them, and the styles they are to take on, for style transfer and texture synthesis.
 
     Args:
-        path: the content picture. Of an int, `size` is its longer side here, 512 by default; nothing is cropped.
+        path: the content: one picture, whose longer side is then `size` (512 by default) and of which nothing is
+            cropped; or a folder, a ZIP or a named set.
         styles: pictures of the styles.
         masks: for each style a picture of any size, white where the style belongs; by default everywhere.
         first: a picture to begin with, for start=first.
@@ -44,6 +45,8 @@ def styled(  # noqa: D417 - Options says it
         raise LimnerError("styles: name at least one picture")
     if masks is not None and len(masks) != len(styles):
         raise LimnerError(f"there are {len(masks)} masks for {len(styles)} styles; give one for each, or none")
+    if not Path(path).expanduser().is_file() or path.lower().endswith(".zip"):
+        return _many(path, styles, style_size, options)
     content = _opened(path)
     h, w = _size(content, options)
     pixels = _pixels(content, (h, w), 3)
@@ -64,6 +67,28 @@ def styled(  # noqa: D417 - Options says it
     )
     still.notes.append(f"{Path(path).name} at {h}×{w}, and {len(found)} style{'s' * (len(found) > 1)}")
     return still
+
+
+def _many(path: str, styles: list[str], style_size: int | None, options: Options) -> Any:
+    """A set of pictures with styles."""
+    from dataclasses import asdict
+
+    import torch
+
+    from limner.data.sources import load
+
+    if path not in SOURCES and not Path(path).expanduser().exists():
+        raise LimnerError(f"there is no picture {path!r}; check the path")
+    pictures: Any = load(path, **(asdict(options) | {"channels": 3}))
+    found = []
+    for name in styles:
+        image = _opened(name)
+        found.append(torch.from_numpy(_pixels(image, _fitting(image, style_size or max(pictures.shape[1:])), 3))[None])
+    pictures.styles, pictures.masks, pictures.first = tuple(found), (None,) * len(found), None
+    from limner.data.prepare import fingerprint
+
+    pictures.fingerprint = fingerprint(pictures.fingerprint, *(s.numpy() for s in found))
+    return pictures
 
 
 def _opened(name: str) -> Image:

@@ -21,7 +21,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from limner.core import weights
+from limner.core import weights as files
 from limner.core.batch import Styled
 from limner.core.errors import LimnerError
 from limner.core.model import Data, GenerativeModel, Logs, Update
@@ -74,7 +74,9 @@ class StyleTransfer(GenerativeModel):
             raise ValueError(
                 "content_weight, style_weight and smoothness must not be negative, nor both of the first 0"
             )
-        self._vgg = (perceptual_net(weights, pooling),)  # a tuple hides it: it neither learns nor goes into checkpoints
+        self._vgg = (
+            VGG19(files.vgg19(weights), pooling, "reflect"),
+        )  # a tuple hides it: it neither learns nor goes into checkpoints
         names = self.vgg.layers
         self.style_layers = style_layers or [n for n in names if n.startswith("relu") and n.endswith("_1")]
         self.content_layers = content_layers or ["relu4_2" if "relu4_2" in names else names[-1]]
@@ -192,14 +194,6 @@ class Picture(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         """Restores what `get_extra_state` gave."""
         self.begun = bool(state)
-
-
-def perceptual_net(file: str, pooling: Literal["max", "average"]) -> VGG19:
-    """VGG-19 with weights of a file, or with torchvision's."""
-    if file == "vgg19":
-        url = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
-        file = str(weights.fetch("vgg19-dcbb9e9d.pth", url, "dcbb9e9d", "weights"))
-    return VGG19(weights.read(file).tensors, pooling, "reflect")
 
 
 def _shares(given: list[float] | None, n: int, name: str) -> list[float]:

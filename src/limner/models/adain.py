@@ -1,0 +1,87 @@
+"""Style transfer in one pass and in any style: means and deviations of maps are exchanged, and painted.
+
+Huang and Belongie 2017, *Arbitrary style transfer in real-time with adaptive instance normalization*, arXiv:1703.06868,
+eq. 8 to 13.
+
+    repeat
+        x ~ photographs;  s ~ paintings
+        t = AdaIN(F(x), F(s))                           F: VGG-19 up to one layer, which never changes
+        y = g(t)
+        descend for g   ‖F(y) - t‖² + λ Σ_l ‖μ(φ_l(y)) - μ(φ_l(s))‖² + ‖σ(φ_l(y)) - σ(φ_l(s))‖²
+    in use  y = g((1 - strength) F(x) + strength t)
+
+Norms are means over their elements here, so that λ means the same for any layers. The perceptual net is needed in use,
+too, and its weights are no part of a checkpoint: the Spec names their file.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from limner.core import weights as files
+from limner.core.batch import Unpaired
+from limner.core.model import Data, GenerativeModel, Logs, Update
+from limner.losses.style import adain, moments
+from limner.nets.vgg import VGG19
+
+
+class AdaIN(GenerativeModel):
+    """A decoder that paints what the statistics of a style make of a picture's maps.
+
+    Args:
+        decoder: net from maps of its `layer` to pictures (B,3,H,W) in [-1,1].
+        weights: file of VGG-19's weights; "vgg19" downloads torchvision's.
+        style_weight: λ. Raise it for more paint.
+        shape: (C,H,W) of a picture; filled from the data.
+    """
+
+    averaged = ("decoder",)
+    takes = Unpaired
+
+    def __init__(
+        self, decoder: nn.Module, weights: str = "vgg19", style_weight: float = 10.0, *, shape: tuple[int, int, int]
+    ) -> None:
+        super().__init__()
+        if shape[0] != 3:
+            raise ValueError(f"style is transferred between colour pictures (3 channels), these have {shape[0]}")
+        if style_weight < 0:
+            raise ValueError(f"style_weight must not be negative, got {style_weight:g}")
+        self.decoder, self.style_weight, self.layer = decoder, style_weight, str(decoder.layer)
+        self._vgg = (VGG19(files.vgg19(weights), padding="reflect"),)  # a tuple hides it: it is no part of a checkpoint
+        names = self._vgg[0].layers
+        if self.layer not in names:
+            raise ValueError(f"these weights end at {names[-1]}, before {self.layer}; set decoder.layer")
+        self.layers = [n for n in names[: names.index(self.layer) + 1] if n.startswith("relu") and n.endswith("_1")]
+        self.shape = shape
+
+    def groups(self) -> dict[str, nn.Module]:
+        return {"decoder": self.decoder}
+
+    def vgg(self, x: Tensor) -> dict[str, Tensor]:
+        """Maps of the first layer of each block down to the decoder's."""
+        if self._vgg[0].first.device != x.device:
+            self._vgg = (self._vgg[0].to(x.device),)
+        return {n: m.float() for n, m in self._vgg[0](x, self.layers).items()}
+
+    def step(self, data: Data, update: Update) -> Logs:
+        x, s = next(data)  # (B,3,H,W) in [-1,1] each
+        with torch.no_grad():
+            styles = self.vgg(s)
+            t = adain(self.vgg(x)[self.layer], styles[self.layer])
+        maps = self.vgg(self.decoder(t))
+        content = (maps[self.layer] - t).square().mean()
+        style = torch.zeros((), device=x.device)
+        for n in self.layers:
+            (mean, std), (mean_s, std_s) = moments(maps[n]), moments(styles[n])
+            style = style + (mean - mean_s).square().mean() + (std - std_s).square().mean()
+        loss = content + self.style_weight * style
+        update("decoder", loss)
+        return {"loss/decoder": loss, "term/content": content, "term/style": style}
+
+    def stylise(self, x: Tensor, style: Tensor, strength: float = 1.0) -> Tensor:
+        """Pictures x (B,3,H,W) in the style of `style` (B or 1,3,h,w), (B,3,H,W) in [-1,1]; strength 0 is no style."""
+        maps = self.vgg(x)[self.layer]
+        t = adain(maps, self.vgg(style)[self.layer])
+        y = self.decoder(maps + strength * (t - maps)).clamp(-1, 1)
+        return y if y.shape[2:] == x.shape[2:] else nn.functional.interpolate(y, x.shape[2:], mode="bilinear")

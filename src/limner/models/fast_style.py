@@ -1,0 +1,107 @@
+"""Style transfer in one pass: a net that paints every picture in one style.
+
+Johnson, Alahi and Fei-Fei 2016, *Perceptual losses for real-time style transfer and super-resolution*,
+arXiv:1603.08155, eq. 2 to 5.
+
+    A_l = Gram matrices of the style, once
+    repeat
+        x ~ photographs;  y = T(x)
+        descend for T   α ½ mean (F(y) - F(x))² + β Σ_l w_l E_l(G_l(y), A_l) + γ TV(y)
+
+The losses are those of Gatys et al. (`style_transfer`), of the net's result instead of one picture's pixels; what took
+hundreds of descents takes one pass, in the one style that it was trained on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from limner.core import weights as files
+from limner.core.batch import Styled
+from limner.core.model import Data, GenerativeModel, Logs, Update
+from limner.losses.style import gram, total_variation
+from limner.losses.style import style as style_loss
+from limner.nets.vgg import VGG19
+
+
+class FastStyle(GenerativeModel):
+    """A net that paints.
+
+    Args:
+        T: net from pictures (B,3,H,W) to pictures of the same size, in [-1,1].
+        weights: file of VGG-19's weights; "vgg19" downloads torchvision's. Used in training only.
+        content_weight: α. Raise it if the content is lost.
+        style_weight: β. Raise it for more paint.
+        smoothness: γ, weight of total variation. Raise it if pictures are grainy.
+        content_layers: where content is compared; by default relu3_1 or the deepest there is.
+        style_layers: where style is compared; by default the first of each of the first four blocks.
+        shape: (C,H,W) of a picture; filled from the data.
+    """
+
+    averaged = ("T",)
+    takes = Styled
+    domains = ("b",)
+    pairing: dict[str, Any] | None = None
+
+    def __init__(
+        self,
+        T: nn.Module,
+        weights: str = "vgg19",
+        content_weight: float = 1.0,
+        style_weight: float = 30.0,
+        smoothness: float = 0.1,
+        content_layers: list[str] | None = None,
+        style_layers: list[str] | None = None,
+        *,
+        shape: tuple[int, int, int],
+    ) -> None:
+        super().__init__()
+        if shape[0] != 3:
+            raise ValueError(f"style is transferred to colour pictures (3 channels), these have {shape[0]}")
+        if min(content_weight, style_weight, smoothness) < 0:
+            raise ValueError("content_weight, style_weight and smoothness must not be negative")
+        self.T, self.weights = T, weights
+        self.content_weight, self.style_weight, self.smoothness = content_weight, style_weight, smoothness
+        self.content_layers, self.style_layers = content_layers, style_layers
+        self.shape = self.source = shape
+        self._eyes: tuple[VGG19, dict[str, tuple[Tensor, int]]] | None = None
+
+    def groups(self) -> dict[str, nn.Module]:
+        return {"T": self.T}
+
+    def step(self, data: Data, update: Update) -> Logs:
+        batch: Styled = next(data)
+        if self._eyes is None:
+            self._eyes = self._look(batch)
+        vgg, targets = self._eyes
+        contents = self.content_layers or ["relu3_1" if "relu3_1" in vgg.layers else vgg.layers[-1]]
+        with torch.no_grad():
+            wanted = vgg(batch.x, contents)
+        y = self.T(batch.x)
+        maps = vgg(y, [*contents, *targets])
+        content = sum((maps[n].float() - wanted[n].float()).square().mean() / 2 for n in contents)
+        style = torch.zeros((), device=y.device)
+        for n, (target, places) in targets.items():
+            own = maps[n].float()
+            style = style + style_loss(gram(own), target, own.shape[2] * own.shape[3], places) / len(targets)
+        variation = total_variation(y.float())
+        loss = self.content_weight * content + self.style_weight * style + self.smoothness * variation
+        update("T", loss)
+        return {"loss/T": loss, "term/content": content, "term/style": style, "term/variation": variation}
+
+    @torch.no_grad()
+    def _look(self, batch: Styled) -> tuple[VGG19, dict[str, tuple[Tensor, int]]]:
+        """The perceptual net, and the first style's Gram matrices with the number of their places."""
+        vgg = VGG19(files.vgg19(self.weights), padding="reflect").to(batch.x.device)
+        if not vgg.normalised:
+            vgg.normalise([batch.styles[0]])
+        layers = self.style_layers or [n for n in vgg.layers if n in ("relu1_1", "relu2_1", "relu3_1", "relu4_1")]
+        maps = {n: m.float() for n, m in vgg(batch.styles[0], layers).items()}
+        return vgg, {n: (gram(m), m.shape[2] * m.shape[3]) for n, m in maps.items()}
+
+    def translate(self, x: Tensor, to: str = "b") -> Tensor:
+        """Painted pictures (B,3,H,W) in [-1,1], of any height and width."""
+        return self.T(x)

@@ -1,0 +1,101 @@
+"""Nets that paint in one pass.
+
+`Transformer` is that of Johnson, Alahi and Fei-Fei 2016, *Perceptual losses for real-time style transfer and
+super-resolution*, arXiv:1603.08155, with what later work found: instance norm (Ulyanov et al. 2016, arXiv:1607.08022)
+and nearest enlargement before a convolution instead of a transposed one, which leaves no checkerboard (Odena et al.
+2016).
+
+`Decoder` is that of AdaIN (Huang and Belongie 2017, arXiv:1703.06868, section 6): VGG-19 turned round, from the maps of
+one of its layers back to a picture, without norms; reflection padding throughout.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from limner.nets._layers import to_multiple
+
+_WIDTHS = {"relu2_1": (128, (64,)), "relu3_1": (256, (128, 64)), "relu4_1": (512, (256, 128, 64))}
+_REPEATS = {512: 4, 256: 4, 128: 2, 64: 2}  # convolutions of VGG's blocks, by their width
+
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, padding_mode="reflect")
+
+
+class _Block(nn.Module):
+    """x + F(x), F of two 3×3 convolutions with instance norm."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            _conv(channels, channels, 3),
+            nn.InstanceNorm2d(channels, affine=True),
+            nn.ReLU(),
+            _conv(channels, channels, 3),
+            nn.InstanceNorm2d(channels, affine=True),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.net(x)
+
+
+class Transformer(nn.Module):
+    """Pictures (B,3,H,W) -> painted pictures (B,3,H,W) in [-1,1], of any H and W from 8 on.
+
+    Args:
+        width: channels of the first map; the blocks have four times as many. Lower it (to 16) for speed; raise it if
+            strokes lack detail.
+        blocks: residual blocks. Raise it for larger changes.
+        shape: (C,H,W) of a picture; filled from the data.
+    """
+
+    def __init__(self, width: int = 32, blocks: int = 5, *, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        w, c = width, shape[0]
+
+        def after(channels: int) -> list[nn.Module]:
+            return [nn.InstanceNorm2d(channels, affine=True), nn.ReLU()]
+
+        self.net = nn.Sequential(
+            _conv(c, w, 9), *after(w),
+            _conv(w, 2 * w, 3, 2), *after(2 * w),
+            _conv(2 * w, 4 * w, 3, 2), *after(4 * w),
+            *(_Block(4 * w) for _ in range(blocks)),
+            nn.Upsample(scale_factor=2), _conv(4 * w, 2 * w, 3), *after(2 * w),
+            nn.Upsample(scale_factor=2), _conv(2 * w, w, 3), *after(w),
+            _conv(w, c, 9), nn.Tanh(),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Painted pictures (B,3,H,W)."""
+        return self.net(to_multiple(x, 4))[..., : x.shape[2], : x.shape[3]]
+
+
+class Decoder(nn.Module):
+    """Maps (B,N,h,w) of one layer of VGG-19 -> pictures (B,3,H,W), about [-1,1].
+
+    Args:
+        layer: relu2_1, relu3_1 or relu4_1: the deeper, the larger the strokes, and the less of the picture is left.
+        shape: (C,H,W) of a picture; filled from the data.
+    """
+
+    def __init__(
+        self, layer: Literal["relu2_1", "relu3_1", "relu4_1"] = "relu3_1", *, shape: tuple[int, int, int]
+    ) -> None:
+        super().__init__()
+        self.layer = layer
+        before, widths = _WIDTHS[layer]
+        self.net = nn.Sequential()
+        for width in widths:  # out of a block's first layer, and up to the last layer of the block above
+            self.net.extend([_conv(before, width, 3), nn.ReLU(), nn.Upsample(scale_factor=2)])
+            for _ in range(_REPEATS[width] - 1):
+                self.net.extend([_conv(width, width, 3), nn.ReLU()])
+            before = width
+        self.net.append(_conv(before, shape[0], 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pictures of maps."""
+        return 2 * self.net(x) - 1

@@ -1,0 +1,136 @@
+"""Facts of style transfer in one pass, and of painting files with it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from sklearn.datasets import load_sample_image
+
+import limner
+from limner.core.errors import LimnerError
+from limner.losses import style
+from limner.models.adain import AdaIN
+from limner.nets.style import Decoder
+from limner.painting import paint
+from limner.published import import_weights
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("one-pass")
+    for side, name in (("photos", "china.jpg"), ("paintings", "flower.jpg")):
+        (folder / side).mkdir()
+        whole = Image.fromarray(load_sample_image(name)).resize((160, 106))
+        for k in range(12):
+            whole.crop((8 * k, 4 * k, 8 * k + 48, 4 * k + 48)).save(folder / side / f"{k}.png")
+    g, drawn = torch.Generator().manual_seed(0), {}
+    for n, a, b in (("1_1", 3, 64), ("1_2", 64, 64), ("2_1", 64, 128)):
+        drawn[f"conv{n}.weight"] = torch.randn(b, a, 3, 3, generator=g) * (2 / (9 * a)) ** 0.5
+        drawn[f"conv{n}.bias"] = torch.zeros(b)
+    save_file(drawn, folder / "vgg.safetensors")
+    return {p.stem: p for p in folder.iterdir()}
+
+
+SHORT: dict[str, Any] = {"device": "cpu", "threads": 1, "size": 32, "batch": 4, "samples": 4, "images": 240}
+
+
+@pytest.fixture(scope="module")
+def fast(files: dict[str, Path]) -> Path:
+    chosen = SHORT | {"data": f"{files['photos']}/", "data.styles": [str(files["paintings"] / "0.png")]}
+    run = limner.train("fast-style", out=files["vgg"].parent / "fast", weights=str(files["vgg"]), **{
+        "T.width": 8, "T.blocks": 1, "optim.T.lr": 3e-3, "data.style_size": 32}, **chosen)  # fmt: skip
+    return run.path
+
+
+@pytest.fixture(scope="module")
+def any_style(files: dict[str, Path]) -> Path:
+    chosen = SHORT | {"a": f"{files['photos']}/", "b": f"{files['paintings']}/", "weights": str(files["vgg"])}
+    where = files["vgg"].parent / "adain"
+    return limner.train("adain", out=where, **{"decoder.layer": "relu2_1", "optim.decoder.lr": 1e-3}, **chosen).path
+
+
+@pytest.mark.parametrize("kind", ["fast", "any_style"])
+def test_the_loss_falls_and_the_report_says_what_the_rows_are(kind, request):
+    run = limner.Run(request.getfixturevalue(kind))
+    losses = [line["loss/T" if kind == "fast" else "loss/decoder"] for line in run.metrics()]
+    assert losses[-1] < 0.8 * losses[0]
+    assert "painted" in (run.path / "report.html").read_text()
+
+
+def test_a_folder_is_painted_in_the_style_that_was_learnt(fast, tmp_path, files):
+    odd = tmp_path / "in"
+    odd.mkdir()
+    Image.fromarray(load_sample_image("china.jpg")).resize((53, 37)).save(odd / "odd.jpg")
+    written = paint(fast, odd, tmp_path / "out", device="cpu")
+    assert [p.name for p in written] == ["odd.jpg"]
+    assert Image.open(written[0]).size == (53, 37)
+    with pytest.raises(LimnerError, match="one style that it learnt"):
+        paint(fast, odd, tmp_path / "out", files["paintings"] / "0.png", device="cpu")
+
+
+def test_any_painting_will_do_and_strength_is_how_much_of_it(any_style, tmp_path, files):
+    photo, painting = files["photos"] / "0.png", files["paintings"] / "5.png"
+    found = {}
+    for strength in (0.0, 0.5, 1.0):
+        (path,) = paint(any_style, photo, tmp_path / f"{strength}.png", painting, strength=strength, device="cpu")
+        found[strength] = np.asarray(Image.open(path)).astype(float)
+    near, far = (np.abs(found[s] - found[0.0]).mean() for s in (0.5, 1.0))
+    assert 0 < near < far
+    with pytest.raises(LimnerError, match="name a painting too"):
+        paint(any_style, photo, tmp_path / "x.png", device="cpu")
+
+
+def test_what_does_not_paint_says_so(tmp_path):
+    run = limner.train("ae-mnist", out=tmp_path / "ae", data="digits", images=64, batch=32, device="cpu")
+    with pytest.raises(LimnerError, match="does not paint"):
+        paint(run.path, "a.png", tmp_path / "b.png", device="cpu")
+
+
+def test_one_picture_through_the_command_line(any_style, files, tmp_path):
+    import subprocess
+    import sys
+
+    command = ["limner", "stylise", files["photos"] / "1.png", files["paintings"] / "2.png", f"model={any_style}",
+               f"out={tmp_path / 'p.png'}", "device=cpu"]  # fmt: skip
+    done = subprocess.run([sys.executable, "-m", *map(str, command)], capture_output=True, text=True, check=True)
+    assert "wrote 1 pictures" in done.stdout
+    assert Image.open(tmp_path / "p.png").size == (48, 48)
+
+
+def test_the_step_compares_with_the_statistics_of_the_style(files):
+    """At strength 1 the target's moments are the style's, at strength 0 the decoder is given the picture's own maps."""
+    torch.manual_seed(0)
+    model = AdaIN(Decoder("relu2_1", shape=(3, 32, 32)), str(files["vgg"]), shape=(3, 32, 32))
+    x, s = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 24, 40)
+    seen = []
+    model.decoder.register_forward_hook(lambda module, args, out: seen.append(args[0]))
+    with torch.no_grad():
+        model.stylise(x, s, 1.0)
+        model.stylise(x, s, 0.0)
+        torch.testing.assert_close(style.moments(seen[0])[0], style.moments(model.vgg(s)["relu2_1"])[0])
+        torch.testing.assert_close(seen[1], model.vgg(x)["relu2_1"])
+
+
+def shared(name: str) -> Path:
+    return Path(os.environ.get("LIMNER_DATA", "")).parent / "weights" / f"{name}.safetensors"
+
+
+@pytest.mark.skipif(not shared("decoder_from_conv3_1").is_file(), reason="the published decoder is not at hand")
+def test_the_published_decoder_turns_maps_back_into_pictures(tmp_path):
+    """Encode and decode without a style: about 30 dB, as published."""
+    vgg = str(shared("vgg19_normalised_to_conv3_1"))
+    out = import_weights("adain", shared("decoder_from_conv3_1"), tmp_path / "adain.safetensors", vgg=vgg)
+    model = limner.load(out)
+    assert isinstance(model, AdaIN)
+    photo = torch.from_numpy(load_sample_image("china.jpg").copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+    x = torch.nn.functional.interpolate(photo, (256, 256), mode="bicubic", antialias=True).clamp(-1, 1)
+    with torch.no_grad():
+        y = model.stylise(x, x, 0.0)
+    assert float(10 * torch.log10(4 / (y - x).square().mean())) > 25

@@ -119,10 +119,10 @@ class VGG19(nn.Module):
             if i and n[0] != self.convolutions[i - 1][0]:
                 h = F.max_pool2d(h, 2) if self.pooling == "max" else F.avg_pool2d(h, 2)
             h = self._convolved(h, n)
-            found[f"conv{n}"] = h
+            found |= {f"conv{n}": h} if f"conv{n}" in wanted else {}  # others are let go: of large pictures each is a GB
             h = F.relu(h)
-            found[f"relu{n}"] = h
-            if all(w in found for w in wanted):
+            found |= {f"relu{n}": h} if f"relu{n}" in wanted else {}
+            if len(found) == len(wanted):
                 break
         return {w: found[w] for w in wanted}
 

@@ -118,8 +118,8 @@ class VGG19(nn.Module):
         for i, n in enumerate(self.convolutions):
             if i and n[0] != self.convolutions[i - 1][0]:
                 h = F.max_pool2d(h, 2) if self.pooling == "max" else F.avg_pool2d(h, 2)
-            h = self._convolved(h, n)
-            found |= {f"conv{n}": h} if f"conv{n}" in wanted else {}  # others are let go: of large pictures each is a GB
+            h = self._convolved(h, n)  # maps that nobody asked for are let go: of large pictures each is a GB
+            found |= {f"conv{n}": h} if f"conv{n}" in wanted else {}
             h = F.relu(h)
             found |= {f"relu{n}": h} if f"relu{n}" in wanted else {}
             if len(found) == len(wanted):

@@ -93,3 +93,12 @@ def test_every_skip_is_used():
     y = net(x)
     grads = torch.autograd.grad(y.sum(), skips[-len(net.down) + 1 :])
     assert all(float(g.abs().sum()) > 0 for g in grads)
+
+
+def test_a_residual_net_begins_near_its_source():
+    torch.manual_seed(0)
+    net = unet.Generator(width=4, norm="instance", residual=True, shape=(3, 32, 32), source=(4, 32, 32)).eval()
+    x = torch.rand(2, 4, 32, 32) * 2 - 1
+    assert float((net(x) - x[:, :3]).abs().mean()) < 0.1
+    with pytest.raises(ValueError, match="residual=false"):
+        unet.Generator(residual=True, shape=(3, 32, 32), source=(1, 32, 32))

@@ -53,6 +53,8 @@ class Generator(nn.Module):
             is of each picture alone always: take it for batches of more than one.
         dropout: probability of dropping an activation in the decoder maps next to the smallest (three of them at depth
             8, one at depth 6), in use as well. Lower it to 0 if the same picture must always give the same result.
+        residual: give the source's first channels, changed, instead of a new picture. Turn it on where source and target
+            are nearly the same already, as in denoising (Kim et al. 2016, arXiv:1511.04587).
         shape: (C,H,W) of a target; filled from the data.
         source: (C',H,W) of a source; filled from the data.
     """
@@ -63,6 +65,7 @@ class Generator(nn.Module):
         depth: int | None = None,
         norm: Literal["batch", "instance"] = "batch",
         dropout: float = 0.5,
+        residual: bool = False,
         *,
         shape: tuple[int, int, int],
         source: tuple[int, int, int],
@@ -71,7 +74,9 @@ class Generator(nn.Module):
         depth = min(min(shape[1:]).bit_length() - 1, _DEEPEST) if depth is None else depth
         if not 2 <= depth <= 10:
             raise ValueError(f"a U-Net halves pictures 2 to 10 times, not {depth}; set depth, or take larger pictures")
-        self.multiple = 2**depth
+        if residual and source[0] < shape[0]:
+            raise ValueError(f"a source of {source[0]} channels is no picture of {shape[0]}; set residual=false")
+        self.multiple, self.residual = 2**depth, shape[0] if residual else 0
         bias = norm != "batch"
         widths = [width * min(2**k, 8) for k in range(depth)]
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
@@ -98,4 +103,5 @@ class Generator(nn.Module):
         h = self.up[0](skips.pop())
         for layer in self.up[1:]:
             h = layer(torch.cat([skips.pop(), h], 1))
-        return h[..., : x.shape[2], : x.shape[3]]
+        y = h[..., : x.shape[2], : x.shape[3]]
+        return (x[:, : self.residual] + y).clamp(-1, 1) if self.residual else y

@@ -53,8 +53,8 @@ class Generator(nn.Module):
             is of each picture alone always: take it for batches of more than one.
         dropout: probability of dropping an activation in the decoder maps next to the smallest (three of them at depth
             8, one at depth 6), in use as well. Lower it to 0 if the same picture must always give the same result.
-        residual: give the source's first channels, changed, instead of a new picture. Turn it on where source and target
-            are nearly the same already, as in denoising (Kim et al. 2016, arXiv:1511.04587).
+        residual: give the source's first channels, changed, instead of a new picture. Turn it on where source and
+            target are nearly the same already, as in denoising (Kim et al. 2016, arXiv:1511.04587).
         shape: (C,H,W) of a target; filled from the data.
         source: (C',H,W) of a source; filled from the data.
     """
@@ -73,7 +73,7 @@ class Generator(nn.Module):
         super().__init__()
         depth = min(min(shape[1:]).bit_length() - 1, _DEEPEST) if depth is None else depth
         if not 2 <= depth <= 10:
-            raise ValueError(f"a U-Net halves pictures 2 to 10 times, not {depth}; set depth, or take larger pictures")
+            raise ValueError(f"a U-Net halves pictures 2 to 10 times, not {depth}; set depth or take larger pictures")
         if residual and source[0] < shape[0]:
             raise ValueError(f"a source of {source[0]} channels is no picture of {shape[0]}; set residual=false")
         self.multiple, self.residual = 2**depth, shape[0] if residual else 0

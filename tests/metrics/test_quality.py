@@ -13,7 +13,7 @@ from limner import data
 from limner.core.batch import to_float
 from limner.core.errors import LimnerError
 from limner.metrics.features import lenet64
-from limner.metrics.quality import gan_test, psnr_pairs, sharpness, sharpness_ratio, ssim_pairs, synthetic_training
+from limner.metrics.quality import gan_test, sharpness, sharpness_ratio, synthetic_training
 
 
 @pytest.fixture(scope="module")
@@ -46,35 +46,6 @@ def test_blur_lowers_the_ratio_and_noise_raises_it(digits):
     assert sharpness_ratio(real=real, fake=blurred) < 0.3
     assert sharpness_ratio(real=real, fake=noisy) > 1.2
     assert sharpness_ratio(real=real, fake=real / 2) == pytest.approx(0.25, rel=1e-5)
-
-
-# ---- pairs ---------------------------------------------------------------------------------------------------------
-
-
-def test_psnr_of_pairs(digits):
-    x = to_float(digits.pixels[:4])
-    y = x + torch.tensor([0.0, 0.02, 0.2, 0.5]).view(4, 1, 1, 1) * torch.where(x > 0, -1.0, 1.0)
-    expected = [math.inf, 40.0, 20.0, 20 * math.log10(4)]  # of a peak of 2
-    torch.testing.assert_close(psnr_pairs(y, x), torch.tensor(expected), rtol=1e-4, atol=1e-4)
-
-
-def test_ssim_of_pairs(digits):
-    x = to_float(digits.pixels[:50])
-    noisy = (x + 0.3 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))).clamp(-1, 1)
-    torch.testing.assert_close(ssim_pairs(x, x), torch.ones(50))
-    found = ssim_pairs(noisy, x)
-    assert found.shape == (50,)
-    assert (found < 0.95).all()
-    torch.testing.assert_close(found[:1], ssim_pairs(noisy[:1], x[:1]))  # an image's score is its own
-    torch.testing.assert_close(found, ssim_pairs(x, noisy))
-
-
-def test_ssim_of_flat_images_is_its_term_of_means():
-    """On [0,1] with C1 = 0.01²: (2 a b + C1) / (a² + b² + C1)."""
-    a, b = 0.75, 0.25
-    x, y = (torch.full((1, 1, 16, 16), 2 * v - 1) for v in (a, b))
-    expected = (2 * a * b + 1e-4) / (a * a + b * b + 1e-4)
-    assert float(ssim_pairs(x, y)) == pytest.approx(expected, rel=1e-4)
 
 
 # ---- classes -------------------------------------------------------------------------------------------------------
@@ -138,16 +109,10 @@ def test_what_is_refused(digits):
         sharpness(torch.full((1, 1, 4, 4), math.nan))
     with pytest.raises(LimnerError, match=r"images are \(B,C,H,W\)"):
         sharpness(x[0])
-    with pytest.raises(LimnerError, match=r"images are .* int64 tensor"):
-        psnr_pairs(x.long(), x.long())
     with pytest.raises(LimnerError, match="differ in size"):
         sharpness_ratio(real=x, fake=x[..., 1:])
     with pytest.raises(LimnerError, match="flat"):
         sharpness_ratio(real=torch.zeros(1, 1, 4, 4), fake=torch.zeros(1, 1, 4, 4))
-    with pytest.raises(LimnerError, match="one shape"):
-        ssim_pairs(x, x[:4])
-    with pytest.raises(LimnerError, match="windows of 11×11"):
-        ssim_pairs(x[..., :10], x[..., :10])
     with pytest.raises(LimnerError, match="knows classes 0 to 1"):
         gan_test(torch.zeros(2, 2), torch.tensor([0, 2]))
     with pytest.raises(LimnerError, match="whole numbers"):

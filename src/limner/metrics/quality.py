@@ -1,4 +1,4 @@
-"""Scores of single images and of labels: sharpness, pairs of images, and whether generated images are of their class.
+"""Scores of single images and of labels: sharpness, and whether generated images are of their class.
 
 Sharpness is the variance of the Laplacian (Pech-Pacheco et al. 2000), the mean over images; beside that of real images
 it shows the blur of autoencoders. It cannot tell detail from noise: values above 1 mean too much of either.
@@ -7,8 +7,6 @@ GAN-test (Shmelkov, Schmid and Alahari 2018, arXiv:1807.09499): accuracy of a cl
 ones, against the classes that were asked for: fidelity. CAS, the classification accuracy score (Ravuri and Vinyals
 2019, arXiv:1905.10887; GAN-train in Shmelkov et al.): accuracy on real images of a classifier that saw only generated
 ones: fidelity and coverage, class by class.
-
-SSIM: Wang et al. 2004. It has terms of mean grey, so images go from [-1,1] to [0,1] first.
 """
 
 from __future__ import annotations
@@ -21,7 +19,6 @@ from torch.nn import functional as F
 
 from limner.core.batch import to_float
 from limner.core.errors import LimnerError
-from limner.losses.reconstruction import psnr
 from limner.metrics.neighbours import wilson
 
 _BATCH = 500
@@ -67,36 +64,6 @@ def sharpness_ratio(*, real: Tensor, fake: Tensor) -> float:
     if not base:
         raise LimnerError("the real images are flat, so nothing is sharp beside them; look at them")
     return sharpness(fake) / base
-
-
-def psnr_pairs(x: Tensor, y: Tensor) -> Tensor:
-    """PSNR in dB (B,) of images x against y, (B,C,H,W) each, uint8 or in [-1,1]; infinite for equal ones.
-
-    Raises:
-        LimnerError: these are no such pairs.
-    """
-    x, y = _pairs(x, y)
-    return psnr(x, y)
-
-
-def ssim_pairs(x: Tensor, y: Tensor) -> Tensor:
-    """SSIM (B,) of images x against y, (B,C,H,W) each, uint8 or in [-1,1]; 1 for equal ones.
-
-    Windows are Gaussian with a standard deviation of 1.5 pixels, 11×11, as in the paper.
-
-    Raises:
-        LimnerError: these are no such pairs, or they are smaller than a window.
-    """
-    from torchmetrics.functional.image import structural_similarity_index_measure as ssim
-
-    x, y = _pairs(x, y)
-    if min(x.shape[2:]) < 11:
-        raise LimnerError(f"SSIM has windows of 11×11 pixels, these images have {x.shape[2]}×{x.shape[3]}")
-    parts = [
-        ssim((a.double() + 1) / 2, (b.double() + 1) / 2, data_range=1.0, reduction="none")
-        for a, b in zip(x.split(_BATCH), y.split(_BATCH))
-    ]
-    return torch.cat([torch.atleast_1d(p) for p in parts]).float()
 
 
 @dataclass(frozen=True)
@@ -246,14 +213,6 @@ def _classes(y: Tensor) -> Tensor:
     if y.ndim != 1 or y.is_floating_point() or y.dtype == torch.bool or int(y.min()) < 0:
         raise LimnerError("classes are whole numbers (N,) from 0; give indices, not names or probabilities")
     return y.long()
-
-
-def _pairs(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    if x.shape != y.shape:
-        raise LimnerError(f"pairs of images have one shape, these have {tuple(x.shape)} and {tuple(y.shape)}")
-    _check(x)
-    _check(y)
-    return to_float(x).float(), to_float(y).float()
 
 
 def _check(x: Tensor) -> None:

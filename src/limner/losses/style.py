@@ -40,18 +40,28 @@ def gram(features: Tensor, convention: Convention = "gatys", mask: Tensor | None
     [[[9.0, 9.0], [9.0, 9.0]]]
     """
     f = features.flatten(2)
-    m: Tensor | float = f.shape[2]
+    places: Tensor | float = f.shape[2]
     if mask is not None:
         w = mask.flatten(2).to(f.dtype)
-        f, m = f * w.sqrt(), w.sum(2, keepdim=True).clamp_min(1e-6)
-    g = f @ f.transpose(1, 2)
+        f, places = f * w.sqrt(), w.sum(2, keepdim=True).clamp_min(1e-6)
+    return scaled(f @ f.transpose(1, 2), places, convention)
+
+
+def scaled(g: Tensor, places: Tensor | float, convention: Convention) -> Tensor:
+    """Sums over places Σ_k F_ik F_jk (B,N,N), such as those of all tiles of a picture, divided as a convention has it.
+
+    Args:
+        g: the sums.
+        places: M, how many places they are over; with a mask the sum of its weights.
+        convention: of the module's table.
+    """
     match convention:
         case "gatys":
             return g
         case "places":
-            return g / m
+            return g / places
         case "all":
-            return g / (m * f.shape[1])
+            return g / (places * g.shape[1])
     raise ValueError(f"unknown convention {convention!r}; choose from: gatys, places, all")
 
 

@@ -12,22 +12,30 @@ to 7; with style alone it is texture synthesis (Gatys et al. 2015, arXiv:1505.07
 The paper sums the content loss over all places of a layer; here it is their mean, as the style loss is divided by M²,
 so that α and β mean the same at any size. Total variation, several styles and masks are additions of later work (the
 last two: Gatys et al. 2017, arXiv:1611.07865). Weights of layers are shares of 1.
+
+A large picture is looked at in tiles: their Gram matrices are summed, and their maps are made again on the way back, so
+that memory holds those of one tile. The loss is that of the whole picture, so there are no seams.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from limner.core import weights as files
 from limner.core.batch import Styled
 from limner.core.errors import LimnerError
 from limner.core.model import Data, GenerativeModel, Logs, Update
-from limner.losses.style import Convention, gram, total_variation
+from limner.losses.style import Convention, gram, scaled, total_variation
 from limner.losses.style import style as style_loss
-from limner.nets.vgg import VGG19
+from limner.nets.vgg import VGG19, Tile, stride, tiles
+
+_LEAST_TILE = 64
+_NORMALISED_AT = 512  # pixels of the longer side of pictures whose mean activations are measured
 
 
 class StyleTransfer(GenerativeModel):
@@ -46,6 +54,8 @@ class StyleTransfer(GenerativeModel):
         smoothness: weight of total variation. Raise it if the picture is grainy.
         start: what x is at first: content, style (the first one), noise, or the picture that the data name as `first`.
         pooling: max as the net was trained, average for smoother results (the paper's advice).
+        tile: pictures of more than tile² pixels are looked at in tiles of about this side, up to twice as slow and without
+            seams. Lower it if memory is short.
         shape: (C,H,W) of the picture; filled from the data.
     """
 
@@ -64,6 +74,7 @@ class StyleTransfer(GenerativeModel):
         smoothness: float = 0.0,
         start: Literal["content", "style", "noise", "first"] = "content",
         pooling: Literal["max", "average"] = "max",
+        tile: int = 1024,
         *,
         shape: tuple[int, int, int],
     ) -> None:
@@ -74,6 +85,8 @@ class StyleTransfer(GenerativeModel):
             raise ValueError(
                 "content_weight, style_weight and smoothness must not be negative, nor both of the first 0"
             )
+        if tile < _LEAST_TILE:
+            raise ValueError(f"tile={tile} is too small; take {_LEAST_TILE} or more")
         self._vgg = (
             VGG19(files.vgg19(weights), pooling, "reflect"),
         )  # a tuple hides it: it neither learns nor goes into checkpoints
@@ -83,9 +96,8 @@ class StyleTransfer(GenerativeModel):
         self.layer_weights = _shares(layer_weights, len(self.style_layers), "layer_weights")
         self.content_weight, self.style_weight, self.smoothness = content_weight, style_weight, smoothness
         self.style_shares, self.convention, self.start = style_shares, convention, start
-        self.vgg(
-            torch.zeros(1, *shape), self._layers()
-        )  # refuses layers that do not exist and pictures that are too small
+        self.tile = tile
+        self.vgg.check(self._layers(), shape[1:])
         self.picture = Picture(shape)
         self._targets: tuple[dict[str, Tensor], list[dict[str, tuple[Tensor, int]]]] | None = None
 
@@ -95,7 +107,8 @@ class StyleTransfer(GenerativeModel):
         return self._vgg[0]
 
     def _layers(self) -> list[str]:
-        return [*(self.content_layers if self.content_weight else []), *self.style_layers]
+        contents = self.content_layers if self.content_weight else []
+        return [*contents, *(self.style_layers if self.style_weight else [])]
 
     def groups(self) -> dict[str, nn.Module]:
         return {"picture": self.picture}
@@ -110,7 +123,7 @@ class StyleTransfer(GenerativeModel):
         if self._targets is None:
             self._vgg = (self.vgg.to(still.x.device),)
             if not self.vgg.normalised:
-                self.vgg.normalise([still.x, *still.styles])
+                self.vgg.normalise([_at_most(x, _NORMALISED_AT) for x in (still.x, *still.styles)])
             self._targets = self._looked_at(still)
         if not self.picture.begun:
             noise = data.randn(*still.x.shape) * 0.3
@@ -138,32 +151,71 @@ class StyleTransfer(GenerativeModel):
         """Content, style and variation of a picture x (1,3,H,W), each without its weight."""
         assert self._targets is not None
         contents, styles = self._targets
-        maps = {k: v.float() for k, v in self.vgg(x, self._layers()).items()}
-        content = torch.zeros((), device=x.device)
-        if self.content_weight:
-            for name in self.content_layers:
-                content = content + (maps[name] - contents[name]).square().mean() / 2
-        style = torch.zeros((), device=x.device)
-        shares = _shares(self.style_shares, len(styles), "style_shares")
-        for share, target, mask in zip(shares, styles, masks, strict=True):
-            for weight, name in zip(self.layer_weights, self.style_layers, strict=True):
-                places = _places(mask, maps[name])
-                own = gram(maps[name], self.convention, places)
-                m = float(maps[name].shape[2] * maps[name].shape[3]) if places is None else places.sum()
-                wanted, n = target[name]
+        content = style = torch.zeros((), device=x.device)
+        areas = {id(m): None if m is None else self._areas(m) for m in masks}
+        grams, squares = self._summed(x, areas, contents)
+        for name, square in squares.items():
+            content = content + square / contents[name].numel() / 2
+        for share, target, mask in zip(
+            _shares(self.style_shares, len(styles), "style_shares"), styles, masks, strict=True
+        ):
+            area = areas[id(mask)]
+            for weight, (name, (wanted, n)) in zip(self.layer_weights, target.items(), strict=False):
+                m = float(_places(x, name)) if area is None else area[name].sum()
+                own = scaled(grams[id(mask)][name], m, self.convention)
                 style = style + share * weight * style_loss(own, wanted, m, n, self.convention)
         return {"term/content": content, "term/style": style, "term/variation": total_variation(x)}
+
+    def _summed(
+        self, x: Tensor, areas: Mapping[int, dict[str, Tensor] | None], contents: dict[str, Tensor]
+    ) -> tuple[dict[int, dict[str, Tensor]], dict[str, Tensor]]:
+        """Sums over all tiles of x: F_ik F_jk of the style layers for each area, and (F - P)² of the content layers."""
+        styles = self.style_layers if self.style_weight else []
+
+        def part(seen: Tensor, tile: Tile) -> list[Tensor]:
+            maps = {k: v[tile.within(k)].float() for k, v in self.vgg(seen, [*contents, *styles]).items()}
+            grams = [
+                gram(maps[n], mask=None if area is None else area[n][tile.of(n)])
+                for area in areas.values()
+                for n in styles
+            ]
+            return grams + [(maps[n] - p[tile.of(n)]).square().sum() for n, p in contents.items()]
+
+        cover = self._tiles(x)
+        sums: list[Tensor] | None = None
+        for tile in cover:
+            seen = x[tile.seen]
+            if len(cover) > 1 and torch.is_grad_enabled():
+                found = checkpoint(part, seen, tile, use_reentrant=False, preserve_rng_state=False)
+            else:
+                found = part(seen, tile)
+            sums = found if sums is None else [a + b for a, b in zip(sums, found, strict=True)]
+        assert sums is not None
+        each = iter(sums)
+        return {k: {n: next(each) for n in styles} for k in areas}, {n: next(each) for n in contents}
+
+    def _tiles(self, x: Tensor) -> list[Tile]:
+        return tiles((x.shape[2], x.shape[3]), self.tile, self._layers())
+
+    def _areas(self, mask: Tensor) -> dict[str, Tensor]:
+        """A mask (1,1,H,W) at the size of every style layer's maps."""
+        h, w = mask.shape[2:]
+        sizes = {n: (h // stride(n), w // stride(n)) for n in self.style_layers}
+        return {n: nn.functional.interpolate(mask, size, mode="area") for n, size in sizes.items()}
 
     @torch.no_grad()
     def _looked_at(self, still: Styled) -> tuple[dict[str, Tensor], list[dict[str, tuple[Tensor, int]]]]:
         """Maps of the content, and Gram matrices of every style with the number of their places."""
-        contents = (
-            {k: v.float() for k, v in self.vgg(still.x, self.content_layers).items()} if self.content_weight else {}
-        )
+        contents: dict[str, Tensor] = {}
+        for tile in self._tiles(still.x) if self.content_weight else []:
+            for n, maps in self.vgg(still.x[tile.seen], self.content_layers).items():
+                h, w = (v // stride(n) for v in tile.size)
+                whole = contents.setdefault(n, torch.empty(1, maps.shape[1], h, w, device=maps.device))
+                whole[tile.of(n)] = maps[tile.within(n)]
         styles = []
         for s in still.styles:
-            maps = {k: v.float() for k, v in self.vgg(s, self.style_layers).items()}
-            styles.append({k: (gram(v, self.convention), v.shape[2] * v.shape[3]) for k, v in maps.items()})
+            grams = self._summed(s, {0: None}, {})[0][0]
+            styles.append({n: (scaled(g, _places(s, n), self.convention), _places(s, n)) for n, g in grams.items()})
         return contents, styles
 
     def draw(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
@@ -203,6 +255,14 @@ def _shares(given: list[float] | None, n: int, name: str) -> list[float]:
     return [value / sum(found) for value in found]
 
 
-def _places(mask: Tensor | None, maps: Tensor) -> Tensor | None:
-    """A mask (1,1,H,W) at the size of maps."""
-    return None if mask is None else nn.functional.interpolate(mask, maps.shape[2:], mode="area")
+def _places(x: Tensor, name: str) -> int:
+    """How many places a layer's maps of x (1,3,H,W) have."""
+    return (x.shape[2] // stride(name)) * (x.shape[3] // stride(name))
+
+
+def _at_most(x: Tensor, side: int) -> Tensor:
+    """A picture (1,3,H,W), made smaller where its longer side has more pixels than `side`."""
+    scale = side / max(x.shape[2:])
+    if scale >= 1:
+        return x
+    return nn.functional.interpolate(x, scale_factor=scale, mode="bilinear", antialias=True)

@@ -10,8 +10,10 @@ alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -95,7 +97,21 @@ class VGG19(nn.Module):
 
     def least(self, names: Iterable[str]) -> int:
         """The smallest side of a picture that still has a map of two pixels at the deepest of these layers."""
-        return 2 * 2 ** max(int(n[4]) - 1 for n in names)
+        return 2 * max(stride(n) for n in names)
+
+    def check(self, names: Iterable[str], size: Sequence[int]) -> None:
+        """Refuses what `forward` cannot do: layers that do not exist, pictures (H,W) too small for them.
+
+        Raises:
+            ValueError: which, and what would do.
+        """
+        unknown = [n for n in names if n not in self.layers]
+        if unknown:
+            raise ValueError(
+                f"these weights have no layer {unknown[0]!r}; choose from {self.layers[1]} … {self.layers[-1]}"
+            )
+        if min(size) < self.least(names):
+            raise ValueError(f"pictures of {size[0]}×{size[1]} are too small: {self.least(names)} pixels at least")
 
     def forward(self, x: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
         """The maps (B,C,h,w) of the layers asked for; nothing deeper is computed.
@@ -104,15 +120,7 @@ class VGG19(nn.Module):
             ValueError: a layer does not exist, or pictures are too small for it.
         """
         wanted = list(dict.fromkeys(names))
-        unknown = [n for n in wanted if n not in self.layers]
-        if unknown:
-            raise ValueError(
-                f"these weights have no layer {unknown[0]!r}; choose from {self.layers[1]} … {self.layers[-1]}"
-            )
-        if min(x.shape[2:]) < self.least(wanted):
-            raise ValueError(
-                f"pictures of {x.shape[2]}×{x.shape[3]} are too small: {self.least(wanted)} pixels at least"
-            )
+        self.check(wanted, x.shape[2:])
         found: dict[str, Tensor] = {}
         h = F.conv2d(x, self.first, self.shift)
         for i, n in enumerate(self.convolutions):
@@ -131,6 +139,95 @@ class VGG19(nn.Module):
         if self.padding == "zeros":
             return F.conv2d(h, weight, bias, padding=1)
         return F.conv2d(F.pad(h, (1, 1, 1, 1), mode="reflect"), weight, bias)
+
+
+def stride(name: str) -> int:
+    """How many pixels of the picture lie between two places of a layer's maps.
+
+    >>> stride("relu1_2"), stride("conv4_1")
+    (1, 8)
+    """
+    return 2 ** (int(name[4]) - 1)
+
+
+def reach(name: str) -> int:
+    """How many pixels to each side of its own a place of a layer's maps sees.
+
+    >>> reach("relu1_1"), reach("relu3_1"), reach("relu5_1")
+    (1, 10, 70)
+    """
+    until = CONVOLUTIONS.index(name[4:]) + 1
+    return sum(2 ** (int(n[0]) - 1) for n in CONVOLUTIONS[:until])
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A part of a picture, with as much around it as its maps can see.
+
+    Maps of the part alone, `maps[tile.within(name)]`, are those of the whole picture at `tile.of(name)`, to the bit
+    where convolutions sum in the same order.
+
+    Attributes:
+        top: first row of the part; `bottom` is the row after its last one, `left` and `right` are its columns.
+        halo: pixels around it, where the picture has any.
+        size: (H,W) of the picture.
+    """
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+    halo: int
+    size: tuple[int, int]
+
+    @property
+    def seen(self) -> tuple[Any, slice, slice]:
+        """Where the picture (B,C,H,W) is seen: the part and its halo."""
+        (top, bottom), (left, right) = self._around()
+        return ..., slice(top, bottom), slice(left, right)
+
+    def within(self, name: str) -> tuple[Any, slice, slice]:
+        """Where the maps of what is seen are the part's own."""
+        (top, _), (left, _) = self._around()
+        return self._places(name, top, left)
+
+    def of(self, name: str) -> tuple[Any, slice, slice]:
+        """Where these maps lie in those of the whole picture."""
+        return self._places(name, 0, 0)
+
+    def _around(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        h, w = self.size
+        rows = max(0, self.top - self.halo), min(h, self.bottom + self.halo)
+        return rows, (max(0, self.left - self.halo), min(w, self.right + self.halo))
+
+    def _places(self, name: str, top: int, left: int) -> tuple[Any, slice, slice]:
+        s = stride(name)
+        rows = slice((self.top - top) // s, (self.bottom - top) // s)
+        return ..., rows, slice((self.left - left) // s, (self.right - left) // s)
+
+
+def tiles(size: tuple[int, int], side: int, names: Iterable[str]) -> list[Tile]:
+    """Tiles that cover a picture of size (H,W) once, for maps of these layers; one where it is small enough.
+
+    Args:
+        size: (H,W).
+        side: about how many pixels a side a tile has; pictures of up to side² pixels are one tile.
+        names: of layers.
+
+    >>> [(t.top, t.bottom, t.left, t.right) for t in tiles((100, 300), 128, ["relu2_1"])]
+    [(0, 100, 0, 100), (0, 100, 100, 200), (0, 100, 200, 300)]
+    """
+    h, w = size
+    if h * w <= side * side:
+        return [Tile(0, h, 0, w, 0, size)]
+    step = max(stride(n) for n in names)  # parts begin where the deepest maps have a place
+    halo = -(-max(reach(n) for n in names) // step) * step
+
+    def cuts(n: int) -> list[int]:
+        count = -(-n // side)
+        return [i * n // count // step * step for i in range(count)] + [n]
+
+    return [Tile(*rows, *columns, halo, size) for rows in pairwise(cuts(h)) for columns in pairwise(cuts(w))]
 
 
 def _named(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -145,6 +145,30 @@ def test_several_styles_share_the_loss(files):
     torch.testing.assert_close(total, 0.75 * parts[0] + 0.25 * parts[1])
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_in_tiles_a_picture_has_the_loss_and_the_gradient_of_the_whole(files, masked):
+    data = still(files, size=200, **({"masks": [files["left"]]} if masked else {}))
+    found = []
+    for tile in (1024, 64):
+        net = model(files, data, tile=tile, content_layers=["conv1_2"])
+        descended(net, data, Adam(lr=0.05), 1)
+        assert len(net._tiles(net.picture.x)) == (1 if tile == 1024 else 12)
+        batch = next(Stream(data, 1))
+        x = (batch.x + 0.1 * torch.randn(batch.x.shape, generator=torch.Generator().manual_seed(0))).requires_grad_()
+        terms = net.terms(x, batch.masks)
+        (gradient,) = torch.autograd.grad(terms["term/content"] + terms["term/style"], x)
+        found.append((terms, gradient))
+    (whole, g), (tiled, h) = found
+    for name, value in whole.items():
+        torch.testing.assert_close(tiled[name], value, rtol=1e-5, atol=1e-7)
+    assert float((g - h).abs().max()) < 1e-5 * float(g.abs().max())
+
+
+def test_a_tile_that_is_too_small_is_refused(files):
+    with pytest.raises(ValueError, match="tile=32 is too small"):
+        model(files, still(files), tile=32)
+
+
 def test_what_cannot_be_done_is_one_line(files, tmp_path):
     data = still(files)
     with pytest.raises(ValueError, match="no layer 'relu5_1'"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -125,3 +126,35 @@ def test_normalised_weights_have_mean_activations_of_one():
     net = vgg.VGG19(weights.read(normalised()).tensors, padding="reflect")
     for maps in net(photo, ["relu1_1", "relu2_1", "relu3_1"]).values():
         assert 0.7 < float(maps.mean()) < 1.5
+
+
+@pytest.mark.parametrize("size", [(70, 203), (131, 64), (97, 150)])
+@pytest.mark.parametrize("padding", ["zeros", "reflect"])
+def test_maps_of_tiles_are_those_of_the_whole_picture(size: tuple[int, int], padding: Literal["zeros", "reflect"]):
+    names = ["relu1_1", "conv2_2", "relu3_1", "relu4_1"]
+    net = vgg.VGG19(drawn(9), padding=padding).double()
+    x = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with torch.no_grad():
+        whole = net(x, names)
+        found = {n: torch.full_like(m, torch.nan) for n, m in whole.items()}
+        cover = vgg.tiles(size, 64, names)
+        assert len(cover) > 2
+        for tile in cover:
+            for n, m in net(x[tile.seen], names).items():
+                found[n][tile.of(n)] = m[tile.within(n)]
+    for n, m in whole.items():
+        torch.testing.assert_close(found[n], m, rtol=1e-12, atol=1e-12)
+
+
+def test_a_layer_sees_as_far_as_reach_says():
+    net = vgg.VGG19(drawn(5))
+    x = torch.randn(1, 3, 64, 64, requires_grad=True)
+    for n in ("relu1_1", "relu2_2", "relu3_1"):
+        m = net(x, [n])[n]
+        at = 32 // vgg.stride(n)
+        (gradient,) = torch.autograd.grad(m[..., at, at].abs().sum(), x)
+        rows = gradient[0].abs().sum((0, 2)).nonzero().flatten()
+        first, last = int(rows[0]), int(rows[-1])
+        assert first >= 32 - vgg.reach(n)
+        assert last <= 32 + vgg.stride(n) - 1 + vgg.reach(n)
+        assert first == 32 - vgg.reach(n)

@@ -54,8 +54,8 @@ class StyleTransfer(GenerativeModel):
         smoothness: weight of total variation. Raise it if the picture is grainy.
         start: what x is at first: content, style (the first one), noise, or the picture that the data name as `first`.
         pooling: max as the net was trained, average for smoother results (the paper's advice).
-        tile: pictures of more than tile² pixels are looked at in tiles of about this side, up to twice as slow and without
-            seams. Lower it if memory is short.
+        tile: pictures of more than tile² pixels are looked at in tiles of about this side, which takes up to twice as
+            long and leaves no seams. Lower it if memory is short.
         shape: (C,H,W) of the picture; filled from the data.
     """
 

@@ -164,8 +164,8 @@ def reach(name: str) -> int:
 class Tile:
     """A part of a picture, with as much around it as its maps can see.
 
-    Maps of the part alone, `maps[tile.within(name)]`, are those of the whole picture at `tile.of(name)`, to the bit
-    where convolutions sum in the same order.
+    Maps of the part alone, `maps[tile.within(name)]`, are those of the whole picture at `tile.of(name)`, but for
+    the order in which a convolution sums.
 
     Attributes:
         top: first row of the part; `bottom` is the row after its last one, `left` and `right` are its columns.

@@ -27,17 +27,34 @@ def pictures(folder: Path) -> Path:
 
 def words(recipe: str, folder: Path) -> list[str]:
     """The ``key=value`` words that shrink a shipped recipe to 20 steps on the pictures."""
+    from limner.core import catalogue
     from limner.core import recipe as recipes
+    from limner.core.batch import Paired, Styled, Unpaired
 
     tree = recipes.load(recipe).to_dict()
-    points = "n" in tree["data"] and "size" not in tree["data"]
-    settings = ({"data.n": 72} if points else {"data": folder, "data.size": SIZE}) | {
-        "train.images": IMAGES,
-        "train.batch": BATCH,
-        "train.log_images": 24,
-        "train.sample_images": 80,
+    takes = catalogue.find("model", tree["model"]["name"]).takes
+    dark, light = (folder / "train" / k for k in ("dark", "light"))
+    settings: dict[str, Any] = {"data": folder, "data.size": SIZE}
+    batch = BATCH
+    if "n" in tree["data"] and "size" not in tree["data"]:
+        settings = {"data.n": 72}
+    elif takes is Unpaired:
+        settings = {"a": dark, "b": light, "data.size": SIZE, "data.channels": 3}
+    elif takes is Paired:
+        settings["data.task"] = tree["data"].get("task") or "denoise"
+    elif takes is Styled:
+        settings = {"data.path": folder, "data.styles": [str(light / "00.png")], "data.size": SIZE}
+        if tree["model"]["name"] == "style_transfer":  # the picture itself is learnt
+            settings["data.path"], batch = dark / "00.png", 1
+    if "weights" in tree["model"]:
+        settings["model.weights"] = eyes(folder / "vgg.safetensors")
+    settings |= {
+        "train.images": IMAGES * batch // BATCH,
+        "train.batch": batch,
+        "train.log_images": 3 * batch,
+        "train.sample_images": 10 * batch,
         "train.samples": 4,
-        "train.checkpoint_images": EVERY,
+        "train.checkpoint_images": EVERY * batch // BATCH,
         "train.device": "cpu",
         "train.threads": 1,
     }
@@ -45,12 +62,34 @@ def words(recipe: str, folder: Path) -> list[str]:
     return [f"{key}={value}" for key, value in (settings | nets).items()]
 
 
+def eyes(path: Path) -> Path:
+    """A file with the first three convolutions of a VGG-19 that was never trained."""
+    import torch
+    from safetensors.torch import save_file
+
+    if not path.exists():
+        g = torch.Generator().manual_seed(0)
+        drawn = {}
+        for n, a, b in (("1_1", 3, 64), ("1_2", 64, 64), ("2_1", 64, 128)):
+            drawn[f"conv{n}.weight"] = torch.randn(b, a, 3, 3, generator=g) * (2 / (9 * a)) ** 0.5
+            drawn[f"conv{n}.bias"] = torch.zeros(b)
+        save_file(drawn, path)
+    return path
+
+
 def _nets(tree: dict[str, Any], path: str) -> Iterator[tuple[str, Any]]:
     for key, net in tree.items():
         if not isinstance(net, dict) or "name" not in net:
             continue
         kind = net["name"].partition(".")[0]
-        if kind in ("dcgan", "pacgan", "progressive", "r3gan") and not net["name"].startswith("dcgan.TF"):
+        narrow = kind in ("dcgan", "pacgan", "progressive", "r3gan") and not net["name"].startswith("dcgan.TF")
+        if narrow or "width" in net:
             yield f"{path}.{key}.width", 8
         if kind == "mlp" and net.get("widths"):
             yield f"{path}.{key}.widths", [min(w, 32) for w in net["widths"]]
+        if kind == "patchgan":
+            yield f"{path}.{key}.patch", 16
+        if kind == "resnet":
+            yield f"{path}.{key}.blocks", 1
+        if net["name"] == "style.Decoder":
+            yield f"{path}.{key}.layer", "relu2_1"

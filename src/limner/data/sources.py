@@ -13,7 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from limner.core.errors import LimnerError, unknown
-from limner.data import cifar, download, drawn, emoji, factors, folder, idx, stacked, styled, toys, translation
+from limner.data import (
+    cifar,
+    download,
+    drawn,
+    emoji,
+    factors,
+    folder,
+    idx,
+    photographs,
+    stacked,
+    styled,
+    toys,
+    translation,
+)
 from limner.data.arrays import Arrays, last_tenth
 from limner.data.registry import SOURCES, source
 
@@ -30,6 +43,7 @@ _REGISTERED_ELSEWHERE = (
     emoji,
     factors,
     folder,
+    photographs,
     stacked,
     styled,
     toys,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from limner.core.errors import LimnerError
+from limner.data import photographs
 from limner.data.registry import SOURCES, Options, source
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def styled(  # noqa: D417 - Options says it
     Args:
         path: the content: one picture, whose longer side is then `size` (512 by default) and of which nothing is
             cropped; or a folder, a ZIP or a named set.
-        styles: pictures of the styles.
+        styles: pictures of the styles; like `path`, files or names that `limner explain photos` lists.
         masks: for each style a picture of any size, white where the style belongs; by default everywhere.
         first: a picture to begin with, for start=first.
         style_size: longer side of the styles; by default that of the content. Raise it for larger strokes.
@@ -45,7 +46,7 @@ def styled(  # noqa: D417 - Options says it
         raise LimnerError("styles: name at least one picture")
     if masks is not None and len(masks) != len(styles):
         raise LimnerError(f"there are {len(masks)} masks for {len(styles)} styles; give one for each, or none")
-    if not Path(path).expanduser().is_file() or path.lower().endswith(".zip"):
+    if not (Path(path).expanduser().is_file() or _named(path)) or path.lower().endswith(".zip"):
         return _many(path, styles, style_size, options)
     content = _opened(path)
     h, w = _size(content, options)
@@ -91,6 +92,11 @@ def _many(path: str, styles: list[str], style_size: int | None, options: Options
     return pictures
 
 
+def _named(name: str) -> bool:
+    """Whether this is a picture that came with a package."""
+    return name in (*photographs.PHOTOGRAPHS, *photographs.TEXTURES)
+
+
 def _opened(name: str) -> Image:
     """A picture: upright, in sRGB, 8 bits.
 
@@ -101,6 +107,8 @@ def _opened(name: str) -> Image:
 
     place = Path(name).expanduser()
     if not place.is_file():
+        if _named(name):
+            return photographs.opened(name)
         raise LimnerError(f"there is no picture {name!r}; check the path")
     try:
         with decode.strict(), place.open("rb") as stream:

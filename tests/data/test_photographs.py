@@ -1,0 +1,45 @@
+"""Photographs that come inside packages."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import numpy as np
+import pytest
+
+from limner.core.errors import LimnerError
+from limner.data import load, photographs
+
+
+def test_crops_are_cut_from_the_photographs_and_one_photograph_is_held_out():
+    train, test = load("photos", crop=64, size=64), load("photos", crop=64, size=64, split="test")
+    assert train.shape == (3, 64, 64)
+    assert {train.classes[k] for k in train.labels.tolist()} == set(photographs.PHOTOGRAPHS) - {photographs.HELD_OUT}
+    assert {test.classes[k] for k in test.labels.tolist()} == {photographs.HELD_OUT}
+    china = np.asarray(photographs.opened("china")).transpose(2, 0, 1)
+    assert np.array_equal(train.fetch([0])[0].numpy(), china[:, :64, :64])
+    assert np.array_equal(train.fetch([1])[0].numpy(), china[:, :64, 16:80])
+
+
+def test_a_name_stands_for_a_file_in_style_transfer_and_a_file_of_that_name_goes_first(tmp_path, monkeypatch):
+    data = load("styled", path="china", styles=["brick"], size=40)
+    assert data.shape == (3, 27, 40)
+    assert data.styles[0].shape == (1, 3, 40, 40)
+    photographs.opened("flower").convert("L").save(tmp_path / "china.png")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "china.png").rename(tmp_path / "china")
+    grey = next(iter(load("styled", path="china", styles=["flower"], size=40).fetch([0])))
+    assert (grey[0] == grey[1]).all()
+
+
+def test_without_scikit_image_two_photographs_are_left_and_the_line_says_what_to_install(monkeypatch):
+    found: Any = importlib.util.find_spec
+    monkeypatch.setattr(photographs, "find_spec", lambda name: None if name == "skimage" else found(name))
+    assert photographs.names() == ["china", "flower"]
+    assert any("pip install 'limner[photos]'" in note for note in load("photos", size=32).notes)
+    assert len(load("photos", size=32, split="test")) > 0
+    with pytest.raises(LimnerError, match=r"pip install 'limner\[photos\]'"):
+        photographs.opened("brick")
+    with pytest.raises(LimnerError, match="there is no photograph 'moon'; choose from: china"):
+        photographs.opened("moon")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from limner.core.errors import LimnerError
-from limner.core.update import SGD, Adam, Updates
+from limner.core.update import LBFGS, SGD, Adam, Updates
 
 
 def pair() -> tuple[nn.Linear, nn.Linear]:
@@ -121,3 +121,36 @@ def test_one_group_may_be_lost_while_the_other_does_well() -> None:
         update("D", D(torch.ones(1, 3)).sum() * float("nan"))
         update("G", G(torch.ones(1, 3)).sum())
     assert (update.skipped.item(), update.streak.item()) == (4, 4)
+
+
+class _Bowl(nn.Module):
+    """A curved valley of Rosenbrock's over ten numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.x = nn.Parameter(torch.linspace(-1, 1, 10, dtype=torch.float64))
+        self.looks = 0
+
+    def loss(self) -> Tensor:
+        self.looks += 1
+        a, b = self.x[:-1], self.x[1:]
+        return (100 * (b - a**2) ** 2 + (1 - a) ** 2).sum()
+
+
+def test_lbfgs_goes_where_torchs_goes_with_half_the_looks():
+    ours, theirs = _Bowl(), _Bowl()
+    update = Updates({"x": ours}, {"x": LBFGS()})
+    plain = torch.optim.LBFGS(theirs.parameters(), 1.0, 1, 25, 0.0, 0.0, 20, "strong_wolfe")
+
+    def closure() -> Tensor:
+        plain.zero_grad()
+        value = theirs.loss()
+        value.backward()
+        return value
+
+    for _ in range(30):
+        update("x", ours.loss)
+        plain.step(closure)
+    assert torch.equal(ours.x, theirs.x)
+    assert float(ours.loss()) < 5
+    assert ours.looks < 0.7 * theirs.looks

@@ -93,3 +93,19 @@ def test_l1_is_the_mean_over_pixels_and_batch():
     assert float(l1(torch.ones(2, 1, 2, 2), -torch.ones(2, 1, 2, 2))) == 2
     with pytest.raises(ValueError, match="one shape"):
         l1(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2, 3))
+
+
+def test_gram_matrices_are_exact_under_autocast_and_have_a_second_derivative():
+    f = torch.rand(1, 3, 64, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        g = style.gram(f)
+    assert g.dtype == torch.float32
+    torch.testing.assert_close(g, style.gram(f.double()).float(), rtol=1e-5, atol=0)
+    small = torch.rand(2, 3, 2, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(style.gram, (small,))
+
+
+def test_gram_matrices_do_not_depend_on_the_memory_format():
+    f = torch.randn(2, 5, 4, 6, dtype=torch.float64)
+    other = f.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(style.gram(other), style.gram(f), rtol=1e-14, atol=0)

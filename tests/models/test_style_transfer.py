@@ -223,3 +223,14 @@ def test_scales_go_from_coarse_to_fine(files, tmp_path):
     )  # fmt: skip
     assert limner.load(tmp_path / "r-128").picture.x.shape == (1, 3, 85, 128)
     assert limner.load(tmp_path / "r").picture.x.shape == (1, 3, 171, 256)
+
+
+@pytest.mark.parametrize("optimiser", [Adam(lr=0.3), LBFGS()])
+def test_the_picture_stays_within_what_can_be_shown(files, optimiser):
+    """So the loss that is logged is that of the picture that is saved."""
+    data = still(files)
+    net = model(files, data, style_weight=1e4)
+    descended(net, data, optimiser, 12)
+    x = net.picture.x.detach()
+    assert float(x.abs().max()) == 1.0
+    assert torch.equal(net.draw(1, None, torch.Generator()), x)

@@ -20,8 +20,9 @@ which mixes the pictures of a batch; here every picture has a Gram matrix of its
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 Convention = Literal["gatys", "places", "all"]
@@ -39,12 +40,28 @@ def gram(features: Tensor, convention: Convention = "gatys", mask: Tensor | None
     >>> gram(torch.ones(1, 2, 3, 3)).tolist()
     [[[9.0, 9.0], [9.0, 9.0]]]
     """
-    f = features.flatten(2)
-    places: Tensor | float = f.shape[2]
+    f = features.permute(0, 2, 3, 1).flatten(1, 2)  # (B,M,N); no copy, whatever the memory format
+    places: Tensor | float = f.shape[1]
     if mask is not None:
-        w = mask.flatten(2).to(f.dtype)
-        f, places = f * w.sqrt(), w.sum(2, keepdim=True).clamp_min(1e-6)
-    return scaled(f @ f.transpose(1, 2), places, convention)
+        w = mask.permute(0, 2, 3, 1).flatten(1, 2).to(f.dtype)
+        f, places = f * w.sqrt(), w.sum(1, keepdim=True).clamp_min(1e-6)
+    products: Tensor = _Products.apply(f)  # type: ignore[no-untyped-call]
+    return scaled(products, places, convention)
+
+
+class _Products(torch.autograd.Function):
+    """FᵀF of f (B,M,N). By the product rule autograd would multiply twice on the way back; its two terms are one."""
+
+    @staticmethod
+    def forward(ctx: Any, f: Tensor) -> Tensor:
+        ctx.save_for_backward(f)
+        with torch.autocast(f.device.type, enabled=False):  # thousands of products, squared: too many for bfloat16
+            return f.transpose(1, 2) @ f
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (f,) = ctx.saved_tensors
+        return f @ (grad + grad.transpose(1, 2))
 
 
 def scaled(g: Tensor, places: Tensor | float, convention: Convention) -> Tensor:

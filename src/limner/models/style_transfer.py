@@ -8,6 +8,7 @@ to 7; with style alone it is texture synthesis (Gatys et al. 2015, arXiv:1505.07
     repeat
         F = maps of x;  G_l = Gram matrices of x
         descend for x   α ½ mean (F - P)² + β Σ_l w_l E_l,   E_l = 1/(4 N² M²) Σ (G_l - A_l)²
+        x = x clamped to what can be shown
 
 The paper sums the content loss over all places of a layer; here it is their mean, as the style loss is divided by M²,
 so that α and β mean the same at any size. Total variation, several styles and masks are additions of later work (the
@@ -134,6 +135,7 @@ class StyleTransfer(GenerativeModel):
         terms: dict[str, Tensor] = {}
 
         def loss() -> Tensor:
+            self.picture.clamp()  # a line search has moved it
             terms.update(self.terms(self.picture.x, still.masks))
             return (
                 self.content_weight * terms["term/content"]
@@ -142,6 +144,7 @@ class StyleTransfer(GenerativeModel):
             )
 
         update("picture", loss)
+        self.picture.clamp()
         total = self.content_weight * terms["term/content"] + self.style_weight * terms["term/style"]
         return {"loss/picture": (total + self.smoothness * terms["term/variation"]).detach()} | {
             k: v.detach() for k, v in terms.items()
@@ -164,7 +167,8 @@ class StyleTransfer(GenerativeModel):
                 m = float(_places(x, name)) if area is None else area[name].sum()
                 own = scaled(grams[id(mask)][name], m, self.convention)
                 style = style + share * weight * style_loss(own, wanted, m, n, self.convention)
-        return {"term/content": content, "term/style": style, "term/variation": total_variation(x)}
+        variation = total_variation(x if self.smoothness else x.detach())
+        return {"term/content": content, "term/style": style, "term/variation": variation}
 
     def _summed(
         self, x: Tensor, areas: Mapping[int, dict[str, Tensor] | None], contents: dict[str, Tensor]
@@ -238,6 +242,11 @@ class Picture(nn.Module):
         with torch.no_grad():
             self.x.copy_(x)
         self.begun = True
+
+    @torch.no_grad()
+    def clamp(self) -> None:
+        """Brings every pixel back into [-1,1]: what lies beyond cannot be shown, so it must not lower the loss."""
+        self.x.clamp_(-1, 1)
 
     def get_extra_state(self) -> Tensor:
         """Whether there was a first picture."""

@@ -11,6 +11,7 @@ bf16, at a final loss that is at most 2 % higher; losses at the end are computed
     python benchmarks/style.py … --looks 100 --optimisers adam
     python benchmarks/style.py … --large 2048 --tile 1024        memory and time of one look at a large picture
     python benchmarks/style.py … --seams 1024                    a look in tiles against one at the whole picture
+    python benchmarks/style.py … --model RUN                     one pass of a trained net beside 500 looks, and its time
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from limner.core import recipe as recipes
 from limner.core.progress import Silent
 from limner.core.run import Run
 from limner.core.stream import Stream
+from limner.core.update import LBFGS, Updates
 from limner.models.style_transfer import StyleTransfer
 
 TURN = 25  # looks
@@ -258,6 +260,48 @@ def look(options: argparse.Namespace, size: int, tile: int) -> tuple[float, Tens
     return float(loss.detach()), gradient, time.perf_counter() - began
 
 
+def one_pass(options: argparse.Namespace) -> None:
+    """Losses of what a trained `fast_style` makes of a photograph, beside those of descents for that photograph."""
+    painter = api.load(options.model)
+    made = prepared(options, options.size, **{"model.style_weight": painter.style_weight})
+    model, stream = made.model, Stream(made.dataset, 1)
+    still = next(stream)
+    model._targets = model._looked_at(still)
+
+    def shown(name: str, x: Tensor) -> None:
+        with torch.no_grad():
+            terms = StyleTransfer.terms(model, x.clamp(-1, 1), (None,))
+        content, style = float(terms["term/content"]), float(terms["term/style"])
+        print(f"{name:<28} content {content:.4f}  style {style:.5f}  loss {content + model.style_weight * style:.4f}")
+
+    print(f"{options.content} at {tuple(still.x.shape[2:])}, β = {model.style_weight:g}")
+    shown("the photograph", still.x)
+    with torch.inference_mode():
+        shown("one pass", painter.translate(still.x))
+    looks, inner = 0, model.terms
+
+    def counted(x: Tensor, masks: Any) -> dict[str, Tensor]:
+        nonlocal looks
+        looks += 1
+        return inner(x, masks)
+
+    model.terms = counted
+    update, marks = Updates(model.groups(), {"picture": LBFGS()}), [10, 20, 50, 100, 200, options.looks]
+    while marks and looks < options.looks:
+        stream.begin()
+        model.step(stream, update)
+        while marks and looks >= marks[0]:
+            shown(f"L-BFGS after {marks.pop(0)} looks", model.picture.x.detach())
+    x = prepared(options, 512).dataset.fetch([0]).float() / 127.5 - 1
+    seconds = []
+    with torch.inference_mode():
+        for _ in range(7):
+            began = time.perf_counter()
+            painter.translate(x)
+            seconds.append(time.perf_counter() - began)
+    print(f"a pass at {tuple(x.shape[2:])}: {1e3 * statistics.median(seconds):.0f} ms, median of 7")
+
+
 def peak() -> float:
     """GiB that this process has held at most."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -277,10 +321,14 @@ def main() -> None:
     parser.add_argument("--large", type=int, metavar="SIZE")
     parser.add_argument("--tile", type=int, default=1024)
     parser.add_argument("--seams", type=int, metavar="SIZE")
+    parser.add_argument("--model", type=Path, metavar="RUN")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"torch {torch.__version__}, {options.threads} threads")
+    if options.model:
+        one_pass(options)
+        return
     if options.large:
         _, gradient, seconds = look(options, options.large, options.tile)
         print(

@@ -21,6 +21,7 @@ from limner.apply import tasks as apply
 from limner.apply.pictures import save
 from limner.apply.translate import pictures, write
 from limner.core import recipe
+from limner.core import weights as files
 from limner.core.batch import to_float
 from limner.core.errors import LimnerError
 from limner.core.model import Stylises, Translates
@@ -29,6 +30,7 @@ from limner.core.run import Run, sheet
 from limner.data import tasks
 
 _STYLE = 100.0  # β at strength 1
+_RESULT = "result.png"
 _LEAST = 128  # pixels of the longer side that the coarsest of several scales has at least
 
 
@@ -57,7 +59,8 @@ def stylise(
     Args:
         content: a picture.
         style: a picture, or several.
-        out: where to save the result; it is returned in any case.
+        out: where to save the result, with a line in its EXIF description on the pictures and weights that made it; it
+            is returned in any case.
         size: longer side in pixels.
         strength: how much paint: 1 is balanced; 0.1 a touch, 10 nearly all style. 0 content alone.
         iterations: descents at each scale.
@@ -90,7 +93,8 @@ def stylise(
     done: Run | None = None
     for side in _sides(size, scales):
         if done is not None:
-            data["first"], model["start"] = str(_picture_of(done)), "first"
+            coarse = save(api.load(done.path).sample(1)[0], done.path / _RESULT)
+            data["first"], model["start"] = str(coarse), "first"
         told = {"name": "stylise", "model": model, "data": data | {"size": side}, "optim": {"picture": descend}}
         where = run if side == size or run is None else Path(run).with_name(f"{Path(run).name}-{side}")
         (progress or Silent()).say(f"stylise: {side} pixels")
@@ -99,9 +103,10 @@ def stylise(
     result = api.load(done.path).sample(1)
     if keep_colours:
         result = _coloured_like(result, done)
-    _picture_of(done, result)
-    if out is not None:
-        save(result[0], Path(out))
+    made = f"{Path(content).name} in the style of {', '.join(Path(s).name for s in styles)}"
+    description = f"limner stylise: {made}; VGG-19 of {files.vgg19_named(str(weights))}"
+    for place in (done.path / _RESULT, *([] if out is None else [Path(out)])):
+        save(result[0], place, description)
     return sheet(result, 1)
 
 
@@ -162,12 +167,6 @@ def _sides(size: int, scales: int) -> list[int]:
     ([128, 256, 512], [200])
     """
     return [s for s in (size >> k for k in reversed(range(scales))) if s >= _LEAST or s == size]
-
-
-def _picture_of(run: Run, result: Tensor | None = None) -> Path:
-    """The result as a file of the run."""
-    x = api.load(run.path).sample(1) if result is None else result
-    return save(x[0], run.path / "result.png")
 
 
 def _coloured_like(x: Tensor, run: Run) -> Tensor:

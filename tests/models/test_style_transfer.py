@@ -200,7 +200,10 @@ def test_stylise_gives_a_picture_of_the_size_asked_and_can_keep_colours(files, t
     common = {"weights": files["vgg"], "iterations": 6, "device": "cpu"}
     painted = stylise(files["content"], files["style"], tmp_path / "a.png", size=48, run=tmp_path / "r", **common)
     assert painted.size == (48, 32)
-    assert Image.open(tmp_path / "a.png").size == (48, 32)
+    written = Image.open(tmp_path / "a.png")
+    assert written.size == (48, 32)
+    made = written.getexif()[0x010E]  # which weights were used is written in every output
+    assert made.startswith("limner stylise: content.png in the style of style.png; VGG-19 of vgg.safetensors, whose SHA-256 begins ")
     assert (tmp_path / "r" / "report.html").is_file()
     assert len(list((tmp_path / "r" / "samples").glob("*.webp"))) > 1
     kept = stylise(

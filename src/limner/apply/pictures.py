@@ -103,15 +103,25 @@ def binary(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
-def save(x: Tensor, path: Path) -> Path:
-    """Writes one image (C,H,W) in [-1,1] as PNG or whatever the suffix says."""
+_DESCRIPTION = 0x010E  # of EXIF
+
+
+def save(x: Tensor, path: Path, description: str = "") -> Path:
+    """Writes one image (C,H,W) in [-1,1] as PNG or whatever the suffix says, with a sentence on how it came about.
+
+    Raises:
+        LimnerError: the format cannot be written.
+    """
     pixels = to_uint8(x).permute(1, 2, 0).cpu().numpy()
     image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() in (".jpg", ".jpeg") and image.mode in ("LA", "RGBA"):
         image = decode.channelled(image, 3)
+    exif = Image.Exif()
+    if description:
+        exif[_DESCRIPTION] = description
     try:
-        image.save(path)
+        image.save(path, exif=exif)
     except (ValueError, OSError) as error:
         raise LimnerError(f"cannot write {path.name}: {error}; use a name that ends in .png, .jpg or .webp") from None
     return path

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from limner.core.errors import LimnerError
 
+_VGG19 = "dcbb9e9d"  # of torchvision's file
+
 
 class Weights(NamedTuple):
     """What a file holds.
@@ -59,9 +61,16 @@ def vgg19(file: str) -> dict[str, Tensor]:
         LimnerError: they cannot be had.
     """
     if file == "vgg19":
-        url = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
-        file = str(fetch("vgg19-dcbb9e9d.pth", url, "dcbb9e9d", "weights"))
+        name = f"vgg19-{_VGG19}.pth"
+        file = str(fetch(name, f"https://download.pytorch.org/models/{name}", _VGG19, "weights"))
     return read(file).tensors
+
+
+def vgg19_named(file: str) -> str:
+    """Which weights `vgg19` reads: the file's name and the first eight digits of its SHA-256."""
+    place = Path(file).expanduser()
+    name, digits = (f"vgg19-{_VGG19}.pth", _VGG19) if file == "vgg19" else (place.name, digits_of(place))
+    return f"{name}, whose SHA-256 begins with {digits}"
 
 
 def digits_of(path: Path) -> str:

@@ -11,7 +11,7 @@ bf16, at a final loss that is at most 2 % higher; losses at the end are computed
     python benchmarks/style.py … --looks 100 --optimisers adam
     python benchmarks/style.py … --large 2048 --tile 1024        memory and time of one look at a large picture
     python benchmarks/style.py … --seams 1024                    a look in tiles against one at the whole picture
-    python benchmarks/style.py … --model RUN                     one pass of a trained net beside 500 looks, and its time
+    python benchmarks/style.py … --model RUN                     one pass of a trained net beside 500 looks; its time
 """
 
 from __future__ import annotations

@@ -187,6 +187,10 @@ def test_what_cannot_be_done_is_one_line(files, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "tiny.png")
     with pytest.raises(LimnerError, match="16 pixels a side are the least"):
         still(files, path=str(tmp_path / "tiny.png"))
+    Image.new("RGB", (2000, 20)).save(tmp_path / "wide.png")
+    with pytest.raises(LimnerError, match="wide.png would be 5×512; 16 pixels a side are the least: take size=1600 or"):
+        still(files, path=str(tmp_path / "wide.png"), size=512)
+    assert still(files, path=str(tmp_path / "wide.png"), size=1600).shape == (3, 16, 1600)
 
 
 def test_pictures_of_any_mode_become_colour(files, tmp_path):

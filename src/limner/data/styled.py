@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,12 +50,12 @@ def styled(  # noqa: D417 - Options says it
     if not (Path(path).expanduser().is_file() or _named(path)) or path.lower().endswith(".zip"):
         return _many(path, styles, style_size, options)
     content = _opened(path)
-    h, w = _size(content, options)
+    h, w = _size(path, content, options)
     pixels = _pixels(content, (h, w), 3)
     found = []
     for name in styles:
         image = _opened(name)
-        found.append(_pixels(image, _fitting(image, style_size or max(h, w)), 3)[None])
+        found.append(_pixels(image, _fitting(name, image, style_size or max(h, w)), 3)[None])
     where = [None if masks is None else _pixels(_opened(m), (h, w), 1)[None] for m in masks or styles]
     begun = None if first is None else _pixels(_opened(first), (h, w), 3)[None]
     prepared = fingerprint(*found, *("" if m is None else m for m in where), begun)
@@ -82,9 +83,10 @@ def _many(path: str, styles: list[str], style_size: int | None, options: Options
         raise LimnerError(f"there is no picture {path!r}; check the path")
     pictures: Any = load(path, **(asdict(options) | {"channels": 3}))
     found = []
+    side = style_size or max(pictures.shape[1:])
     for name in styles:
         image = _opened(name)
-        found.append(torch.from_numpy(_pixels(image, _fitting(image, style_size or max(pictures.shape[1:])), 3))[None])
+        found.append(torch.from_numpy(_pixels(image, _fitting(name, image, side), 3))[None])
     pictures.styles, pictures.masks, pictures.first = tuple(found), (None,) * len(found), None
     from limner.data.prepare import fingerprint
 
@@ -120,16 +122,27 @@ def _opened(name: str) -> Image:
     return image
 
 
-def _size(image: Image, options: Options) -> tuple[int, int]:
+def _size(name: str, image: Image, options: Options) -> tuple[int, int]:
     if isinstance(options.size, int) or options.size is None:
-        return _fitting(image, options.size or SIDE)
+        return _fitting(name, image, options.size or SIDE)
     return options.height_width or (image.height, image.width)
 
 
-def _fitting(image: Image, side: int) -> tuple[int, int]:
-    """(H,W) with the longer side as asked."""
+def _fitting(name: str, image: Image, side: int) -> tuple[int, int]:
+    """(H,W) with the longer side as asked.
+
+    Raises:
+        LimnerError: the shorter one would have too few pixels.
+    """
     scale = side / max(image.size)
-    return max(_LEAST, round(image.height * scale)), max(_LEAST, round(image.width * scale))
+    h, w = max(1, round(image.height * scale)), max(1, round(image.width * scale))
+    if min(h, w) < _LEAST:
+        least = math.ceil(_LEAST * max(image.size) / min(image.size))
+        raise LimnerError(
+            f"{Path(name).name} would be {h}×{w}; {_LEAST} pixels a side are the least: take size={least} or more, or"
+            " crop it"
+        )
+    return h, w
 
 
 def _pixels(image: Image, size: tuple[int, int], channels: int) -> Any:

@@ -156,7 +156,8 @@ def import_(
     from limner.published import import_weights
 
     written = import_weights(kind, file, out, back=back, size=size, dropout=dropout, vgg=vgg)
-    _print({"written": str(written)}, as_json, f"wrote {written}; use it with limner apply {written} IN OUT")
+    use = f"limner stylise IN PAINTING model={written}" if kind == "adain" else f"limner apply {written} IN OUT"
+    _print({"written": str(written)}, as_json, f"wrote {written}; use it with: {use}")
 
 
 @app.command(context_settings=_ANYTHING)

@@ -210,6 +210,7 @@ def test_stylise_gives_a_picture_of_the_size_asked_and_can_keep_colours(files, t
     assert made.startswith("limner stylise: content.png in the style of style.png; VGG-19 of vgg.safetensors, whose SHA-256 begins ")
     assert (tmp_path / "r" / "report.html").is_file()
     assert len(list((tmp_path / "r" / "samples").glob("*.webp"))) > 1
+    assert "The picture that is learnt, after" in (tmp_path / "r" / "report.html").read_text()
     kept = stylise(
         files["content"], files["style"], size=48, run=tmp_path / "k", keep_colours=True, strength=10, **common
     )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from limner.core import checkpoint, dist
-from limner.core.batch import Dataset, Domains, to_float
+from limner.core.batch import Dataset, Domains, Styles, to_float
 from limner.core.checkpoint import Checkpoint
 from limner.core.device import describe, make_deterministic
 from limner.core.ema import EMA
@@ -315,6 +315,8 @@ class _Training:
         sizes = {group: n["total"] for group, n in parameters(self.model).items()}
         if isinstance(self.model, Translates | Stylises):
             facts["rows"] = told(data) if isinstance(self.model, Translates) else "pictures, styles, pictures painted"
+        elif isinstance(data, Styles):
+            facts["learnt"] = "the picture"
         self.event("resume" if self.resumed else "start", **facts, parameters=sizes)
         for note in data.notes:
             self.progress.say(note)
@@ -323,7 +325,8 @@ class _Training:
             if data.quarantine:
                 self.run.write_json("quarantine.json", data.quarantine)
             self.draw("data/reals.png", to_float(data.fetch(spread(len(data), self.options.samples))))
-            self.sample()
+            if "learnt" not in facts:  # a picture that is learnt is nothing before the first step
+                self.sample()
 
     def finish(self, saved: int) -> None:
         """Logs, draws and saves whatever the end has not yet seen."""

@@ -34,6 +34,7 @@ _TOLD_ELSEWHERE = frozenset(
         "licence",
         "parameters",
         "rows",
+        "learnt",
     )
 )
 _YAML_LINE = re.compile(r"^(\s*(?:- )*)([\w./-]+:)(?=\s|$)(.*)$")

@@ -1,4 +1,4 @@
-"""Weights that others published, as limner's own models: generators of pix2pix and CycleGAN, decoders of AdaIN.
+"""Weights that others published, as limner's own models: generators of pix2pix and CycleGAN, decoders of VGG-19.
 
 The layout of pix2pix's and CycleGAN's reference repository: state dicts of one generator each, whose keys number the
 modules of nested `nn.Sequential`. A U-Net's keys read ``model.model.1.model.3…``: outside is the largest map; each
@@ -21,7 +21,8 @@ from limner.core.errors import LimnerError, unknown
 from limner.core.model import GenerativeModel
 from limner.core.spec import Spec
 
-KINDS = ("pix2pix", "cyclegan", "adain")
+KINDS = ("pix2pix", "cyclegan", "adain", "wct")
+_DECODERS = ("adain", "wct")
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -39,13 +40,13 @@ def import_weights(
 
     Args:
         kind: pix2pix (a U-Net) or cyclegan (a ResNet): what the file holds decides, either will do for the other; or
-            adain, whose file holds a decoder of VGG-19's maps.
+            adain or wct, whose file holds a decoder of VGG-19's maps, for use with one or the other.
         file: a ``.pth`` or ``.safetensors`` with the state dict of a generator from domain a to domain b.
-        out: the ``.safetensors`` to write, for `limner apply`.
+        out: the ``.safetensors`` to write, for `limner apply` (of a decoder: `limner stylise`).
         back: of cyclegan, the file of the generator from b to a. Without it the model translates one way only.
         size: side of the pictures it was trained on; others work too.
         dropout: of the generator in use; by default 0.5 in a U-Net, as it was trained, and 0 in a ResNet.
-        vgg: of adain, the file of VGG-19's weights that the decoder goes with, or "vgg19" for the download.
+        vgg: of adain and wct, the file of VGG-19's weights that the decoder goes with, or "vgg19" for the download.
 
     Returns:
         `out`. Discriminators were not published: the model has new ones, which matter only to go on training.
@@ -57,8 +58,8 @@ def import_weights(
         raise unknown("kind of weights", kind, KINDS)
     if back is not None and kind != "cyclegan":
         raise LimnerError("pix2pix translates one way; back=FILE belongs to cyclegan")
-    if kind == "adain":
-        return _adain(Path(file), Path(out), vgg, size)
+    if kind in _DECODERS:
+        return _decoder(kind, Path(file), Path(out), vgg, size)
     files = [Path(f) for f in (file, back) if f is not None]
     convs = [_layers(weights.read(path).tensors, path.name) for path in files]
     nets = [_generator(found, path.name, dropout) for found, path in zip(convs, files, strict=True)]
@@ -78,7 +79,7 @@ def import_weights(
     return checkpoint.export(model, Path(out))
 
 
-def _adain(file: Path, out: Path, vgg: str, size: int) -> Path:
+def _decoder(kind: str, file: Path, out: Path, vgg: str, size: int) -> Path:
     """A model of a decoder's weights: its first convolution says which layer of VGG-19 it reads."""
     layers = _layers(weights.read(file).tensors, file.name)
     widths = {128: "relu2_1", 256: "relu3_1", 512: "relu4_1"}
@@ -86,7 +87,7 @@ def _adain(file: Path, out: Path, vgg: str, size: int) -> Path:
     if layer is None:
         n = _convs(layers)[0].shape[1]
         raise LimnerError(f"{file.name} reads {n} maps; decoders of VGG-19 read 128, 256 or 512")
-    tree = {"name": "adain", "weights": vgg, "decoder": {"name": "style.Decoder", "layer": layer}}
+    tree = {"name": kind, "weights": vgg, "decoder": {"name": "style.Decoder", "layer": layer}}
     spec = Spec.parse("model", tree).resolve(shape=(3, size, size))
     model: Any = spec.build()
     model.spec = spec

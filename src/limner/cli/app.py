@@ -143,20 +143,22 @@ def apply(
 
 @app.command(name="import")
 def import_(
-    kind: Annotated[str, typer.Argument(help="pix2pix, cyclegan or adain.")],
+    kind: Annotated[str, typer.Argument(help="pix2pix, cyclegan, adain or wct.")],
     file: Annotated[Path, typer.Argument(help="The .pth (or .safetensors) of a generator, or of a decoder.")],
     out: Annotated[Path, typer.Argument(help="The .safetensors to write.")],
     back: Annotated[Path | None, typer.Option(help="Of cyclegan: the generator the other way.")] = None,
     size: Annotated[int, typer.Option(help="Side of the pictures it was trained on.")] = 256,
     dropout: Annotated[float | None, typer.Option(help="Dropout in use; 0.5 in a U-Net, 0 in a ResNet.")] = None,
-    vgg: Annotated[str, typer.Option(help="Of adain: the file of VGG-19's weights.")] = "vgg19",
+    vgg: Annotated[str, typer.Option(help="Of adain and wct: the file of VGG-19's weights.")] = "vgg19",
     as_json: _Json = False,
 ) -> None:
     """Make a model of weights that others published: limner import cyclegan horse2zebra.pth zebra.safetensors."""
     from limner.published import import_weights
 
     written = import_weights(kind, file, out, back=back, size=size, dropout=dropout, vgg=vgg)
-    use = f"limner stylise IN PAINTING model={written}" if kind == "adain" else f"limner apply {written} IN OUT"
+    use = (
+        f"limner stylise IN PAINTING model={written}" if kind in ("adain", "wct") else f"limner apply {written} IN OUT"
+    )
     _print({"written": str(written)}, as_json, f"wrote {written}; use it with: {use}")
 
 

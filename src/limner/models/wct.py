@@ -1,0 +1,94 @@
+"""Style transfer in one pass, in any style, without training on styles: maps are whitened, then coloured.
+
+Li, Fang, Yang, Wang, Lu and Yang 2017, *Universal style transfer via feature transforms*, arXiv:1705.08086, eq. 1 to 4.
+
+    repeat
+        x ~ pictures of any kind
+        y = g(F(x))                                     F: VGG-19 up to one layer, which never changes
+        descend for g   ‖y - x‖² + λ ‖F(y) - F(x)‖²
+    in use  t = E_s D_s^½ E_sᵀ E_c D_c^-½ E_cᵀ (F(x) - mean) + mean_s
+            y = g((1 - strength) F(x) + strength t)
+
+The decoder learns to turn maps back into the picture they came from, and never sees a style. `adain` exchanges the mean
+and deviation of every map; this exchanges their covariances, too, and so takes more of the paint. Norms are means over
+their elements here. The paper goes through five layers, from deep to shallow, each with a decoder; here it is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from limner.core import weights as files
+from limner.core.batch import Unpaired
+from limner.core.model import Data, GenerativeModel, Logs, Update
+from limner.losses.style import coloured
+from limner.nets.vgg import VGG19
+
+
+class WCT(GenerativeModel):
+    """A decoder that paints maps whose covariance is that of a style.
+
+    Args:
+        decoder: net from maps of its `layer` to pictures (B,3,H,W) in [-1,1].
+        weights: file of VGG-19's weights; "vgg19" downloads torchvision's.
+        feature_weight: λ. Raise it if pictures lack detail.
+        shape: (C,H,W) of a picture; filled from the data.
+    """
+
+    averaged = ("decoder",)
+    takes = Unpaired
+
+    def __init__(
+        self, decoder: nn.Module, weights: str = "vgg19", feature_weight: float = 1.0, *, shape: tuple[int, int, int]
+    ) -> None:
+        super().__init__()
+        if shape[0] != 3:
+            raise ValueError(f"style is transferred between colour pictures (3 channels), these have {shape[0]}")
+        if feature_weight < 0:
+            raise ValueError(f"feature_weight must not be negative, got {feature_weight:g}")
+        self.decoder, self.feature_weight, self.layer = decoder, feature_weight, str(decoder.layer)
+        self._vgg = (VGG19(files.vgg19(weights), padding="reflect"),)  # a tuple hides it: it is no part of a checkpoint
+        self._vgg[0].check([self.layer], shape[1:])
+        self.shape = shape
+
+    def groups(self) -> dict[str, nn.Module]:
+        return {"decoder": self.decoder}
+
+    def vgg(self, x: Tensor) -> Tensor:
+        """Maps of the decoder's layer."""
+        if self._vgg[0].first.device != x.device:
+            self._vgg = (self._vgg[0].to(x.device),)
+        return self._vgg[0](x, [self.layer])[self.layer].float()
+
+    def step(self, data: Data, update: Update) -> Logs:
+        x = torch.cat(next(data))  # (2B,3,H,W) in [-1,1]: photographs and paintings alike
+        with torch.no_grad():
+            maps = self.vgg(x)
+        y = self.decoder(maps)
+        pixels, features = (y - x).square().mean(), (self.vgg(y) - maps).square().mean()
+        loss = pixels + self.feature_weight * features
+        update("decoder", loss)
+        return {"loss/decoder": loss, "term/pixels": pixels, "term/features": features}
+
+    def stylise(
+        self, x: Tensor, style: Tensor | Sequence[Tensor], strength: float = 1.0, shares: Sequence[float] | None = None
+    ) -> Tensor:
+        """Pictures x (B,3,H,W) in the style of `style`, one (B or 1,3,h,w) or several, (B,3,H,W) in [-1,1].
+
+        Args:
+            x: pictures.
+            style: paintings.
+            strength: 0 is no style, 1 all of it.
+            shares: of several styles, non-negative; equal by default.
+        """
+        styles = [style] if isinstance(style, Tensor) else list(style)
+        weights = torch.tensor(shares or [1.0] * len(styles))
+        maps = self.vgg(x)
+        t = sum(
+            w * coloured(maps, self.vgg(s)) for w, s in zip((weights / weights.sum()).tolist(), styles, strict=True)
+        )
+        y = self.decoder(maps + strength * (t - maps)).clamp(-1, 1)
+        return y if y.shape[2:] == x.shape[2:] else nn.functional.interpolate(y, x.shape[2:], mode="bilinear")

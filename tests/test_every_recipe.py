@@ -20,7 +20,16 @@ from limner.core import recipe as recipes
 from limner.core.batch import Paired, Styled, Unpaired
 from limner.core.checkpoint import pack, read
 from limner.core.errors import LimnerError
-from limner.core.model import Conditions, GenerativeModel, Reconstructs, Stylises, Translates, reconstruct, translated
+from limner.core.model import (
+    Conditions,
+    GenerativeModel,
+    Reconstructs,
+    Stylises,
+    Translates,
+    reconstruct,
+    stylised,
+    translated,
+)
 from limner.core.progress import Silent
 from limner.core.recipe import Recipe
 from limner.core.run import Run
@@ -45,7 +54,7 @@ def able(method: str) -> list[str]:
     return [r for r in RECIPES if hasattr(catalogue.find("model", recipes.load(r).model.name), method)]
 
 
-TRANSLATORS, STYLISERS = able("translate"), able("stylise")
+TRANSLATORS, STYLISERS = able("translate"), able("restyle")
 ALONE = [r for r in STYLED if r not in TRANSLATORS]  # the picture itself is learnt
 NO_SAMPLES = [*TRANSLATORS, *STYLISERS]
 
@@ -188,8 +197,8 @@ def test_pictures_take_on_any_style_at_any_size(name: str) -> None:
     x, s = next(stream)
     model.eval()
     with torch.no_grad():
-        assert model.stylise(x, s).shape == x.shape
-        y = model.stylise(torch.zeros(1, 3, 37, 53), s[:1], 0.5)
+        assert stylised(model, x, [model.look(s)]).shape == x.shape
+        y = stylised(model, torch.zeros(1, 3, 37, 53), [model.look(s[:1])], strength=0.5)
         assert y.shape == (1, 3, 37, 53)
         assert float(y.abs().max()) <= 1
     with pytest.raises(LimnerError, match="limner stylise"):

@@ -17,17 +17,16 @@ from PIL import Image
 from torch import Tensor
 
 from limner import api
-from limner.apply import tasks as apply
+from limner.apply import paint as painting
+from limner.apply.paint import STYLE_SIZE
 from limner.apply.pictures import save
-from limner.apply.translate import pictures, write
+from limner.apply.translate import write
 from limner.core import recipe
 from limner.core import weights as files
 from limner.core.batch import to_float
 from limner.core.errors import LimnerError
-from limner.core.model import Stylises, Translates
 from limner.core.progress import Progress, Silent
 from limner.core.run import Run, sheet
-from limner.data import tasks
 
 _STYLE = 100.0  # β at strength 1
 _RESULT = "result.png"
@@ -102,7 +101,7 @@ def stylise(
     assert done is not None
     result = api.load(done.path).sample(1)
     if keep_colours:
-        result = _coloured_like(result, done)
+        result = painting.coloured_like(result.cpu(), _content(done))
     made = f"{Path(content).name} in the style of {', '.join(Path(s).name for s in styles)}"
     description = f"limner stylise: {made}; VGG-19 of {files.vgg19_named(str(weights))}"
     for place in (done.path / _RESULT, *([] if out is None else [Path(out)])):
@@ -114,19 +113,27 @@ def paint(
     model: str | Path,
     source: str | Path,
     out: str | Path,
-    style: str | Path | None = None,
+    style: str | Path | Sequence[str | Path] = (),
     *,
     strength: float = 1.0,
+    style_shares: Sequence[float] | None = None,
+    style_size: int = STYLE_SIZE,
+    keep_colours: bool = False,
+    size: int | None = None,
     device: str = "auto",
 ) -> list[Path]:
     """Paints a picture, a folder or a ZIP in one pass, with a model that was trained for it.
 
     Args:
-        model: run folder of `fast_style` (its own style) or `adain` (any style).
-        source: what to paint; names, sizes, formats, EXIF and transparency stay.
+        model: run folder of `fast_style` (its own style), or of `adain` or `wct` (any style).
+        source: what to paint, or the name of a photograph; names, formats, EXIF and transparency stay.
         out: a folder, or a file for one picture.
-        style: a picture; for models of any style.
+        style: a picture, or several; for models of any style.
         strength: of the style, for models of any style; 1 is all of it.
+        style_shares: of several styles; equal by default.
+        style_size: longer side that styles are looked at with; smaller makes finer strokes.
+        keep_colours: colours of the picture, lightness of the painting.
+        size: longer side of what is painted; by default pictures keep their size.
         device: auto, cpu, cuda or mps.
 
     Returns:
@@ -135,26 +142,17 @@ def paint(
     Raises:
         LimnerError: the model does not paint, a style is missing, or a picture cannot be read.
     """
-    place, painter = Path(out), api.load(model, device)
-    if isinstance(painter, Translates):
-        if style is not None:
-            raise LimnerError("this model paints in the one style that it learnt; leave the painting out")
-        return [Path(w) for w in apply.apply(model, source, out, device=device)["written"]]
-    if not isinstance(painter, Stylises):
-        raise LimnerError(f"{painter.spec.name} does not paint; train fast-style or adain, or leave model out")
-    if style is None:
-        raise LimnerError("this model paints in any style; name a painting too")
+    styles = [str(s) for s in ([style] if isinstance(style, (str, Path)) else style)]
+    options: dict[str, Any] = {"style_size": style_size, "shares": style_shares, "strength": strength}
+    painter = painting.painter(api.load(model, device), styles, keep_colours=keep_colours, **options)
+    place = Path(out)
     bad: list[tuple[str, str]] = []
-    painted = next(pictures(str(style), bad), None)
-    if painted is None:
-        raise LimnerError(f"{Path(style).name} cannot be used: {bad[0][1]}")
-    s, written = painted.tensor(3).to(painter.device), []
-    single = Path(source).is_file() and Path(source).suffix.lower() != ".zip"
-    with torch.inference_mode():
-        for picture in pictures(str(source), bad):
-            y = painter.stylise(picture.tensor(3).to(painter.device), s, strength).float().cpu()
-            y = y if picture.alpha is None else torch.cat([y, picture.alpha], 1)
-            written.append(write(y, picture, place, single))
+    written = []
+    single = Path(source).suffix.lower() != ".zip" and not Path(source).is_dir()
+    for whole in painting.opened(str(source), bad):
+        picture = painting.within(whole, size)
+        y = painter(picture.tensor(3))
+        written.append(write(y if picture.alpha is None else torch.cat([y, picture.alpha], 1), picture, place, single))
     if not written:
         raise LimnerError(f"no picture could be read from {source}; give PNG, JPEG, WebP, BMP, GIF or TIFF files")
     return written
@@ -169,8 +167,6 @@ def _sides(size: int, scales: int) -> list[int]:
     return [s for s in (size >> k for k in reversed(range(scales))) if s >= _LEAST or s == size]
 
 
-def _coloured_like(x: Tensor, run: Run) -> Tensor:
-    """The lightness of x with the colours of the run's content."""
-    data = recipe.load(run.recipe).data.build()
-    task = tasks.make("colourise")
-    return task.finish(task.prepare(x.cpu()), to_float(data.fetch([0])))
+def _content(run: Run) -> Tensor:
+    """The picture (1,3,H,W) that a run began with."""
+    return to_float(recipe.load(run.recipe).data.build().fetch([0]))

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from kornia.color import rgb_to_lab
 from PIL import Image
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_image
 
 import limner
 from limner.core.errors import LimnerError
+from limner.core.model import stylised
 from limner.losses import style
 from limner.models.adain import AdaIN
 from limner.nets.style import Decoder
@@ -87,6 +89,56 @@ def test_any_painting_will_do_and_strength_is_how_much_of_it(any_style, tmp_path
         paint(any_style, photo, tmp_path / "x.png", device="cpu")
 
 
+def pixels(path: Path) -> torch.Tensor:
+    """(1,3,H,W) in [-1,1]."""
+    return torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1)[None] / 127.5 - 1
+
+
+def test_between_two_paintings_a_share_of_nothing_counts_for_nothing(any_style, tmp_path, files):
+    photo, two = files["photos"] / "3.png", [files["paintings"] / "1.png", files["paintings"] / "9.png"]
+    found = {}
+    for name, styles, shares in (
+        ("first", two[:1], None), ("second", two[1:], None), ("all first", two, [2.0, 0.0]), ("both", two, None)
+    ):  # fmt: skip
+        (path,) = paint(any_style, photo, tmp_path / f"{name}.png", styles, style_shares=shares, device="cpu")
+        found[name] = pixels(path)
+    torch.testing.assert_close(found["all first"], found["first"])
+    apart = (found["first"] - found["second"]).abs().mean()
+    assert all(0 < (found["both"] - found[k]).abs().mean() < apart for k in ("first", "second"))
+    with pytest.raises(LimnerError, match="2 paintings need as many style_shares"):
+        paint(any_style, photo, tmp_path / "x.png", two, style_shares=[1.0], device="cpu")
+
+
+@pytest.mark.parametrize("kind", ["fast", "any_style"])
+def test_colours_can_be_kept_and_the_size_chosen(kind, request, tmp_path, files):
+    model, photo = request.getfixturevalue(kind), files["photos"] / "6.png"
+    style = [] if kind == "fast" else files["paintings"] / "1.png"
+    plain, kept, small = (
+        pixels(paint(model, photo, tmp_path / f"{n}.png", style, device="cpu", **options)[0])
+        for n, options in (("plain", {}), ("kept", {"keep_colours": True}), ("small", {"size": 24}))
+    )
+    assert small.shape == (1, 3, 24, 24)
+    whole, painted, both = (rgb_to_lab((x + 1) / 2) for x in (pixels(photo), plain, kept))
+    assert (both - painted)[:, 0].abs().mean() < 3  # of 100; what cannot be shown in these colours is clipped
+    assert (both - whole)[:, 1:].abs().mean() < 0.5 * (painted - whole)[:, 1:].abs().mean()
+
+
+def test_a_photograph_is_painted_by_its_name(fast, tmp_path):
+    (path,) = paint(fast, "china", tmp_path / "out", size=64, device="cpu")
+    assert path.name == "china.png"
+    assert Image.open(path).size == (64, 43)
+
+
+def test_what_means_nothing_to_a_model_is_refused(fast, any_style, tmp_path, files):
+    photo = files["photos"] / "0.png"
+    with pytest.raises(LimnerError, match="strength and style_shares are for adain and wct"):
+        paint(fast, photo, tmp_path / "x.png", strength=0.5, device="cpu")
+    with pytest.raises(LimnerError, match="strength must not be negative"):
+        paint(any_style, photo, tmp_path / "x.png", photo, strength=-1, device="cpu")
+    with pytest.raises(LimnerError, match=r"no\.png"):
+        paint(any_style, photo, tmp_path / "x.png", files["photos"] / "no.png", device="cpu")
+
+
 def test_what_does_not_paint_says_so(tmp_path):
     run = limner.train("ae-mnist", out=tmp_path / "ae", data="digits", images=64, batch=32, device="cpu")
     with pytest.raises(LimnerError, match="does not paint"):
@@ -112,8 +164,8 @@ def test_the_step_compares_with_the_statistics_of_the_style(files):
     seen = []
     model.decoder.register_forward_hook(lambda module, args, out: seen.append(args[0]))
     with torch.no_grad():
-        model.stylise(x, s, 1.0)
-        model.stylise(x, s, 0.0)
+        stylised(model, x, [model.look(s)])
+        stylised(model, x, [model.look(s)], strength=0.0)
         torch.testing.assert_close(style.moments(seen[0])[0], style.moments(model.vgg(s)["relu2_1"])[0])
         torch.testing.assert_close(seen[1], model.vgg(x)["relu2_1"])
 
@@ -132,5 +184,5 @@ def test_the_published_decoder_turns_maps_back_into_pictures(tmp_path):
     photo = torch.from_numpy(load_sample_image("china.jpg").copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
     x = torch.nn.functional.interpolate(photo, (256, 256), mode="bicubic", antialias=True).clamp(-1, 1)
     with torch.no_grad():
-        y = model.stylise(x, x, 0.0)
+        y = stylised(model, x, [model.look(x)], strength=0.0)
     assert float(10 * torch.log10(4 / (y - x).square().mean())) > 25

@@ -8,6 +8,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from limner.core.batch import Unpaired
+from limner.core.errors import LimnerError
+from limner.core.model import stylised
 from limner.losses import style
 from limner.models.wct import WCT
 from limner.nets.style import Decoder
@@ -58,8 +60,8 @@ def test_the_decoder_learns_to_undo_the_net_and_sees_no_style(vgg):
     x, s = torch.rand(2, 3, 32, 32) * 2 - 1, torch.rand(2, 3, 32, 32) * 2 - 1
     found = net.step(iter([Unpaired(x, s)]), lambda group, loss: seen.append((group, loss)))
     both = torch.cat([x, s])
-    y = net.decoder(net.vgg(both))
-    expected = (y - both).square().mean() + (net.vgg(y) - net.vgg(both)).square().mean()
+    y = net.decoder(net.look(both))
+    expected = (y - both).square().mean() + (net.look(y) - net.look(both)).square().mean()
     torch.testing.assert_close(found["loss/decoder"], expected)
     assert [group for group, _ in seen] == ["decoder"]
 
@@ -69,12 +71,15 @@ def test_strength_goes_from_the_pictures_own_maps_to_the_styles_statistics(vgg):
     net.decoder.register_forward_hook(lambda module, args, out: seen.append(args[0]))
     x, a, b = torch.rand(1, 3, 32, 40), torch.rand(1, 3, 24, 24), torch.rand(1, 3, 20, 28) * 2 - 1
     with torch.no_grad():
-        for styles, strength, shares in ((a, 0.0, None), (a, 1.0, None), ([a, b], 1.0, [3.0, 1.0]), (b, 1.0, None)):
-            assert net.stylise(x, styles, strength, shares).shape == x.shape
+        (s, t), both = map(net.look, (a, b)), [3.0, 1.0]
+        for styles, strength, shares in (([s], 0.0, None), ([s], 1.0, None), ([s, t], 1.0, both), ([t], 1.0, None)):
+            assert stylised(net, x, styles, strength=strength, shares=shares).shape == x.shape
     own, first, mixed, second = seen
-    torch.testing.assert_close(own, net.vgg(x))
-    torch.testing.assert_close(first.mean((2, 3)), net.vgg(a).mean((2, 3)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(own, net.look(x))
+    torch.testing.assert_close(first.mean((2, 3)), s.mean((2, 3)), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(mixed, 0.75 * first + 0.25 * second)
+    with pytest.raises(LimnerError, match="2 styles need as many shares"):
+        stylised(net, x, [s, t], shares=[1.0])
 
 
 def test_what_cannot_be_done_is_one_line(vgg):

@@ -181,9 +181,7 @@ def stylise(
     out = Path(str(chosen.pop("out", f"{content.stem}-stylised.png")))
     model = chosen.pop("model", None)
     if model is not None:
-        if len(styles) > 1:
-            raise LimnerError("a model paints in one style at a time; name one painting")
-        written = painting.paint(str(model), content, out, *styles, **chosen)
+        written = painting.paint(str(model), content, out, styles, **chosen)
         _print({"written": [str(w) for w in written]}, as_json, f"wrote {len(written)} pictures to {out}")
         return
     if not styles:

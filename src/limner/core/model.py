@@ -7,16 +7,19 @@ Everything else is a capability: a `Protocol` that metrics, latent tools, tasks 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from limner.core.batch import Images, Paired, Styled, Unpaired
 from limner.core.errors import LimnerError
 from limner.core.spec import Spec
+
+_EVEN = 8  # pixels that a place of relu4_1 stands for, the deepest layer that is painted from
 
 Logs = dict[str, Tensor]
 """Scalars of one step, still on the device: ``loss/*``, ``logit/*``, ``term/*``."""
@@ -236,10 +239,18 @@ class Translates(Protocol):
 
 @runtime_checkable
 class Stylises(Protocol):
-    """Paints pictures in the style of any other picture."""
+    """Paints pictures in the style of any other picture; `stylised` puts the three together."""
 
-    def stylise(self, x: Tensor, style: Tensor, strength: float = 1.0) -> Tensor:
-        """Pictures x (B,3,H,W) in the style of `style` (B or 1,3,h,w), in [-1,1]; strength 0 is no style at all."""
+    def look(self, x: Tensor) -> Tensor:
+        """Maps (B,N,h,w) of pictures (B,3,H,W) in [-1,1]."""
+        ...
+
+    def restyle(self, maps: Tensor, style: Tensor) -> Tensor:
+        """Maps (B,N,h,w) with the statistics of the maps of a style (B or 1,N,h',w')."""
+        ...
+
+    def paint(self, maps: Tensor) -> Tensor:
+        """Pictures of maps."""
         ...
 
 
@@ -343,6 +354,39 @@ def translated(model: Translates, x: Tensor, to: str = "b", *, seed: int = 0, ba
     device = next(model.parameters()).device  # type: ignore[attr-defined]
     with _tied(torch.Generator(device).manual_seed(seed)):
         return torch.cat([model.translate(part.to(device), to).float() for part in x.split(batch)])
+
+
+def stylised(
+    model: Stylises,
+    x: Tensor,
+    styles: Sequence[Tensor],
+    *,
+    strength: float = 1.0,
+    shares: Sequence[float] | None = None,
+) -> Tensor:
+    """Pictures (B,3,H,W) in [-1,1] in the style of one painting, or between those of several.
+
+    Huang and Belongie 2017, *Arbitrary style transfer in real-time*, eq. 14 and 15.
+
+    Args:
+        model: in evaluation mode.
+        x: pictures (B,3,H,W) in [-1,1].
+        styles: what the model sees in each painting (`look`), (B or 1,N,h,w); looked at once, used for many pictures.
+        strength: 0 is no style, 1 all of it.
+        shares: of several styles, not negative; equal by default.
+
+    Raises:
+        LimnerError: shares that do not fit.
+    """
+    parts = [1.0] * len(styles) if shares is None else list(shares)
+    if len(parts) != len(styles) or min(parts) < 0 or sum(parts) == 0:
+        raise LimnerError(f"{len(styles)} styles need as many shares, none negative and not all 0")
+    h, w = x.shape[2:]
+    maps = model.look(F.pad(x, (0, -w % _EVEN, 0, -h % _EVEN), mode="replicate"))
+    t = torch.zeros_like(maps)
+    for part, style in zip(parts, styles, strict=True):
+        t = t + part / sum(parts) * model.restyle(maps, style)
+    return model.paint(maps + strength * (t - maps))[..., :h, :w].float().clamp(-1, 1)
 
 
 def each(net: nn.Module, *parts: Tensor) -> tuple[Tensor, ...]:

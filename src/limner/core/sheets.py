@@ -9,7 +9,7 @@ from torch import Tensor
 
 from limner.core.batch import Dataset, Domains, Pairs, to_float
 from limner.core.chance import keys
-from limner.core.model import Corrupts, Reconstructs, Stylises, Translates, reconstruct, translated
+from limner.core.model import Corrupts, Reconstructs, Stylises, Translates, reconstruct, stylised, translated
 
 _COLUMNS, _PAIRS = 16, 8
 
@@ -63,7 +63,7 @@ def painted(model: Stylises, dataset: Domains, device: torch.device) -> tuple[Te
     """Rows of pictures, styles and the pictures in those styles, (…,3,H,W), and the columns."""
     n = min(len(dataset.a), len(dataset.b), _PAIRS)
     x, s = (to_float(part.fetch(spread(len(part), n))).to(device) for part in (dataset.a, dataset.b))
-    return torch.cat([x, s, model.stylise(x, s).float()]).cpu(), n
+    return torch.cat([x, s, stylised(model, x, [model.look(s)])]).cpu(), n
 
 
 def pairs(dataset: Dataset, indices: list[int]) -> tuple[Tensor, Tensor]:

@@ -32,6 +32,11 @@ def names() -> list[str]:
     return [*PHOTOGRAPHS, *TEXTURES] if find_spec("skimage") else list(_SMALL)
 
 
+def known(name: str) -> bool:
+    """Whether this is the name of one, here or not."""
+    return name in (*PHOTOGRAPHS, *TEXTURES)
+
+
 def opened(name: str) -> Image:
     """A photograph or a texture by its name, upright, RGB or grey, 8 bits.
 
@@ -43,7 +48,7 @@ def opened(name: str) -> Image:
 
     if name in _SMALL:
         pixels = import_module("sklearn.datasets").load_sample_image(f"{name}.jpg")
-    elif name not in (*PHOTOGRAPHS, *TEXTURES):
+    elif not known(name):
         raise LimnerError(f"there is no photograph {name!r}; choose from: {', '.join((*PHOTOGRAPHS, *TEXTURES))}")
     elif find_spec("skimage") is None:
         raise LimnerError(f"{name} lies inside scikit-image; install it with: pip install 'limner[photos]'")

@@ -47,7 +47,7 @@ def styled(  # noqa: D417 - Options says it
         raise LimnerError("styles: name at least one picture")
     if masks is not None and len(masks) != len(styles):
         raise LimnerError(f"there are {len(masks)} masks for {len(styles)} styles; give one for each, or none")
-    if not (Path(path).expanduser().is_file() or _named(path)) or path.lower().endswith(".zip"):
+    if not (Path(path).expanduser().is_file() or photographs.known(path)) or path.lower().endswith(".zip"):
         return _many(path, styles, style_size, options)
     content = _opened(path)
     h, w = _size(path, content, options)
@@ -94,11 +94,6 @@ def _many(path: str, styles: list[str], style_size: int | None, options: Options
     return pictures
 
 
-def _named(name: str) -> bool:
-    """Whether this is a picture that came with a package."""
-    return name in (*photographs.PHOTOGRAPHS, *photographs.TEXTURES)
-
-
 def _opened(name: str) -> Image:
     """A picture: upright, in sRGB, 8 bits.
 
@@ -109,7 +104,7 @@ def _opened(name: str) -> Image:
 
     place = Path(name).expanduser()
     if not place.is_file():
-        if _named(name):
+        if photographs.known(name):
             return photographs.opened(name)
         raise LimnerError(f"there is no picture {name!r}; check the path")
     try:

@@ -26,6 +26,7 @@ _TITLES = {
     "oscillation": "Oscillation: the smallest GAN of all goes round its equilibrium, and what makes it arrive",
     "optimal-d": "The optimal D: what a discriminator learns, what its loss then measures, and what labels do to it",
     "vanishing-gradient": "The vanishing gradient: G stands still, D learns on, and what is left for G to follow",
+    "style": "Neural style transfer: what a picture shows and how it is painted",
 }
 _COMMON = ("out", "images", "data", "seed")
 

@@ -79,9 +79,15 @@ class AdaIN(GenerativeModel):
         update("decoder", loss)
         return {"loss/decoder": loss, "term/content": content, "term/style": style}
 
-    def stylise(self, x: Tensor, style: Tensor, strength: float = 1.0) -> Tensor:
-        """Pictures x (B,3,H,W) in the style of `style` (B or 1,3,h,w), (B,3,H,W) in [-1,1]; strength 0 is no style."""
-        maps = self.vgg(x)[self.layer]
-        t = adain(maps, self.vgg(style)[self.layer])
-        y = self.decoder(maps + strength * (t - maps)).clamp(-1, 1)
-        return y if y.shape[2:] == x.shape[2:] else nn.functional.interpolate(y, x.shape[2:], mode="bilinear")
+    def look(self, x: Tensor) -> Tensor:
+        """Maps (B,N,h,w) of the decoder's layer."""
+        return self.vgg(x)[self.layer]
+
+    def restyle(self, maps: Tensor, style: Tensor) -> Tensor:
+        """t, maps with the means and deviations of the style's."""
+        return adain(maps, style)
+
+    def paint(self, maps: Tensor) -> Tensor:
+        """g, pictures (B,3,H,W) of maps."""
+        painted: Tensor = self.decoder(maps)
+        return painted

@@ -16,8 +16,6 @@ their elements here. The paper goes through five layers, from deep to shallow, e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -57,38 +55,27 @@ class WCT(GenerativeModel):
     def groups(self) -> dict[str, nn.Module]:
         return {"decoder": self.decoder}
 
-    def vgg(self, x: Tensor) -> Tensor:
-        """Maps of the decoder's layer."""
-        if self._vgg[0].first.device != x.device:
-            self._vgg = (self._vgg[0].to(x.device),)
-        return self._vgg[0](x, [self.layer])[self.layer].float()
-
     def step(self, data: Data, update: Update) -> Logs:
         x = torch.cat(next(data))  # (2B,3,H,W) in [-1,1]: photographs and paintings alike
         with torch.no_grad():
-            maps = self.vgg(x)
+            maps = self.look(x)
         y = self.decoder(maps)
-        pixels, features = (y - x).square().mean(), (self.vgg(y) - maps).square().mean()
+        pixels, features = (y - x).square().mean(), (self.look(y) - maps).square().mean()
         loss = pixels + self.feature_weight * features
         update("decoder", loss)
         return {"loss/decoder": loss, "term/pixels": pixels, "term/features": features}
 
-    def stylise(
-        self, x: Tensor, style: Tensor | Sequence[Tensor], strength: float = 1.0, shares: Sequence[float] | None = None
-    ) -> Tensor:
-        """Pictures x (B,3,H,W) in the style of `style`, one (B or 1,3,h,w) or several, (B,3,H,W) in [-1,1].
+    def look(self, x: Tensor) -> Tensor:
+        """F, maps (B,N,h,w) of the decoder's layer."""
+        if self._vgg[0].first.device != x.device:
+            self._vgg = (self._vgg[0].to(x.device),)
+        return self._vgg[0](x, [self.layer])[self.layer].float()
 
-        Args:
-            x: pictures.
-            style: paintings.
-            strength: 0 is no style, 1 all of it.
-            shares: of several styles, non-negative; equal by default.
-        """
-        styles = [style] if isinstance(style, Tensor) else list(style)
-        weights = torch.tensor(shares or [1.0] * len(styles))
-        maps = self.vgg(x)
-        t = sum(
-            w * coloured(maps, self.vgg(s)) for w, s in zip((weights / weights.sum()).tolist(), styles, strict=True)
-        )
-        y = self.decoder(maps + strength * (t - maps)).clamp(-1, 1)
-        return y if y.shape[2:] == x.shape[2:] else nn.functional.interpolate(y, x.shape[2:], mode="bilinear")
+    def restyle(self, maps: Tensor, style: Tensor) -> Tensor:
+        """t, maps with the means and covariances of the style's."""
+        return coloured(maps, style)
+
+    def paint(self, maps: Tensor) -> Tensor:
+        """g, pictures (B,3,H,W) of maps."""
+        painted: Tensor = self.decoder(maps)
+        return painted

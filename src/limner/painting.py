@@ -8,7 +8,7 @@ on with (`limner resume`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from limner import api
 from limner.apply import paint as painting
+from limner.apply import video
 from limner.apply.paint import STYLE_SIZE
 from limner.apply.pictures import save
 from limner.apply.translate import write
@@ -80,7 +81,7 @@ def stylise(
     """
     if strength < 0 or scales < 1 or iterations < 1:
         raise LimnerError("strength must not be negative, scales and iterations are 1 or more")
-    styles = [str(s) for s in ([style] if isinstance(style, (str, Path)) else style)]
+    styles = _names(style)
     data: dict[str, Any] = {"name": "styled", "path": str(content), "styles": styles, "style_size": style_size}
     if masks is not None:
         data["masks"] = [str(m) for m in masks]
@@ -142,9 +143,7 @@ def paint(
     Raises:
         LimnerError: the model does not paint, a style is missing, or a picture cannot be read.
     """
-    styles = [str(s) for s in ([style] if isinstance(style, (str, Path)) else style)]
-    options: dict[str, Any] = {"style_size": style_size, "shares": style_shares, "strength": strength}
-    painter = painting.painter(api.load(model, device), styles, keep_colours=keep_colours, **options)
+    painter = _painter(model, style, device, strength, style_shares, style_size, keep_colours)
     place = Path(out)
     bad: list[tuple[str, str]] = []
     written = []
@@ -156,6 +155,69 @@ def paint(
     if not written:
         raise LimnerError(f"no picture could be read from {source}; give PNG, JPEG, WebP, BMP, GIF or TIFF files")
     return written
+
+
+def paint_clip(
+    model: str | Path,
+    source: str | Path,
+    out: str | Path,
+    style: str | Path | Sequence[str | Path] = (),
+    *,
+    steady: float = 0.6,
+    start: float = 0.0,
+    end: float | None = None,
+    sound: bool = True,
+    size: int | None = None,
+    strength: float = 1.0,
+    style_shares: Sequence[float] | None = None,
+    style_size: int = STYLE_SIZE,
+    keep_colours: bool = False,
+    device: str = "auto",
+    said: Callable[[int, float, float], None] = lambda frames, at, whole: None,
+) -> video.Clip:
+    """Paints a clip frame by frame, and keeps its sound; needs ``limner[video]``.
+
+    Args:
+        model: run folder of `fast_style` (its own style), or of `adain` or `wct` (any style).
+        source: MP4, MOV, MKV, WebM or AVI.
+        out: likewise. Ctrl-C leaves what is painted by then beside it, as a whole clip.
+        style: a picture, or several; for models of any style.
+        steady: how much each frame holds on to the last one where optical flow finds the same point; 0 paints frames
+            one by one.
+        start: seconds of the clip to begin with.
+        end: seconds to end before.
+        sound: copy the sound.
+        size: longer side of the result; by default that of the clip.
+        strength: of the style, for models of any style; 1 is all of it.
+        style_shares: of several styles; equal by default.
+        style_size: longer side that styles are looked at with; smaller makes finer strokes.
+        keep_colours: colours of the clip, lightness of the painting.
+        device: auto, cpu, cuda or mps.
+        said: is told after each frame: how many are painted, seconds of the clip reached, and seconds in all.
+
+    Raises:
+        LimnerError: the model does not paint, a style is missing, or the clip cannot be read or written.
+    """
+    painter = _painter(model, style, device, strength, style_shares, style_size, keep_colours)
+    times: dict[str, Any] = {"start": start, "end": end, "sound": sound}
+    return video.paint(painter, Path(source), Path(out), steady=steady, size=size, said=said, **times)
+
+
+def _names(style: str | Path | Sequence[str | Path]) -> list[str]:
+    return [str(s) for s in ([style] if isinstance(style, (str, Path)) else style)]
+
+
+def _painter(
+    model: str | Path,
+    style: str | Path | Sequence[str | Path],
+    device: str,
+    strength: float,
+    shares: Sequence[float] | None,
+    style_size: int,
+    keep_colours: bool,
+) -> painting.Painter:
+    how: dict[str, Any] = {"strength": strength, "shares": shares, "keep_colours": keep_colours}
+    return painting.painter(api.load(model, device), _names(style), style_size=style_size, **how)
 
 
 def _sides(size: int, scales: int) -> list[int]:

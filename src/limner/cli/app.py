@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +17,7 @@ from limner.cli.settings import settings
 from limner.core.errors import LimnerError, unknown
 
 if TYPE_CHECKING:
+    from limner.apply.video import Clip
     from limner.core.run import Run
 
 _ANYTHING = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -164,7 +166,9 @@ def import_(
 
 @app.command(context_settings=_ANYTHING)
 def stylise(
-    content: Annotated[Path, typer.Argument(help="The picture to paint; with model=RUN also a folder or a ZIP.")],
+    content: Annotated[
+        Path, typer.Argument(help="The picture to paint; with model=RUN also a folder, a ZIP or a clip.")
+    ],
     words: Annotated[
         list[str] | None,
         typer.Argument(metavar="[STYLE] [KEY=VALUE]...", help="A painting, or several with commas; and settings."),
@@ -173,13 +177,23 @@ def stylise(
 ) -> None:
     """Paint a picture in the style of another: limner stylise photo.jpg painting.jpg out=result.jpg size=512."""
     from limner import painting
-    from limner.cli.progress import terminal
+    from limner.apply.video import is_clip
+    from limner.cli.progress import Ticker, terminal
 
     given = words or []
     styles = [s for w in given if "=" not in w and not w.startswith("-") for s in w.split(",")]
     chosen = settings([w for w in given if "=" in w or w.startswith("-")])
-    out = Path(str(chosen.pop("out", f"{content.stem}-stylised.png")))
+    clip = is_clip(content)
+    out = Path(str(chosen.pop("out", f"{content.stem}-stylised{content.suffix if clip else '.png'}")))
     model = chosen.pop("model", None)
+    if clip and model is None:
+        raise LimnerError("clips are painted in one pass: limner stylise clip.mp4 [painting.jpg] model=RUN")
+    if clip:
+        made = painting.paint_clip(str(model), content, out, styles, said=Ticker(), **chosen)
+        _print(asdict(made) | {"path": str(made.path)}, as_json, _of_clip(made))
+        if made.stopped is not None:
+            raise typer.Exit(130)
+        return
     if model is not None:
         written = painting.paint(str(model), content, out, styles, **chosen)
         _print({"written": [str(w) for w in written]}, as_json, f"wrote {len(written)} pictures to {out}")
@@ -190,6 +204,17 @@ def stylise(
         )
     painting.stylise(content, styles, out, progress=terminal(), **chosen)
     _print({"written": str(out)}, as_json, str(out))
+
+
+def _of_clip(made: Clip) -> str:
+    if made.stopped is not None:
+        return f"stopped at {made.stopped:.2f} s: {made.path} has {made.frames} frames; go on with start={made.stopped}"
+    told = f"wrote {made.frames} frames to {made.path} in {made.seconds:.0f} s"
+    if made.flicker is None or made.flicker_before is None:
+        return told
+    return (
+        f"{told}; a point changes by {made.flicker:.1f} of 255 per frame ({made.flicker_before:.1f} in the clip itself)"
+    )
 
 
 @app.command(context_settings=_ANYTHING)

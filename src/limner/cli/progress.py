@@ -31,6 +31,23 @@ def _losses(line: Mapping[str, Any]) -> str:
     return "  ".join(f"{k} {v:.4g}" if v is not None else f"{k} not finite" for k, v in shown)
 
 
+class Ticker:
+    """Says now and then how far the painting of a clip is."""
+
+    def __init__(self) -> None:
+        self.began = self.said = time.monotonic()
+
+    def __call__(self, frames: int, at: float, whole: float) -> None:
+        """After a frame: how many there are, and seconds of the clip reached, of all."""
+        now = time.monotonic()
+        if now - self.said < _PLAIN_EVERY or at <= 0:
+            return
+        self.said = now
+        left = clock((now - self.began) * (whole - at) / at)
+        sys.stderr.write(f"{frames:>8,} frames, {at:.1f} of {whole:.1f} s, {left} left\n")
+        sys.stderr.flush()
+
+
 class Lines:
     """One line now and then, for logs and pipes."""
 

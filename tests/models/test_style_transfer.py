@@ -119,6 +119,34 @@ def test_lbfgs_never_goes_up(files):
     assert all(b <= a * (1 + 1e-5) for a, b in itertools.pairwise(losses))
 
 
+def test_what_cannot_be_shown_is_not_asked_for_and_lbfgs_goes_on_to_the_end(files):
+    """At the border of [-1,1] a pixel has no gradient outwards: a search along one finds nothing and stops for good."""
+    data = still(files)
+    net = model(files, data, start="noise")
+    seen = []
+    net.picture.begin(torch.rand(1, 3, 32, 48).mul(4).sub(2).clamp(-1, 1))
+
+    def update(group: str, loss: Any) -> None:
+        value = loss()
+        (gradient,) = torch.autograd.grad(value, net.picture.x, retain_graph=True)
+        (whole,) = torch.autograd.grad(
+            net.terms(x := net.picture.x.detach().requires_grad_(), (None,))["term/style"], x
+        )
+        seen.extend((gradient, whole))
+
+    net.content_weight, net.style_weight, net.smoothness = 0.0, 1.0, 0.0
+    net.step(Stream(data, 1), update)
+    gradient, whole = seen
+    x = net.picture.x.detach()
+    outwards = ((x == 1) & (whole < 0)) | ((x == -1) & (whole > 0))
+    assert 0.1 < float(outwards.float().mean()) < 0.9
+    assert not gradient[outwards].any()
+    torch.testing.assert_close(gradient[~outwards], whole[~outwards])
+
+    losses = descended(model(files, data, style_weight=1e4), data, LBFGS(), 150)
+    assert losses[-1] < losses[-10] < losses[-50]
+
+
 def test_a_style_stays_where_its_mask_is(files):
     """With one mask for each half, the left half's gradient knows nothing of the right half's style."""
     data = still(files, masks=[files["left"]])

@@ -21,7 +21,7 @@ that memory holds those of one tile. The loss is that of the whole picture, so t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -136,7 +136,7 @@ class StyleTransfer(GenerativeModel):
 
         def loss() -> Tensor:
             self.picture.clamp()  # a line search has moved it
-            terms.update(self.terms(self.picture.x, still.masks))
+            terms.update(self.terms(_Shown.apply(self.picture.x), still.masks))
             return (
                 self.content_weight * terms["term/content"]
                 + self.style_weight * terms["term/style"]
@@ -225,6 +225,24 @@ class StyleTransfer(GenerativeModel):
     def draw(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
         """The picture as it is now, (n,3,H,W): there is only one."""
         return self.picture.x.detach().clamp(-1, 1).expand(n, -1, -1, -1)
+
+
+class _Shown(torch.autograd.Function):
+    """A picture as it is; on the way back a pixel that is as dark or light as can be shown is not asked to be more so.
+
+    Without this a line search is promised a descent that clamping takes back, and comes to rest too early.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        (x,) = ctx.saved_tensors
+        out = ((x >= 1) & (gradient < 0)) | ((x <= -1) & (gradient > 0))
+        return gradient.masked_fill(out, 0.0)
 
 
 class Picture(nn.Module):

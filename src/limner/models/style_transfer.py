@@ -136,7 +136,7 @@ class StyleTransfer(GenerativeModel):
 
         def loss() -> Tensor:
             self.picture.clamp()  # a line search has moved it
-            terms.update(self.terms(_Shown.apply(self.picture.x), still.masks))
+            terms.update(self.terms(self.picture(), still.masks))
             return (
                 self.content_weight * terms["term/content"]
                 + self.style_weight * terms["term/style"]
@@ -239,7 +239,7 @@ class _Shown(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         out = ((x >= 1) & (gradient < 0)) | ((x <= -1) & (gradient > 0))
         return gradient.masked_fill(out, 0.0)
@@ -252,6 +252,11 @@ class Picture(nn.Module):
         super().__init__()
         self.x = nn.Parameter(torch.zeros(1, *shape))
         self.begun = False
+
+    def forward(self) -> Tensor:
+        """The picture (1,3,H,W) for a loss."""
+        shown: Tensor = _Shown.apply(self.x)  # type: ignore[no-untyped-call]
+        return shown
 
     def begin(self, x: Tensor) -> None:
         """Puts a first picture in; one of another size is made to fit."""

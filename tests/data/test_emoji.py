@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -175,7 +176,7 @@ def test_bad_options(openmoji, options, message):
 
 
 def test_openmoji_without_its_renderer(openmoji, monkeypatch):
-    monkeypatch.setattr(emoji, "import_module", lambda name: (_ for _ in ()).throw(ImportError(name)))
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
     with pytest.raises(LimnerError, match=r"pip install 'limner\[emoji\]'"):
         load("openmoji")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,10 @@ def test_without_scikit_image_two_photographs_are_left_and_the_line_says_what_to
     assert photographs.names() == ["china", "flower"]
     assert any("pip install 'limner[photos]'" in note for note in load("photos", size=32).notes)
     assert len(load("photos", size=32, split="test")) > 0
-    with pytest.raises(LimnerError, match=r"pip install 'limner\[photos\]'"):
+    monkeypatch.setitem(sys.modules, "skimage.data", None)
+    with pytest.raises(
+        LimnerError, match=r"brick lies inside scikit-image; install it with: pip install 'limner\[photos\]'"
+    ):
         photographs.opened("brick")
     with pytest.raises(LimnerError, match="there is no photograph 'moon'; choose from: china"):
         photographs.opened("moon")

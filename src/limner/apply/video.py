@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from limner.apply.steady import Frame, Steady
 from limner.core.batch import to_float
-from limner.core.errors import LimnerError
+from limner.core.errors import LimnerError, extra
 
 SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"))
 _USUAL = ("libx264", {"crf": "18", "preset": "medium"})
@@ -131,10 +130,7 @@ def av() -> Any:
     Raises:
         LimnerError: the extra that brings it is missing.
     """
-    try:
-        return import_module("av")
-    except ImportError:
-        raise LimnerError("clips need PyAV; install it with: pip install 'limner[video]'") from None
+    return extra("av", "video", "clips need PyAV")
 
 
 def upright(frame: Any, size: int | None = None) -> Frame:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from importlib import import_module
+from typing import Any
 
 
 class LimnerError(Exception):
@@ -30,3 +32,24 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> LimnerError:
     else:
         hint = "there is none to choose from"
     return LimnerError(f"unknown {kind} {name!r}; {hint}")
+
+
+def extra(module: str, name: str, what: str) -> Any:
+    """A module that only comes with one of limner's extras.
+
+    Args:
+        module: to import.
+        name: of the extra.
+        what: needs it, to begin the sentence with.
+
+    Raises:
+        LimnerError: it is not there, or does not work here.
+
+    >>> extra("math", "video", "clips need PyAV").__name__
+    'math'
+    """
+    try:
+        return import_module(module)
+    except (ImportError, RuntimeError) as error:  # a torchvision that does not fit its torch raises the latter
+        why = "" if isinstance(error, ModuleNotFoundError) else f", which does not work here ({error})"
+        raise LimnerError(f"{what}{why}; install it with: pip install 'limner[{name}]'") from None

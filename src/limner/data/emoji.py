@@ -17,12 +17,11 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from limner.core.errors import LimnerError
+from limner.core.errors import LimnerError, extra
 from limner.data import download
 from limner.data.arrays import Arrays
 from limner.data.registry import DOMAINS, Options, source
@@ -192,10 +191,7 @@ class _Sheet:
 
 def _openmoji(archive: Path, side: int) -> _Sheet:
     """All drawings of the package at side×side, on white."""
-    try:
-        resvg = import_module("resvg_py")
-    except ImportError:
-        raise LimnerError("openmoji is drawn by resvg-py; install it with: pip install 'limner[emoji]'") from None
+    resvg = extra("resvg_py", "emoji", "openmoji is drawn by resvg-py")
     key = f"{side}px-{_sum(archive)}-resvg-py-{version('resvg-py')}"
     return _kept("openmoji", key, "OpenMoji, CC BY-SA 4.0, openmoji.org", lambda: _draw(archive, side, resvg))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from limner.core.errors import LimnerError
+from limner.core.errors import LimnerError, extra
 from limner.data.arrays import Arrays
 from limner.data.registry import source
 
@@ -50,10 +50,8 @@ def opened(name: str) -> Image:
         pixels = import_module("sklearn.datasets").load_sample_image(f"{name}.jpg")
     elif not known(name):
         raise LimnerError(f"there is no photograph {name!r}; choose from: {', '.join((*PHOTOGRAPHS, *TEXTURES))}")
-    elif find_spec("skimage") is None:
-        raise LimnerError(f"{name} lies inside scikit-image; install it with: pip install 'limner[photos]'")
     else:
-        pixels = getattr(import_module("skimage.data"), name)()
+        pixels = getattr(extra("skimage.data", "photos", f"{name} lies inside scikit-image"), name)()
     return Pictures.fromarray(np.ascontiguousarray(pixels))
 
 

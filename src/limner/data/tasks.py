@@ -22,7 +22,6 @@ threshold at 0, which leaves lines alone and no dark areas.
 from __future__ import annotations
 
 import math
-from importlib import import_module
 from typing import Any, ClassVar
 
 import numpy as np
@@ -34,7 +33,7 @@ from torch.nn import functional as F
 
 from limner.core.batch import to_float, to_uint8
 from limner.core.chance import uniform
-from limner.core.errors import LimnerError, unknown
+from limner.core.errors import LimnerError, extra, unknown
 
 _NOISE, _HOLE, _STROKES = 201, 202, 203  # lanes: no two tasks share a draw
 _LLOYD = 6  # rounds of k-means: colours of a photograph hardly move after them
@@ -318,10 +317,7 @@ def opencv() -> Any:
     Raises:
         LimnerError: the extra that brings it is missing.
     """
-    try:
-        return import_module("cv2")
-    except ImportError:
-        raise LimnerError("this needs OpenCV; install it with: pip install 'limner[classic]'") from None
+    return extra("cv2", "classic", "this needs OpenCV")
 
 
 def _lab(x: Tensor) -> Tensor:

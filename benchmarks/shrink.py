@@ -43,7 +43,7 @@ def words(recipe: str, folder: Path) -> list[str]:
     elif takes is Paired:
         settings["data.task"] = tree["data"].get("task") or "denoise"
     elif takes is Styled:
-        settings = {"data.path": folder, "data.styles": [str(light / "00.png")], "data.size": SIZE}
+        settings = {"data.path": folder, "style": str(light / "00.png"), "data.size": SIZE}
         if tree["model"]["name"] == "style_transfer":  # the picture itself is learnt
             settings["data.path"], batch = dark / "00.png", 1
     if "weights" in tree["model"]:

@@ -194,7 +194,7 @@ def prepared(options: argparse.Namespace, size: int, **settings: Any) -> api.Pre
     told = {
         "model.weights": str(options.weights),
         "data.path": options.content,
-        "data.styles": [str(options.style)],
+        "data.style": str(options.style),
         "data.size": size,
         "train.device": "cpu",
         "train.threads": options.threads,

@@ -84,7 +84,7 @@ def shrunk(name: str, **more: object) -> Recipe:
         tree["data"] = {"name": "pairs", "path": "mnist-5k", "task": task, "size": SIZE, "limit": 64, "channels": 3}
     elif name in STYLED:
         path, more_data = (paths()[0], {}) if name in ALONE else ("mnist-5k", {"limit": 64})
-        tree["data"] = {"name": "styled", "path": path, "styles": [paths()[1]], "size": SIZE} | more_data
+        tree["data"] = {"name": "styled", "path": path, "style": [paths()[1]], "size": SIZE} | more_data
     elif name in UNPAIRED:
         tree["data"] = {"name": "domains", "a": "mnist-5k", "b": "digits", "size": SIZE, "limit": 64, "channels": 3}
     else:

@@ -99,7 +99,7 @@ def _refuse_unfit(model: str, dataset: Dataset) -> None:
     wanted = {
         Images: "pictures alone, such as data=photos/",
         Paired: "pairs, such as data=photos/ task=colourise, or a folder with A/ and B/",
-        Styled: "a picture and styles: data.name=styled data.path=… data.styles=[…], or limner stylise",
+        Styled: "a picture and styles: data.name=styled data.path=… style=…, or limner stylise",
         Unpaired: "two domains, such as a folder with trainA and trainB, or data.name=domains data.a=… data.b=…",
     }
     raise LimnerError(f"{model} does not learn from {dataset.name}, which has {has[given]}; give it {wanted[takes]}")

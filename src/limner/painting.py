@@ -82,7 +82,7 @@ def stylise(
     if strength < 0 or scales < 1 or iterations < 1:
         raise LimnerError("strength must not be negative, scales and iterations are 1 or more")
     styles = _names(style)
-    data: dict[str, Any] = {"name": "styled", "path": str(content), "styles": styles, "style_size": style_size}
+    data: dict[str, Any] = {"name": "styled", "path": str(content), "style": styles, "style_size": style_size}
     if masks is not None:
         data["masks"] = [str(m) for m in masks]
     model = {"name": "style_transfer", "weights": str(weights), "style_weight": _STYLE * strength, "start": start}

@@ -24,13 +24,13 @@ def test_crops_are_cut_from_the_photographs_and_one_photograph_is_held_out():
 
 
 def test_a_name_stands_for_a_file_in_style_transfer_and_a_file_of_that_name_goes_first(tmp_path, monkeypatch):
-    data = load("styled", path="china", styles=["brick"], size=40)
+    data = load("styled", path="china", style="brick", size=40)
     assert data.shape == (3, 27, 40)
     assert data.styles[0].shape == (1, 3, 40, 40)
     photographs.opened("flower").convert("L").save(tmp_path / "china.png")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "china.png").rename(tmp_path / "china")
-    grey = next(iter(load("styled", path="china", styles=["flower"], size=40).fetch([0])))
+    grey = next(iter(load("styled", path="china", style="flower", size=40).fetch([0])))
     assert (grey[0] == grey[1]).all()
 
 

@@ -45,7 +45,7 @@ SHORT: dict[str, Any] = {"device": "cpu", "threads": 1, "size": 32, "batch": 4, 
 
 @pytest.fixture(scope="module")
 def fast(files: dict[str, Path]) -> Path:
-    chosen = SHORT | {"data": f"{files['photos']}/", "data.styles": [str(files["paintings"] / "0.png")]}
+    chosen = SHORT | {"data": f"{files['photos']}/", "style": str(files["paintings"] / "0.png")}
     run = limner.train("fast-style", out=files["vgg"].parent / "fast", weights=str(files["vgg"]), **{
         "T.width": 8, "T.blocks": 1, "optim.T.lr": 3e-3, "data.style_size": 32}, **chosen)  # fmt: skip
     return run.path
@@ -137,6 +137,13 @@ def test_what_means_nothing_to_a_model_is_refused(fast, any_style, tmp_path, fil
         paint(any_style, photo, tmp_path / "x.png", photo, strength=-1, device="cpu")
     with pytest.raises(LimnerError, match=r"no\.png"):
         paint(any_style, photo, tmp_path / "x.png", files["photos"] / "no.png", device="cpu")
+
+
+def test_one_style_is_what_a_net_for_one_style_learns(files, tmp_path):
+    two = f"{files['paintings'] / '0.png'},{files['paintings'] / '1.png'}"
+    with pytest.raises(LimnerError, match="learns one style"):
+        limner.train("fast-style", out=tmp_path / "two", weights=str(files["vgg"]), data=f"{files['photos']}/",
+                     style=two, **SHORT)  # fmt: skip
 
 
 def test_what_does_not_paint_says_so(tmp_path):

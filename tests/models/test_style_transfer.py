@@ -39,7 +39,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def still(files: dict[str, str], **options: Any) -> Any:
-    return load("styled", **({"path": files["content"], "styles": [files["style"]], "size": 48} | options))
+    return load("styled", **({"path": files["content"], "style": files["style"], "size": 48} | options))
 
 
 def model(files: dict[str, str], data: Any, **options: Any) -> StyleTransfer:
@@ -93,7 +93,7 @@ def test_weights_are_scaled_to_mean_activations_of_one(files):
 
 
 def test_at_the_style_itself_there_is_no_style_loss_and_at_the_content_no_content_loss(files):
-    same = still(files, styles=[files["content"]])
+    same = still(files, style=files["content"])
     net = model(files, same)
     (loss, *_) = descended(net, same, Adam(lr=1e-9), 1)
     assert loss < 1e-6
@@ -158,8 +158,17 @@ def test_a_style_stays_where_its_mask_is(files):
     assert float(gradient[..., 40:].abs().max()) == 0
 
 
+def test_styles_are_a_name_names_with_commas_or_a_list(files, tmp_path):
+    both = [files["style"], files["content"]]
+    for given in (both, ",".join(both)):
+        assert len(still(files, style=given).styles) == 2
+    odd = tmp_path / "a,b.png"
+    Image.open(files["style"]).save(odd)
+    assert len(still(files, style=str(odd)).styles) == 1
+
+
 def test_several_styles_share_the_loss(files):
-    both = still(files, styles=[files["style"], files["content"]])
+    both = still(files, style=[files["style"], files["content"]])
     net = model(files, both, style_shares=[3, 1], content_weight=0.0)
     descended(net, both, Adam(lr=0.05), 1)
     x = net.picture.x.detach()
@@ -206,8 +215,8 @@ def test_what_cannot_be_done_is_one_line(files, tmp_path):
     with pytest.raises(ValueError, match="3 channels"):
         StyleTransfer(files["vgg"], shape=(1, 32, 32))
     for options, match in (
-        ({"styles": []}, "name at least one"),
-        ({"styles": ["none.jpg"]}, "no picture 'none.jpg'"),
+        ({"style": []}, "name at least one"),
+        ({"style": ["none.jpg"]}, "no picture 'none.jpg'"),
         ({"masks": [files["left"]] * 2}, "2 masks for 1 styles"),
     ):
         with pytest.raises(LimnerError, match=match):

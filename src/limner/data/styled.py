@@ -21,7 +21,7 @@ _LEAST = 16
 @source("styled", gives={"styled": {}})
 def styled(  # noqa: D417 - Options says it
     path: str,
-    styles: list[str],
+    style: str | list[str],
     masks: list[str] | None = None,
     style_size: int | None = None,
     first: str | None = None,
@@ -33,7 +33,8 @@ def styled(  # noqa: D417 - Options says it
     Args:
         path: the content: one picture, whose longer side is then `size` (512 by default) and of which nothing is
             cropped; or a folder, a ZIP or a named set.
-        styles: pictures of the styles; like `path`, files or names that `limner explain photos` lists.
+        style: a picture of the style, or several (a list, or with commas); like `path`, files or names that
+            `limner explain photos` lists.
         masks: for each style a picture of any size, white where the style belongs; by default everywhere.
         first: a picture to begin with, for start=first.
         style_size: longer side of the styles; by default that of the content. Raise it for larger strokes.
@@ -43,8 +44,9 @@ def styled(  # noqa: D417 - Options says it
     from limner.data.memory import Still
     from limner.data.prepare import fingerprint
 
+    styles = _names(style)
     if not styles:
-        raise LimnerError("styles: name at least one picture")
+        raise LimnerError("style: name at least one picture")
     if masks is not None and len(masks) != len(styles):
         raise LimnerError(f"there are {len(masks)} masks for {len(styles)} styles; give one for each, or none")
     if not (Path(path).expanduser().is_file() or photographs.known(path)) or path.lower().endswith(".zip"):
@@ -69,6 +71,13 @@ def styled(  # noqa: D417 - Options says it
     )
     still.notes.append(f"{Path(path).name} at {h}×{w}, and {len(found)} style{'s' * (len(found) > 1)}")
     return still
+
+
+def _names(style: str | list[str]) -> list[str]:
+    """The styles one by one; a file may have a comma in its name."""
+    if not isinstance(style, str):
+        return style
+    return [style] if Path(style).expanduser().is_file() else [s for s in style.split(",") if s]
 
 
 def _many(path: str, styles: list[str], style_size: int | None, options: Options) -> Any:

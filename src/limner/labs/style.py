@@ -65,7 +65,7 @@ def _there(weights: str) -> str:
 
 
 def _one(name: str) -> str:
-    if not isinstance(load("styled", path=name, styles=[name], size=32), Still):
+    if not isinstance(load("styled", path=name, style=name, size=32), Still):
         raise LimnerError(f"{Path(name).name} is more than one picture; name a single one")
     return name
 
@@ -164,7 +164,7 @@ def work(
 
 def _scene(options: Mapping[str, Any], content: str, style: str) -> Scene:
     """A pair of pictures, and the net as a training on them has it."""
-    still = cast(Still, load("styled", path=content, styles=[style], size=options["size"]))
+    still = cast(Still, load("styled", path=content, style=style, size=options["size"]))
     x, s = to_float(still.fetch([0])), to_float(still.styles[0])
     spec = Spec("model", "style_transfer", {"weights": options["weights"]})
     painter = cast(_Painter, spec.resolve(shape=tuple(still.shape)).build())
@@ -188,7 +188,7 @@ def _trained(bench: Bench, scene: Scene, label: str, model: Mapping[str, Any], *
 
 
 def _data(options: Mapping[str, Any], path: str) -> dict[str, Any]:
-    return {"name": "styled", "path": path, "styles": [options["style"]], "size": options["size"]}
+    return {"name": "styled", "path": path, "style": options["style"], "size": options["size"]}
 
 
 # ---- by hand ---------------------------------------------------------------------------------------------------------

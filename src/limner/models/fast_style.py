@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from limner.core import weights as files
 from limner.core.batch import Styled
+from limner.core.errors import LimnerError
 from limner.core.model import Data, GenerativeModel, Logs, Update
 from limner.losses.style import gram, total_variation
 from limner.losses.style import style as style_loss
@@ -94,7 +95,9 @@ class FastStyle(GenerativeModel):
 
     @torch.no_grad()
     def _look(self, batch: Styled) -> tuple[VGG19, dict[str, tuple[Tensor, int]]]:
-        """The perceptual net, and the first style's Gram matrices with the number of their places."""
+        """The perceptual net, and the style's Gram matrices with the number of their places."""
+        if len(batch.styles) > 1:
+            raise LimnerError("fast_style learns one style; name one, or train adain, which paints in any")
         vgg = VGG19(files.vgg19(self.weights), padding="reflect").to(batch.x.device)
         if not vgg.normalised:
             vgg.normalise([batch.styles[0]])

@@ -302,12 +302,12 @@ def test_the_command_line_paints_clips_says_how_steady_and_refuses_without_a_mod
 def test_a_real_ctrl_c_is_answered_with_where_to_go_on(model, tmp_path):
     source, painting = write(tmp_path / "in.mkv", size=(168, 108)), tmp_path / "a.png"
     Image.fromarray(still(64, 64)).save(painting)
-    words = command(source, painting, f"model={model}", f"out={tmp_path / 'o.mkv'}", "size=1300", "device=cpu")
+    words = command(source, painting, f"model={model}", f"out={tmp_path / 'o.mkv'}", "size=900", "device=cpu")
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                           env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:  # fmt: skip
         assert process.stderr is not None
         assert process.stdout is not None
-        process.stderr.readline()  # the first line of progress
+        process.stderr.readline()  # the first frame is painted
         process.send_signal(signal.SIGINT)
         told = process.stdout.read()
         assert process.wait(120) == 130

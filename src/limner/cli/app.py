@@ -175,7 +175,14 @@ def stylise(
     ] = None,
     as_json: _Json = False,
 ) -> None:
-    """Paint a picture in the style of another: limner stylise photo.jpg painting.jpg out=result.jpg size=512."""
+    """Paint a picture in the style of another: limner stylise photo.jpg painting.jpg out=result.jpg size=512.
+
+    Settings: out, size, strength, iterations, optimiser (lbfgs or adam), start (content, style or noise), scales,
+    keep_colours, style_shares, masks, style_size, weights, run, and any key of the recipe stylise.
+
+    With model=RUN, in one pass: out, size, strength, style_shares, style_size, keep_colours, device; and of a clip
+    steady, start, end, sound.
+    """
     from limner import painting
     from limner.apply.video import is_clip
     from limner.cli.progress import Ticker, terminal

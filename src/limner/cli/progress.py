@@ -35,16 +35,16 @@ class Ticker:
     """Says now and then how far the painting of a clip is."""
 
     def __init__(self) -> None:
-        self.began = self.said = time.monotonic()
+        self.began, self.said = time.monotonic(), 0.0
 
     def __call__(self, frames: int, at: float, whole: float) -> None:
         """After a frame: how many there are, and seconds of the clip reached, of all."""
         now = time.monotonic()
-        if now - self.said < _PLAIN_EVERY or at <= 0:
+        if frames > 1 and now - self.said < _PLAIN_EVERY:
             return
         self.said = now
-        left = clock((now - self.began) * (whole - at) / at)
-        sys.stderr.write(f"{frames:>8,} frames, {at:.1f} of {whole:.1f} s, {left} left\n")
+        left = f", {clock((now - self.began) * (whole - at) / at)} left" if at > 0 else ""
+        sys.stderr.write(f"{frames:>8,} frames, {at:.1f} of {whole:.1f} s{left}\n")
         sys.stderr.flush()
 
 

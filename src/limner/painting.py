@@ -20,20 +20,24 @@ from limner import api
 from limner.apply import paint as painting
 from limner.apply import video
 from limner.apply.paint import STYLE_SIZE
-from limner.apply.pictures import save
+from limner.apply.pictures import save, writable
 from limner.apply.translate import write
 from limner.core import recipe
 from limner.core import weights as files
 from limner.core.batch import to_float
+from limner.core.call import checked
 from limner.core.errors import LimnerError
 from limner.core.progress import Progress, Silent
 from limner.core.run import Run, sheet
+from limner.core.units import shares
+from limner.data import photographs
 
 _STYLE = 100.0  # β at strength 1
 _RESULT = "result.png"
 _LEAST = 128  # pixels of the longer side that the coarsest of several scales has at least
 
 
+@checked
 def stylise(
     content: str | Path,
     style: str | Path | Sequence[str | Path],
@@ -82,6 +86,11 @@ def stylise(
     if strength < 0 or scales < 1 or iterations < 1:
         raise LimnerError("strength must not be negative, scales and iterations are 1 or more")
     styles = _names(style)
+    shares(style_shares, len(styles), "style_shares")
+    if not photographs.known(str(content)) and Path(content).is_dir():
+        raise LimnerError(f"{content} is a folder; name one picture, or paint a folder in one pass with model=RUN")
+    if out is not None:
+        writable(Path(out))
     data: dict[str, Any] = {"name": "styled", "path": str(content), "style": styles, "style_size": style_size}
     if masks is not None:
         data["masks"] = [str(m) for m in masks]
@@ -110,6 +119,7 @@ def stylise(
     return sheet(result, 1)
 
 
+@checked
 def paint(
     model: str | Path,
     source: str | Path,
@@ -157,6 +167,7 @@ def paint(
     return written
 
 
+@checked
 def paint_clip(
     model: str | Path,
     source: str | Path,
@@ -212,11 +223,11 @@ def _painter(
     style: str | Path | Sequence[str | Path],
     device: str,
     strength: float,
-    shares: Sequence[float] | None,
+    style_shares: Sequence[float] | None,
     style_size: int,
     keep_colours: bool,
 ) -> painting.Painter:
-    how: dict[str, Any] = {"strength": strength, "shares": shares, "keep_colours": keep_colours}
+    how: dict[str, Any] = {"strength": strength, "shares": style_shares, "keep_colours": keep_colours}
     return painting.painter(api.load(model, device), _names(style), style_size=style_size, **how)
 
 

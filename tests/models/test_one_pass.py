@@ -105,7 +105,7 @@ def test_between_two_paintings_a_share_of_nothing_counts_for_nothing(any_style, 
     torch.testing.assert_close(found["all first"], found["first"])
     apart = (found["first"] - found["second"]).abs().mean()
     assert all(0 < (found["both"] - found[k]).abs().mean() < apart for k in ("first", "second"))
-    with pytest.raises(LimnerError, match="2 paintings need as many style_shares"):
+    with pytest.raises(LimnerError, match="style_shares needs 2 numbers"):
         paint(any_style, photo, tmp_path / "x.png", two, style_shares=[1.0], device="cpu")
 
 
@@ -137,6 +137,13 @@ def test_what_means_nothing_to_a_model_is_refused(fast, any_style, tmp_path, fil
         paint(any_style, photo, tmp_path / "x.png", photo, strength=-1, device="cpu")
     with pytest.raises(LimnerError, match=r"no\.png"):
         paint(any_style, photo, tmp_path / "x.png", files["photos"] / "no.png", device="cpu")
+
+
+def test_a_tiny_picture_is_painted_too(fast, any_style, files, tmp_path):
+    Image.new("RGB", (3, 2), (200, 30, 40)).save(tmp_path / "tiny.png")
+    for kind, painting in ((fast, []), (any_style, files["paintings"] / "1.png")):
+        (path,) = paint(kind, tmp_path / "tiny.png", tmp_path / "out.png", painting, device="cpu")
+        assert Image.open(path).size == (3, 2)
 
 
 def test_one_style_is_what_a_net_for_one_style_learns(files, tmp_path):

@@ -119,6 +119,32 @@ def test_lbfgs_never_goes_up(files):
     assert all(b <= a * (1 + 1e-5) for a, b in itertools.pairwise(losses))
 
 
+def test_a_search_that_has_come_to_rest_still_reports(files):
+    """The photograph in its own style: there is nothing to descend, and no look is needed to know it."""
+    data = still(files, style=files["content"])
+    losses = descended(model(files, data), data, LBFGS(), 4)
+    assert losses == pytest.approx([0.0] * 4, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"strength": "much"}, "strength: input should be a valid number"),
+        ({"optimiser": "sgd"}, "optimiser: input should be 'lbfgs' or 'adam'"),
+        ({"style_shares": [1, 2]}, "style_shares needs 1 number, "),
+        ({"style_shares": [-1]}, "none negative"),
+        ({"out": "x.xyz"}, "x.xyz is no name for a picture"),
+        ({"content": "."}, "is a folder; name one picture"),
+        ({"iterations": 0}, "iterations are 1 or more"),
+    ],
+)
+def test_what_stylise_cannot_do_is_said_before_it_begins(files, tmp_path, given, message):
+    chosen = {"content": files["content"], "style": files["style"], "weights": files["vgg"]} | given
+    with pytest.raises(LimnerError, match=message):
+        stylise(chosen.pop("content"), chosen.pop("style"), chosen.pop("out", None), run=tmp_path / "r", **chosen)
+    assert not (tmp_path / "r").exists()
+
+
 def test_what_cannot_be_shown_is_not_asked_for_and_lbfgs_goes_on_to_the_end(files):
     """At the border of [-1,1] a pixel has no gradient outwards: a search along one finds nothing and stops for good."""
     data = still(files)
@@ -210,7 +236,7 @@ def test_what_cannot_be_done_is_one_line(files, tmp_path):
     data = still(files)
     with pytest.raises(ValueError, match="no layer 'relu5_1'"):
         model(files, data, style_layers=["relu5_1"])
-    with pytest.raises(ValueError, match="layer_weights needs 2 numbers"):
+    with pytest.raises(LimnerError, match="layer_weights needs 2 numbers"):
         model(files, data, layer_weights=[1.0])
     with pytest.raises(ValueError, match="3 channels"):
         StyleTransfer(files["vgg"], shape=(1, 32, 32))

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from limner.apply.translate import Picture, Translation, pictures
+from limner.core import units
 from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel, Stylises, Translates, stylised
 from limner.data import photographs, tasks
@@ -83,11 +84,10 @@ def painter(
         raise LimnerError(f"{model.spec.name} does not paint; train fast-style, adain or wct, or leave model out")
     if not paintings:
         raise LimnerError("this model paints in any style; name a painting too")
-    if shares is not None and (len(shares) != len(paintings) or min(shares) < 0 or sum(shares) == 0):
-        raise LimnerError(f"{len(paintings)} paintings need as many style_shares, none negative and not all 0")
+    parts = units.shares(shares, len(paintings), "style_shares")
     with torch.inference_mode():
         seen = tuple(model.look(_read(p, style_size).tensor(3).to(model.device)) for p in paintings)
-    return Painter(model, seen, shares, strength, keep_colours)
+    return Painter(model, seen, parts, strength, keep_colours)
 
 
 def coloured_like(y: Tensor, x: Tensor) -> Tensor:

@@ -127,6 +127,16 @@ def save(x: Tensor, path: Path, description: str = "") -> Path:
     return path
 
 
+def writable(path: Path) -> None:
+    """Asks before long work whether a picture can be written under this name.
+
+    Raises:
+        LimnerError: the suffix is that of no format.
+    """
+    if path.suffix.lower() not in decode.SUFFIXES:
+        raise LimnerError(f"{path.name} is no name for a picture; use one that ends in .png, .jpg or .webp")
+
+
 def destination(out: Path, name: str, single: bool) -> Path:
     """Where the result for a picture goes: `out` itself for one picture and a file name, else a PNG inside `out`."""
     if single and out.suffix:

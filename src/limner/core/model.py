@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from limner.core import units
 from limner.core.batch import Images, Paired, Styled, Unpaired
 from limner.core.errors import LimnerError
 from limner.core.spec import Spec
@@ -378,14 +379,11 @@ def stylised(
     Raises:
         LimnerError: shares that do not fit.
     """
-    parts = [1.0] * len(styles) if shares is None else list(shares)
-    if len(parts) != len(styles) or min(parts) < 0 or sum(parts) == 0:
-        raise LimnerError(f"{len(styles)} styles need as many shares, none negative and not all 0")
     h, w = x.shape[2:]
     maps = model.look(F.pad(x, (0, -w % _EVEN, 0, -h % _EVEN), mode="replicate"))
     t = torch.zeros_like(maps)
-    for part, style in zip(parts, styles, strict=True):
-        t = t + part / sum(parts) * model.restyle(maps, style)
+    for share, style in zip(units.shares(shares, len(styles), "style_shares"), styles, strict=True):
+        t = t + share * model.restyle(maps, style)
     return model.paint(maps + strength * (t - maps))[..., :h, :w].float().clamp(-1, 1)
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
+
+from limner.core.errors import LimnerError
 
 _COUNT = {"": 1, "k": 1_000, "M": 1_000_000, "G": 1_000_000_000}
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -68,3 +71,18 @@ def size(num_bytes: float) -> str:
             return f"{num_bytes:.0f} B" if unit == "B" else f"{num_bytes:.1f} {unit}"
         num_bytes /= 1000
     raise AssertionError("unreachable")
+
+
+def shares(given: Sequence[float] | None, n: int, name: str) -> list[float]:
+    """The parts of a whole for n things, of what somebody gave for them; equal by default.
+
+    Raises:
+        LimnerError: they are not n, one is negative, or all are 0.
+
+    >>> shares([3, 1], 2, "style_shares"), shares(None, 4, "style_shares")
+    ([0.75, 0.25], [0.25, 0.25, 0.25, 0.25])
+    """
+    found = [1.0] * n if given is None else list(given)
+    if len(found) != n or min(found, default=0) < 0 or sum(found) == 0:
+        raise LimnerError(f"{name} needs {n} number{'s' * (n != 1)}, none negative and not all 0; got {found}")
+    return [value / sum(found) for value in found]

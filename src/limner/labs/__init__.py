@@ -7,10 +7,9 @@ images. A lab that draws no random numbers has `SEED = None`.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 from limner.core.errors import LimnerError, unknown
 
@@ -56,15 +55,17 @@ def run(name: str, *, progress: Progress | None = None, **settings: Any) -> dict
     """
     if name not in _TITLES:
         raise unknown("lab", name, _TITLES)
+    from limner.core.call import keywords, read
+
     lab = import_module(f"limner.labs.{name.replace('-', '_')}")
-    own = _own(lab.work)
+    own = keywords(lab.work)
     seed = getattr(lab, "SEED", 0)
     unused = (*(("images", "data") if lab.IMAGES is None else ()), *(("seed",) if seed is None else ()))
     known = [k for k in (*_COMMON, *own) if k not in unused]
     for key in settings:
         if key not in known:
             raise unknown(f"setting of lab {name}", key, known)
-    chosen = _read(own, {k: v for k, v in settings.items() if k in own})
+    chosen = read(own, {k: v for k, v in settings.items() if k in own})
     common = _checked({k: v for k, v in settings.items() if k not in own})
     from limner.labs._bench import Bench
 
@@ -72,27 +73,6 @@ def run(name: str, *, progress: Progress | None = None, **settings: Any) -> dict
     bench = Bench(name, _TITLES[name], progress=progress, **(defaults | common), **chosen)
     lab.work(bench, **chosen)
     return bench.finish()
-
-
-def _own(work: Callable[..., None]) -> dict[str, tuple[Any, Any]]:
-    """The lab's own settings: type and default of the keyword arguments of `work`."""
-    hints = get_type_hints(work, include_extras=True)
-    found = inspect.signature(work).parameters.values()
-    return {p.name: (hints[p.name], p.default) for p in found if p.kind is p.KEYWORD_ONLY}
-
-
-def _read(own: Mapping[str, tuple[Any, Any]], given: Mapping[str, Any]) -> dict[str, Any]:
-    """All own settings, those that are given checked against their types."""
-    from pydantic import ValidationError, create_model
-
-    fields: dict[str, Any] = dict(own)
-    try:
-        form = create_model("settings", **fields)(**given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        reason = first["msg"].removeprefix("Value error, ")
-        raise LimnerError(f"{first['loc'][0]}: {reason[0].lower() + reason[1:]}; got {first['input']!r}") from None
-    return {key: getattr(form, key) for key in own}
 
 
 def _checked(settings: Mapping[str, Any]) -> dict[str, Any]:

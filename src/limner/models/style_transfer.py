@@ -31,6 +31,7 @@ from limner.core import weights as files
 from limner.core.batch import Styled
 from limner.core.errors import LimnerError
 from limner.core.model import Data, GenerativeModel, Logs, Update
+from limner.core.units import shares
 from limner.losses.style import Convention, gram, scaled, total_variation
 from limner.losses.style import style as style_loss
 from limner.nets.vgg import VGG19, Tile, stride, tiles
@@ -94,12 +95,13 @@ class StyleTransfer(GenerativeModel):
         names = self.vgg.layers
         self.style_layers = style_layers or [n for n in names if n.startswith("relu") and n.endswith("_1")]
         self.content_layers = content_layers or ["relu4_2" if "relu4_2" in names else names[-1]]
-        self.layer_weights = _shares(layer_weights, len(self.style_layers), "layer_weights")
+        self.layer_weights = shares(layer_weights, len(self.style_layers), "layer_weights")
         self.content_weight, self.style_weight, self.smoothness = content_weight, style_weight, smoothness
         self.style_shares, self.convention, self.start = style_shares, convention, start
         self.tile = tile
         self.vgg.check(self._layers(), shape[1:])
         self.picture = Picture(shape)
+        self._terms: dict[str, Tensor] = {}
         self._targets: tuple[dict[str, Tensor], list[dict[str, tuple[Tensor, int]]]] | None = None
 
     @property
@@ -132,7 +134,7 @@ class StyleTransfer(GenerativeModel):
             if first is None:
                 raise LimnerError("start=first needs a picture to begin with; name it with data.first=FILE")
             self.picture.begin(first)
-        terms: dict[str, Tensor] = {}
+        terms = dict(self._terms)  # of the last look: a search that has come to rest looks no more
 
         def loss() -> Tensor:
             self.picture.clamp()  # a line search has moved it
@@ -145,10 +147,9 @@ class StyleTransfer(GenerativeModel):
 
         update("picture", loss)
         self.picture.clamp()
+        self._terms = terms = {k: v.detach() for k, v in terms.items()}
         total = self.content_weight * terms["term/content"] + self.style_weight * terms["term/style"]
-        return {"loss/picture": (total + self.smoothness * terms["term/variation"]).detach()} | {
-            k: v.detach() for k, v in terms.items()
-        }
+        return {"loss/picture": total + self.smoothness * terms["term/variation"]} | terms
 
     def terms(self, x: Tensor, masks: tuple[Tensor | None, ...]) -> dict[str, Tensor]:
         """Content, style and variation of a picture x (1,3,H,W), each without its weight."""
@@ -159,9 +160,8 @@ class StyleTransfer(GenerativeModel):
         grams, squares = self._summed(x, areas, contents)
         for name, square in squares.items():
             content = content + square / contents[name].numel() / 2
-        for share, target, mask in zip(
-            _shares(self.style_shares, len(styles), "style_shares"), styles, masks, strict=True
-        ):
+        parts = shares(self.style_shares, len(styles), "style_shares")
+        for share, target, mask in zip(parts, styles, masks, strict=True):
             area = areas[id(mask)]
             for weight, (name, (wanted, n)) in zip(self.layer_weights, target.items(), strict=False):
                 m = float(_places(x, name)) if area is None else area[name].sum()
@@ -278,13 +278,6 @@ class Picture(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         """Restores what `get_extra_state` gave."""
         self.begun = bool(state)
-
-
-def _shares(given: list[float] | None, n: int, name: str) -> list[float]:
-    found = given or [1 / n] * n
-    if len(found) != n or min(found) < 0 or sum(found) == 0:
-        raise ValueError(f"{name} needs {n} numbers, none of them negative; got {found}")
-    return [value / sum(found) for value in found]
 
 
 def _places(x: Tensor, name: str) -> int:

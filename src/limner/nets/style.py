@@ -71,7 +71,8 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Painted pictures (B,3,H,W)."""
-        return self.net(to_multiple(x, 4))[..., : x.shape[2], : x.shape[3]]
+        least = 4 if min(x.shape[2:]) > 4 else 8  # reflection needs more pixels than it adds
+        return self.net(to_multiple(x, least))[..., : x.shape[2], : x.shape[3]]
 
 
 class Decoder(nn.Module):

@@ -29,6 +29,7 @@ _CODECS = {
     ".avi": ("libx264", {"crf": "18", "preset": "medium", "bf": "0"}),  # AVI keeps no times, so frames stay in order
 }
 _BT709, _UNSAID = 1, 2  # of ITU-T H.273: matrix, primaries and transfer alike
+_LATE = 2.0  # seconds after the end until which packets may be needed for frames before it
 _HD = 720  # lines from which a clip that says nothing is meant to be BT.709 rather than BT.601
 
 
@@ -118,6 +119,8 @@ def paint(
         raise
     if not keeper.frames:
         part.unlink(missing_ok=True)
+        if stopped is not None:
+            raise KeyboardInterrupt
         raise LimnerError(f"{source.name} has no frame from {start:g} s on" + ("" if end is None else f" to {end:g} s"))
     flicker, before = keeper.flicker or (None, None)
     path = part if stopped is not None else part.replace(out)
@@ -194,12 +197,16 @@ class _Writer:
         """Packets of pictures; sound is copied on the way."""
         streams = [self.pictures] + ([] if self.heard is None else [self.heard])
         for packet in self.taken.demux(streams):
+            if packet.dts is None:  # the last of its stream: the decoder gives what it still holds
+                if packet.stream is self.pictures:
+                    yield packet
+                continue
+            at = float(packet.dts * packet.time_base) - self.zero
             if packet.stream is self.pictures:
-                yield packet
-            elif packet.dts is not None:
-                at = float(packet.pts * packet.time_base) - self.zero
-                if (at >= self.start or not self.start) and (end is None or at < end):  # sound may begin before 0
-                    self._copy(packet)
+                if end is None or at < end + _LATE:
+                    yield packet
+            elif (at >= self.start or not self.start) and (end is None or at < end):  # sound may begin before 0
+                self._copy(packet)
 
     def write(self, pixels: Frame, like: Any) -> None:
         """Encodes a frame (H,W,3) that is shown when `like` was."""

@@ -20,13 +20,14 @@ from limner import api
 from limner.apply import paint as painting
 from limner.apply import video
 from limner.apply.paint import STYLE_SIZE
-from limner.apply.pictures import save, writable
+from limner.apply.pictures import DESCRIPTION, save, writable
 from limner.apply.translate import write
 from limner.core import recipe
 from limner.core import weights as files
 from limner.core.batch import to_float
 from limner.core.call import checked
 from limner.core.errors import LimnerError
+from limner.core.model import GenerativeModel
 from limner.core.progress import Progress, Silent
 from limner.core.run import Run, sheet
 from limner.core.units import shares
@@ -137,7 +138,8 @@ def paint(
 
     Args:
         model: run folder of `fast_style` (its own style), or of `adain` or `wct` (any style).
-        source: what to paint, or the name of a photograph; names, formats, EXIF and transparency stay.
+        source: what to paint, or the name of a photograph; names, formats, EXIF and transparency stay. A picture
+            without an EXIF description gets one: what made it, and with which weights.
         out: a folder, or a file for one picture.
         style: a picture, or several; for models of any style.
         strength: of the style, for models of any style; 1 is all of it.
@@ -154,13 +156,14 @@ def paint(
         LimnerError: the model does not paint, a style is missing, or a picture cannot be read.
     """
     painter = _painter(model, style, device, strength, style_shares, style_size, keep_colours)
-    place = Path(out)
+    place, made = Path(out), _described(painter.model, _names(style))
     bad: list[tuple[str, str]] = []
     written = []
     single = Path(source).suffix.lower() != ".zip" and not Path(source).is_dir()
     for whole in painting.opened(str(source), bad):
         picture = painting.within(whole, size)
         y = painter(picture.tensor(3))
+        picture.exif.setdefault(DESCRIPTION, made)
         written.append(write(y if picture.alpha is None else torch.cat([y, picture.alpha], 1), picture, place, single))
     if not written:
         raise LimnerError(f"no picture could be read from {source}; give PNG, JPEG, WebP, BMP, GIF or TIFF files")
@@ -229,6 +232,15 @@ def _painter(
 ) -> painting.Painter:
     how: dict[str, Any] = {"strength": strength, "shares": style_shares, "keep_colours": keep_colours}
     return painting.painter(api.load(model, device), _names(style), style_size=style_size, **how)
+
+
+def _described(model: GenerativeModel, styles: Sequence[str]) -> str:
+    """What made a picture, for its EXIF block: the model, the paintings, and VGG-19's weights."""
+    weights = str(model.spec.kwargs["weights"])
+    there = weights == "vgg19" or Path(weights).expanduser().is_file()  # a net for one style does not need them in use
+    named = files.vgg19_named(weights) if there else Path(weights).name
+    own = f"in the style of {', '.join(Path(s).name for s in styles)}" if styles else "in the style that it learnt"
+    return f"limner stylise: {model.spec.name} {own}; VGG-19 of {named}"
 
 
 def _sides(size: int, scales: int) -> list[int]:

@@ -72,7 +72,10 @@ def test_a_folder_is_painted_in_the_style_that_was_learnt(fast, tmp_path, files)
     Image.fromarray(load_sample_image("china.jpg")).resize((53, 37)).save(odd / "odd.jpg")
     written = paint(fast, odd, tmp_path / "out", device="cpu")
     assert [p.name for p in written] == ["odd.jpg"]
-    assert Image.open(written[0]).size == (53, 37)
+    painted = Image.open(written[0])
+    assert painted.size == (53, 37)
+    made = painted.getexif()[0x010E]
+    assert made.startswith("limner stylise: fast_style in the style that it learnt; VGG-19 of vgg.safetensors, whose")
     with pytest.raises(LimnerError, match="one style that it learnt"):
         paint(fast, odd, tmp_path / "out", files["paintings"] / "0.png", device="cpu")
 
@@ -83,6 +86,10 @@ def test_any_painting_will_do_and_strength_is_how_much_of_it(any_style, tmp_path
     for strength in (0.0, 0.5, 1.0):
         (path,) = paint(any_style, photo, tmp_path / f"{strength}.png", painting, strength=strength, device="cpu")
         found[strength] = np.asarray(Image.open(path)).astype(float)
+    made = Image.open(path).getexif()[0x010E]
+    assert made.startswith(
+        "limner stylise: adain in the style of 5.png; VGG-19 of vgg.safetensors, whose SHA-256 begins"
+    )
     near, far = (np.abs(found[s] - found[0.0]).mean() for s in (0.5, 1.0))
     assert 0 < near < far
     with pytest.raises(LimnerError, match="name a painting too"):

@@ -103,7 +103,7 @@ def binary(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
-_DESCRIPTION = 0x010E  # of EXIF
+DESCRIPTION = 0x010E  # of EXIF
 
 
 def save(x: Tensor, path: Path, description: str = "") -> Path:
@@ -119,7 +119,7 @@ def save(x: Tensor, path: Path, description: str = "") -> Path:
         image = decode.channelled(image, 3)
     exif = Image.Exif()
     if description:
-        exif[_DESCRIPTION] = description
+        exif[DESCRIPTION] = description
     try:
         image.save(path, exif=exif)
     except (ValueError, OSError) as error:

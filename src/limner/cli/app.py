@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from limner.cli import data as data_verbs
-from limner.cli.settings import settings
+from limner.cli.settings import apart, settings
 from limner.core.errors import LimnerError, unknown
 
 if TYPE_CHECKING:
@@ -187,9 +187,8 @@ def stylise(
     from limner.apply.video import is_clip
     from limner.cli.progress import Ticker, terminal
 
-    given = words or []
-    styles = [s for w in given if "=" not in w and not w.startswith("-") for s in w.split(",")]
-    chosen = settings([w for w in given if "=" in w or w.startswith("-")])
+    names, rest = apart(words or [])
+    styles, chosen = [s for name in names for s in name.split(",")], settings(rest)
     clip = is_clip(content)
     out = Path(str(chosen.pop("out", f"{content.stem}-stylised{content.suffix if clip else '.png'}")))
     model = chosen.pop("model", None)
@@ -240,8 +239,8 @@ def evaluate(
     from limner import evaluation
     from limner.cli.progress import terminal
 
-    chosen = settings([w for w in words if "=" in w or w.startswith("-")])
-    paths = [w for w in words if "=" not in w and not w.startswith("-")]
+    paths, rest = apart(words)
+    chosen = settings(rest)
     known = inspect.signature(evaluation.evaluate).parameters
     for key in chosen:
         if key not in known or key in ("paths", "progress"):
@@ -266,9 +265,9 @@ def compare(
     from limner.bench import compare as comparison
     from limner.cli.progress import terminal
 
-    chosen = settings([w for w in words if "=" in w or w.startswith("-")])
+    names, rest = apart(words)
+    chosen = settings(rest)
     chosen.pop("progress", None)
-    names = [w for w in words if "=" not in w and not w.startswith("-")]
     result = comparison.work(*names, progress=terminal(), **chosen)
     _print(result, as_json, f"{comparison.text(result)}\n{result['page']}")
 

@@ -30,3 +30,17 @@ def settings(words: Sequence[str]) -> dict[str, Any]:
             raise LimnerError(f"cannot read {word!r}; write key=value, e.g. train.batch=32")
         found[key.replace("-", "_") if "." not in key else key] = value(text)
     return found
+
+
+def apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names, and the words of settings, where both may come in any order.
+
+    >>> apart(["sky.jpg", "size=64", "--model", "runs/a", "--tile=8"])
+    (['sky.jpg'], ['size=64', '--model', 'runs/a', '--tile=8'])
+    """
+    names: list[str] = []
+    rest: list[str] = []
+    for word in words:
+        follows = bool(rest) and rest[-1].startswith("--") and "=" not in rest[-1]  # the value of the key before it
+        (rest if follows or "=" in word or word.startswith("-") else names).append(word)
+    return names, rest

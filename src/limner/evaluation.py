@@ -13,14 +13,16 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from limner import report
 from limner.core import checkpoint, recipe
 from limner.core.batch import Dataset, Domains, Pairs, Styles, to_float
+from limner.core.call import checked
 from limner.core.device import pick
 from limner.core.errors import LimnerError, unknown
 from limner.core.frame import drawable
@@ -28,6 +30,7 @@ from limner.core.model import GenerativeModel, Translates
 from limner.core.progress import Progress, Silent
 from limner.core.run import Run, save_sheet, sheet
 from limner.core.spec import Spec, arguments
+from limner.core.units import Count
 from limner.metrics import features, pretrained, properties, scorecard, translation
 from limner.metrics.capabilities import of_capabilities
 from limner.metrics.features import Extractor
@@ -123,10 +126,11 @@ def before_after(run: Run, model: GenerativeModel, train: Dataset, heldout: Data
         _figure(run, "before-after", rows, columns, f"A row for each held-out picture. Columns: {names}.")
 
 
+@checked
 def evaluate(
     *paths: str | Path,
-    n: int = 10_000,
-    seeds: int = 5,
+    n: Annotated[Count, Field(ge=2)] = 10_000,
+    seeds: Annotated[Count, Field(ge=1)] = 5,
     only: str | Sequence[str] = tuple(PROPERTIES),
     data: str | Path | dict[str, Any] | None = None,
     extractor: str | None = None,
@@ -167,8 +171,6 @@ def evaluate(
         raise LimnerError("nothing to evaluate; name a run folder, or a folder of pictures with data=NAME")
     if likelihood not in (None, "AIS"):
         raise unknown("likelihood", str(likelihood), ["AIS"])
-    if seeds < 1:
-        raise LimnerError(f"seeds={seeds} is not possible; write 1 or more")
     subjects = [_subject(path, data, which, place) for path in paths]
     eyes = eyes_for(extractor, weights, place)
     judges = _judges(subjects, n, eyes, place, {"quality", "coverage", "latent", "copying"} & set(chosen))

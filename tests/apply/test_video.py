@@ -233,8 +233,8 @@ def test_ctrl_c_leaves_what_is_painted_as_a_whole_clip(tmp_path):
     def painter(x: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
-        if calls == 6:
-            raise KeyboardInterrupt
+        if calls == 5:
+            os.kill(os.getpid(), signal.SIGINT)
         return x
 
     calls = 0
@@ -242,7 +242,8 @@ def test_ctrl_c_leaves_what_is_painted_as_a_whole_clip(tmp_path):
     made = video.paint(painter, source, tmp_path / "out.mp4")
     assert made.path == tmp_path / "out-part.mp4"
     assert (made.frames, len(read(made.path)[0])) == (5, 5)
-    assert made.stopped == pytest.approx(5 / RATE, abs=2e-3)  # where to go on
+    assert made.stopped is not None
+    assert 4 / RATE < made.stopped < 5 / RATE  # where to go on
     rest = video.paint(same, source, tmp_path / "rest.mp4", start=made.stopped)
     assert rest.frames == N - 5
     assert not (tmp_path / "out.mp4").exists()

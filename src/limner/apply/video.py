@@ -21,6 +21,7 @@ from torch import Tensor
 from limner.apply.steady import Frame, Steady
 from limner.core.batch import to_float
 from limner.core.errors import LimnerError, extra
+from limner.core.signals import noted
 
 SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"))
 _USUAL = ("libx264", {"crf": "18", "preset": "medium"})
@@ -71,7 +72,7 @@ def paint(
     sound: bool = True,
     said: Callable[[int, float, float], None] = lambda frames, at, whole: None,
 ) -> Clip:
-    """Paints a clip. Ctrl-C ends it early: what is painted by then is a whole clip, beside `out`.
+    """Paints a clip. Ctrl-C or SIGTERM end it early: what is painted by then is a whole clip, beside `out`.
 
     Args:
         painter: from a frame (1,3,H,W) in [-1,1] to a painted one.
@@ -90,7 +91,7 @@ def paint(
     _check(source, out, start, end)
     began, reader, keeper = time.monotonic(), av(), Steady(steady)
     part = out.with_name(f"{out.stem}-part{out.suffix}")
-    reached, stopped = start, None
+    reached, signals = start, list[int]()
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         with _readable(source), reader.open(str(source)) as taken, reader.open(str(part), "w") as given:
@@ -98,33 +99,29 @@ def paint(
                 raise LimnerError(f"{source.name} holds no pictures")
             writer = _Writer(taken, given, source, out, sound, start)
             whole = float((taken.duration or 0) / reader.time_base)
-            try:
-                for packet in writer.packets(end):
-                    for frame in _frames(packet):
-                        at = float(frame.time or 0) - writer.zero
-                        if at < start or (end is not None and at >= end):
-                            continue
-                        reached = at
-                        x = upright(frame, size)
-                        y = painter(to_float(torch.from_numpy(x.copy()).permute(2, 0, 1))[None])
-                        painted = ((y[0, :3].permute(1, 2, 0) + 1) / 2).numpy()
-                        writer.write(np.rint(255 * keeper(x, painted)).astype(np.uint8), frame)
-                        reached = at + writer.half
-                        said(keeper.frames, at - start, (end or whole) - start)
-            except KeyboardInterrupt:
-                stopped = reached
+            with noted(signals.append):
+                for frame in writer.frames(end):
+                    at = float(frame.time or 0) - writer.zero
+                    if at < start or (end is not None and at >= end):
+                        continue
+                    x = upright(frame, size)
+                    y = painter(to_float(torch.from_numpy(x.copy()).permute(2, 0, 1))[None])
+                    painted = ((y[0, :3].permute(1, 2, 0) + 1) / 2).numpy()
+                    writer.write(np.rint(255 * keeper(x, painted)).astype(np.uint8), frame)
+                    reached = at + writer.half
+                    said(keeper.frames, at - start, (end or whole) - start)
+                    if signals:
+                        break
             writer.finish()
     except BaseException:  # whatever it was, half a file helps nobody
         part.unlink(missing_ok=True)
         raise
     if not keeper.frames:
         part.unlink(missing_ok=True)
-        if stopped is not None:
-            raise KeyboardInterrupt
         raise LimnerError(f"{source.name} has no frame from {start:g} s on" + ("" if end is None else f" to {end:g} s"))
     flicker, before = keeper.flicker or (None, None)
-    path = part if stopped is not None else part.replace(out)
-    return Clip(path, keeper.frames, time.monotonic() - began, flicker, before, stopped)
+    path = part if signals else part.replace(out)
+    return Clip(path, keeper.frames, time.monotonic() - began, flicker, before, reached if signals else None)
 
 
 def av() -> Any:
@@ -193,8 +190,16 @@ class _Writer:
                 )
             self.copied = given.add_stream_from_template(self.heard)
 
-    def packets(self, end: float | None) -> Iterator[Any]:
-        """Packets of pictures; sound is copied on the way."""
+    def frames(self, end: float | None) -> Iterator[Any]:
+        """Frames in the order in which they are shown; sound is copied on the way, damaged packets are passed over."""
+        for packet in self._packets(end):
+            try:
+                yield from packet.decode()
+            except av().error.InvalidDataError:
+                continue
+
+    def _packets(self, end: float | None) -> Iterator[Any]:
+        """Packets of pictures."""
         streams = [self.pictures] + ([] if self.heard is None else [self.heard])
         for packet in self.taken.demux(streams):
             if packet.dts is None:  # the last of its stream: the decoder gives what it still holds
@@ -243,14 +248,6 @@ class _Writer:
     def _mux(self, packets: Any) -> None:
         for packet in packets:
             self.given.mux(packet)
-
-
-def _frames(packet: Any) -> list[Any]:
-    """Frames of a packet; none of one that is damaged, as players do."""
-    try:
-        return list(packet.decode())
-    except av().error.InvalidDataError:
-        return []
 
 
 def _check(source: Path, out: Path, start: float, end: float | None) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time as clock_
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any, Literal
 
 import torch
@@ -34,6 +32,7 @@ from limner.core.model import (
 from limner.core.progress import Meters, Progress, Silent
 from limner.core.run import Run
 from limner.core.sheets import painted, reconstructions, spread, told, translations
+from limner.core.signals import noted
 from limner.core.stream import Stream
 from limner.core.units import Count, Duration
 from limner.core.update import Optimiser, Updates, finite
@@ -350,24 +349,13 @@ class _Training:
     @contextmanager
     def signals(self) -> Iterator[None]:
         """SIGINT and SIGTERM finish the step and save; a second one ends at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
 
-        def note(signum: int, frame: FrameType | None) -> None:
+        def note(signum: int) -> None:
             self.signum = signum
-            for s, handler in before.items():
-                signal.signal(s, handler)
             self.progress.say("finishing the step and saving; once more to stop at once")
 
-        before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-        for s in before:
-            signal.signal(s, note)
-        try:
+        with noted(note):
             yield
-        finally:
-            for s, handler in before.items():
-                signal.signal(s, handler)
 
     # -- what it writes ------------------------------------------------------------------------------------
 

@@ -63,7 +63,7 @@ class Chart {
     this.curves = this.spec.curves.map((curve, i) => ({ ...curve, colour: "k" + (i % 8), on: true }));
     this.log = host.querySelector(".log input");
     this.at = host.querySelector(".at");
-    this.moment = null;
+    this.moment = this.here = null;
     const positive = this.curves.some((c) => c.y.some((v) => v !== null && v > 0));
     this.log.closest("label").hidden = !positive;
     this.log.addEventListener("change", () => this.draw());
@@ -146,7 +146,7 @@ class Chart {
     this.momentLine = shape("line", { y1: top, y2: bottom, class: "moment" }, this.svg);
     this.cross = shape("line", { y1: top, y2: bottom, class: "cross" }, this.svg);
     for (const c of this.curves) c.dot = shape("circle", { r: 3.5, class: c.colour }, this.svg);
-    this.read(null);
+    this.read(this.here);  // a chart that is drawn again, say in another width, keeps what was read
     this.mark(this.moment);
   }
 
@@ -162,7 +162,7 @@ class Chart {
     const curve = this.curves.find((c) => c.on);
     if (!turn || !curve) return;
     event.preventDefault();
-    const i = this.here === undefined || this.here === null ? curve.x.length - 1 : nearest(curve.x, this.here) + turn;
+    const i = this.here === null ? curve.x.length - 1 : nearest(curve.x, this.here) + turn;
     const images = curve.x[Math.min(Math.max(i, 0), curve.x.length - 1)];
     Chart.each((c) => c.read(images));
   }

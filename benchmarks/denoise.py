@@ -18,12 +18,12 @@ from scipy.ndimage import median_filter
 from sklearn.decomposition import PCA
 
 import limner
-from limner.core import recipe as recipes
+from limner.config import recipe as recipes
+from limner.config.spec import Spec
 from limner.core.batch import to_float
-from limner.core.model import reconstruct
-from limner.core.spec import Spec
+from limner.core.inference import reconstruct
+from limner.evaluation.reconstruction import corrupted
 from limner.losses.reconstruction import psnr
-from limner.metrics.reconstruction import corrupted
 
 
 def compare(path: Path) -> dict[str, tuple[float, float]]:

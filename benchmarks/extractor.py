@@ -1,4 +1,4 @@
-"""Trains the classifiers behind `limner.metrics.features.load` and writes their files.
+"""Trains the classifiers behind `limner.metrics.extractors.features.load` and writes their files.
 
     LIMNER_DATA=FOLDER python benchmarks/extractor.py --out lenet64.safetensors        (FOLDER/mnist.npz, or downloaded)
     python benchmarks/extractor.py --data fashion-mnist --out fashion64.safetensors
@@ -8,7 +8,7 @@ The 60,000 training images, each moved by up to two pixels anew in every epoch (
 batch norm, which is folded
 into the convolutions in the end; dropout on the hidden layer; AdamW with one cycle of the learning rate; a fixed number
 of epochs, and the last weights. The test images choose nothing. A file made anew has other bits: whoever ships it gives
-it another key and writes its sha256, which is printed, into `limner/metrics/features.py`.
+it another key and writes its sha256, which is printed, into `limner/metrics/extractors/features.py`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 import limner.data
 from limner.core.batch import Dataset, to_float
 from limner.core.stream import Stream
-from limner.metrics.features import KEYS, _LeNet64, classifier
+from limner.metrics.extractors.features import KEYS, _LeNet64, classifier
 
 
 def with_norms(net: _LeNet64) -> _LeNet64:

@@ -1,4 +1,4 @@
-"""Trains the net behind `limner.metrics.factors.factor_reader` and writes its file.
+"""Trains the net behind `limner.evaluation.factors.factor_reader` and writes its file.
 
     python benchmarks/factor_reader.py --out sprites.safetensors
     python benchmarks/factor_reader.py --check        accuracy of the file that limner ships, on the 1,152 test images
@@ -8,8 +8,8 @@ by up to 0.6 pixels (less than half a step of each factor), then blurred, dimmed
 of a generator lies between the grid's values and is softer than a rendered sprite. Batch norm, which is folded into the
 convolutions in the end; AdamW with one cycle of the learning rate; a fixed number of epochs, and the last weights. The
 test images choose nothing. A square and an ellipse repeat after half a turn or less: their angles are taught and judged
-modulo that (`limner.metrics.factors.canonical`). A file made anew has other bits: whoever ships it gives it another key
-and writes its sha256, which is printed, into `limner/metrics/factors.py`.
+modulo that (`limner.evaluation.factors.canonical`). A file made anew has other bits: whoever ships it gives it another key
+and writes its sha256, which is printed, into `limner/evaluation/factors.py`.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import limner.data
 from limner.core.batch import to_float
-from limner.data.factors import NAMES, SIZES
-from limner.data.memory import Pixels
-from limner.metrics.factors import _Reader, canonical, decided, factor_reader
+from limner.data.datasets import Pixels
+from limner.data.sources.factors import NAMES, SIZES
+from limner.evaluation.factors import _Reader, canonical, decided, factor_reader
 
 
 def with_norms(net: _Reader) -> _Reader:

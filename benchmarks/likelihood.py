@@ -32,9 +32,9 @@ import limner.data
 from limner.core.batch import Dataset
 from limner.core.checkpoint import folders
 from limner.core.run import Run
-from limner.data.memory import Pixels
+from limner.data.datasets import Pixels
 from limner.data.prepare import spread
-from limner.metrics.likelihood import Likelihood, bounds
+from limner.evaluation.likelihood import Likelihood, bounds
 
 PUBLISHED = {1: ("pythae's VAE", 89.78, 200), 50: ("pythae's IWAE-50", 86.82, 5000)}
 """By the draws in training: whose, minus log p(x) in nats, and its draws."""

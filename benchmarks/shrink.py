@@ -27,12 +27,12 @@ def pictures(folder: Path) -> Path:
 
 def words(recipe: str, folder: Path) -> list[str]:
     """The ``key=value`` words that shrink a shipped recipe to 20 steps on the pictures."""
-    from limner.core import catalogue
-    from limner.core import recipe as recipes
+    from limner.config import catalogue
+    from limner.config import recipe as recipes
     from limner.core.batch import Paired, Styled, Unpaired
 
     tree = recipes.load(recipe).to_dict()
-    takes = catalogue.find("model", tree["model"]["name"]).takes
+    takes = catalogue.find("model", tree["model"]["name"]).batch_type
     dark, light = (folder / "train" / k for k in ("dark", "light"))
     settings: dict[str, Any] = {"data": folder, "data.size": SIZE}
     batch = BATCH

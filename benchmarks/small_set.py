@@ -28,7 +28,7 @@ import limner
 import limner.data
 from limner.core.checkpoint import folders
 from limner.core.run import Run
-from limner.metrics.features import KEYS, Classifier, classifier
+from limner.metrics.extractors.features import KEYS, Classifier, classifier
 from limner.metrics.frechet import Moments, floor, frechet_distance, name
 
 SAMPLES, CHECKPOINTS = 5000, 10

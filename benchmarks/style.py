@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from train import NEVER, Enough, _plain
 
 from limner import api
-from limner.core import recipe as recipes
+from limner.config import recipe as recipes
 from limner.core.progress import Silent
 from limner.core.run import Run
 from limner.core.stream import Stream

@@ -46,7 +46,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 import limner.data
 from limner import api
-from limner.core import recipe as recipes
+from limner.config import recipe as recipes
 from limner.core.model import GenerativeModel
 from limner.core.progress import Silent
 from limner.core.run import Run

@@ -15,25 +15,18 @@ from safetensors.torch import save_file
 
 import limner
 from limner import api
-from limner.core import catalogue
-from limner.core import recipe as recipes
+from limner.config import catalogue
+from limner.config import recipe as recipes
+from limner.config.recipe import Recipe
+from limner.config.spec import Spec
 from limner.core.batch import Paired, Styled, Unpaired
+from limner.core.capabilities import Conditional, Reconstructs, Stylises, Translates
 from limner.core.checkpoint import pack, read
 from limner.core.errors import LimnerError
-from limner.core.model import (
-    Conditions,
-    GenerativeModel,
-    Reconstructs,
-    Stylises,
-    Translates,
-    reconstruct,
-    stylised,
-    translated,
-)
+from limner.core.inference import reconstruct, stylised, translated
+from limner.core.model import GenerativeModel
 from limner.core.progress import Silent
-from limner.core.recipe import Recipe
 from limner.core.run import Run
-from limner.core.spec import Spec
 from limner.core.stream import Stream
 from limner.core.train import Interrupted
 from limner.core.update import Updates
@@ -44,7 +37,7 @@ TOYS = {"line", "ring", "grid", "swiss-roll"}
 
 
 def taking(kind: type) -> list[str]:
-    return [r for r in RECIPES if catalogue.find("model", recipes.load(r).model.name).takes is kind]
+    return [r for r in RECIPES if catalogue.find("model", recipes.load(r).model.name).batch_type is kind]
 
 
 PAIRED, UNPAIRED, STYLED = taking(Paired), taking(Unpaired), taking(Styled)
@@ -54,7 +47,7 @@ def able(method: str) -> list[str]:
     return [r for r in RECIPES if hasattr(catalogue.find("model", recipes.load(r).model.name), method)]
 
 
-TRANSLATORS, STYLISERS = able("translate"), able("restyle")
+TRANSLATORS, STYLISERS = able("translate"), able("transfer_statistics")
 ALONE = [r for r in STYLED if r not in TRANSLATORS]  # the picture itself is learnt
 NO_SAMPLES = [*TRANSLATORS, *STYLISERS]
 
@@ -197,8 +190,8 @@ def test_pictures_take_on_any_style_at_any_size(name: str) -> None:
     x, s = next(stream)
     model.eval()
     with torch.no_grad():
-        assert stylised(model, x, [model.look(s)]).shape == x.shape
-        y = stylised(model, torch.zeros(1, 3, 37, 53), [model.look(s[:1])], strength=0.5)
+        assert stylised(model, x, [model.encode_features(s)]).shape == x.shape
+        y = stylised(model, torch.zeros(1, 3, 37, 53), [model.encode_features(s[:1])], strength=0.5)
         assert y.shape == (1, 3, 37, 53)
         assert float(y.abs().max()) <= 1
     with pytest.raises(LimnerError, match="limner stylise"):
@@ -211,7 +204,7 @@ def test_reconstructions_keep_the_shape(name: str) -> None:
     assert isinstance(model, Reconstructs)
     x, y = next(stream)
     model.eval()
-    assert reconstruct(model, x, y if isinstance(model, Conditions) else None).shape == x.shape
+    assert reconstruct(model, x, y if isinstance(model, Conditional) else None).shape == x.shape
 
 
 class StopsAt(Silent):

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from limner.core import recipe
+from limner.config import recipe
 
 FIXTURES = Path(__file__).parent / "fixtures"
 ARCHIVE = FIXTURES / "runs-0.1.zip"

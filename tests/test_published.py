@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 import limner
+from limner.config.import_weights import import_weights
 from limner.core.errors import LimnerError
-from limner.published import import_weights
 
 
 class Level(nn.Module):

@@ -14,8 +14,8 @@ import yaml
 from sphinx.application import Sphinx
 
 import limner
-from limner.core import catalogue
-from limner.core.spec import FACTS, Argument, arguments
+from limner.config import catalogue
+from limner.config.spec import FACTS, Argument, arguments
 
 LISTS = {
     "model": ("models", "Models", "What `model.name` may be, and the arguments each model takes."),

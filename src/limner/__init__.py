@@ -17,10 +17,10 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from limner.api import demo, dry_run, explain, load, resume, sample, train
     from limner.bench.compare import work as compare
-    from limner.core.catalogue import list_models, list_recipes
+    from limner.config.catalogue import list_models, list_recipes
     from limner.core.errors import LimnerError
     from limner.core.run import Run
-    from limner.evaluation import evaluate
+    from limner.evaluation.scoring import evaluate
     from limner.painting import stylise
 
 _HOMES = {
@@ -31,11 +31,11 @@ _HOMES = {
     "demo": "limner.api",
     "dry_run": "limner.api",
     "explain": "limner.api",
-    "evaluate": "limner.evaluation",
+    "evaluate": "limner.evaluation.scoring",
     "compare": "limner.bench.compare",
     "stylise": "limner.painting",
-    "list_models": "limner.core.catalogue",
-    "list_recipes": "limner.core.catalogue",
+    "list_models": "limner.config.catalogue",
+    "list_recipes": "limner.config.catalogue",
     "Run": "limner.core.run",
     "LimnerError": "limner.core.errors",
 }

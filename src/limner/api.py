@@ -16,23 +16,29 @@ from typing import Any
 
 import torch
 
-from limner import evaluation, report
+from limner import report
 from limner.apply.draw import draw
-from limner.core import catalogue, checkpoint, dist, recipe
-from limner.core.batch import Dataset, Domains, Images, Paired, Pairs, Styled, Styles, Unpaired
-from limner.core.chance import seed_of
+from limner.config import catalogue, recipe
+from limner.config.explain import explain
+from limner.config.load import load_model
+from limner.config.recipe import Recipe
+from limner.config.spec import Spec
+from limner.core import checkpoint, dist
+from limner.core.batch import KINDS, Dataset, Images
 from limner.core.checkpoint import Checkpoint
 from limner.core.device import devices, make_deterministic, pick
+from limner.core.durable import replace_file
 from limner.core.ema import EMA
 from limner.core.errors import LimnerError
-from limner.core.explain import explain
 from limner.core.model import GenerativeModel, parameters
 from limner.core.progress import Progress, Silent
-from limner.core.recipe import Recipe
-from limner.core.run import Run, to_yaml
+from limner.core.rng import seed_of
+from limner.core.run import Run
 from limner.core.stream import Stream
 from limner.core.train import Trainer
 from limner.core.update import Optimiser, Updates
+from limner.core.yaml_text import dump_yaml
+from limner.evaluation import scoring
 
 __all__ = ["demo", "dry_run", "explain", "load", "prepare", "resume", "sample", "train"]
 
@@ -44,6 +50,7 @@ class Prepared:
     """Everything a recipe asks for, made and on its device."""
 
     recipe: Recipe
+    spec: Spec
     model: GenerativeModel
     dataset: Dataset
     heldout: Dataset | None
@@ -72,10 +79,8 @@ def prepare(chosen: Recipe) -> Prepared:
             f" use train.batch={max(1, len(dataset) // 2)} or give more images"
         )
     _refuse_unfit(chosen.model.name, dataset)
-    facts = {"shape": tuple(dataset.shape), "classes": len(dataset.classes or ())}
-    facts |= {fact: getattr(dataset, fact) for fact in ("source", "pairing") if hasattr(dataset, fact)}
     torch.manual_seed(seed_of(trainer.seed, _INIT))
-    spec = chosen.model.resolve(**facts)
+    spec = chosen.model.resolve(**dataset.facts())
     model: GenerativeModel = spec.build()
     model.spec = spec
     try:
@@ -85,24 +90,15 @@ def prepare(chosen: Recipe) -> Prepared:
     optimisers = {g: s.build() for g, s in chosen.optim.items()}
     model = model.to(device)
     Updates(model.groups(), optimisers)  # refuses optimisers that do not fit the groups, before anything is written
-    return Prepared(chosen, model, dataset, evaluation.heldout_of(chosen.data), trainer, optimisers, device)
+    return Prepared(chosen, spec, model, dataset, scoring.heldout_of(chosen.data), trainer, optimisers, device)
 
 
 def _refuse_unfit(model: str, dataset: Dataset) -> None:
     """Raises a `LimnerError` where the data are not of the kind that the model takes."""
-    takes = getattr(catalogue.find("model", model), "takes", Images)
-    kinds: tuple[tuple[type, type], ...] = ((Pairs, Paired), (Domains, Unpaired), (Styles, Styled))
-    given: type = next((batch for has, batch in kinds if isinstance(dataset, has)), Images)
-    if takes is given:
-        return
-    has = {Images: "pictures alone", Paired: "pairs", Unpaired: "two domains", Styled: "styles"}
-    wanted = {
-        Images: "pictures alone, such as data=photos/",
-        Paired: "pairs, such as data=photos/ task=colourise, or a folder with A/ and B/",
-        Styled: "a picture and styles: data.name=styled data.path=… style=…, or limner stylise",
-        Unpaired: "two domains, such as a folder with trainA and trainB, or data.name=domains data.a=… data.b=…",
-    }
-    raise LimnerError(f"{model} does not learn from {dataset.name}, which has {has[given]}; give it {wanted[takes]}")
+    wanted = getattr(catalogue.find("model", model), "batch_type", Images)
+    if dataset.batch_type is not wanted:
+        has, example = KINDS[dataset.batch_type].contents, KINDS[wanted].example
+        raise LimnerError(f"{model} does not learn from {dataset.name}, which has {has}; give it {example}")
 
 
 def train(
@@ -175,7 +171,7 @@ def resume(path: str | Path, *, progress: Progress | None = None, **overrides: A
     for problem in problems:
         told.say(f"{problem}; going on from {start.path.name}")
         run.event("warning", start.state["images"], start.state["seconds"], message=problem)
-    if start.spec.to_dict() != prepared.model.spec.to_dict():
+    if not prepared.spec.agrees(start.description):
         run.unlock()
         raise LimnerError(f"the checkpoint of {run.name} holds another model than its recipe.yaml; restore the recipe")
     if start.state["images"] >= prepared.trainer.images and run.ended(prepared.trainer.images):
@@ -185,15 +181,15 @@ def resume(path: str | Path, *, progress: Progress | None = None, **overrides: A
             f" images={2 * prepared.trainer.images}"
         )
     if dist.rank() == 0 and overrides:
-        checkpoint.replace_file(run.path / "recipe.yaml", to_yaml(prepared.recipe.to_dict()).encode())
+        replace_file(run.path / "recipe.yaml", dump_yaml(prepared.recipe.to_dict()).encode())
     return _fit(prepared, run, start, told)
 
 
 def _fit(prepared: Prepared, run: Run, start: Checkpoint | None, progress: Progress) -> Run:
     """Trains, judges, reports; frees the folder whatever happens."""
     try:
-        judge = evaluation.quick(prepared.dataset, prepared.heldout, prepared.device) if dist.rank() == 0 else None
-        scored = evaluation.during_training(judge, prepared.heldout) if dist.rank() == 0 else None
+        judge = scoring.quick(prepared.dataset, prepared.heldout, prepared.device) if dist.rank() == 0 else None
+        scored = scoring.during_training(judge, prepared.heldout) if dist.rank() == 0 else None
         if scored is None and prepared.trainer.score_images and dist.rank() == 0:
             progress.say("nothing is held out that samples could be compared with: train.score_images does nothing")
         model = prepared.trainer.fit(
@@ -210,8 +206,8 @@ def _fit(prepared: Prepared, run: Run, start: Checkpoint | None, progress: Progr
         if dist.rank() == 0 and prepared.heldout is not None:
             progress.say("scoring on held-out images")
             held, device = prepared.heldout, prepared.device
-            run.write_json("scores.json", evaluation.at_the_end(model, prepared.dataset, held, judge, device))
-            evaluation.before_after(run, model, prepared.dataset, held)
+            run.write_json("scores.json", scoring.at_the_end(model, prepared.dataset, held, judge, device))
+            scoring.before_after(run, model, prepared.dataset, held)
         if dist.rank() == 0 and int(run.latest.name) >= prepared.trainer.images:
             # Said last, so that resume goes on with whatever was cut off.
             run.event("done", int(run.latest.name), run.events()[-1]["seconds"], message="finished")
@@ -310,7 +306,7 @@ def load(path: str | Path, device: str = "cpu") -> GenerativeModel:
     Raises:
         LimnerError: there is none, or it is damaged.
     """
-    return checkpoint.load(path, pick(device))
+    return load_model(path, pick(device))
 
 
 def sample(

@@ -22,16 +22,17 @@ from limner.apply import video
 from limner.apply.paint import STYLE_SIZE
 from limner.apply.pictures import DESCRIPTION, save, writable
 from limner.apply.translate import write
-from limner.core import recipe
+from limner.config import recipe
+from limner.config.call import checked
 from limner.core import weights as files
 from limner.core.batch import to_float
-from limner.core.call import checked
 from limner.core.errors import LimnerError
+from limner.core.grid import make_grid
 from limner.core.model import GenerativeModel
 from limner.core.progress import Progress, Silent
-from limner.core.run import Run, sheet
+from limner.core.run import Run
 from limner.core.units import shares
-from limner.data import photographs
+from limner.data.sources import photographs
 
 _STYLE = 100.0  # β at strength 1
 _RESULT = "result.png"
@@ -117,7 +118,7 @@ def stylise(
     description = f"limner stylise: {made}; VGG-19 of {files.vgg19_named(str(weights))}"
     for place in (done.path / _RESULT, *([] if out is None else [Path(out)])):
         save(result[0], place, description)
-    return sheet(result, 1)
+    return make_grid(result, 1)
 
 
 @checked
@@ -236,7 +237,7 @@ def _painter(
 
 def _described(model: GenerativeModel, styles: Sequence[str]) -> str:
     """What made a picture, for its EXIF block: the model, the paintings, and VGG-19's weights."""
-    weights = str(model.spec.kwargs["weights"])
+    weights = str(model.spec.to_dict().get("weights", "vgg19"))
     there = weights == "vgg19" or Path(weights).expanduser().is_file()  # a net for one style does not need them in use
     named = files.vgg19_named(weights) if there else Path(weights).name
     own = f"in the style of {', '.join(Path(s).name for s in styles)}" if styles else "in the style that it learnt"

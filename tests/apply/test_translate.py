@@ -18,9 +18,9 @@ from sklearn.datasets import load_sample_image
 from limner.apply import translate as whole
 from limner.apply.blend import band
 from limner.apply.tasks import apply
+from limner.config.spec import Spec
 from limner.core import checkpoint
 from limner.core.errors import LimnerError
-from limner.core.spec import Spec
 
 PHOTO = Image.fromarray(load_sample_image("china.jpg")).resize((96, 64))
 

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from limner.apply import video
 from limner.apply.steady import Steady, trusted, warp
+from limner.config.spec import Spec
 from limner.core import checkpoint
 from limner.core.errors import LimnerError
-from limner.core.spec import Spec
 from limner.painting import paint_clip
 
 av = pytest.importorskip("av")

@@ -19,7 +19,7 @@ from limner.bench.compare import Budget
 from limner.core.errors import LimnerError
 from limner.core.progress import Silent
 from limner.core.run import Run
-from limner.core.stream import _Shelf
+from limner.core.stream import EpochSampler
 from limner.core.train import Interrupted
 
 VAE = """
@@ -64,14 +64,14 @@ def test_equal_data_order_and_budget_and_then_more_seeds(
     vae: str, gan: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    share = _Shelf.share
+    share = EpochSampler.indices
 
-    def spied(self: _Shelf, position: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def spied(self: EpochSampler, position: int) -> tuple[torch.Tensor, torch.Tensor]:
         epochs, ids = share(self, position)
         asked.extend(ids.tolist())
         return epochs, ids
 
-    monkeypatch.setattr(_Shelf, "share", spied)
+    monkeypatch.setattr(EpochSampler, "indices", spied)
     out = tmp_path / "out"
     one = compare.work(vae, gan, seeds=1, budget=128, out=out, **TINY)
     assert one["verdicts"] == []

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
-from limner.core.call import checked, keywords
+from limner.config.call import checked, keywords
 from limner.core.errors import LimnerError
 from limner.core.progress import Progress, Silent
 

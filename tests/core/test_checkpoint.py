@@ -12,10 +12,11 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from limner.config.load import load_model
+from limner.config.spec import Spec
 from limner.core import checkpoint
 from limner.core.checkpoint import DamagedCheckpoint, folders, newest, pack, prune, read, unpack, write
 from limner.core.errors import LimnerError
-from limner.core.spec import Spec
 
 VAE = {
     "name": "vae",
@@ -50,11 +51,9 @@ def test_what_is_written_is_read(root: Path) -> None:
     assert torch.equal(found.trainer["moments"][0], torch.ones(3))
     assert found.trainer["moments"][1] == {"n": 1}
     assert (root / "latest").read_text() == "00000200"
-    again = checkpoint.load(root / "00000200")
+    again = load_model(root / "00000200")
     assert all(torch.equal(v, found.model[k]) for k, v in again.state_dict().items())
-    assert torch.equal(
-        checkpoint.load(root / "00000200" / "model.safetensors").sample(2, seed=0), again.sample(2, seed=0)
-    )
+    assert torch.equal(load_model(root / "00000200" / "model.safetensors").sample(2, seed=0), again.sample(2, seed=0))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "trainer.safetensors", "state.json", "MANIFEST.json"])
@@ -143,7 +142,7 @@ def test_a_hostile_model_file_is_refused(tmp_path: Path, kind: str, monkeypatch:
     file = tmp_path / "model.safetensors"
     file.write_bytes(HOSTILE[kind])
     with pytest.raises(DamagedCheckpoint):
-        checkpoint.load(file)
+        load_model(file)
     assert not (tmp_path / "pwned").exists()
 
 
@@ -161,21 +160,21 @@ def test_a_hostile_description_is_refused(tmp_path: Path, spec: str | None, mess
     file = tmp_path / "model.safetensors"
     file.write_bytes(save({"a": torch.zeros(1)}, {"spec": spec} if spec else {}))
     with pytest.raises(LimnerError, match=message):
-        checkpoint.load(file)
+        load_model(file)
 
 
 def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     file.write_bytes(save({"a": torch.zeros(1)}, {"spec": model().spec.to_json()}))
     with pytest.raises(LimnerError, match="do not fit vae"):
-        checkpoint.load(file)
+        load_model(file)
 
 
 def test_a_failing_disk_leaves_the_old_ones(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "_write_durably", full)
+    monkeypatch.setattr(checkpoint, "write_durably", full)
     with pytest.raises(LimnerError, match="No space left on device; free some space"):
         write(root / "00000300", model(), {}, {"images": 300})
     monkeypatch.undo()

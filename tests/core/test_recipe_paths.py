@@ -10,7 +10,7 @@ from PIL import Image
 
 import limner
 from limner import api
-from limner.core import recipe
+from limner.config import recipe
 from limner.core.errors import LimnerError
 
 PAIRED = {
@@ -133,7 +133,7 @@ def pairs(tmp_path: Path) -> str:
             {"name": "pairs", "path": "digits", "task": "upscale"},
             "vae does not learn from digits, which has pairs",
         ),
-        (ALONE, {"name": "domains", "a": "digits", "b": "digits"}, "which has two domains; give it pictures alone"),
+        (ALONE, {"name": "domains", "a": "digits", "b": "digits"}, "which has two domains; give it images alone"),
         (PAIRED, {"name": "domains", "a": "digits", "b": "digits"}, "which has two domains; give it pairs"),
         (UNPAIRED, {"name": "pairs", "path": "digits", "task": "upscale"}, "which has pairs; give it two domains"),
     ],

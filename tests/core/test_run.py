@@ -9,11 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
+from limner.config.spec import Spec
 from limner.core.batch import to_float, to_uint8
 from limner.core.ema import EMA
 from limner.core.errors import LimnerError
-from limner.core.run import Run, sheet
-from limner.core.spec import Spec
+from limner.core.grid import make_grid
+from limner.core.run import Run
 
 RECIPE = {"name": "vae-mnist", "train": {"images": 5}}
 
@@ -70,7 +71,7 @@ def test_metrics_survive_a_crash_in_the_middle_of_a_line(tmp_path: Path) -> None
 def test_pictures_are_exact(tmp_path: Path) -> None:
     for channels, mode in ((1, "L"), (2, "RGBA"), (3, "RGB"), (4, "RGBA")):
         x = to_float(torch.randint(0, 256, (5, channels, 4, 6), dtype=torch.uint8))
-        image = sheet(x, 3, gap=1)
+        image = make_grid(x, 3, gap=1)
         assert (image.size, image.mode) == ((3 * 7 - 1, 2 * 5 - 1), mode)
         tile = torch.tensor(list(image.crop((7, 5, 13, 9)).get_flattened_data()))
         expected = to_uint8(x)[4].flatten(1).T
@@ -80,10 +81,10 @@ def test_pictures_are_exact(tmp_path: Path) -> None:
             assert torch.equal(tile, expected.long())
     run = Run.create(RECIPE, out=tmp_path / "r")
     x = to_float(torch.randint(0, 256, (4, 1, 8, 8), dtype=torch.uint8))
-    path = run.save_pictures("samples/00000010.webp", x, 2)
-    assert Image.open(path).convert("L").tobytes() == sheet(x, 2).tobytes()
+    path = run.save_grid("samples/00000010.webp", x, 2)
+    assert Image.open(path).convert("L").tobytes() == make_grid(x, 2).tobytes()
     assert run.samples() == [(10, path)]
-    assert sheet(torch.randn(9, 2, 1, 1), 3).size == (256, 256)
+    assert make_grid(torch.randn(9, 2, 1, 1), 3).size == (256, 256)
 
 
 def test_the_average_halves_in_its_half_life() -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import limner
-from limner.core import recipe as recipes
-from limner.core.catalogue import names
+from limner.config import recipe as recipes
+from limner.config.catalogue import names
+from limner.config.spec import Spec, schema
 from limner.core.errors import LimnerError
-from limner.core.spec import Spec, schema
 
 MLP = {"name": "mlp.Encoder", "z": 4, "widths": [8]}
 
@@ -115,7 +115,7 @@ def test_other_data_keep_the_options_that_still_fit(tmp_path: Path) -> None:
         ("model: !!python/object/apply:os.system ['touch pwned']", "could not determine a constructor"),
         ("a: &a [1]\nb: *a", "aliases are not allowed"),
         ("model: [", "is not a recipe"),
-        ("- 1", "expected sections"),
+        ("- 1", "expected keys and values"),
         ("modle: {name: vae}", "unknown section 'modle'; did you mean 'model'"),
         ("model: {name: vae}", "section 'data' is missing"),
         ("{" * 13 + "a: 1" + "}" * 13, "is not a recipe"),

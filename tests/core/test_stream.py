@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from limner import data
-from limner.core.chance import keys, uniform
+from limner.core.rng import keys, uniform
 from limner.core.stream import Stream
 
 
@@ -15,16 +15,16 @@ def digits(**options: object):
 
 def test_an_epoch_holds_every_image_once() -> None:
     stream = Stream(digits(limit=96), 32)
-    ids = torch.cat([stream.shelves[0].share(p)[1] for p in (0, 32, 64)])
+    ids = torch.cat([stream.readers[0].sampler.indices(p)[1] for p in (0, 32, 64)])
     assert sorted(ids.tolist()) == list(range(96))
-    again = torch.cat([stream.shelves[0].share(p)[1] for p in (96, 128, 160)])
+    again = torch.cat([stream.readers[0].sampler.indices(p)[1] for p in (96, 128, 160)])
     assert sorted(again.tolist()) == list(range(96))
     assert not torch.equal(ids, again), "another order in another epoch"
 
 
 def test_batches_run_over_the_end_of_an_epoch() -> None:
     stream = Stream(digits(limit=50), 32)
-    ids = torch.cat([stream.shelves[0].share(p)[1] for p in range(0, 32 * 25, 32)])
+    ids = torch.cat([stream.readers[0].sampler.indices(p)[1] for p in range(0, 32 * 25, 32)])
     assert torch.equal(ids[:50].sort().values, torch.arange(50))
     assert torch.equal(ids.bincount(), torch.full((50,), 16))
 

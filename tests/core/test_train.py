@@ -100,7 +100,7 @@ def test_meters_are_means() -> None:
 @pytest.mark.parametrize("name", ["vae-mnist", "conv-ae-mnist", "dcgan-mnist"])
 def test_the_nets_compile_whole(name: str) -> None:
     """What CUDA graphs will need: no graph break in a forward pass, and the same numbers."""
-    from limner.core import recipe as recipes
+    from limner.config import recipe as recipes
 
     model = recipes.load(name).model.build(shape=(1, 28, 28), classes=10).eval()
     net = model.G if hasattr(model, "G") else model.encoder

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from limner.core.errors import LimnerError
-from limner.data import load, store
+from limner.data import load
+from limner.data.files import store
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from limner.core.chance import keys
+from limner.core.rng import keys
 from limner.data import augment
 
 ALL = [augment.flip, partial(augment.shift, pixels=3), augment.binarise]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from limner.data import decode
+from limner.data.files import decode
 
 F = np.array([[1, 1, 1, 1], [1, 0, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]], np.uint8) * 255
 """The letter F, 6×4: no two of its eight turned and mirrored forms are the same."""

@@ -15,10 +15,12 @@ import torch
 from PIL import Image
 
 import limner.data
-from limner.core.batch import Domains, Pairs
 from limner.core.errors import LimnerError
-from limner.data import download, emoji, load
-from limner.data.emoji import base_of, held_out
+from limner.data import load
+from limner.data.files import download
+from limner.data.pairs import DomainSet, PairSet
+from limner.data.sources import emoji
+from limner.data.sources.emoji import base_of, held_out
 
 PEOPLE = ["1F468", "1F469", "1F9D1"]
 TONES = [None, "1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"]
@@ -111,7 +113,7 @@ def test_a_tenth_of_the_bases_is_held_out():
 
 def test_outlines_and_colours(openmoji):
     train, test, whole = (load("openmoji", split=s) for s in ("train", "test", "all"))
-    assert isinstance(train, Pairs)
+    assert isinstance(train, PairSet)
     assert len(whole) == len(train) + len(test) == len(CODES), "what lacks a drawing is no pair"
     assert (train.source, train.shape) == ((1, 64, 64), (3, 64, 64))
     assert len(test) == sum(map(held_out, CODES)) > 0
@@ -152,7 +154,7 @@ def test_other_parts_of_openmoji(openmoji):
     assert colour.shape == (3, 64, 64)
     assert colour.classes == ["people", "flags"]
     assert colour.labels.bincount().tolist() == [len(CODES) - 2, 2]
-    assert not isinstance(colour, Pairs)
+    assert not isinstance(colour, PairSet)
     assert len(load("openmoji", only=["flags"], split="all")) == 2
     task = load("openmoji", task="colourise", size=16)
     assert task.pairing["name"] == "colourise"
@@ -208,7 +210,7 @@ def test_damaged_packages_are_one_clear_line(openmoji, files, message):
 
 def test_two_styles_without_pairs_in_training(styles):
     train, test, whole = (load("emoji", split=s) for s in ("train", "test", "all"))
-    assert isinstance(train, Domains)
+    assert isinstance(train, DomainSet)
     assert (train.name, train.shape) == ("emoji", (3, 64, 64))
     assert [x.known for x in (train, test, whole)] == [False, True, True]
     assert len(whole) == len(CODES), "one is missing on one side, one is a variant"

@@ -229,7 +229,7 @@ def test_streaming_gives_the_same_images(folder_of):
 
 
 def test_large_sets_stream(folder_of, monkeypatch):
-    monkeypatch.setattr("limner.data.folder.IN_MEMORY", 12 * 12 * 3 * 10)
+    monkeypatch.setattr("limner.data.sources.folder.IN_MEMORY", 12 * 12 * 3 * 10)
     assert isinstance(load(folder_of(*numbered(10)), split="all"), Pixels)
     assert isinstance(load(folder_of(*numbered(11)), split="all"), Files)
 

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from limner.data import check, decode, load
+from limner.data import check, load
+from limner.data.files import decode
 
 
 def _corpus() -> list[bytes]:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from limner.core.errors import LimnerError
-from limner.data import load, photographs
+from limner.data import load
+from limner.data.sources import photographs
 
 
 def test_crops_are_cut_from_the_photographs_and_one_photograph_is_held_out():

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
 import http.server
-import inspect
 import io
 import struct
 import subprocess
 import sys
 import tarfile
 import threading
-import typing
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -22,10 +21,13 @@ import pytest
 import torch
 
 import limner.data
+from limner.config.spec import arguments
 from limner.core.batch import Dataset
 from limner.core.errors import LimnerError
-from limner.data import cifar, download, idx, load
-from limner.data.registry import OPTION_NAMES, SOURCES, Options
+from limner.data import load
+from limner.data.files import cifar, download, idx
+from limner.data.options import Options
+from limner.data.registry import SOURCES
 
 IDX = [
     "train-images-idx3-ubyte.gz",
@@ -186,16 +188,14 @@ def test_unknown_names_name_the_nearest():
 
 @pytest.mark.parametrize("name", sorted(SOURCES))
 def test_every_option_is_declared_typed_and_explained(name):
-    build = SOURCES[name]
-    parameters = inspect.signature(build).parameters
-    hints = typing.get_type_hints(build)
-    assert list(hints) == list(parameters)
-    assert not any(isinstance(h, str) for h in hints.values())
-    assert all(f"\n    {p}: " in build.__doc__ for p in parameters)
-    assert "options" not in parameters
+    known = arguments("data", name)
+    assert not any(isinstance(a.annotation, str) for a in known.values())
+    assert all(a.text for a in known.values())
+    assert "options" not in known
+    assert known["split"].default == Options().split == "train"
     if name not in {"line", "points", "ring", "grid", "swiss-roll"}:
-        assert list(parameters)[-len(OPTION_NAMES) :] == list(OPTION_NAMES)
-        assert parameters["split"].default == Options().split == "train"
+        shared = [f.name for f in dataclasses.fields(Options)]
+        assert list(known)[-len(shared) :] == shared
 
 
 def test_listing_needs_no_torch():

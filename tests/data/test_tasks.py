@@ -10,9 +10,10 @@ import pytest
 import torch
 from sklearn.datasets import load_sample_image
 
-from limner.core.chance import keys
 from limner.core.errors import LimnerError
-from limner.data import load, tasks
+from limner.core.rng import keys
+from limner.data import degradations as tasks
+from limner.data import load
 from limner.data.pairs import PairSet
 
 

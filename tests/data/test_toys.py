@@ -11,7 +11,7 @@ from limner.core.batch import Dataset
 from limner.core.errors import LimnerError
 from limner.data import load
 from limner.data.arrays import Cloud
-from limner.data.memory import from_cloud
+from limner.data.datasets import from_cloud
 
 GAUSSIANS = ["line", "ring", "grid"]
 

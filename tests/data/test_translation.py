@@ -17,12 +17,15 @@ import torch
 from PIL import Image
 
 import limner.data
-from limner.core.batch import Dataset, Domains, Pairs
+from limner.core.batch import Dataset
 from limner.core.errors import LimnerError
 from limner.core.stream import Stream
-from limner.data import download, load, tasks
+from limner.data import degradations as tasks
+from limner.data import load
+from limner.data.files import download
+from limner.data.pairs import DomainSet, PairSet
 from limner.data.registry import SOURCES
-from limner.data.translation import TaskName
+from limner.data.sources.translation import TaskName
 
 SIDE = 16
 
@@ -91,7 +94,7 @@ def test_layouts(tmp_path, layout, packed):
         root = root.with_suffix(".zip")
     train, test, whole = (load("pairs", path=str(root), split=s) for s in ("train", "test", "all"))
     assert isinstance(train, Dataset)
-    assert isinstance(train, Pairs)
+    assert isinstance(train, PairSet)
     assert (train.source, train.shape, train.pairing) == ((3, SIDE, SIDE), (3, SIDE, SIDE), None)
     assert all(a == b + 100 for a, b in levels(whole))
     assert sorted(levels(train) + levels(test)) == sorted(levels(whole))
@@ -267,11 +270,11 @@ def test_pairs_from_files_are_those_in_memory(tmp_path, paint):
         put(tmp_path / f"A/{k}.png", paint(k, (20, 30)))
         put(tmp_path / f"B/{k}.png", paint(50 + k, (20, 30)))
     held, read = (load("pairs", path=str(tmp_path), size=16, cache=cache) for cache in (True, False))
-    assert held.joined.pixels is not None
-    assert read.joined.pixels is None
-    assert torch.equal(held.joined.fetch(range(6)), read.joined.fetch(range(6)))
-    sent = ForkingPickler.loads(ForkingPickler.dumps(read.joined))
-    assert torch.equal(sent.fetch([4]), held.joined.fetch([4]))
+    assert held.stacked.pixels is not None
+    assert read.stacked.pixels is None
+    assert torch.equal(held.stacked.fetch(range(6)), read.stacked.fetch(range(6)))
+    sent = ForkingPickler.loads(ForkingPickler.dumps(read.stacked))
+    assert torch.equal(sent.fetch([4]), held.stacked.fetch([4]))
     assert said(read, "read from files while training")
     prints = [load("pairs", path=str(tmp_path), **o).fingerprint for o in ({}, {"swap": True}, {"size": 8})]
     assert len(set(prints)) == 3
@@ -335,7 +338,7 @@ def test_domains(tmp_path, folders):
             put(tmp_path / f"{place}/{k}.png", flat(200 if "B" in place else 20))
     train, test = (load("domains", path=str(tmp_path), split=s) for s in ("train", "test"))
     assert isinstance(train, Dataset)
-    assert isinstance(train, Domains)
+    assert isinstance(train, DomainSet)
     assert not train.known
     assert train.a.pixels.unique().tolist() == [20]
     assert train.b.pixels.unique().tolist() == [200]

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from limner import labs
+from limner.config.spec import Spec
 from limner.core.batch import Dataset
 from limner.core.checkpoint import folders
 from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel
 from limner.core.run import Run
-from limner.core.spec import Spec
 from limner.core.stream import Stream
 from limner.core.update import Adam
 from limner.labs import vanishing_gradient as lab

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch.distributions import Bernoulli, Categorical, Normal, kl_divergence
+from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from limner.losses import divergence, sparsity
 
@@ -19,20 +19,9 @@ def test_kl_normal_equals_torch_distributions():
     assert torch.allclose(divergence.kl_normal(mu, logvar), expected, rtol=1e-12)
 
 
-def test_kl_normal_normal_equals_torch_distributions_and_has_kl_normal_as_a_case():
-    mu1, logvar1, mu2, logvar2 = (randn(7, 2, 3, seed=s) for s in range(4))
-    p, q = Normal(mu1, (logvar1 / 2).exp()), Normal(mu2, (logvar2 / 2).exp())
-    expected = kl_divergence(p, q).sum((1, 2))
-    assert torch.allclose(divergence.kl_normal_normal(mu1, logvar1, mu2, logvar2), expected, rtol=1e-12)
-    zero = torch.zeros_like(mu1)
-    standard = divergence.kl_normal_normal(mu1, logvar1, zero, zero)
-    assert torch.allclose(standard, divergence.kl_normal(mu1, logvar1), rtol=1e-12)
-
-
 def test_kl_normal_gradients():
-    inputs = [randn(3, 4, seed=s).requires_grad_() for s in range(4)]
-    assert torch.autograd.gradcheck(divergence.kl_normal, inputs[:2])
-    assert torch.autograd.gradcheck(divergence.kl_normal_normal, inputs)
+    inputs = [randn(3, 4, seed=s).requires_grad_() for s in range(2)]
+    assert torch.autograd.gradcheck(divergence.kl_normal, inputs)
 
 
 def test_the_lectures_form_is_not_a_kl_and_ours_is():
@@ -61,32 +50,6 @@ def test_kl_bernoulli_at_its_ends():
     ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
     assert divergence.kl_bernoulli(0.5, ends).tolist() == [math.inf, math.inf]
     assert divergence.kl_bernoulli(0.0, ends).tolist() == [0.0, math.inf]
-
-
-def test_discrete_divergences_equal_torch_distributions():
-    p, q = randn(6, 9).softmax(1), randn(6, 9, seed=1).softmax(1)
-    P, Q, M = Categorical(p), Categorical(q), Categorical((p + q) / 2)
-    assert torch.allclose(divergence.kl(p, q), kl_divergence(P, Q), rtol=1e-12)
-    assert torch.allclose(divergence.reverse_kl(p, q), kl_divergence(Q, P), rtol=1e-12)
-    assert torch.allclose(divergence.js(p, q), (kl_divergence(P, M) + kl_divergence(Q, M)) / 2, rtol=1e-12)
-    assert torch.allclose(divergence.entropy(p), P.entropy(), rtol=1e-12)
-    assert torch.allclose(divergence.kl(p.T, q.T, dim=0), divergence.kl(p, q))
-
-
-def test_distributions_that_share_nothing():
-    p = torch.tensor([0.5, 0.5, 0.0, 0.0], dtype=torch.float64)
-    q = p.flip(0)
-    assert divergence.kl(p, q).item() == math.inf
-    assert divergence.js(p, q).item() == pytest.approx(math.log(2))
-
-
-def test_kl_is_not_symmetric_js_is():
-    p = torch.tensor([0.49, 0.02, 0.49], dtype=torch.float64)  # two modes
-    one, both = torch.tensor([[0.98, 0.01, 0.01], [0.3, 0.4, 0.3]], dtype=torch.float64)
-    # forward KL prefers the q that covers both modes, reverse KL the q that keeps to one
-    assert divergence.kl(p, both) < divergence.kl(p, one)
-    assert divergence.reverse_kl(p, one) < divergence.reverse_kl(p, both)
-    assert torch.allclose(divergence.js(p, one), divergence.js(one, p))
 
 
 def test_sparsity_kl_is_zero_at_the_wanted_rate_and_finite_for_dead_units():

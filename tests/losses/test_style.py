@@ -63,16 +63,8 @@ def test_gradients():
     f, s = maps(2, 3, 3, 4).requires_grad_(), maps(1, 3, 3, 4, seed=1)
     for c in CONVENTIONS:
         assert torch.autograd.gradcheck(lambda x, c=c: style.style(style.gram(x, c), style.gram(s, c), 12, 12, c), (f,))
-    assert torch.autograd.gradcheck(lambda x: style.content(x, s.expand_as(x)), (f,))
     assert torch.autograd.gradcheck(style.total_variation, (f,))
     assert torch.autograd.gradcheck(lambda x: style.adain(x, s).square().sum(), (f,))
-
-
-def test_content_is_half_the_squared_distance():
-    f, p = maps(2, 3, 4, 5), maps(2, 3, 4, 5, seed=1)
-    torch.testing.assert_close(style.content(f, p), ((f - p) ** 2).sum() / 2 / 2)  # mean over a batch of two
-    with pytest.raises(ValueError, match="one size"):
-        style.content(f, p[..., :2])
 
 
 def test_adain_gives_the_moments_of_the_style():

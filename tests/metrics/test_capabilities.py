@@ -10,11 +10,11 @@ import torch
 from scipy.stats import logistic
 
 from limner import data
-from limner.core import recipe as recipes
-from limner.data.memory import Pixels
+from limner.config import recipe as recipes
+from limner.data.datasets import Pixels
+from limner.evaluation.capabilities import of_capabilities
+from limner.evaluation.reconstruction import corrupted, denoising_psnr, reconstruction_psnr
 from limner.losses.reconstruction import psnr
-from limner.metrics.capabilities import of_capabilities
-from limner.metrics.reconstruction import corrupted, denoising_psnr, reconstruction_psnr
 
 
 def built(name: str, **overrides: object) -> torch.nn.Module:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 import limner
-from limner.core import recipe as recipes
+from limner.config import recipe as recipes
 from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel
 from limner.core.prior import Prior
 from limner.core.run import Run
-from limner.metrics.cost import cost, count_evaluations, training_cost, weight_bytes
+from limner.evaluation.cost import cost, count_evaluations, training_cost, weight_bytes
 
 
 class Steps(GenerativeModel):

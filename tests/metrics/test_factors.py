@@ -12,16 +12,10 @@ from limner import data
 from limner.core.batch import to_float
 from limner.core.errors import LimnerError
 from limner.core.prior import Prior
-from limner.data.factors import NAMES, SIZES
-from limner.data.memory import Pixels
-from limner.metrics import factors
-from limner.metrics.factors import (
-    canonical,
-    encoded_disentanglement,
-    factor_reader,
-    half_turn,
-    read_disentanglement,
-)
+from limner.data.datasets import Pixels
+from limner.data.sources.factors import NAMES, SIZES
+from limner.evaluation import factors
+from limner.evaluation.factors import canonical, encoded_disentanglement, factor_reader, half_turn, read_disentanglement
 
 
 @pytest.fixture(scope="module")

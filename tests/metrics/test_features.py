@@ -11,8 +11,8 @@ import torch
 from limner import data
 from limner.core.batch import to_float
 from limner.core.errors import LimnerError
-from limner.metrics import features
-from limner.metrics.features import lenet64
+from limner.metrics.extractors import features
+from limner.metrics.extractors.features import lenet64
 from limner.metrics.frechet import frechet
 
 

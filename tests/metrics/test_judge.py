@@ -12,11 +12,11 @@ from torch.nn import functional as F
 from limner import data
 from limner.core.batch import to_float, to_uint8
 from limner.core.errors import LimnerError
-from limner.data.memory import Pixels
-from limner.metrics import reference
-from limner.metrics.features import Random
-from limner.metrics.judge import MEASURES, Judge, Seen
-from limner.metrics.properties import gallery, of_copies, of_images
+from limner.data.datasets import Pixels
+from limner.evaluation import real_features as reference
+from limner.evaluation.properties import gallery, of_copies, of_images
+from limner.evaluation.reference_set import MEASURES, Judge, Seen
+from limner.metrics.extractors.features import Random
 from limner.metrics.scorecard import comparable, interval
 
 

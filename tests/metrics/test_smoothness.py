@@ -9,13 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from limner.core.condition import Classes
 from limner.core.errors import LimnerError
 from limner.core.interpolation import lerp, slerp, way
-from limner.core.prior import Codes, Prior
-from limner.data.memory import Pixels
-from limner.latent import walk
-from limner.metrics.frechet import Moments, frechet_distance
-from limner.metrics.smoothness import (
+from limner.core.prior import EmpiricalPrior, Prior
+from limner.data.datasets import Pixels
+from limner.evaluation.smoothness import (
     evenness,
     hole_rate,
     interpolation_fd,
@@ -25,6 +24,8 @@ from limner.metrics.smoothness import (
     round_trip,
     step_evenness,
 )
+from limner.latent import walk
+from limner.metrics.frechet import Moments, frechet_distance
 
 Z = 4
 
@@ -50,7 +51,7 @@ class Linear(nn.Module):
         self.prior = Prior(kind, Z)
         self.seen: list[Tensor] = []
         if classes:
-            self.classes = classes
+            self.condition = Classes(classes)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         if y is not None:
@@ -105,7 +106,7 @@ def test_where_there_is_no_arc_it_is_straight():
     torch.testing.assert_close(slerp(0 * a, a, half), a / 2)
     assert way(Prior("normal", 3)) is slerp
     assert way(Prior("uniform", 3)) is lerp
-    assert way(Codes((3,))) is lerp  # normal, but not about 0
+    assert way(EmpiricalPrior((3,))) is lerp  # normal, but not about 0
 
 
 # ---- path length ---------------------------------------------------------------------------------------------------

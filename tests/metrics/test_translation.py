@@ -14,20 +14,21 @@ from PIL import Image
 from torch import Tensor, nn
 
 import limner
-from limner import evaluation
 from limner.bench import compare
 from limner.core.batch import to_uint8
+from limner.core.capabilities import Translates
 from limner.core.errors import LimnerError
-from limner.core.model import Translates
-from limner.data import load, tasks
-from limner.data.memory import Pixels
-from limner.data.pairs import DomainSet, Joined, PairSet
-from limner.metrics import translation
-from limner.metrics.features import Random
+from limner.data import degradations as tasks
+from limner.data import load
+from limner.data.datasets import Pixels
+from limner.data.pairs import DomainSet, PairSet, StackedPairs
+from limner.evaluation import scoring as evaluation
+from limner.evaluation import translation
+from limner.evaluation.translation import Effort, Held, References, frechet_of
+from limner.metrics.extractors.features import Random
 from limner.metrics.frechet import frechet
 from limner.metrics.paired import Perceptual
 from limner.metrics.scorecard import PROPERTIES, Card, base
-from limner.metrics.translation import Effort, Held, References, frechet_of
 
 RANDOM = Perceptual.random(1)
 Map = Callable[[Tensor], Tensor]
@@ -64,7 +65,7 @@ def pictures(n: int = 40, seed: int = 0, channels: int = 1, side: int = 16) -> T
 def negatives(n: int = 40, seed: int = 0) -> PairSet:
     """Pairs of a picture's negative and the picture: what must be learnt is x -> -x."""
     x = pictures(n, seed)
-    return PairSet(Joined(Pixels("negatives", 255 - x), Pixels("pictures", x)))
+    return PairSet(StackedPairs(Pixels("negatives", 255 - x), Pixels("pictures", x)))
 
 
 def judged(model: Translates, heldout: Any, train: Any, **effort: Any) -> Card:
@@ -115,7 +116,7 @@ def test_names_carry_their_conditions() -> None:
     assert {"l1[n=30]", "l1_nearest[n=30]", "psnr_db[n=30]", "psnr_nearest_db[n=30]", "ssim[n=30]"} <= set(card)
     assert {"perceptual@random-conv-v1[n=12]", "diversity[n=30]"} <= set(card)
     assert any(k.startswith("fd@random167-v1-") and k.endswith("[n=30]") for k in card)
-    small = PairSet(Joined(*(Pixels("small", pictures(25, side=8)) for _ in "ab")))
+    small = PairSet(StackedPairs(*(Pixels("small", pictures(25, side=8)) for _ in "ab")))
     assert "ssim[n=25, window=7]" in judged(Fixed(same), small, small)
 
 
@@ -136,7 +137,7 @@ def test_the_nearest_neighbour_is_nearest_in_l2() -> None:
 
 def test_the_mean_is_the_best_constant_in_squared_error_and_the_median_in_l1() -> None:
     x = pictures(20, channels=3)
-    known = References(PairSet(Joined(Pixels("sources", x), Pixels("targets", x))))
+    known = References(PairSet(StackedPairs(Pixels("sources", x), Pixels("targets", x))))
     flat = x.double().transpose(0, 1).flatten(1)  # (3,N)
 
     def errors(colour: Tensor) -> tuple[Tensor, Tensor]:
@@ -154,7 +155,7 @@ def test_the_mean_is_the_best_constant_in_squared_error_and_the_median_in_l1() -
 
 def test_neither_order_nor_batches_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     train, held = negatives(), negatives(30, seed=1)
-    turned = PairSet(Joined(*(Pixels(s.name, s.pixels.flip(0)) for s in (held.joined.a, held.joined.b))))
+    turned = PairSet(StackedPairs(*(Pixels(s.name, s.pixels.flip(0)) for s in (held.stacked.a, held.stacked.b))))
     one = values(judged(Fixed(lambda x: 0.5 * x), held, train))
     other = values(judged(Fixed(lambda x: 0.5 * x), turned, train))
     monkeypatch.setattr(translation, "_BATCH", 7)

@@ -8,10 +8,10 @@ from sklearn.decomposition import PCA
 
 import limner
 from limner import api, data
-from limner.core import recipe as recipes
+from limner.config import recipe as recipes
+from limner.config.spec import Spec
 from limner.core.batch import to_float
 from limner.core.errors import LimnerError
-from limner.core.spec import Spec
 from limner.core.stream import Stream
 from limner.core.update import Adam, Updates
 
@@ -156,11 +156,11 @@ def test_nets_that_do_not_fit_are_refused() -> None:
 
 
 def test_codes_remember_the_moments_of_what_they_saw() -> None:
-    from limner.core.prior import Codes
+    from limner.core.prior import EmpiricalPrior
 
-    codes = Codes((2,), momentum=0.5)
+    codes = EmpiricalPrior((2,), momentum=0.5)
     for _ in range(40):
-        codes.see(torch.randn(512, 2) * torch.tensor([1.0, 3.0]) + torch.tensor([5.0, 0.0]))
+        codes.update(torch.randn(512, 2) * torch.tensor([1.0, 3.0]) + torch.tensor([5.0, 0.0]))
     drawn = codes.sample(4000, torch.Generator().manual_seed(0))
     torch.testing.assert_close(drawn.mean(0), torch.tensor([5.0, 0.0]), atol=0.3, rtol=0)
     torch.testing.assert_close(drawn.std(0), torch.tensor([1.0, 3.0]), atol=0.3, rtol=0)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from limner.config.spec import Spec
 from limner.core.batch import Unpaired
-from limner.core.spec import Spec
 from limner.core.stream import Stream
 from limner.data import load
 from limner.data.pairs import DomainSet

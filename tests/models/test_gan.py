@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from limner import api, data
-from limner.core import recipe as recipes
+from limner.config import recipe as recipes
+from limner.config.spec import Spec
+from limner.core.capabilities import HasCritic, HasPrior
 from limner.core.errors import LimnerError
-from limner.core.model import Criticises, GenerativeModel, HasPrior
-from limner.core.spec import Spec
+from limner.core.model import GenerativeModel
 from limner.core.stream import Stream
 from limner.core.update import Adam, Updates
 
@@ -219,8 +220,8 @@ def test_dropout_in_g_at_sampling_is_a_function_of_the_seed() -> None:
 
 def test_critic_and_pull_fit_the_samples() -> None:
     model = toy(D__pack=2)
-    assert isinstance(model, Criticises)
+    assert isinstance(model, HasCritic)
     x = model.sample(5, seed=0).clone()
     assert model.critic(x).shape == (5,)
-    step = x + 1e-2 * model.pull(x, x)
+    step = x + 1e-2 * model.sample_gradient(x, x)
     assert float(model.critic(step).sum().detach()) > float(model.critic(x).sum().detach())

@@ -15,13 +15,13 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_sample_image
 
 import limner
+from limner.config.import_weights import import_weights
 from limner.core.errors import LimnerError
-from limner.core.model import stylised
+from limner.core.inference import stylised
 from limner.losses import style
 from limner.models.adain import AdaIN
 from limner.nets.style import Decoder
 from limner.painting import paint
-from limner.published import import_weights
 
 
 @pytest.fixture(scope="module")
@@ -185,10 +185,10 @@ def test_the_step_compares_with_the_statistics_of_the_style(files):
     seen = []
     model.decoder.register_forward_hook(lambda module, args, out: seen.append(args[0]))
     with torch.no_grad():
-        stylised(model, x, [model.look(s)])
-        stylised(model, x, [model.look(s)], strength=0.0)
-        torch.testing.assert_close(style.moments(seen[0])[0], style.moments(model.vgg(s)["relu2_1"])[0])
-        torch.testing.assert_close(seen[1], model.vgg(x)["relu2_1"])
+        stylised(model, x, [model.encode_features(s)])
+        stylised(model, x, [model.encode_features(s)], strength=0.0)
+        torch.testing.assert_close(style.moments(seen[0])[0], style.moments(model.maps(s)["relu2_1"])[0])
+        torch.testing.assert_close(seen[1], model.maps(x)["relu2_1"])
 
 
 def shared(name: str) -> Path:
@@ -205,5 +205,5 @@ def test_the_published_decoder_turns_maps_back_into_pictures(tmp_path):
     photo = torch.from_numpy(load_sample_image("china.jpg").copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
     x = torch.nn.functional.interpolate(photo, (256, 256), mode="bicubic", antialias=True).clamp(-1, 1)
     with torch.no_grad():
-        y = stylised(model, x, [model.look(x)], strength=0.0)
+        y = stylised(model, x, [model.encode_features(x)], strength=0.0)
     assert float(10 * torch.log10(4 / (y - x).square().mean())) > 25

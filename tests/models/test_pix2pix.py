@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from limner.config.spec import Spec
 from limner.core.batch import Paired
-from limner.core.model import each, translated
-from limner.core.spec import Spec
+from limner.core.inference import forward_together, translated
 from limner.core.stream import Stream
 from limner.core.update import Adam, Updates
-from limner.data import load, tasks
+from limner.data import degradations as tasks
+from limner.data import load
 from limner.data.pairs import PairSet
 from limner.losses.adversarial import OBJECTIVES
 from limner.losses.translation import l1
@@ -95,10 +96,12 @@ def test_one_pass_over_both_is_the_same_as_two_without_batch_norm():
     net = model(dataset)
     a, b = dataset.pairs(range(6))
     x, y = torch.cat([a, b], 1), torch.cat([a, a], 1)
-    for whole, single in zip(each(net.D, x, y), (net.D(x), net.D(y)), strict=True):
+    for whole, single in zip(forward_together(net.D, x, y), (net.D(x), net.D(y)), strict=True):
         torch.testing.assert_close(whole, single, rtol=1e-4, atol=1e-5)
     batched = nn.Sequential(nn.BatchNorm2d(2))
-    assert all(torch.equal(p, q) for p, q in zip(each(batched, x, y), (batched(x), batched(y)), strict=True))
+    assert all(
+        torch.equal(p, q) for p, q in zip(forward_together(batched, x, y), (batched(x), batched(y)), strict=True)
+    )
 
 
 def test_the_stream_gives_pairs_that_belong_together():

@@ -12,12 +12,13 @@ from torch import Tensor
 
 import limner
 from limner import data
-from limner.core import recipe as recipes
+from limner.config import recipe as recipes
 from limner.core.batch import Images
+from limner.core.capabilities import Decodes, HasCritic, HasPrior
 from limner.core.checkpoint import pack
 from limner.core.ema import EMA
 from limner.core.errors import LimnerError
-from limner.core.model import Criticises, Decodes, GenerativeModel, HasPrior, load_weights
+from limner.core.model import GenerativeModel, load_weights
 from limner.core.stream import Stream
 from limner.core.update import Adam, Updates
 from limner.losses.penalties import gradient_penalty
@@ -138,7 +139,7 @@ def test_images_for_callers_have_full_size(images: int, visible: int) -> None:
     assert torch.allclose(doubled(small, {4: 2, 8: 1, 16: 0}[visible]), x), "pixels are repeated"
     assert model.critic(x).shape == (3,)
     assert torch.allclose(model.critic(x), model.D(small, level=model.level)), "D judges what G made"
-    pull = model.pull(x, x)
+    pull = model.sample_gradient(x, x)
     assert pull.shape == x.shape
     at = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(model.critic(at).sum(), at)
@@ -147,7 +148,7 @@ def test_images_for_callers_have_full_size(images: int, visible: int) -> None:
 
 def test_what_it_offers() -> None:
     model = built()
-    assert isinstance(model, Criticises)
+    assert isinstance(model, HasCritic)
     assert isinstance(model, Decodes)
     assert isinstance(model, HasPrior)
 
@@ -213,7 +214,7 @@ def test_refusals() -> None:
         built(28, **{"model.G.start": 4, "model.D.start": 4})
     with pytest.raises(LimnerError, match="G doubles 1 times and D 2 times; give both the same start"):
         built(16, **{"model.G.start": 8})
-    with pytest.raises(LimnerError, match="must grow"):
+    with pytest.raises(LimnerError, match="is no GrowingGenerator"):
         recipes.load("dcgan-mnist", {"model.name": "progressive_gan"}).model.build(shape=(1, 16, 16), classes=10)
     with pytest.raises(LimnerError, match="stable_images must be positive"):
         built(stable_images=0)

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from limner import data
-from limner.core import recipe as recipes
+from limner.config import recipe as recipes
+from limner.config.spec import Spec
 from limner.core.batch import Images
+from limner.core.capabilities import Decodes, HasCritic, HasPrior
 from limner.core.errors import LimnerError
-from limner.core.model import Criticises, Decodes, HasPrior
-from limner.core.spec import Spec
 from limner.core.stream import Stream
 from limner.losses import adversarial
 from limner.models.r3gan import R3GAN
@@ -119,12 +119,12 @@ def test_each_loss_reaches_its_own_net_and_no_other() -> None:
 
 def test_gamma_falls_along_half_a_cosine_and_stays() -> None:
     model = R3GAN(Affine(), Critic(), gamma=1.0, gamma_final=0.1, burn_in=1000)
-    assert model.gamma_at(0) == 1.0
-    assert model.gamma_at(500) == pytest.approx(0.55)
-    assert model.gamma_at(250) == pytest.approx(0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2)
-    assert model.gamma_at(1000) == model.gamma_at(10**9) == pytest.approx(0.1)
+    assert model.gamma(0) == 1.0
+    assert model.gamma(500) == pytest.approx(0.55)
+    assert model.gamma(250) == pytest.approx(0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2)
+    assert model.gamma(1000) == model.gamma(10**9) == pytest.approx(0.1)
     constant = R3GAN(Affine(), Critic(), gamma=2.0)
-    assert constant.gamma_at(0) == constant.gamma_at(10**6) == 2.0
+    assert constant.gamma(0) == constant.gamma(10**6) == 2.0
 
 
 def test_gamma_follows_the_position_of_the_stream() -> None:
@@ -141,8 +141,8 @@ def test_the_pull_is_the_step_g_would_take() -> None:
     fake, real = model.G(torch.randn(5, 3)).detach().requires_grad_(), torch.randn(5, 1, 4, 4)
     loss = adversarial.relativistic.g(model.D(fake), model.D(real))
     (gradient,) = torch.autograd.grad(5 * loss, fake)
-    assert torch.allclose(model.pull(fake, real), -gradient, atol=1e-6), "logits leave D in single precision"
-    assert isinstance(model, Criticises)
+    assert torch.allclose(model.sample_gradient(fake, real), -gradient, atol=1e-6), "logits leave D in single precision"
+    assert isinstance(model, HasCritic)
 
 
 def test_d_must_judge_single_images_and_gamma_must_make_sense() -> None:

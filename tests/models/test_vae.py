@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from limner import data
-from limner.core import recipe as recipes
+from limner.config import recipe as recipes
 from limner.core.errors import LimnerError
 from limner.core.stream import Stream
 from limner.core.update import Adam, Updates
+from limner.evaluation.likelihood import bounds
 from limner.losses.likelihood import log_mean_exp
-from limner.metrics.likelihood import bounds
 from limner.models.vae import VAE
 
 
@@ -120,7 +120,7 @@ def test_other_likelihoods_learn(likelihood: str) -> None:
 
 def test_the_bounds_do_not_depend_on_how_they_are_batched() -> None:
     model, x, exact = ppca(0.05)
-    from limner.data.memory import Pixels
+    from limner.data.datasets import Pixels
 
     model.measure = "bernoulli"  # values are used as they are
     found = bounds(model, Pixels("x", x), k=500)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from limner.core.batch import Unpaired
 from limner.core.errors import LimnerError
-from limner.core.model import stylised
+from limner.core.inference import stylised
 from limner.losses import style
 from limner.models.wct import WCT
 from limner.nets.style import Decoder
@@ -60,8 +60,8 @@ def test_the_decoder_learns_to_undo_the_net_and_sees_no_style(vgg):
     x, s = torch.rand(2, 3, 32, 32) * 2 - 1, torch.rand(2, 3, 32, 32) * 2 - 1
     found = net.step(iter([Unpaired(x, s)]), lambda group, loss: seen.append((group, loss)))
     both = torch.cat([x, s])
-    y = net.decoder(net.look(both))
-    expected = (y - both).square().mean() + (net.look(y) - net.look(both)).square().mean()
+    y = net.decoder(net.encode_features(both))
+    expected = (y - both).square().mean() + (net.encode_features(y) - net.encode_features(both)).square().mean()
     torch.testing.assert_close(found["loss/decoder"], expected)
     assert [group for group, _ in seen] == ["decoder"]
 
@@ -71,11 +71,11 @@ def test_strength_goes_from_the_pictures_own_maps_to_the_styles_statistics(vgg):
     net.decoder.register_forward_hook(lambda module, args, out: seen.append(args[0]))
     x, a, b = torch.rand(1, 3, 32, 40), torch.rand(1, 3, 24, 24), torch.rand(1, 3, 20, 28) * 2 - 1
     with torch.no_grad():
-        (s, t), both = map(net.look, (a, b)), [3.0, 1.0]
+        (s, t), both = map(net.encode_features, (a, b)), [3.0, 1.0]
         for styles, strength, shares in (([s], 0.0, None), ([s], 1.0, None), ([s, t], 1.0, both), ([t], 1.0, None)):
             assert stylised(net, x, styles, strength=strength, shares=shares).shape == x.shape
     own, first, mixed, second = seen
-    torch.testing.assert_close(own, net.look(x))
+    torch.testing.assert_close(own, net.encode_features(x))
     torch.testing.assert_close(first.mean((2, 3)), s.mean((2, 3)), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(mixed, 0.75 * first + 0.25 * second)
     with pytest.raises(LimnerError, match="style_shares needs 2 numbers"):

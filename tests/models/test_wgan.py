@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from limner import data, report
+from limner.config.spec import Spec
 from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel
-from limner.core.spec import Spec
 from limner.core.stream import Stream
 from limner.core.update import Adam, Updates
 
@@ -152,4 +152,4 @@ def test_combinations_without_a_meaning_are_refused(name: str, options: dict[str
 def test_the_toy_takes_no_pictures() -> None:
     with pytest.raises(LimnerError, match="data=line"):
         build("toy_gan", shape=(1, 28, 28))
-    assert report.about("toy_gan").startswith("The lecture's one-number GAN")
+    assert report.about("toy_gan").startswith("The GAN of one number")

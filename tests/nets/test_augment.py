@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from limner.core.spec import Spec
+from limner.config.spec import Spec
 from limner.nets import augment
 from limner.nets.augment import ADA, DiffAugment, InstanceNoise
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import limner
-from limner.core import recipe as recipes
+from limner.config import recipe as recipes
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = [*{recipes.load(name).model.name: name for name in limner.list_recipes()}.values()]  # one of each model

@@ -14,7 +14,8 @@ import limner.data
 from limner import report
 from limner.core.errors import LimnerError
 from limner.core.frame import drawable, places
-from limner.core.run import Run, dots
+from limner.core.grid import plot_points
+from limner.core.run import Run
 
 SMALL = {"train.batch": 64, "data.n": 256, "train.device": "cpu", "train.threads": 1, "train.samples": 8}
 
@@ -131,15 +132,15 @@ def test_a_long_film_has_forty_frames_and_the_first_and_the_last(empty: Run) -> 
 
 def test_sheets_of_points_show_one_square_for_the_whole_run(ring: Run) -> None:
     sheets = [np.asarray(Image.open(file).convert("L")) for _, file in ring.samples()]
-    tight = np.asarray(dots(torch.tensor([[0.5, 0.0]])))
-    inner = np.asarray(dots(torch.tensor([[0.5, 0.0], [9.0, 9.0]]), reach=2.0))
+    tight = np.asarray(plot_points(torch.tensor([[0.5, 0.0]])))
+    inner = np.asarray(plot_points(torch.tensor([[0.5, 0.0], [9.0, 9.0]]), extent=2.0))
     assert len({s.shape for s in sheets}) == 1
     across = [float(np.argwhere(p < 128)[:, 1].mean()) for p in (tight, inner)]
     assert across[0] == pytest.approx(255 / 2 * (1 + 0.5 / 1.2), abs=1)
     assert across[1] == pytest.approx(255 / 2 * (1 + 0.5 / 2.0), abs=1), "what lies beyond is not drawn"
     model = limner.load(ring.latest)
     reach = 1.5 * float(limner.data.load("ring", n=256).pixels.abs().max())
-    drawn = np.asarray(dots(model.sample(8, seed=0).flatten(1), reach))
+    drawn = np.asarray(plot_points(model.sample(8, seed=0).flatten(1), reach))
     assert np.array_equal(drawn, sheets[-1])
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from limner.apply.translate import Picture, Translation, mask_of
 from limner.core.batch import to_float, to_uint8
 from limner.core.errors import LimnerError
-from limner.data.tasks import opencv
+from limner.data.degradations import opencv
 
 
 def blend(translation: Translation, background: Picture, foreground: Picture, mask: Path, seam: int = 8) -> Tensor:

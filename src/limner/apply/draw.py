@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from limner.apply.pictures import save
-from limner.core import checkpoint
+from limner.config.load import load_model
+from limner.core.capabilities import Conditional
 from limner.core.device import pick
 from limner.core.errors import LimnerError
-from limner.core.model import Conditions
-from limner.core.run import save_sheet, sheet
+from limner.core.grid import make_grid, save_grid
 
 
 def draw(
@@ -22,21 +22,21 @@ def draw(
     truncation: float | None = None,
     device: str = "auto",
 ) -> list[Path]:
-    """Samples of a trained model as one sheet (`out` ends in .png or .webp) or as single PNGs in a folder.
+    """Samples of a trained model as one grid (`out` ends in .png or .webp) or as single PNGs in a folder.
 
-    Single images are drawn with `seed`, so a sheet and a folder of the same seed hold the same images.
+    Single images are drawn with `seed`, so a grid and a folder of the same seed hold the same images.
     """
-    model = checkpoint.load(path, pick(device))
+    model = load_model(path, pick(device))
     x = model.sample(n, seed=seed, y=y, truncation=truncation)
     out = Path(out)
-    classes = model.classes if isinstance(model, Conditions) and y is None else 0
+    classes = model.condition.size if isinstance(model, Conditional) and y is None else 0
     columns = classes if 1 < classes <= 16 else max(1, round(n**0.5))  # a class a column
     if out.suffix.lower() in (".png", ".webp"):
         out.parent.mkdir(parents=True, exist_ok=True)
-        save_sheet(sheet(x, columns), out)
+        save_grid(make_grid(x, columns), out)
         return [out]
     if out.suffix:
         raise LimnerError(f"cannot write {out.name}; give a name that ends in .png or .webp, or a folder")
     if x.shape[2] * x.shape[3] == 1:
-        raise LimnerError("points are no pictures; give a sheet that ends in .png")
+        raise LimnerError("points are no pictures; give a grid that ends in .png")
     return [save(image, out / f"{i:05d}.png") for i, image in enumerate(x)]

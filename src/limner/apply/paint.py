@@ -12,9 +12,12 @@ from torch import Tensor
 
 from limner.apply.translate import Picture, Translation, pictures
 from limner.core import units
+from limner.core.capabilities import Stylises, Translates
 from limner.core.errors import LimnerError
-from limner.core.model import GenerativeModel, Stylises, Translates, stylised
-from limner.data import photographs, tasks
+from limner.core.inference import stylised
+from limner.core.model import GenerativeModel
+from limner.data import degradations as tasks
+from limner.data.sources import photographs
 
 STYLE_SIZE = 512
 """Longer side in pixels that a painting is looked at with, as Huang and Belongie 2017 do."""
@@ -86,7 +89,7 @@ def painter(
         raise LimnerError("this model paints in any style; name a painting too")
     parts = units.shares(shares, len(paintings), "style_shares")
     with torch.inference_mode():
-        seen = tuple(model.look(_read(p, style_size).tensor(3).to(model.device)) for p in paintings)
+        seen = tuple(model.encode_features(_read(p, style_size).tensor(3).to(model.device)) for p in paintings)
     return Painter(model, seen, parts, strength, keep_colours)
 
 

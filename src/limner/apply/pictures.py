@@ -16,8 +16,8 @@ from torch import Tensor
 from limner import data
 from limner.core.batch import to_float, to_uint8
 from limner.core.errors import LimnerError, unknown
-from limner.data import decode
-from limner.data.store import open_store
+from limner.data.files import decode
+from limner.data.files.store import open_store
 
 
 @dataclass

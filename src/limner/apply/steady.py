@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limner.core.errors import LimnerError
-from limner.data.tasks import opencv
+from limner.data.degradations import opencv
 
 Frame = NDArray[np.uint8]
 """(H,W,3) RGB."""

@@ -27,18 +27,12 @@ from torch import Tensor
 from limner.apply import blend as blends
 from limner.apply.pictures import Pictures, binary, destination, save
 from limner.apply.translate import Translation, read, translate, write
-from limner.core import checkpoint
+from limner.config.load import load_model
+from limner.core.capabilities import Conditional, Corrupts, Reconstructs, ScoresSamples, Translates
 from limner.core.device import pick
 from limner.core.errors import LimnerError, unknown
-from limner.core.model import (
-    Conditions,
-    Corrupts,
-    GenerativeModel,
-    Reconstructs,
-    ScoresSamples,
-    Translates,
-    reconstruct,
-)
+from limner.core.inference import reconstruct
+from limner.core.model import GenerativeModel
 
 
 def apply(
@@ -78,7 +72,7 @@ def apply(
     Raises:
         LimnerError: no such model, picture or task, or a task the model is not able to do.
     """
-    model = checkpoint.load(path, pick(device))
+    model = load_model(path, pick(device))
     if isinstance(model, Translates):
         how = Translation(model, to, None if mask is None or blend else Path(mask), degrade, tile, seed)
         return _translate(how, str(source), Path(out), task, blend, mask)
@@ -158,7 +152,7 @@ def _chosen(model: GenerativeModel, task: str | None) -> str:
     possible = able(model)
     if task is not None and task not in ("reconstruct", "denoise", "anomaly"):
         raise unknown("task", task, ("reconstruct", "denoise", "anomaly"))
-    if isinstance(model, Conditions):
+    if isinstance(model, Conditional):
         raise LimnerError(
             f"{model.spec.name} needs the class of each picture, which files do not tell; use limner sample"
         )

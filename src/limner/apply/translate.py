@@ -21,10 +21,12 @@ from torch.nn import functional as F
 
 from limner.apply.pictures import Pictures, destination
 from limner.core.batch import to_float, to_uint8
-from limner.core.chance import keys
+from limner.core.capabilities import Translates
 from limner.core.errors import LimnerError
-from limner.core.model import Translates, translated
-from limner.data import decode, tasks
+from limner.core.inference import translated
+from limner.core.rng import keys
+from limner.data import degradations as tasks
+from limner.data.files import decode
 
 LARGE = 1024 * 1024
 """Pixels above which a picture is translated in tiles."""

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from limner import api
-from limner.core import catalogue, checkpoint, recipe
+from limner.config import catalogue, recipe
+from limner.config.recipe import Recipe
+from limner.core import checkpoint
 from limner.core.errors import LimnerError, unknown
 from limner.core.progress import Progress
-from limner.core.recipe import Recipe
 from limner.core.run import Run, relative
 from limner.core.units import clock, count
 from limner.metrics.scorecard import interval

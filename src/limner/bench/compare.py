@@ -26,21 +26,22 @@ from limner import api, report
 from limner.bench._compared import sections, text
 from limner.bench._trainings import Mean, matching, number, place, refuse_another, train, words
 from limner.bench._verdicts import verdicts
-from limner.core import checkpoint, recipe
-from limner.core.batch import Dataset, Domains, Pairs
+from limner.config import recipe
+from limner.config.recipe import Recipe
+from limner.core.batch import Dataset, Images
+from limner.core.capabilities import Translates
 from limner.core.device import pick
+from limner.core.durable import replace_file
 from limner.core.errors import LimnerError, unknown
 from limner.core.frame import drawable
-from limner.core.model import Translates
 from limner.core.progress import Progress, Silent
-from limner.core.recipe import Recipe
 from limner.core.run import Run, relative
 from limner.core.train import Interrupted
 from limner.core.units import clock, count, duration
-from limner.evaluation import eyes_for
-from limner.metrics import properties, translation
-from limner.metrics.cost import cost
-from limner.metrics.judge import Judge
+from limner.evaluation import properties, translation
+from limner.evaluation.cost import cost
+from limner.evaluation.reference_set import Judge
+from limner.evaluation.scoring import eyes_for
 from limner.metrics.scorecard import PROPERTIES, base
 
 __all__ = ["TESTED", "Budget", "Trained", "text", "work"]
@@ -143,7 +144,7 @@ def work(
     judge = _ready([wanted for seed, wanted in plan if seed == 0], chosen, samples, extractor)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        checkpoint.replace_file(folder / "budget.json", (json.dumps(asdict(allowed)) + "\n").encode())
+        replace_file(folder / "budget.json", (json.dumps(asdict(allowed)) + "\n").encode())
     except OSError as error:
         raise LimnerError(f"cannot write {relative(folder)}: {error.strerror}; choose another out=DIR") from None
     trained: list[Trained] = []
@@ -257,7 +258,7 @@ def _ready(
         raise LimnerError(
             f"{data.name} holds no images back to judge by; leave data.split out, or name other data=NAME"
         )
-    if isinstance(data, Pairs | Domains):
+    if data.batch_type is not Images:
         return translation.Held(data, heldout, translation.Effort(n, n), eyes(data))
     if not {"quality", "coverage"} & set(chosen):
         return None
@@ -372,7 +373,7 @@ def _write(
             asdict(t) | {"scores": {s: score["value"] for s, score in t.scores.items()}} for t in trained
         ],
     }  # fmt: skip
-    checkpoint.replace_file(folder / "results.json", (json.dumps(content, indent=1) + "\n").encode())
+    replace_file(folder / "results.json", (json.dumps(content, indent=1) + "\n").encode())
     page = report.write_page(
         folder / "index.html", " or ".join(names) + "?", list(sections(folder, content)), "comparison"
     )

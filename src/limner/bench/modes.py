@@ -24,12 +24,13 @@ from typing import Any
 from limner import api, report
 from limner.bench import _figures
 from limner.bench._trainings import Mean, but, matching, number, place, refuse_another, train, words
-from limner.core import checkpoint, recipe
+from limner.config import recipe
+from limner.config.recipe import Recipe
+from limner.config.spec import Spec
+from limner.core.durable import replace_file
 from limner.core.errors import LimnerError, unknown
 from limner.core.progress import Progress, Silent
-from limner.core.recipe import Recipe
 from limner.core.run import Run, relative
-from limner.core.spec import Spec
 from limner.core.train import Interrupted
 from limner.metrics.modes import Modes, point_modes, stacked_modes
 from limner.report import Figure, Section, Table
@@ -248,7 +249,7 @@ def _write(folder: Path, trained: list[Trained]) -> dict[str, Any]:
         "trainings": [asdict(t) for t in trained],
         "published": {bed: [dict(zip(_HEAD, row, strict=True)) for row in PUBLISHED[bed]] for bed in beds},
     }
-    checkpoint.replace_file(folder / "results.json", (json.dumps(content, indent=1) + "\n").encode())
+    replace_file(folder / "results.json", (json.dumps(content, indent=1) + "\n").encode())
     sections = [
         _section(folder, bed, [r for r in rows if r["testbed"] == bed], [t for t in trained if t.testbed == bed])
         for bed in beds

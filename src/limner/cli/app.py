@@ -155,7 +155,7 @@ def import_(
     as_json: _Json = False,
 ) -> None:
     """Make a model of weights that others published: limner import cyclegan horse2zebra.pth zebra.safetensors."""
-    from limner.published import import_weights
+    from limner.config.import_weights import import_weights
 
     written = import_weights(kind, file, out, back=back, size=size, dropout=dropout, vgg=vgg)
     use = (
@@ -236,8 +236,8 @@ def evaluate(
     as_json: _Json = False,
 ) -> None:
     """Fill in the scorecard of one run or several: six properties and a guard against copying."""
-    from limner import evaluation
     from limner.cli.progress import terminal
+    from limner.evaluation import scoring as evaluation
 
     paths, rest = apart(words)
     chosen = settings(rest)
@@ -278,7 +278,7 @@ def list_(
     as_json: _Json = False,
 ) -> None:
     """List recipes, models, nets, data sets, labs or benches."""
-    from limner.core import catalogue
+    from limner.config import catalogue
 
     kinds = {"recipes": "recipe", "models": "model", "nets": "net", "data": "data"}
     own = {"labs": "limner.labs", "benches": "limner.bench"}
@@ -296,7 +296,7 @@ def _summary(kind: str, name: str) -> str:
     import ast
     import inspect
 
-    from limner.core import catalogue
+    from limner.config import catalogue
 
     if kind == "recipe":
         lines = (catalogue.RECIPES / f"{name}.yaml").read_text().splitlines()
@@ -316,8 +316,8 @@ def explain(
     as_json: _Json = False,
 ) -> None:
     """Explain a recipe, a model, or one option: type, default, meaning, when to raise or lower it."""
-    from limner.core.explain import explain as explain_
-    from limner.core.spec import schema as schema_
+    from limner.config.explain import explain as explain_
+    from limner.config.spec import schema as schema_
 
     found = explain_(key)
     if schema:
@@ -434,12 +434,12 @@ def _print_run(run: Run, as_json: bool) -> None:
 
 
 def _print_plan(plan: dict[str, Any], as_json: bool) -> None:
-    from limner.core.run import to_yaml
     from limner.core.units import clock, size
+    from limner.core.yaml_text import dump_yaml
 
     data, estimate = plan["data"], plan["estimate"]
     lines = [
-        to_yaml(plan["recipe"]),
+        dump_yaml(plan["recipe"]),
         f"data: {data['items']:,} images {'x'.join(map(str, data['shape']))} of {data['name']}",
     ]
     for group, n in plan["parameters"].items():

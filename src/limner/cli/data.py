@@ -18,7 +18,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Find bad files, mixed sizes, duplicates and small classes before you train."""
-    from limner.data import check as examine
+    from limner.data.checks import check as examine
 
     report = examine(path)
     _say(report.to_dict() if as_json else report.text())

@@ -17,7 +17,7 @@ def settings(words: Sequence[str]) -> dict[str, Any]:
     Raises:
         LimnerError: a word is none of the three forms.
     """
-    from limner.core.recipe import value
+    from limner.core.yaml_text import parse_value
 
     found: dict[str, Any] = {}
     rest = list(words)
@@ -28,7 +28,7 @@ def settings(words: Sequence[str]) -> dict[str, Any]:
             text = rest.pop(0)
         elif not equals or not key:
             raise LimnerError(f"cannot read {word!r}; write key=value, e.g. train.batch=32")
-        found[key.replace("-", "_") if "." not in key else key] = value(text)
+        found[key.replace("-", "_") if "." not in key else key] = parse_value(text)
     return found
 
 

@@ -24,15 +24,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
+from limner.core.durable import replace_file, sync_folder, write_durably
 from limner.core.errors import LimnerError
-from limner.core.model import GenerativeModel, load_weights
-from limner.core.spec import Spec
+from limner.core.model import GenerativeModel
 
 FORMAT = 1
 MODEL, TRAINER, STATE, MANIFEST, LATEST, BEST = (
@@ -56,11 +55,19 @@ class OtherFormat(LimnerError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What one folder holds, read and verified."""
+    """What one folder holds, read and verified.
+
+    Attributes:
+        path: the folder.
+        model: weights for use, by name.
+        description: the constructor call that the model was built by.
+        trainer: what training goes on with: raw weights, moments, running means.
+        state: position and everything that is not a tensor.
+    """
 
     path: Path
     model: dict[str, Tensor]
-    spec: Spec
+    description: dict[str, Any]
     trainer: dict[str, Any]
     state: dict[str, Any]
 
@@ -112,7 +119,7 @@ def write(folder: Path, model: GenerativeModel, trainer: Any, state: Mapping[str
     """
     tensors, skeleton = pack(trainer)
     files = {
-        MODEL: safetensors_bytes(_storable(model.state_dict()), {"spec": model.spec.to_json()}),
+        MODEL: safetensors_bytes(_storable(model.state_dict()), {"spec": json.dumps(model.spec.to_dict())}),
         TRAINER: safetensors_bytes(_storable(tensors)),
         STATE: json.dumps({"format": FORMAT, **state, "trainer": skeleton}).encode(),
     }
@@ -123,14 +130,14 @@ def write(folder: Path, model: GenerativeModel, trainer: Any, state: Mapping[str
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         for name, content in files.items():
-            _write_durably(temporary / name, content)
-        _sync_folder(temporary)
+            write_durably(temporary / name, content)
+        sync_folder(temporary)
         if folder.exists():  # a second checkpoint at the same image, or a damaged one
             hidden = folder.with_name(f".{folder.name}.old")  # never half of it under its name
             shutil.rmtree(hidden, ignore_errors=True)
             folder.replace(hidden)
         temporary.replace(folder)
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
         point(folder.parent, LATEST, folder)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -142,7 +149,7 @@ def write(folder: Path, model: GenerativeModel, trainer: Any, state: Mapping[str
 
 
 def export(model: GenerativeModel, path: Path) -> Path:
-    """Writes a model alone, with its Spec in the header; `load` reads it back.
+    """Writes a model alone, with its Spec in the header; `limner.load` reads it back.
 
     Raises:
         LimnerError: the file cannot be written, or its name does not end in ``.safetensors``.
@@ -151,7 +158,7 @@ def export(model: GenerativeModel, path: Path) -> Path:
         raise LimnerError(f"{path.name}: a model goes into a file whose name ends in .safetensors")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, safetensors_bytes(_storable(model.state_dict()), {"spec": model.spec.to_json()}))
+        replace_file(path, safetensors_bytes(_storable(model.state_dict()), {"spec": json.dumps(model.spec.to_dict())}))
     except OSError as error:
         raise LimnerError(f"cannot write {path}: {error.strerror or error}; choose another place") from None
     return path
@@ -169,30 +176,6 @@ def pointed(root: Path, name: str) -> Path | None:
     except (OSError, UnicodeDecodeError):
         return None
     return folder if folder in folders(root) else None
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Replaces a file so that a reader sees the old or the new content, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    _write_durably(temporary, content)
-    temporary.replace(path)
-    _sync_folder(path.parent)
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    if os.name == "posix":
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _storable(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -249,7 +232,7 @@ def read(folder: Path) -> Checkpoint:
         trainer = unpack(saved, state.pop("trainer"))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise DamagedCheckpoint(f"checkpoint {folder.name} is damaged: its {STATE} is not what limner writes") from None
-    return Checkpoint(folder, tensors, _spec(metadata, folder.name), trainer, state)
+    return Checkpoint(folder, tensors, description(metadata, folder.name), trainer, state)
 
 
 def safetensors(content: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -289,42 +272,22 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _spec(metadata: Mapping[str, str], name: str) -> Spec:
+def description(metadata: Mapping[str, str], name: str) -> dict[str, Any]:
+    """The constructor call of a model, of the header of its file.
+
+    Raises:
+        LimnerError: the file holds no limner model.
+        DamagedCheckpoint: the call cannot be read.
+    """
     if "spec" not in metadata:
         raise LimnerError(f"{name} holds no limner model; give a run folder, a checkpoint folder or its {MODEL}")
     try:
-        return Spec.from_json("model", metadata["spec"])
+        found = json.loads(metadata["spec"])
     except (ValueError, RecursionError):
-        raise DamagedCheckpoint(f"{name}: the model's description in the header is not JSON") from None
-
-
-def load(path: str | Path, device: torch.device | str = "cpu") -> GenerativeModel:
-    """Rebuilds a model from a run folder, a checkpoint (its folder, or ``best`` beside it), or a ``model.safetensors``.
-
-    The model is in evaluation mode. A damaged latest checkpoint of a run is stepped over, with a warning in the
-    log; a folder or file named directly must be whole.
-
-    Raises:
-        LimnerError: there is no such thing, or it is damaged.
-    """
-    path = Path(path)
-    if path.name in (BEST, LATEST):
-        path = pointed(path.parent, path.name) or path
-    if not path.exists():
-        raise LimnerError(f"there is no {path}; give a run folder, a checkpoint folder or a {MODEL}")
-    if (path / "checkpoints").is_dir():
-        return load(newest(path / "checkpoints")[0].path, device)
-    file = path / MODEL if path.is_dir() else path
-    if path.is_dir():
-        content = verified(path)[MODEL]
-    else:
-        content = file.read_bytes()
-    tensors, metadata = safetensors(content, file.name)
-    spec = _spec(metadata, file.name)
-    model: GenerativeModel = spec.build()
-    model.spec = spec
-    load_weights(model, tensors)
-    return model.eval().to(device)
+        found = None
+    if not isinstance(found, dict):
+        raise DamagedCheckpoint(f"{name}: the model's description in the header is not JSON")
+    return found
 
 
 def folders(root: Path) -> list[Path]:

@@ -25,7 +25,7 @@ class EMA:
     def __init__(self, model: GenerativeModel, half_life: int, batch: int) -> None:
         self.decay = 0.5 ** (batch / half_life)
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        names = model.averaged or tuple(model.groups())
+        names = model.ema_groups or tuple(model.groups())
         own, live = self.model.groups(), model.groups()
         pairs = [pair for n in names for pair in zip(own[n].parameters(), live[n].parameters(), strict=True)]
         self.averages: list[Tensor] = [a for a, _ in pairs]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from limner.core.model import Criticises
+from limner.core.capabilities import HasCritic
 
 POINTS = 512  # samples and reals of a frame
 _SIDE, _LINE = 48, 256  # places of the critic's field along a side, or along a line
@@ -30,7 +30,7 @@ def places(real: Tensor) -> Tensor:
     return middle + reach * torch.stack([x.flatten(), y.flatten()], 1)
 
 
-def frame(model: Criticises, fake: Tensor, real: Tensor) -> dict[str, Tensor]:
+def frame(model: HasCritic, fake: Tensor, real: Tensor) -> dict[str, Tensor]:
     """The numbers behind one picture of the game.
 
     Args:
@@ -44,7 +44,7 @@ def frame(model: Criticises, fake: Tensor, real: Tensor) -> dict[str, Tensor]:
     """
     with torch.inference_mode(False):  # the pull is a gradient, and samples may come from inference
         fake, real = fake.clone(), real.clone()
-        pull = model.pull(fake, real[torch.arange(len(fake), device=real.device) % len(real)])
+        pull = model.sample_gradient(fake, real[torch.arange(len(fake), device=real.device) % len(real)])
         with torch.no_grad():
             asked = places(real.flatten(1))
             logits = model.critic(asked[:, :, None, None])

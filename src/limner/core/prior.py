@@ -29,7 +29,7 @@ class Prior:
         """Noise (n,z) of a training step: a function of the stream's seed and position."""
         return data.randn(n, self.z) if self.kind == "normal" else 2 * data.rand(n, self.z) - 1
 
-    def sample(self, n: int, generator: torch.Generator, truncation: float | None = None) -> Tensor:
+    def sample(self, n: int, generator: torch.Generator, *, truncation: float | None = None) -> Tensor:
         """Noise (n,z), on the generator's device.
 
         Args:
@@ -48,17 +48,16 @@ class Prior:
         return reach * (2 * torch.rand((n, self.z), generator=generator, device=generator.device) - 1)
 
 
-class Codes(nn.Module):
+class EmpiricalPrior(nn.Module):
     """A prior for autoencoders, which have none: mean and variance of each number of the codes seen in training.
 
-    The lecture (Lab 2) draws ``sigma * randn + mu`` per dimension of the latent vectors and shows that it cannot
-    generate realistic images: codes of real images are neither Gaussian nor independent. Ghosh et al. 2020
-    (arXiv:1903.12436) call a density that is fitted after the fact *ex-post*.
+    Samples drawn with it are not realistic, because codes of real images are neither Gaussian nor independent. Ghosh
+    et al. 2020 (arXiv:1903.12436) call a density that is fitted after the fact *ex-post*.
 
     Args:
         code: shape of one code.
         least: no number of a drawn code is smaller.
-        momentum: share of the newest batch.
+        momentum: weight of the newest batch in the moving mean and variance.
     """
 
     mean: Tensor
@@ -71,13 +70,13 @@ class Codes(nn.Module):
         self.register_buffer("var", torch.ones(prod(code)))
 
     @torch.no_grad()
-    def see(self, z: Tensor) -> None:
+    def update(self, z: Tensor) -> None:
         """Moves the moments towards those of codes (B,…)."""
         z = z.detach().flatten(1).float()
         self.mean.lerp_(z.mean(0), self.momentum)
         self.var.lerp_(z.var(0, unbiased=False), self.momentum)
 
-    def sample(self, n: int, generator: torch.Generator, truncation: float | None = None) -> Tensor:
+    def sample(self, n: int, generator: torch.Generator, *, truncation: float | None = None) -> Tensor:
         """(n, *code) independent Gaussian codes with these moments, at most `truncation` deviations from the mean.
 
         Raises:

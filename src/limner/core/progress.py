@@ -53,9 +53,10 @@ class Meters:
 
     def add(self, logs: Logs) -> None:
         """Adds one step."""
-        values = torch.stack([v.detach().float() for v in logs.values()])
+        names = list(logs) if self.sums is None else self.names  # a checkpoint may name them in another order
+        values = torch.stack([logs[name].detach().float() for name in names])
         if self.sums is None:
-            self.names, self.sums = list(logs), values
+            self.names, self.sums = names, values
         else:
             self.sums += values
         self.steps += 1

@@ -17,15 +17,13 @@ from typing import Any
 
 import filelock
 import numpy as np
-import torch
-import yaml
-from PIL import Image
 from torch import Tensor
 
-from limner.core.batch import to_uint8
-from limner.core.checkpoint import BEST, folders, pointed, replace_file
+from limner.core.checkpoint import BEST, folders, pointed
+from limner.core.durable import replace_file
 from limner.core.errors import LimnerError
-from limner.core.recipe import parse
+from limner.core.grid import make_grid, save_grid
+from limner.core.yaml_text import dump_yaml, read_yaml
 
 
 class Run:
@@ -61,7 +59,9 @@ class Run:
                 if path.exists() and (not path.is_dir() or any(path.iterdir())):
                     raise LimnerError(f"{path} exists and is not an empty folder; choose another out=DIR")
                 path.mkdir(parents=True, exist_ok=True)
-            replace_file(path / "recipe.yaml", to_yaml(recipe).encode())  # first: without it a folder cannot be resumed
+            replace_file(
+                path / "recipe.yaml", dump_yaml(recipe).encode()
+            )  # first: without it a folder cannot be resumed
             (path / "checkpoints").mkdir()
         except OSError as error:
             raise LimnerError(f"cannot make a run folder: {error.strerror or error}; choose another out=DIR") from error
@@ -87,7 +87,7 @@ class Run:
     @property
     def recipe(self) -> dict[str, Any]:
         """The resolved recipe."""
-        return parse(self.path / "recipe.yaml")
+        return read_yaml(self.path / "recipe.yaml")
 
     @property
     def checkpoints(self) -> Path:
@@ -201,14 +201,14 @@ class Run:
         (self.path / "frames").mkdir(exist_ok=True)
         replace_file(self.path / "frames" / f"{images:08d}.npz", content.getvalue())
 
-    def save_pictures(self, name: str, x: Tensor, columns: int, reach: float | None = None) -> Path:
-        """Writes images (N,C,H,W) in [-1,1] as one sheet; `name` ends in ``.webp`` (lossless) or ``.png``.
+    def save_grid(self, name: str, x: Tensor, columns: int, extent: float | None = None) -> Path:
+        """Writes images (N,C,H,W) in [-1,1] as one grid; `name` ends in ``.webp`` (lossless) or ``.png``.
 
-        Points are shown within [-reach,reach], the same for all sheets of a run.
+        Points are shown within [-extent,extent], the same for all grids of a run.
         """
         path = self.path / name
         path.parent.mkdir(exist_ok=True)
-        save_sheet(sheet(x, columns, reach=reach), path)
+        save_grid(make_grid(x, columns, extent=extent), path)
         return path
 
 
@@ -226,52 +226,6 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             continue  # a line cut short by a crash
     return lines
-
-
-def to_yaml(tree: Mapping[str, Any]) -> str:
-    """YAML as people write recipes: a line an entry, short lists and mappings inline."""
-    return yaml.safe_dump(dict(tree), sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
-
-
-def sheet(x: Tensor, columns: int, gap: int = 2, reach: float | None = None) -> Image.Image:
-    """Images (N,C,H,W) in [-1,1] side by side on white, `columns` a row.
-
-    Two channels are grey with alpha. Points (H = W = 1, one or two coordinates) are drawn as dots in the square
-    [-reach,reach]²; by default it holds them all.
-    """
-    n, c, h, w = x.shape
-    if h * w == 1 and c <= 2:
-        return dots(x.flatten(1), reach)
-    rows = -(-n // columns)
-    mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}.get(c)
-    if mode is None:
-        raise LimnerError(f"cannot draw {c} channels as a picture; images have 1 to 4")
-    whole = Image.new(mode, (columns * (w + gap) - gap, rows * (h + gap) - gap), (255,) * c if c > 1 else 255)
-    for i, pixels in enumerate(to_uint8(x).permute(0, 2, 3, 1).cpu().numpy()):
-        tile = Image.fromarray(pixels[..., 0] if c == 1 else pixels, mode if c != 1 else None)
-        whole.paste(tile, (i % columns * (w + gap), i // columns * (h + gap)))
-    return whole if c in (1, 3) else whole.convert("RGBA")
-
-
-def save_sheet(image: Image.Image, path: Path) -> None:
-    """Writes a sheet without loss, as WebP or whatever the suffix says."""
-    if path.suffix.lower() == ".webp":
-        image.save(path, lossless=True, exact=True)
-    else:
-        image.save(path)
-
-
-def dots(points: Tensor, reach: float | None = None, side: int = 256) -> Image.Image:
-    """Points (N,1) or (N,2) as dots on white in [-reach,reach]²; by default the square holds them all."""
-    xy = torch.cat([points, torch.zeros_like(points)], 1)[:, :2].float().cpu()
-    if reach is None:
-        reach = max(1.2, 1.1 * float(xy.abs().max()))
-    places = ((xy[(xy.abs() <= reach).all(1)] / reach + 1) * (side - 1) / 2).round().long()
-    canvas = torch.full((side, side), 255, dtype=torch.uint8)
-    for dx in (0, 1):
-        for dy in (0, 1):
-            canvas[(side - 1 - places[:, 1] + dy).clamp(0, side - 1), (places[:, 0] + dx).clamp(0, side - 1)] = 40
-    return Image.fromarray(canvas.numpy())
 
 
 def relative(path: Path) -> str:

@@ -8,7 +8,8 @@ draw between them exactly what one rank would.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -16,15 +17,29 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from limner.core.batch import Dataset, Domains, Images, Paired, Pairs, Styled, Styles, Unpaired, to_float
-from limner.core.chance import keys, seed_of
+from limner.core.batch import Dataset, Part, to_float
 from limner.core.errors import LimnerError
+from limner.core.rng import seed_of
 
-_ORDER, _NOISE, _RANK, _ORDER_A = 1, 2, 3, 5  # lanes of the seed; 4 draws the first weights
+# What a seed is used for. 4 draws the first weights. The first set of a batch has order 1, further ones 5, 6, …
+_NOISE, _RANK, _ORDERS = 2, 3, (1, *range(5, 64))
+
+
+class Shard(NamedTuple):
+    """Which part of every batch a process works on."""
+
+    batch: int
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def size(self) -> int:
+        """Images of a batch that this process has."""
+        return self.batch // self.world
 
 
 class Stream:
-    """Batches of a data set for one rank: `Images`, `Paired`, `Unpaired` or `Styled`, as the set has them.
+    """Batches of a data set for one rank, as the set collates them.
 
     Args:
         dataset: where the images come from.
@@ -56,17 +71,14 @@ class Stream:
                 f"train.batch: {batch} images cannot be shared by {world} ranks; use a multiple of {world}"
             )
         self.dataset, self.batch, self.seed = dataset, batch, seed
-        self.device, self.rank, self.world = torch.device(device), rank, world
+        self.device, self.shard = torch.device(device), Shard(batch, rank, world)
         self.position = position
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         self.generator = torch.Generator(self.device)
-        place = _Place(batch, rank, world, self.device, workers)
-        self.pairs = dataset if isinstance(dataset, Pairs) else None
-        sets = [(self.pairs.joined if self.pairs else dataset, _ORDER)]
-        if isinstance(dataset, Domains):
-            sets = [(dataset.a, _ORDER_A), (dataset.b, _ORDER)]
-        self.styles = _styles(dataset, self.device) if isinstance(dataset, Styles) else None
-        self.shelves = [_Shelf(one, seed, lane, place) for one, lane in sets]
+        self.readers = [
+            _Reader(part, EpochSampler(len(part), seed, order, self.shard), self.device, workers)
+            for part, order in zip(dataset.parts(), _ORDERS)
+        ]
         self.begin()
 
     @property
@@ -79,10 +91,9 @@ class Stream:
 
         The default generators (dropout) differ by rank; `randn` and `rand` draw for all ranks and keep a share.
         """
-        seed = seed_of(self.seed, _RANK, self.rank, self.position)
-        torch.default_generator.manual_seed(
-            seed
-        )  # torch.manual_seed would also note a traceback for every kind of device
+        seed = seed_of(self.seed, _RANK, self.shard.rank, self.position)
+        # torch.manual_seed would also note a traceback for every kind of device
+        torch.default_generator.manual_seed(seed)
         if self.device.type in ("cuda", "mps"):
             getattr(torch, self.device.type).manual_seed(seed)
         self.generator.manual_seed(seed_of(self.seed, _NOISE, self.position))
@@ -91,127 +102,110 @@ class Stream:
         return self
 
     def __next__(self) -> Any:
-        taken = [shelf.take(self.position) for shelf in self.shelves]
+        parts = [reader.read(self.position) for reader in self.readers]
         self.position += self.batch
-        if len(taken) == 2:
-            return Unpaired(*(self._laid(x) for x, _, _ in taken))
-        x, y, sample_keys = taken[0]
-        if self.pairs is not None:
-            return Paired(*map(self._laid, self.pairs.part(x, sample_keys)))
-        return Images(self._laid(x), y) if self.styles is None else Styled(self._laid(x), *self.styles)
+        batch = self.dataset.collate(parts)
+        return type(batch)(*map(self._formatted, batch))
 
-    def _laid(self, x: Tensor) -> Tensor:
-        return x.contiguous(memory_format=self.format)
+    def _formatted(self, value: Any) -> Any:
+        """Images in the memory format that was asked for; anything else as it is."""
+        is_images = isinstance(value, Tensor) and value.dim() == 4
+        return value.contiguous(memory_format=self.format) if is_images else value
 
     def randn(self, *size: int) -> Tensor:
         """Standard normal noise on this rank."""
-        return self._own(torch.randn(size[0] * self.world, *size[1:], generator=self.generator, device=self.device))
+        return self._own(torch.randn(self._all(size), generator=self.generator, device=self.device))
 
     def rand(self, *size: int) -> Tensor:
         """Uniform noise in [0,1) on this rank."""
-        return self._own(torch.rand(size[0] * self.world, *size[1:], generator=self.generator, device=self.device))
+        return self._own(torch.rand(self._all(size), generator=self.generator, device=self.device))
+
+    def _all(self, size: Sequence[int]) -> tuple[int, ...]:
+        return size[0] * self.shard.world, *size[1:]
 
     def _own(self, noise: Tensor) -> Tensor:
-        share = len(noise) // self.world
-        return noise[self.rank * share : (self.rank + 1) * share]
+        return noise.chunk(self.shard.world)[self.shard.rank]
 
 
-def _styles(
-    dataset: Styles, device: torch.device
-) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...], Tensor | None]:
-    """Styles in [-1,1], masks in [0,1] and the first picture, on a device."""
-    styles = tuple(to_float(s.to(device)) for s in dataset.styles)
-    masks = tuple(None if m is None else m.to(device).float() / 255 for m in dataset.masks)
-    return styles, masks, None if dataset.first is None else to_float(dataset.first.to(device))
+class EpochSampler:
+    """The order in which one set is seen: a permutation for each epoch, without end.
 
+    Args:
+        n: items of the set.
+        seed: of the training.
+        order: tells sets of one training apart.
+        shard: the part of each batch that is wanted.
+        position: where iteration begins.
+    """
 
-class _Place(NamedTuple):
-    """Where batches are wanted."""
-
-    batch: int
-    rank: int
-    world: int
-    device: torch.device
-    workers: int
-
-
-class _Shelf:
-    """One set of images in the order that a seed gives it."""
-
-    def __init__(self, dataset: Dataset, seed: int, lane: int, place: _Place) -> None:
-        if len(dataset) < 1:
-            raise LimnerError(f"{dataset.name} is empty; give it images")
-        self.dataset, self.seed, self.lane, self.place = dataset, seed, lane, place
-        self.pixels = None if dataset.pixels is None else dataset.pixels.to(place.device)
-        self.labels = None if dataset.labels is None else dataset.labels.to(place.device)
+    def __init__(self, n: int, seed: int, order: int, shard: Shard, position: int = 0) -> None:
+        self.n, self.seed, self.order, self.shard, self.position = n, seed, order, shard, position
         self._permutation: tuple[int, Tensor] = (-1, torch.empty(0))
-        self._reader: Iterator[Any] | None = None
 
-    def take(self, position: int) -> tuple[Tensor, Tensor | None, Tensor]:
-        """This rank's augmented images (B,C,H,W) of the batch at `position`, their classes and their keys (B,)."""
-        epochs, ids = self.share(position)
-        if self.pixels is not None:
-            x = to_float(self.pixels[ids])
-        else:
-            x = to_float(self._read(position).to(self.place.device, non_blocking=True))
-        sample_keys = keys(self.seed, epochs, ids)
-        for augment in self.dataset.augment:
-            x = augment(x, sample_keys)
-        return x, None if self.labels is None else self.labels[ids], sample_keys
-
-    def share(self, position: int) -> tuple[Tensor, Tensor]:
-        """Epochs and sample ids (B,) int64 of this rank's part of the batch at `position`."""
-        local = self.place.batch // self.place.world
-        start = position + self.place.rank * local
-        n = len(self.dataset)
-        epoch, offset = divmod(start, n)
-        if offset + local <= n:
-            ids = self.permutation(epoch)[offset : offset + local]
+    def indices(self, position: int) -> tuple[Tensor, Tensor]:
+        """Epochs and items (B,) int64 of this rank's part of the batch at `position`, on the CPU."""
+        start = position + self.shard.rank * self.shard.size
+        epoch, offset = divmod(start, self.n)
+        if offset + self.shard.size <= self.n:
+            ids = self.permutation(epoch)[offset : offset + self.shard.size]
             return torch.full_like(ids, epoch), ids
-        places = torch.arange(start, start + local, device=self.place.device)
-        epochs, offsets = places // n, places % n
+        places = torch.arange(start, start + self.shard.size)
+        epochs, offsets = places // self.n, places % self.n
         ids = torch.cat([self.permutation(int(e))[offsets[epochs == e]] for e in epochs.unique()])
         return epochs, ids
 
     def permutation(self, epoch: int) -> Tensor:
         """The order (N,) of one epoch."""
         if self._permutation[0] != epoch:
-            generator = torch.Generator().manual_seed(seed_of(self.seed, self.lane, epoch))
-            order = torch.randperm(len(self.dataset), generator=generator).to(self.place.device)
-            self._permutation = (epoch, order)
+            generator = torch.Generator().manual_seed(seed_of(self.seed, self.order, epoch))
+            self._permutation = (epoch, torch.randperm(self.n, generator=generator))
         return self._permutation[1]
-
-    def _read(self, position: int) -> Tensor:
-        """The batch at `position` from files, read ahead by workers: each call is one batch further."""
-        if self._reader is None:
-            cpu = _Shelf.__new__(_Shelf)  # the order alone, on the CPU, for the sampler
-            cpu.__dict__ = self.__dict__ | {"place": self.place._replace(device=torch.device("cpu")), "pixels": None}
-            cpu._permutation = (-1, torch.empty(0))
-            workers = self.place.workers
-            loader = DataLoader(
-                _Batches(self.dataset),
-                sampler=_Places(cpu, position),
-                batch_size=None,
-                num_workers=workers,
-                prefetch_factor=4 if workers else None,
-                pin_memory=self.place.device.type == "cuda",
-            )
-            self._reader = iter(loader)
-        batch: Tensor = next(self._reader)
-        return batch
-
-
-class _Places:
-    """Lists of sample ids from `position` on, without end."""
-
-    def __init__(self, shelf: _Shelf, position: int) -> None:
-        self.shelf, self.position = shelf, position
 
     def __iter__(self) -> Iterator[list[int]]:
         position = self.position
         while True:
-            yield self.shelf.share(position)[1].tolist()
-            position += self.shelf.place.batch
+            yield self.indices(position)[1].tolist()
+            position += self.shard.batch
+
+
+class _Reader:
+    """Reads one set in its order, from memory or from files."""
+
+    def __init__(self, dataset: Dataset, sampler: EpochSampler, device: torch.device, workers: int) -> None:
+        if len(dataset) < 1:
+            raise LimnerError(f"{dataset.name} is empty; give it images")
+        self.dataset, self.sampler, self.device, self.workers = dataset, sampler, device, workers
+        self.pixels = None if dataset.pixels is None else dataset.pixels.to(device)
+        self.labels = None if dataset.labels is None else dataset.labels.to(device)
+        self._ahead: Iterator[Tensor] | None = None
+
+    def read(self, position: int) -> Part:
+        """This rank's part of the batch at `position`, augmented."""
+        epochs, ids = (t.to(self.device, non_blocking=True) for t in self.sampler.indices(position))
+        if self.pixels is not None:
+            x = to_float(self.pixels[ids])
+        else:
+            x = to_float(self._next(position).to(self.device, non_blocking=True))
+        part = Part(x, None if self.labels is None else self.labels[ids], self.sampler.seed, epochs, ids)
+        for augment in self.dataset.augment:
+            x = augment(x, part.keys)
+        return replace(part, x=x)
+
+    def _next(self, position: int) -> Tensor:
+        """The batch at `position` from files, read ahead by workers: each call is one batch further."""
+        if self._ahead is None:
+            sampler = EpochSampler(self.sampler.n, self.sampler.seed, self.sampler.order, self.sampler.shard, position)
+            self._ahead = iter(
+                DataLoader(
+                    _Batches(self.dataset),
+                    sampler=sampler,
+                    batch_size=None,
+                    num_workers=self.workers,
+                    prefetch_factor=4 if self.workers else None,
+                    pin_memory=self.device.type == "cuda",
+                )
+            )
+        return next(self._ahead)
 
 
 class _Batches(TorchDataset[Tensor]):

@@ -10,28 +10,19 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from limner.core import checkpoint, dist
-from limner.core.batch import Dataset, Domains, Styles, to_float
+from limner.core.batch import Dataset, evenly_spaced, examples, to_float
+from limner.core.capabilities import HasCritic
 from limner.core.checkpoint import Checkpoint
 from limner.core.device import describe, make_deterministic
 from limner.core.ema import EMA
 from limner.core.errors import LimnerError
 from limner.core.frame import POINTS, drawable, frame
-from limner.core.model import (
-    Conditions,
-    Criticises,
-    GenerativeModel,
-    Reconstructs,
-    Stylises,
-    Translates,
-    load_weights,
-    parameters,
-)
+from limner.core.model import GenerativeModel, load_weights, parameters
+from limner.core.previews import COLUMNS, Grid
 from limner.core.progress import Meters, Progress, Silent
 from limner.core.run import Run
-from limner.core.sheets import painted, reconstructions, spread, told, translations
 from limner.core.signals import noted
 from limner.core.stream import Stream
 from limner.core.units import Count, Duration
@@ -201,7 +192,7 @@ class _Training:
         self.heldout, self.judge = heldout, judge
         self.best: dict[str, float] = {}  # images and score of the best checkpoint so far
         self.scores: dict[str, float] = {}  # measured since the last line of metrics
-        self.reach = _reach(dataset)
+        self.extent = _extent(dataset)
         self.steps, self.seconds, self.logged_at, self.signum = 0, 0.0, (0, 0.0), 0
         self.resumed = start is not None
         if start is not None:
@@ -272,7 +263,7 @@ class _Training:
                 while stream.position < options.images:
                     before = stream.position
                     stream.begin()
-                    self.update.begin(before / options.images)
+                    self.update.begin(before, options.images)
                     with torch.autocast(self.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
                         logs = self.model.step(stream, self.update)
                     if self.ema is not None:
@@ -312,10 +303,7 @@ class _Training:
         data = self.stream.dataset
         facts = {"data": data.name, "items": len(data), "shape": list(data.shape), "fingerprint": data.fingerprint}
         sizes = {group: n["total"] for group, n in parameters(self.model).items()}
-        if isinstance(self.model, Translates | Stylises):
-            facts["rows"] = told(data) if isinstance(self.model, Translates) else "pictures, styles, pictures painted"
-        elif isinstance(data, Styles):
-            facts["learnt"] = "the picture"
+        facts |= self.model.preview_facts
         self.event("resume" if self.resumed else "start", **facts, parameters=sizes)
         for note in data.notes:
             self.progress.say(note)
@@ -323,9 +311,9 @@ class _Training:
             self.run.write_json("env.json", describe(self.device))
             if data.quarantine:
                 self.run.write_json("quarantine.json", data.quarantine)
-            self.draw("data/reals.png", to_float(data.fetch(spread(len(data), self.options.samples))))
-            if "learnt" not in facts:  # a picture that is learnt is nothing before the first step
-                self.sample()
+            reals = to_float(data.fetch(evenly_spaced(len(data), self.options.samples)))
+            self.draw("data/reals.png", Grid(reals))
+            self.sample()
 
     def finish(self, saved: int) -> None:
         """Logs, draws and saves whatever the end has not yet seen."""
@@ -415,53 +403,36 @@ class _Training:
 
     @torch.inference_mode()
     def sample(self) -> None:
-        """A sheet of samples from the same noise each time, and reconstructions where there are any."""
+        """The model's previews: what it makes of the same noise and the same images each time."""
         if not self.first:
             return
         began = clock_.monotonic()
-        model, position = self.usable(), self.stream.position
-        noise = torch.Generator(self.device).manual_seed(self.options.seed)
-        if isinstance(model, Translates | Stylises):
-            self.draw(f"samples/{position:08d}.webp", *self.pictures(model))
-            self.model.train()
-            self.event("sample", took=round(clock_.monotonic() - began, 3))
-            return
-        columns = model.classes if isinstance(model, Conditions) and model.classes <= 16 else None  # a class a column
-        self.draw(f"samples/{position:08d}.webp", model.sample(self.options.samples, generator=noise), columns)
-        if isinstance(model, Reconstructs) and self.heldout is not None:
-            self.draw(
-                f"reconstructions/{position:08d}.webp",
-                *reconstructions(model, self.heldout, self.device, self.options.seed),
-            )
+        model = self.usable()
+        batch = examples(self.heldout or self.stream.dataset, COLUMNS, self.device)
+        for name, grid in model.preview(batch, self.options.samples, self.options.seed).items():
+            self.draw(f"{name}/{self.stream.position:08d}.webp", grid)
         self.frame(model)
         self.model.train()
         self.event("sample", took=round(clock_.monotonic() - began, 3))
 
-    def pictures(self, model: Translates | Stylises) -> tuple[Tensor, int]:
-        """What a model makes of pictures it is given: held-out ones, where there are any."""
-        data = self.heldout or self.stream.dataset
-        if isinstance(model, Translates):
-            return translations(model, data)
-        assert isinstance(data, Domains)
-        return painted(model, data, self.device)
-
     def frame(self, model: GenerativeModel) -> None:
         """What the samples, the critic and its pull are now, for the animation of a toy."""
         data = self.stream.dataset
-        if isinstance(model, Criticises) and drawable(data.shape):
-            real = to_float(data.fetch(spread(len(data), POINTS))).to(self.device)
+        if isinstance(model, HasCritic) and drawable(data.shape):
+            real = to_float(data.fetch(evenly_spaced(len(data), POINTS))).to(self.device)
             fake = model.sample(POINTS, seed=self.options.seed)
             try:
                 self.run.save_frame(self.stream.position, frame(model, fake, real))
             except OSError as error:
                 self.warn(f"a frame was not written: {error.strerror or error}")
 
-    def draw(self, name: str, x: Tensor, columns: int | None = None) -> None:
-        """Saves a sheet; a failing disk must not end the training, a lost picture is a warning."""
+    def draw(self, name: str, grid: Grid) -> None:
+        """Saves a grid; a failing disk must not end the training, a lost image is a warning."""
+        columns = grid.columns or max(1, round(len(grid.images) ** 0.5))
         try:
-            self.run.save_pictures(name, x, columns or _columns(len(x)), self.reach)
+            self.run.save_grid(name, grid.images, columns, self.extent)
         except OSError as error:
-            self.warn(f"picture {name} was not written: {error.strerror or error}")
+            self.warn(f"image {name} was not written: {error.strerror or error}")
 
     def event(self, event: str, **more: Any) -> None:
         if self.first:
@@ -485,13 +456,8 @@ class _Crossed:
         return self.after // every != self.before // every
 
 
-def _reach(data: Dataset) -> float | None:
+def _extent(data: Dataset) -> float | None:
     """Half the side of the square in which points are drawn: half as large again as the data. None for images."""
     if not drawable(data.shape):
         return None
-    return max(1e-6, 1.5 * float(to_float(data.fetch(spread(len(data), POINTS))).abs().max()))
-
-
-def _columns(n: int) -> int:
-    """As square as it gets."""
-    return max(1, round(n**0.5))
+    return max(1e-6, 1.5 * float(to_float(data.fetch(evenly_spaced(len(data), POINTS))).abs().max()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from limner.core.dist import average_
 from limner.core.errors import LimnerError
+from limner.core.schedule import Constant, Cosine, Linear, Schedule, Step, WarmUp
+from limner.core.units import Count
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,11 @@ class Adam:
         eps: added to the root of the second moment.
         weight_decay: decoupled weight decay (AdamW, Loshchilov and Hutter 2019).
         clip: largest norm of the group's gradient; null clips nothing. Lower it if single steps break training.
-        decay: last share of the training over which lr falls linearly to 0; pix2pix and CycleGAN take 0.5. Raise it if
-            the end is unsteady.
+        decay: last share of the training over which lr falls to 0; pix2pix and CycleGAN take 0.5. Raise it if the end
+            is unsteady.
+        schedule: how lr falls over `decay`: linear, cosine, or step, which divides it by 10 where `decay` begins and
+            again in its middle.
+        warm_up: images over which lr rises from 0 to its value. Raise it if the first steps break training.
         scale: learning-rate factors of sub-modules, e.g. {decoder: 0.5}.
     """
 
@@ -35,6 +40,8 @@ class Adam:
     weight_decay: float = 0.0
     clip: float | None = None
     decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    schedule: Literal["linear", "cosine", "step"] = "linear"
+    warm_up: Annotated[Count, Field(ge=0)] = 0
     scale: dict[str, float] | None = None
 
     def make(self, module: nn.Module) -> torch.optim.Optimizer:
@@ -54,7 +61,10 @@ class SGD:
         momentum: share of the last step kept.
         weight_decay: L2 penalty on the weights.
         clip: largest norm of the group's gradient; null clips nothing.
-        decay: last share of the training over which lr falls linearly to 0.
+        decay: last share of the training over which lr falls to 0.
+        schedule: how lr falls over `decay`: linear, cosine, or step, which divides it by 10 where `decay` begins and
+            again in its middle.
+        warm_up: images over which lr rises from 0 to its value.
         scale: learning-rate factors of sub-modules, e.g. {decoder: 0.5}.
     """
 
@@ -63,6 +73,8 @@ class SGD:
     weight_decay: float = 0.0
     clip: float | None = None
     decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    schedule: Literal["linear", "cosine", "step"] = "linear"
+    warm_up: Annotated[Count, Field(ge=0)] = 0
     scale: dict[str, float] | None = None
 
     def make(self, module: nn.Module) -> torch.optim.Optimizer:
@@ -87,6 +99,8 @@ class LBFGS:
 
     clip: ClassVar[None] = None
     decay: ClassVar[float] = 0.0
+    schedule: ClassVar[str] = "linear"
+    warm_up: ClassVar[int] = 0
 
     def make(self, module: nn.Module) -> torch.optim.Optimizer:
         """The torch optimiser over the module's parameters. Without a line search it was seen to jump.
@@ -112,6 +126,19 @@ Optimiser = Adam | SGD | LBFGS
 OPTIMISERS = {"adam": Adam, "lbfgs": LBFGS, "sgd": SGD}
 
 
+def rate_schedule(optimiser: Optimiser, total: int) -> Schedule:
+    """The factor of a learning rate at each share of a training of `total` images, in [0,1]."""
+    begin, length = 1 - optimiser.decay, optimiser.decay
+    fall: Schedule = Constant(1.0)
+    if length and optimiser.schedule == "linear":
+        fall = Linear(1.0, 0.0, begin, length)
+    elif length and optimiser.schedule == "cosine":
+        fall = Cosine(1.0, 0.0, begin, length)
+    elif length:
+        fall = Step(1.0, at=(begin, begin + length / 2))
+    return WarmUp(fall, optimiser.warm_up / total) if optimiser.warm_up else fall
+
+
 def _parameter_groups(module: nn.Module, lr: float, scale: Mapping[str, float] | None) -> list[dict[str, Any]]:
     factors = dict(scale or {})
     children = dict(module.named_children())
@@ -134,7 +161,7 @@ class Updates:
 
     Args:
         groups: modules by name, from `GenerativeModel.groups`.
-        optimisers: an optimiser for each group.
+        optimisers: an optimiser for each group; ``*`` stands for all groups that are not named.
 
     Attributes:
         logs: ``grad/<group>`` norms of the last step, on the device.
@@ -143,16 +170,17 @@ class Updates:
     """
 
     def __init__(self, groups: Mapping[str, nn.Module], optimisers: Mapping[str, Optimiser]) -> None:
-        missing = [g for g in groups if g not in optimisers]
-        extra = [g for g in optimisers if g not in groups]
+        missing = [g for g in groups if g not in optimisers and "*" not in optimisers]
+        extra = [g for g in optimisers if g not in groups and g != "*"]
         if missing or extra:
             wrong = f"group {missing[0]!r} has none" if missing else f"there is no group {extra[0]!r}"
             raise LimnerError(f"optim: {wrong}; this model has the groups {', '.join(groups)}")
+        optimisers = {g: optimisers[g] if g in optimisers else optimisers["*"] for g in groups}
         self.parameters = {g: [p for p in m.parameters() if p.requires_grad] for g, m in groups.items()}
         self.optimisers = {g: optimisers[g].make(m) for g, m in groups.items()}
         self.clips = {g: optimisers[g].clip for g in groups}
-        self.decays = [(o, optimisers[g].decay) for g, o in self.optimisers.items() if optimisers[g].decay]
-        self.rates = {id(p): p["lr"] for o, _ in self.decays for p in o.param_groups}
+        self.scheduled = {g: o for g, o in optimisers.items() if o.decay or o.warm_up}
+        self.rates = {g: [p["lr"] for p in self.optimisers[g].param_groups] for g in self.scheduled}
         device = next(iter(self.parameters.values()))[0].device
         self.skipped = torch.zeros((), device=device)
         self.streaks = {g: torch.zeros((), device=device) for g in groups}
@@ -221,11 +249,17 @@ class Updates:
         self.streaks[group] = (self.streaks[group] + bad) * bad
         self.logs[f"grad/{group}"] = norm
 
-    def begin(self, share: float) -> None:
-        """Sets the learning rates of the coming step, which begins at this share of the training, in [0,1)."""
-        for optimiser, decay in self.decays:
-            for group in optimiser.param_groups:
-                group["lr"] = self.rates[id(group)] * min(1.0, max(0.0, 1 - share) / decay)
+    def begin(self, images: int, total: int) -> None:
+        """Sets the learning rates of the coming step.
+
+        Args:
+            images: seen before the step.
+            total: of the whole training.
+        """
+        for group, optimiser in self.scheduled.items():
+            factor = rate_schedule(optimiser, total)(images / total)
+            for parameters, rate in zip(self.optimisers[group].param_groups, self.rates[group], strict=True):
+                parameters["lr"] = rate * factor
 
     def state(self) -> dict[str, Any]:
         """Everything to save: optimiser moments and the guard's counters."""

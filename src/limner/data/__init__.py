@@ -13,24 +13,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from limner.data.check import Report as Report
-    from limner.data.check import check as check
-    from limner.data.files import Files as Files
-    from limner.data.memory import Pixels as Pixels
-    from limner.data.memory import Points as Points
-    from limner.data.sources import get as get
-    from limner.data.sources import list_sources as list_sources
-    from limner.data.sources import load as load
+    from limner.data.checks import Report as Report
+    from limner.data.checks import check as check
+    from limner.data.datasets import Pixels as Pixels
+    from limner.data.datasets import Points as Points
+    from limner.data.files.lazy import Files as Files
+    from limner.data.registry import get as get
+    from limner.data.registry import list_sources as list_sources
+    from limner.data.registry import load as load
 
 _HOMES = {
-    "Files": "limner.data.files",
-    "Pixels": "limner.data.memory",
-    "Points": "limner.data.memory",
-    "Report": "limner.data.check",
-    "check": "limner.data.check",
-    "get": "limner.data.sources",
-    "list_sources": "limner.data.sources",
-    "load": "limner.data.sources",
+    "Files": "limner.data.files.lazy",
+    "Pixels": "limner.data.datasets",
+    "Points": "limner.data.datasets",
+    "Report": "limner.data.checks",
+    "check": "limner.data.checks",
+    "SOURCES": "limner.data.registry",
+    "get": "limner.data.registry",
+    "list_sources": "limner.data.registry",
+    "load": "limner.data.registry",
 }
 
 __all__ = ["Files", "Pixels", "Points", "Report", "check", "get", "list_sources", "load"]
@@ -39,9 +40,9 @@ __all__ = ["Files", "Pixels", "Points", "Report", "check", "get", "list_sources"
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value  # `check` is a function and a module: the function is what the package offers
-    return value
+    if _HOMES[name] == "limner.data.registry":
+        import_module("limner.data.sources")  # every module there registers its sources
+    return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -1,6 +1,6 @@
 """Augmentation as pure functions of an image and its key.
 
-A key (`limner.core.chance`) is mixed from seed, epoch and sample, so an image gets the same change in whatever
+A key (`limner.core.rng`) is mixed from seed, epoch and sample, so an image gets the same change in whatever
 batch, on whatever rank and by whatever worker it is drawn, and there is no state to save.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from limner.core.chance import uniform
+from limner.core.rng import uniform
 
 _FLIP, _SHIFT, _BINARISE = 101, 102, 103  # lanes: no two augmentations share a draw
 

@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from limner.core.batch import Augment, Dataset, Paired
+from limner.core.batch import Augment, Dataset, ImageSet, Paired, Part, Unpaired, batch_of
 from limner.core.errors import LimnerError
-from limner.core.sheets import pairs
+from limner.data.degradations import Task
 from limner.data.prepare import fingerprint
-from limner.data.tasks import Task
 
 
-class Joined:
+class StackedPairs(ImageSet):
     """Two sets read and augmented as one: items (Ca+Cb,H,W), source above target. Satisfies `Dataset`.
 
     Args:
@@ -24,7 +23,6 @@ class Joined:
     """
 
     labels: Tensor | None = None
-    classes: list[str] | None = None
 
     def __init__(self, a: Dataset, b: Dataset) -> None:
         if len(a) != len(b) or a.shape[1:] != b.shape[1:]:
@@ -50,34 +48,34 @@ class Joined:
         return torch.cat([self.a.fetch(indices), self.b.fetch(indices)], 1)
 
 
-class PairSet:
-    """Targets, each with a source. Satisfies `Dataset` (of targets) and `Pairs`.
+class PairSet(ImageSet):
+    """Targets, each with a source. Satisfies `Dataset` (of targets).
 
     Args:
-        joined: what is read and augmented as one: pictures alone where a task makes their sources, or a `Joined`.
-        task: makes sources of targets; None for a `Joined`.
-        name: how a user calls it; that of `joined` by default.
+        stacked: what is read and augmented as one: pictures alone where a task makes their sources, or a `StackedPairs`.
+        task: makes sources of targets; None for a `StackedPairs`.
+        name: how a user calls it; that of `stacked` by default.
     """
 
+    batch_type: type = Paired
     labels: Tensor | None = None
-    classes: list[str] | None = None
-    pixels: Tensor | None = None  # targets alone would be a second copy; `joined` holds them
+    pixels: Tensor | None = None  # targets alone would be a second copy; `stacked` holds them
 
-    def __init__(self, joined: Dataset, task: Task | None = None, name: str | None = None) -> None:
-        self.joined, self.task, self.name = joined, task, name or joined.name
+    def __init__(self, stacked: Dataset, task: Task | None = None, name: str | None = None) -> None:
+        self.stacked, self.task, self.name = stacked, task, name or stacked.name
         if task is None:
-            if not isinstance(joined, Joined):
-                raise LimnerError(f"{joined.name} holds pictures without sources; choose a task that makes them")
-            self.source, self.shape = joined.a.shape, joined.b.shape
+            if not isinstance(stacked, StackedPairs):
+                raise LimnerError(f"{stacked.name} holds pictures without sources; choose a task that makes them")
+            self.source, self.shape = stacked.a.shape, stacked.b.shape
         else:
-            self.shape = joined.shape
+            self.shape = stacked.shape
             self.source = task.source(self.shape)
         self.pairing: dict[str, Any] | None = None if task is None else task.to_dict()
-        self.augment = joined.augment
-        self.notes, self.quarantine = joined.notes, joined.quarantine
+        self.augment = stacked.augment
+        self.notes, self.quarantine = stacked.notes, stacked.quarantine
 
     def __len__(self) -> int:
-        return len(self.joined)
+        return len(self.stacked)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {len(self)} × {self.source} -> {self.shape})"
@@ -85,26 +83,36 @@ class PairSet:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of pictures and task."""
-        return fingerprint(self.joined.fingerprint, repr(self.pairing))
+        return fingerprint(self.stacked.fingerprint, repr(self.pairing))
 
     def fetch(self, indices: Sequence[int]) -> Tensor:
         """Targets as (B,C,H,W) uint8."""
-        return self.joined.fetch(indices)[:, -self.shape[0] :]
+        return self.stacked.fetch(indices)[:, -self.shape[0] :]
 
-    def part(self, x: Tensor, keys: Tensor) -> Paired:
-        """Sources and targets of items (B,…,H,W) of `joined`, in [-1,1]."""
+    def parts(self) -> tuple[Any, ...]:
+        """Sources and targets as one, so that both are mirrored alike; where a task makes the sources, the targets."""
+        return (self.stacked,)
+
+    def collate(self, parts: Sequence[Part]) -> Paired:
+        """Sources and targets, in [-1,1]."""
+        (part,) = parts
         if self.task is not None:
-            return Paired(self.task(x, keys), x)
+            return Paired(self.task(part.x, part.keys), part.x)
         c = self.source[0]
-        return Paired(x[:, :c], x[:, c:])
+        return Paired(part.x[:, :c], part.x[:, c:])
+
+    def facts(self) -> dict[str, Any]:
+        """Shape of targets and of sources, and what makes sources of targets."""
+        return super().facts() | {"source": tuple(self.source), "pairing": self.pairing}
 
     def pairs(self, indices: Sequence[int]) -> Paired:
         """Sources (B,C',H,W) and targets (B,C,H,W) in [-1,1], not augmented, the same each time."""
-        return Paired(*pairs(self, list(indices)))
+        found: Paired = batch_of(self, [indices])
+        return found
 
 
-class DomainSet:
-    """Two domains. Satisfies `Dataset` (of the second) and `Domains`.
+class DomainSet(ImageSet):
+    """Two domains. Satisfies `Dataset` (of the second).
 
     Args:
         a: images to translate from.
@@ -114,8 +122,8 @@ class DomainSet:
         notes: sentences that say what was found and done, besides those of `a` and `b`.
     """
 
+    batch_type: type = Unpaired
     labels: Tensor | None = None
-    classes: list[str] | None = None
     pixels: Tensor | None = None
 
     def __init__(
@@ -146,3 +154,16 @@ class DomainSet:
     def fetch(self, indices: Sequence[int]) -> Tensor:
         """Images of the second domain as (B,C,H,W) uint8, around again where it is the smaller one."""
         return self.b.fetch([i % len(self.b) for i in indices])
+
+    def parts(self) -> tuple[Any, ...]:
+        """The second domain, which is the set itself, and the first: each is drawn in an order of its own."""
+        return self.b, self.a
+
+    def facts(self) -> dict[str, Any]:
+        """Shape of both domains."""
+        return super().facts() | {"source": tuple(self.source)}
+
+    def collate(self, parts: Sequence[Part]) -> Unpaired:
+        """Images of the first and of the second domain."""
+        b, a = parts
+        return Unpaired(a.x, b.x)

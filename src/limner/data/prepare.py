@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from limner.core.batch import Augment, to_float, to_uint8
-from limner.core.chance import keys
 from limner.core.errors import LimnerError, unknown
+from limner.core.rng import keys
 from limner.data import augment
-from limner.data.registry import Options
+from limner.data.options import Options
 
 _ONCE = 4096  # images prepared at a time
 

@@ -55,7 +55,7 @@ def run(name: str, *, progress: Progress | None = None, **settings: Any) -> dict
     """
     if name not in _TITLES:
         raise unknown("lab", name, _TITLES)
-    from limner.core.call import keywords, read
+    from limner.config.call import keywords, read
 
     lab = import_module(f"limner.labs.{name.replace('-', '_')}")
     own = keywords(lab.work)

@@ -15,14 +15,14 @@ from PIL import Image
 from torch import Tensor
 
 from limner import api, report
-from limner.core import recipe
+from limner.config import recipe
+from limner.config.spec import Spec
 from limner.core.batch import Dataset, to_float
-from limner.core.checkpoint import replace_file
+from limner.core.durable import replace_file
 from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel
 from limner.core.progress import Progress, Silent
 from limner.core.run import Run, relative
-from limner.core.spec import Spec
 from limner.core.units import clock
 from limner.labs import _figures
 from limner.report import Check, Figure, Section, Table

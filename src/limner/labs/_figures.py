@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from limner.core.run import sheet
+from limner.core.grid import make_grid
 
 if TYPE_CHECKING:
     from matplotlib.ticker import Formatter
@@ -265,11 +265,11 @@ def unmarked(ax: Axes) -> None:
 
 def tiles(x: Tensor, columns: int, scale: int = 2, gap: int = 2) -> Image.Image:
     """Images (N,C,H,W) in [-1,1] as a grid, each pixel drawn as scale×scale."""
-    return _enlarged(sheet(x.cpu(), columns, gap), scale)
+    return _enlarged(make_grid(x.cpu(), columns, gap), scale)
 
 
 def opened(path: Path, scale: int = 2) -> Image.Image:
-    """A sheet that a run saved, each pixel drawn as scale×scale."""
+    """A grid that a run saved, each pixel drawn as scale×scale."""
     with Image.open(path) as image:
         return _enlarged(image.convert("RGB"), scale)
 
@@ -293,7 +293,7 @@ def rows(named: Mapping[str, Tensor], scale: int = 2, heads: Sequence[str] = (),
         gap: pixels between images.
     """
     font = _font(15)
-    strips = [_enlarged(sheet(x.cpu(), len(x), gap), scale).convert("RGB") for x in named.values()]
+    strips = [_enlarged(make_grid(x.cpu(), len(x), gap), scale).convert("RGB") for x in named.values()]
     left = 14 + max(round(font.getlength(line)) for name in named for line in name.split("\n"))
     top, step = (26 if heads else 0), strips[0].height + gap * scale
     whole = Image.new("RGB", (left + strips[0].width, top + step * len(strips) - gap * scale), "white")

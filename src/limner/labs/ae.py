@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from limner.core.model import GenerativeModel, Reconstructs, reconstruct
+from limner.core.capabilities import Reconstructs
+from limner.core.inference import reconstruct
+from limner.core.model import GenerativeModel
 from limner.labs import _figures as draw
 from limner.labs._bench import Bench, check
 from limner.labs._layers import Layer, checks, layers, table

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from limner.core.model import GenerativeModel, Reconstructs, ScoresSamples
+from limner.core.capabilities import Reconstructs, ScoresSamples
+from limner.core.model import GenerativeModel
 from limner.labs import _figures as draw
 from limner.labs import _judge as judge
 from limner.labs._bench import Bench, check

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import torch
 
-from limner.core.model import Decodes, GenerativeModel, parameters
+from limner.core.capabilities import Decodes
+from limner.core.model import GenerativeModel, parameters
 from limner.labs import _adversaries as adversaries
 from limner.labs import _figures as draw
 from limner.labs._bench import Bench, check

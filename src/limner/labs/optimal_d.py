@@ -20,13 +20,14 @@ from matplotlib.axes import Axes
 from pydantic import Field
 from torch import Tensor, nn
 
-from limner.core.chance import seed_of
-from limner.core.spec import Spec
+from limner.config.spec import Spec
+from limner.core.adversarial import sample_gradient
+from limner.core.rng import seed_of
 from limner.core.units import Count
 from limner.core.update import Adam, Updates
 from limner.labs import _figures as draw
 from limner.labs._bench import Bench, check
-from limner.losses.adversarial import OBJECTIVES, labelled, nonsaturating, pull
+from limner.losses.adversarial import OBJECTIVES, labelled, nonsaturating
 from limner.report import Table
 
 IMAGES = None  # it sees none
@@ -316,4 +317,4 @@ def lost_pull(t: Trained, shift: float, seed: int) -> float:
     """Mean size of what the non-saturating loss does to the tenth of G's samples that is farthest to the right."""
     x = drawn(4096, torch.Generator().manual_seed(seed_of(seed, 3))) + shift
     lost = x.flatten().sort().values[-len(x) // 10 :].view(-1, 1, 1, 1)
-    return float(pull(nonsaturating, t.D, lost, lost).abs().mean())
+    return float(sample_gradient(nonsaturating, t.D, lost, lost).abs().mean())

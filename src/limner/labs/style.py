@@ -27,14 +27,15 @@ from PIL import Image
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
+from limner.config.spec import Spec
 from limner.core import weights as files
 from limner.core.batch import to_float
 from limner.core.errors import LimnerError
-from limner.core.run import Run, sheet
-from limner.core.spec import Spec
+from limner.core.grid import make_grid
+from limner.core.run import Run
 from limner.core.units import Count
 from limner.data import load
-from limner.data.memory import Still
+from limner.data.datasets import StyledSet
 from limner.labs import _figures as draw
 from limner.labs._bench import Bench, check
 from limner.losses import style as losses
@@ -65,7 +66,7 @@ def _there(weights: str) -> str:
 
 
 def _one(name: str) -> str:
-    if not isinstance(load("styled", path=name, style=name, size=32), Still):
+    if len(load("styled", path=name, style=name, size=32)) > 1:
         raise LimnerError(f"{Path(name).name} is more than one picture; name a single one")
     return name
 
@@ -85,12 +86,18 @@ class _Eye(Protocol):
     def __call__(self, x: Tensor, names: Iterable[str]) -> dict[str, Tensor]: ...
 
 
+class _Frozen(Protocol):
+    """What holds it."""
+
+    net: _Eye
+
+
 class _Painter(Protocol):
     """The model of the recipes."""
 
     content_layers: list[str]
     style_layers: list[str]
-    vgg: _Eye
+    vgg: _Frozen
 
 
 @dataclass(frozen=True)
@@ -164,13 +171,14 @@ def work(
 
 def _scene(options: Mapping[str, Any], content: str, style: str) -> Scene:
     """A pair of pictures, and the net as a training on them has it."""
-    still = cast(Still, load("styled", path=content, style=style, size=options["size"]))
+    still = cast(StyledSet, load("styled", path=content, style=style, size=options["size"]))
     x, s = to_float(still.fetch([0])), to_float(still.styles[0])
     spec = Spec("model", "style_transfer", {"weights": options["weights"]})
     painter = cast(_Painter, spec.resolve(shape=tuple(still.shape)).build())
-    if not painter.vgg.normalised:
-        painter.vgg.normalise([x, s])
-    return Scene(x, s, painter.vgg, painter.style_layers, painter.content_layers[0], options)
+    vgg = painter.vgg.net
+    if not vgg.normalised:
+        vgg.normalise([x, s])
+    return Scene(x, s, vgg, painter.style_layers, painter.content_layers[0], options)
 
 
 def _trained(bench: Bench, scene: Scene, label: str, model: Mapping[str, Any], *, often: bool = False) -> Tensor:
@@ -687,7 +695,7 @@ def _seen(run: Run, iteration: int) -> Tensor:
 
 def _tall(x: Tensor, height: int = 340) -> Image.Image:
     """A picture (1,3,H,W) at one height, to stand beside others."""
-    image = sheet(x, 1)
+    image = make_grid(x, 1)
     return image.resize((round(image.width * height / image.height), height), Image.Resampling.LANCZOS)
 
 

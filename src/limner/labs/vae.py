@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from limner.core.model import GenerativeModel, Reconstructs
+from limner.core.capabilities import Reconstructs
+from limner.core.model import GenerativeModel
 from limner.labs import _figures as draw
 from limner.labs import _judge as judge
 from limner.labs._bench import Bench, check

@@ -28,12 +28,12 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
 from limner import api
+from limner.config.spec import Spec
 from limner.core.batch import Dataset
-from limner.core.chance import seed_of
 from limner.core.checkpoint import folders
 from limner.core.model import GenerativeModel
+from limner.core.rng import seed_of
 from limner.core.run import Run
-from limner.core.spec import Spec
 from limner.core.stream import Stream
 from limner.core.units import Count
 from limner.core.update import Adam, Updates

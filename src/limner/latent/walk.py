@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from limner.core import interpolation
+from limner.core.capabilities import Decodes
 from limner.core.errors import LimnerError
-from limner.core.model import Decodes
 
 
 def lerp(a: Tensor, b: Tensor, steps: int) -> Tensor:

@@ -30,9 +30,10 @@ from collections.abc import Callable
 from math import log
 from typing import Literal, NamedTuple
 
-import torch
 from torch import Tensor
 from torch.nn.functional import relu, softplus
+
+from limner.losses._precision import in_float32
 
 Objective = Literal[
     "nonsaturating", "saturating", "lsgan", "hinge", "wasserstein", "relativistic", "relativistic_average"
@@ -53,6 +54,7 @@ class Adversarial(NamedTuple):
     relativistic: bool = False
 
 
+@in_float32
 def labelled(logits: Tensor, target: Tensor | float) -> Tensor:
     """Cross-entropy −E [t log D + (1−t) log(1−D)] of logits (B,) with soft labels t in [0,1], a number or (B,).
 
@@ -63,61 +65,73 @@ def labelled(logits: Tensor, target: Tensor | float) -> Tensor:
     return (softplus(logits) - target * logits).mean()
 
 
+@in_float32
 def discriminator(real: Tensor, fake: Tensor) -> Tensor:
     """Returns −E log D(x) − E log(1 − D(G(z))): eq. 1 of Goodfellow et al. with its sign turned."""
     return softplus(-real).mean() + softplus(fake).mean()
 
 
+@in_float32
 def generator_nonsaturating(fake: Tensor, real: Tensor | None = None) -> Tensor:
     """Returns −E log D(G(z)): a strong gradient just when D rejects everything."""
     return softplus(-fake).mean()
 
 
+@in_float32
 def generator_saturating(fake: Tensor, real: Tensor | None = None) -> Tensor:
     """Returns E log(1 − D(G(z))), the paper's Algorithm 1; its gradient vanishes when D rejects everything."""
     return -softplus(fake).mean()
 
 
+@in_float32
 def lsgan_discriminator(real: Tensor, fake: Tensor) -> Tensor:
     """Returns ½ E (f(x) − 1)² + ½ E f(G(z))²: labels a = 0, b = c = 1."""
     return 0.5 * (real - 1).square().mean() + 0.5 * fake.square().mean()
 
 
+@in_float32
 def lsgan_generator(fake: Tensor, real: Tensor | None = None) -> Tensor:
     """Returns ½ E (f(G(z)) − 1)²."""
     return 0.5 * (fake - 1).square().mean()
 
 
+@in_float32
 def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
     """Returns E max(0, 1 − f(x)) + E max(0, 1 + f(G(z))): nothing is learnt from what is already well apart."""
     return relu(1 - real).mean() + relu(1 + fake).mean()
 
 
+@in_float32
 def critic(real: Tensor, fake: Tensor) -> Tensor:
     """Returns E f(G(z)) − E f(x): minus the estimate of the Wasserstein distance, for a 1-Lipschitz f."""
     return fake.mean() - real.mean()
 
 
+@in_float32
 def generator_wasserstein(fake: Tensor, real: Tensor | None = None) -> Tensor:
     """Returns −E f(G(z))."""
     return -fake.mean()
 
 
+@in_float32
 def relativistic_discriminator(real: Tensor, fake: Tensor) -> Tensor:
     """Returns E softplus(f(G(z)) − f(x)) over the pairs of the batch: each real must beat its own fake."""
     return softplus(fake - real).mean()
 
 
+@in_float32
 def relativistic_generator(fake: Tensor, real: Tensor | None) -> Tensor:
     """Returns E softplus(f(x) − f(G(z))) over the pairs of the batch."""
     return softplus(_seen(real) - fake).mean()
 
 
+@in_float32
 def average_discriminator(real: Tensor, fake: Tensor) -> Tensor:
     """Returns E softplus(m(G) − f(x)) + E softplus(f(G) − m(x)): each against the mean of the other side."""
     return softplus(fake.mean() - real).mean() + softplus(fake - real.mean()).mean()
 
 
+@in_float32
 def average_generator(fake: Tensor, real: Tensor | None) -> Tensor:
     """Returns D's loss with the sides exchanged."""
     return average_discriminator(fake, _seen(real))
@@ -136,6 +150,13 @@ hinge = Adversarial(hinge_discriminator, generator_wasserstein)
 wasserstein = Adversarial(critic, generator_wasserstein)
 relativistic = Adversarial(relativistic_discriminator, relativistic_generator, relativistic=True)
 relativistic_average = Adversarial(average_discriminator, average_generator, relativistic=True)
+
+
+@in_float32
+def lsgan_g_loss(fake: Tensor) -> Tensor:
+    """Returns E (f(G(z)) − 1)², without the ½ of `lsgan`: G's loss as Zhu et al. 2017 (arXiv:1703.10593) have it."""
+    return (fake - 1).square().mean()
+
 
 OBJECTIVES: dict[Objective, Adversarial] = {
     "nonsaturating": nonsaturating,
@@ -156,16 +177,3 @@ AT_EQUILIBRIUM: dict[Objective, float] = {
     "relativistic_average": log(4),
 }
 """D's loss when p_G = p_data and D is at its best."""
-
-
-def pull(game: Adversarial, critic: Callable[[Tensor], Tensor], fake: Tensor, real: Tensor) -> Tensor:
-    """Where G's loss would move each sample: −∂(B·loss_G)/∂fake, of the shape of fake (B,…).
-
-    This is all that G ever learns of D (S4's "gradient of the generator"). Real images (B,…) matter to the
-    relativistic games only.
-    """
-    with torch.enable_grad():
-        fake = fake.detach().requires_grad_()
-        loss = game.g(critic(fake), critic(real) if game.relativistic else None)
-        (grad,) = torch.autograd.grad(loss * len(fake), fake)
-    return -grad

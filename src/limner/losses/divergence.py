@@ -12,7 +12,10 @@ import torch
 from torch import Tensor
 from torch.special import xlogy
 
+from limner.losses._precision import in_float32
 
+
+@in_float32
 def kl_normal(mu: Tensor, logvar: Tensor) -> Tensor:
     """KL(N(mu, σ²) ‖ N(0, I)) (B,) of mu (B,…), logvar = log σ² (B,…): ½ Σ(σ² + μ² − 1 − log σ²).
 
@@ -23,15 +26,6 @@ def kl_normal(mu: Tensor, logvar: Tensor) -> Tensor:
     """
     # expm1: near σ = 1 the difference of σ² and 1 keeps its digits.
     return 0.5 * (logvar.expm1() + mu.square() - logvar).flatten(1).sum(1)
-
-
-def kl_normal_normal(mu1: Tensor, logvar1: Tensor, mu2: Tensor, logvar2: Tensor) -> Tensor:
-    """KL(N(mu1, σ1²) ‖ N(mu2, σ2²)) (B,) of diagonal normals, each argument (B,…).
-
-    ½ Σ(σ1²/σ2² + (μ1−μ2)²/σ2² − 1 − log σ1²/σ2²).
-    """
-    logratio = logvar1 - logvar2
-    return 0.5 * (logratio.expm1() + (mu1 - mu2).square() * (-logvar2).exp() - logratio).flatten(1).sum(1)
 
 
 def kl_bernoulli(rho: float, rho_hat: Tensor) -> Tensor:
@@ -47,38 +41,3 @@ def kl_bernoulli(rho: float, rho_hat: Tensor) -> Tensor:
     wanted = torch.full_like(rho_hat, rho)
     entropy = -(xlogy(wanted, wanted) + xlogy(1 - wanted, 1 - wanted))
     return -xlogy(wanted, rho_hat) - xlogy(1 - wanted, 1 - rho_hat) - entropy
-
-
-def entropy(p: Tensor, dim: int = -1) -> Tensor:
-    """−Σ p log p over `dim` of probabilities p; 0 log 0 is 0.
-
-    >>> entropy(torch.tensor([0.5, 0.5, 0.0]))  # log 2
-    tensor(0.6931)
-    """
-    return -xlogy(p, p).sum(dim)
-
-
-def kl(p: Tensor, q: Tensor, dim: int = -1) -> Tensor:
-    """KL(p ‖ q) = Σ p log(p/q) over `dim` of two discrete distributions; infinite where q is 0 and p is not.
-
-    Not symmetric: as a loss for q it punishes a missing mode of p.
-
-    >>> p, q = torch.tensor([0.5, 0.5]), torch.tensor([0.9, 0.1])
-    >>> kl(p, q), kl(q, p)
-    (tensor(0.5108), tensor(0.3681))
-    """
-    return (xlogy(p, p) - xlogy(p, q)).sum(dim)
-
-
-def reverse_kl(p: Tensor, q: Tensor, dim: int = -1) -> Tensor:
-    """KL(q ‖ p): as a loss for q it punishes mass where p has none, and lets q keep to one mode."""
-    return kl(q, p, dim)
-
-
-def js(p: Tensor, q: Tensor, dim: int = -1) -> Tensor:
-    """Jensen-Shannon divergence over `dim`: ½ KL(p ‖ m) + ½ KL(q ‖ m) with m = (p + q)/2; symmetric, at most log 2.
-
-    Lin 1991, *Divergence measures based on the Shannon entropy*.
-    """
-    m = (p + q) / 2
-    return (kl(p, m, dim) + kl(q, m, dim)) / 2

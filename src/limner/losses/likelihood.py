@@ -12,11 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from limner.losses._precision import in_float32
+
 
 def _per_image(logp: Tensor) -> Tensor:
     return logp.flatten(1).sum(1)
 
 
+@in_float32
 def bernoulli(logits: Tensor, x: Tensor) -> Tensor:
     """The log p(x) (B,) of pixels that are black or white: logits (B,…), x (B,…) in [-1,1].
 
@@ -25,11 +28,13 @@ def bernoulli(logits: Tensor, x: Tensor) -> Tensor:
     return _per_image(-F.binary_cross_entropy_with_logits(logits, (x + 1) / 2, reduction="none"))
 
 
+@in_float32
 def gaussian(mean: Tensor, logvar: Tensor, x: Tensor) -> Tensor:
     """The log N(x; mean, exp(logvar)) (B,), summed over pixels: x (B,…), mean and logvar of a shape that fits it."""
     return _per_image(-0.5 * ((x - mean).square() * (-logvar).exp() + logvar + log(2 * pi)))
 
 
+@in_float32
 def discretised_logistic(mean: Tensor, log_scale: Tensor, x: Tensor) -> Tensor:
     """The log P(x) (B,) of images with 256 levels on [-1,1] under a logistic distribution cut into 256 bins.
 

@@ -1,7 +1,7 @@
 """Penalties on a critic's gradient with respect to its input.
 
 All are called as `penalty(critic, real, fake)` and return a scalar that can be differentiated again. `critic` maps
-(B,…) to (B,); bind a label with `functools.partial(D, y=y)`. The images are taken as given: no gradient reaches the
+(B,…) to (B,); a label is given once with `D.bind(y)`, which keeps the gradient written out. The images are taken as given: no gradient reaches the
 generator. A critic with batch norm mixes the images of a batch and has no gradient of its own per image, so give it
 none. One that packs m images into a judgement (PacGAN) gives (B/m,) logits and counts one gradient for each pack.
 
@@ -136,3 +136,5 @@ PENALTIES: dict[PenaltyName, Callable[[Critic, Tensor, Tensor], Tensor]] = {
     "r2": r2,
     "dragan": dragan,
 }
+PER_IMAGE: tuple[PenaltyName, ...] = ("gradient_penalty", "gradient_penalty_one_sided", "dragan")
+"""Those that bound the slope at each image: they mean nothing for a critic that mixes the images of a batch."""

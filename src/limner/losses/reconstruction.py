@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from limner.losses._precision import in_float32
+
 Reduction = Literal["mean", "sum"]
 
 
@@ -25,6 +27,7 @@ def _same_shape(a: Tensor, b: Tensor) -> None:
         raise ValueError(f"shapes {tuple(a.shape)} and {tuple(b.shape)} differ; compare images of one shape")
 
 
+@in_float32
 def mse(x_hat: Tensor, x: Tensor, reduction: Reduction = "mean") -> Tensor:
     """Squared error of x_hat (B,…) against x (B,…).
 
@@ -36,6 +39,7 @@ def mse(x_hat: Tensor, x: Tensor, reduction: Reduction = "mean") -> Tensor:
     return _reduce((x_hat - x).square(), reduction)
 
 
+@in_float32
 def bce(logits: Tensor, x: Tensor, reduction: Reduction = "mean") -> Tensor:
     """Binary cross-entropy of logits (B,…) against x (B,…) in [-1,1], which is first mapped to [0,1].
 
@@ -49,6 +53,7 @@ def bce(logits: Tensor, x: Tensor, reduction: Reduction = "mean") -> Tensor:
     return _reduce(errors, reduction)
 
 
+@in_float32
 def psnr(x_hat: Tensor, x: Tensor, peak: float = 2.0) -> Tensor:
     """Peak signal-to-noise ratio (B,) in dB of x_hat (B,…) against x (B,…): 10 log10(peak² / MSE) of each image.
 

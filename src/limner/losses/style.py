@@ -25,9 +25,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from limner.losses._precision import in_float32
+
 Convention = Literal["gatys", "places", "all"]
 
 
+@in_float32
 def gram(features: Tensor, convention: Convention = "gatys", mask: Tensor | None = None) -> Tensor:
     """Gram matrices (B,N,N) of maps (B,N,h,w), divided as the convention has it.
 
@@ -82,7 +85,14 @@ def scaled(g: Tensor, places: Tensor | float, convention: Convention) -> Tensor:
     raise ValueError(f"unknown convention {convention!r}; choose from: gatys, places, all")
 
 
-def style(g: Tensor, target: Tensor, places: float, target_places: float, convention: Convention = "gatys") -> Tensor:
+@in_float32
+def style(
+    g: Tensor,
+    target: Tensor,
+    places: float | Tensor,
+    target_places: float | Tensor,
+    convention: Convention = "gatys",
+) -> Tensor:
     """E_l (scalar, mean over the batch) of Gram matrices g (B,N,N) against target (B or 1,N,N).
 
     Args:
@@ -98,19 +108,14 @@ def style(g: Tensor, target: Tensor, places: float, target_places: float, conven
     return ((g - target) ** 2).mean((1, 2)).mean()
 
 
-def content(features: Tensor, target: Tensor) -> Tensor:
-    """½ Σ (F − P)² of maps (B,N,h,w) against target: eq. 1 of the paper, the mean over the batch."""
-    if features.shape != target.shape:
-        raise ValueError(f"maps {tuple(features.shape)} and {tuple(target.shape)} differ; compare pictures of one size")
-    return (features - target).square().flatten(1).sum(1).mean() / 2
-
-
+@in_float32
 def total_variation(x: Tensor) -> Tensor:
     """Mean squared difference of neighbours in pictures (B,C,H,W): how rough they are (Mahendran and Vedaldi 2015)."""
     across, down = (x[..., 1:] - x[..., :-1]).square(), (x[..., 1:, :] - x[..., :-1, :]).square()
     return across.mean() + down.mean()
 
 
+@in_float32
 def moments(features: Tensor, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (B,N,1,1) of every map, as AdaIN takes them (Huang and Belongie 2017, eq. 5 to 7)."""
     mean = features.mean((2, 3), keepdim=True)

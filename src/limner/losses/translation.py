@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from limner.losses._precision import in_float32
 
+
+@in_float32
 def l1(y: Tensor, target: Tensor) -> Tensor:
     """Mean absolute difference of pictures y and target (B,C,H,W) in [-1,1], over pixels and batch.
 

@@ -92,7 +92,7 @@ def point_modes(points: Tensor, centres: Tensor, sigma: float, within: float = 3
 
 def stacked_labels(x: Tensor) -> Tensor:
     """The class (N,) in 0…999 of stacked digits (N,3,H,W) in [-1,1], by limner's digit classifier on each channel."""
-    from limner.metrics.features import lenet64
+    from limner.metrics.extractors.features import lenet64
 
     n, channels, h, w = x.shape
     if channels != 3:

@@ -32,8 +32,8 @@ from torch.nn import functional as F
 from limner.core.batch import to_float
 from limner.core.errors import LimnerError
 from limner.losses import reconstruction
-from limner.metrics import pretrained
-from limner.metrics.features import checked
+from limner.metrics.extractors import pretrained
+from limner.metrics.extractors.features import checked
 
 _WINDOW, _SIGMA, _K1, _K2 = 11, 1.5, 0.01, 0.03  # sections III.B and III.C of the paper of SSIM
 _ENDS = (0, 2, 4, 7, 10, 14, 15)

@@ -50,22 +50,6 @@ def sharpness(x: Tensor) -> float:
     return total / (len(x) * x.shape[1])
 
 
-def sharpness_ratio(*, real: Tensor, fake: Tensor) -> float:
-    """Sharpness of generated images over that of real ones: below 1 they are blurred, above 1 noisy or too contrasty.
-
-    Raises:
-        LimnerError: these are no images (B,C,H,W) of one size in [-1,1], or the real ones are flat.
-    """
-    if real.shape[1:] != fake.shape[1:]:
-        raise LimnerError(
-            f"real images {tuple(real.shape[1:])} and generated ones {tuple(fake.shape[1:])} differ in size; resize"
-        )
-    base = sharpness(real)
-    if not base:
-        raise LimnerError("the real images are flat, so nothing is sharp beside them; look at them")
-    return sharpness(fake) / base
-
-
 @dataclass(frozen=True)
 class Accuracy:
     """Share of images that were given the right class.

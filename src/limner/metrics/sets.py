@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from limner.core.errors import LimnerError
-from limner.metrics.features import Extractor
+from limner.metrics.extractors.features import Extractor
 
 Array = NDArray[np.float64]
 Features = Tensor | ArrayLike
@@ -74,7 +74,7 @@ class TwoSets(Generic[T]):
 
     The result does not depend on how images are divided into parts, nor, beyond rounding, on their order.
 
-    >>> from limner.metrics.features import lenet64
+    >>> from limner.metrics.extractors.features import lenet64
     >>> from limner.metrics.kernel import kid
     >>> metric = TwoSets(kid, lenet64())
     >>> metric.update(torch.rand(20, 1, 28, 28), real=True)

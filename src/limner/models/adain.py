@@ -21,8 +21,12 @@ from torch import Tensor, nn
 
 from limner.core import weights as files
 from limner.core.batch import Unpaired
+from limner.core.inference import stylised
 from limner.core.model import Data, GenerativeModel, Logs, Update
+from limner.core.previews import Grid, rows_of
 from limner.losses.style import adain, moments
+from limner.nets.frozen import Frozen
+from limner.nets.style import Decoder
 from limner.nets.vgg import VGG19
 
 
@@ -36,20 +40,22 @@ class AdaIN(GenerativeModel):
         shape: (C,H,W) of a picture; filled from the data.
     """
 
-    averaged = ("decoder",)
-    takes = Unpaired
+    ema_groups = ("decoder",)
+    batch_type: type = Unpaired
+    preview_facts = {"rows": "pictures, styles, pictures painted"}
+    usage = "limner stylise PHOTO PAINTING model=RUN"
 
     def __init__(
-        self, decoder: nn.Module, weights: str = "vgg19", style_weight: float = 10.0, *, shape: tuple[int, int, int]
+        self, decoder: Decoder, weights: str = "vgg19", style_weight: float = 10.0, *, shape: tuple[int, int, int]
     ) -> None:
         super().__init__()
         if shape[0] != 3:
             raise ValueError(f"style is transferred between colour pictures (3 channels), these have {shape[0]}")
         if style_weight < 0:
             raise ValueError(f"style_weight must not be negative, got {style_weight:g}")
-        self.decoder, self.style_weight, self.layer = decoder, style_weight, str(decoder.layer)
-        self._vgg = (VGG19(files.vgg19(weights), padding="reflect"),)  # a tuple hides it: it is no part of a checkpoint
-        names = self._vgg[0].layers
+        self.decoder, self.style_weight, self.layer = decoder, style_weight, decoder.layer
+        self.vgg = Frozen(VGG19(files.vgg19(weights), padding="reflect"))
+        names = self.vgg.net.layers
         if self.layer not in names:
             raise ValueError(f"these weights end at {names[-1]}, before {self.layer}; set decoder.layer")
         self.layers = [n for n in names[: names.index(self.layer) + 1] if n.startswith("relu") and n.endswith("_1")]
@@ -58,18 +64,12 @@ class AdaIN(GenerativeModel):
     def groups(self) -> dict[str, nn.Module]:
         return {"decoder": self.decoder}
 
-    def vgg(self, x: Tensor) -> dict[str, Tensor]:
-        """Maps of the first layer of each block down to the decoder's."""
-        if self._vgg[0].first.device != x.device:
-            self._vgg = (self._vgg[0].to(x.device),)
-        return {n: m.float() for n, m in self._vgg[0](x, self.layers).items()}
-
     def step(self, data: Data, update: Update) -> Logs:
         x, s = next(data)  # (B,3,H,W) in [-1,1] each
         with torch.no_grad():
-            styles = self.vgg(s)
-            t = adain(self.vgg(x)[self.layer], styles[self.layer])
-        maps = self.vgg(self.decoder(t))
+            styles = self.maps(s)
+            t = adain(self.maps(x)[self.layer], styles[self.layer])
+        maps = self.maps(self.decoder(t))
         content = (maps[self.layer] - t).square().mean()
         style = torch.zeros((), device=x.device)
         for n in self.layers:
@@ -79,15 +79,24 @@ class AdaIN(GenerativeModel):
         update("decoder", loss)
         return {"loss/decoder": loss, "term/content": content, "term/style": style}
 
-    def look(self, x: Tensor) -> Tensor:
-        """Maps (B,N,h,w) of the decoder's layer."""
-        return self.vgg(x)[self.layer]
+    def maps(self, x: Tensor) -> dict[str, Tensor]:
+        """Maps of the first layer of each block down to the decoder's."""
+        return {n: m.float() for n, m in self.vgg(x, self.layers).items()}
 
-    def restyle(self, maps: Tensor, style: Tensor) -> Tensor:
+    def preview(self, batch: Unpaired, n: int, seed: int) -> dict[str, Grid]:
+        """Content images, styles, and the first in the style of the second."""
+        painted = stylised(self, batch.a, [self.encode_features(batch.b)])
+        return {"samples": rows_of(batch.a, batch.b, painted)}
+
+    def encode_features(self, x: Tensor) -> Tensor:
+        """Maps (B,N,h,w) of the decoder's layer."""
+        return self.maps(x)[self.layer]
+
+    def transfer_statistics(self, maps: Tensor, style: Tensor) -> Tensor:
         """t, maps with the means and deviations of the style's."""
         return adain(maps, style)
 
-    def paint(self, maps: Tensor) -> Tensor:
+    def decode_features(self, maps: Tensor) -> Tensor:
         """g, pictures (B,3,H,W) of maps."""
         painted: Tensor = self.decoder(maps)
         return painted

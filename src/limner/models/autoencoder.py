@@ -23,9 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from limner.core.model import Data, GenerativeModel, Logs, Update
-from limner.core.prior import Codes
+from limner.core.prior import EmpiricalPrior
 from limner.losses import reconstruction as losses
 from limner.nets.mlp import tie
+from limner.nets.protocols import Decoder, Encoder
 
 
 class Autoencoder(GenerativeModel):
@@ -42,15 +43,15 @@ class Autoencoder(GenerativeModel):
 
     def __init__(
         self,
-        encoder: nn.Module,
-        decoder: nn.Module,
+        encoder: Encoder,
+        decoder: Decoder,
         z: int = 32,
         reconstruction: Literal["mse", "bce"] = "mse",
         reduction: Literal["mean", "sum"] = "mean",
         tie_weights: bool = False,
     ) -> None:
         super().__init__()
-        if encoder.code_shape != decoder.code_shape or getattr(encoder, "heads", 1) != 1:
+        if encoder.code_shape != decoder.code_shape or encoder.heads != 1:
             raise ValueError(
                 f"the encoder's code {encoder.code_shape} is not the decoder's {decoder.code_shape};"
                 " give both one z, heads: 1"
@@ -58,7 +59,7 @@ class Autoencoder(GenerativeModel):
         self.encoder, self.decoder = encoder, decoder
         self.bce = reconstruction == "bce"
         self.loss, self.reduction = getattr(losses, reconstruction), reduction
-        self.prior = Codes(encoder.code_shape)
+        self.prior = EmpiricalPrior(encoder.code_shape)
         if tie_weights:
             tie(encoder, decoder)
 
@@ -70,12 +71,13 @@ class Autoencoder(GenerativeModel):
         z = self.encoder(x)
         loss = self.loss(self.decoder(z), x, self.reduction)
         update("AE", loss)
-        self.prior.see(z)
+        self.prior.update(z)
         return {"loss/AE": loss}
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Codes (B,…) of images (B,C,H,W)."""
-        return self.encoder(x)
+        codes: Tensor = self.encoder(x)
+        return codes
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (B,C,H,W) in [-1,1] of codes."""

@@ -13,14 +13,17 @@ The label reaches encoder and decoder as a one-hot vector, so z is left to carry
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from limner.core.condition import Classes, from_header
 from limner.core.model import Data, GenerativeModel, Logs, Update
 from limner.core.prior import Prior
 from limner.losses import likelihood as log_p
 from limner.losses.divergence import kl_normal
+from limner.nets.protocols import Decoder, Encoder
 
 
 class ConditionalVAE(GenerativeModel):
@@ -32,20 +35,29 @@ class ConditionalVAE(GenerativeModel):
         z: size of the code. Raise it if reconstructions lack detail; lower it if samples fall apart.
         beta: weight of the KL. Raise it for a tidier latent space; lower it for sharper reconstructions.
         classes: number of classes; filled from the data.
+        condition: names of the classes; filled from the data.
     """
 
     measure = "bernoulli"
 
     def __init__(
-        self, encoder: nn.Module, decoder: nn.Module, z: int = 20, beta: float = 1.0, *, classes: int = 0
+        self,
+        encoder: Encoder,
+        decoder: Decoder,
+        z: int = 20,
+        beta: float = 1.0,
+        *,
+        classes: int = 0,
+        condition: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if classes < 2:
             raise ValueError("a conditional VAE needs data with classes; use class sub-folders or a labelled set")
-        if getattr(encoder, "heads", 2) != 2:
+        if encoder.heads != 2:
             raise ValueError("the encoder of a VAE gives mean and log variance; write heads: 2")
         self.encoder, self.decoder, self.prior = encoder, decoder, Prior("normal", decoder.z)
-        self.beta, self.classes = beta, classes
+        self.beta = beta
+        self.condition = from_header(condition) if condition else Classes(classes)
 
     def groups(self) -> dict[str, nn.Module]:
         return {"VAE": self}
@@ -54,7 +66,7 @@ class ConditionalVAE(GenerativeModel):
         x, y = next(data)  # (B,C,H,W) in [-1,1], (B,)
         mu, logvar = self.posterior(x, y)  # (B,z) each
         z = mu + (0.5 * logvar).exp() * data.randn(*mu.shape)
-        log_px = log_p.bernoulli(self.decoder(z, y).float(), x).mean()
+        log_px = log_p.bernoulli(self.decoder(z, y), x).mean()
         kl = kl_normal(mu, logvar).mean()
         loss = self.beta * kl - log_px
         update("VAE", loss)
@@ -72,7 +84,7 @@ class ConditionalVAE(GenerativeModel):
         z = mu + (0.5 * logvar).exp() * eps
         log_ratio = 0.5 * (eps.square() + logvar - z.square()).sum(2)
         labels = None if y is None else y.repeat(k)
-        log_px = log_p.bernoulli(self.decoder(z.flatten(0, 1), labels).float(), x.repeat(k, 1, 1, 1))
+        log_px = log_p.bernoulli(self.decoder(z.flatten(0, 1), labels), x.repeat(k, 1, 1, 1))
         return log_px.view(k, len(x)) + log_ratio
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:

@@ -13,8 +13,7 @@ arXiv:1703.10593, eq. 1 to 4, section 4 and 5.2.
         descend for D_Y  ½ [(D_Y(y) - 1)² + D_Y(ŷ)²],  for D_X the same with x and x̂
 
 Pictures that one net sees side by side go through it in one batch, which is exact without batch norm. The pool keeps
-its pictures with 8 bits, as the data have them; several processes have a pool each, and a checkpoint keeps the first
-one's.
+its pictures with 8 bits, as the data have them; several processes have a pool each, and a checkpoint keeps the first one's.
 """
 
 from __future__ import annotations
@@ -24,9 +23,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from limner.core.adversarial import adversarial_logs
 from limner.core.batch import Unpaired, to_float, to_uint8
-from limner.core.model import Data, GenerativeModel, Logs, Update, each
-from limner.losses.adversarial import OBJECTIVES
+from limner.core.inference import forward_together, translated
+from limner.core.model import Data, GenerativeModel, Logs, Update
+from limner.core.previews import Grid, rows_of
+from limner.losses.adversarial import lsgan, lsgan_g_loss
 from limner.losses.translation import l1
 
 _POOL = 50
@@ -47,9 +49,10 @@ class CycleGAN(GenerativeModel):
         shape: (C,H,W) of a picture; filled from the data.
     """
 
-    averaged = ("G",)
-    takes = Unpaired
-    domains = ("b", "a")
+    ema_groups = ("G",)
+    batch_type: type = Unpaired
+    domains: tuple[str, ...] = ("b", "a")
+    preview_facts = {"rows": "pictures of a, as b, and back again; pictures of b, as a, and back again"}
     pairing: dict[str, Any] | None = None
 
     def __init__(
@@ -71,43 +74,37 @@ class CycleGAN(GenerativeModel):
         self.cycle, self.identity = cycle, identity
         self.pool_X, self.pool_Y = Pool(pool, shape), Pool(pool, shape)
         self.shape = self.source = shape
-        self.lsgan = OBJECTIVES["lsgan"]
 
     def groups(self) -> dict[str, nn.Module]:
         return {"G": nn.ModuleList([self.G, self.F]), "D": nn.ModuleList([self.D_X, self.D_Y])}
 
     def step(self, data: Data, update: Update) -> Logs:
         x, y = next(data)  # (B,C,H,W) in [-1,1] each
-        fake_y, *same_y = each(self.G, x, y) if self.identity else (self.G(x),)
-        fake_x, *same_x = each(self.F, y, x) if self.identity else (self.F(y),)
-        gan = wanted(self.D_Y(fake_y)) + wanted(self.D_X(fake_x))
-        cycle = l1(self.F(fake_y).float(), x) + l1(self.G(fake_x).float(), y)
-        same = l1(same_y[0].float(), y) + l1(same_x[0].float(), x) if self.identity else 0 * cycle.detach()
+        fake_y, *same_y = forward_together(self.G, x, y) if self.identity else (self.G(x),)
+        fake_x, *same_x = forward_together(self.F, y, x) if self.identity else (self.F(y),)
+        gan = lsgan_g_loss(self.D_Y(fake_y)) + lsgan_g_loss(self.D_X(fake_x))
+        cycle = l1(self.F(fake_y), x) + l1(self.G(fake_x), y)
+        same = l1(same_y[0], y) + l1(same_x[0], x) if self.identity else 0 * cycle.detach()
         loss_G = gan + self.cycle * (cycle + self.identity * same)
         update("G", loss_G)
-
-        real_Y, fake_Y = each(self.D_Y, y, self.pool_Y(fake_y.detach().float(), data))
-        real_X, fake_X = each(self.D_X, x, self.pool_X(fake_x.detach().float(), data))
-        loss_D = self.lsgan.d(real_Y.float(), fake_Y.float()) + self.lsgan.d(real_X.float(), fake_X.float())
+        real_Y, fake_Y = forward_together(self.D_Y, y, self.pool_Y(fake_y.detach(), data))
+        real_X, fake_X = forward_together(self.D_X, x, self.pool_X(fake_x.detach(), data))
+        loss_D = lsgan.d(real_Y, fake_Y) + lsgan.d(real_X, fake_X)
         update("D", loss_D)
-        return {
-            "loss/D": loss_D,
-            "loss/G": loss_G,
-            "term/gan": gan,
-            "term/cycle": cycle,
-            "term/identity": same,
-            "logit/real": (real_X.float().mean() + real_Y.float().mean()) / 2,
-            "logit/fake": (fake_X.float().mean() + fake_Y.float().mean()) / 2,
-        }
+        real, fake = (torch.stack([Y.mean(), X.mean()]) for Y, X in ((real_Y, real_X), (fake_Y, fake_X)))
+        return adversarial_logs(loss_D, loss_G, real, fake, gan=gan, cycle=cycle, identity=same)
+
+    def preview(self, batch: Unpaired, n: int, seed: int) -> dict[str, Grid]:
+        """Images of a, as b, and back again; then images of b, as a, and back again."""
+        x, y = batch
+        fake_y, fake_x = translated(self, x, "b", seed=seed), translated(self, y, "a", seed=seed)
+        back_x, back_y = translated(self, fake_y, "a", seed=seed), translated(self, fake_x, "b", seed=seed)
+        return {"samples": rows_of(x, fake_y, back_x, y, fake_x, back_y)}
 
     def translate(self, x: Tensor, to: str = "b") -> Tensor:
         """Pictures (B,C,H,W) in [-1,1] of domain `to`, of pictures of the other, of any height and width."""
-        return self.G(x) if to == "b" else self.F(x)
-
-
-def wanted(logits: Tensor) -> Tensor:
-    """E (D - 1)²: twice the least squares of a generator in `losses.adversarial`, as this paper has it."""
-    return (logits.float() - 1).square().mean()
+        images: Tensor = self.G(x) if to == "b" else self.F(x)
+        return images
 
 
 class Pool(nn.Module):

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from limner.core.model import Data, GenerativeModel, Logs, Update
-from limner.core.prior import Codes
+from limner.core.prior import EmpiricalPrior
 from limner.losses import reconstruction as losses
+from limner.nets.protocols import Decoder, Encoder
 
 
 class DenoisingAutoencoder(GenerativeModel):
@@ -38,8 +39,8 @@ class DenoisingAutoencoder(GenerativeModel):
 
     def __init__(
         self,
-        encoder: nn.Module,
-        decoder: nn.Module,
+        encoder: Encoder,
+        decoder: Decoder,
         z: int = 64,
         noise: Literal["gaussian", "masking"] = "gaussian",
         sigma: float = 0.5,
@@ -51,7 +52,7 @@ class DenoisingAutoencoder(GenerativeModel):
             raise ValueError(f"sigma must not be negative and share must lie in [0,1), got {sigma} and {share}")
         self.encoder, self.decoder = encoder, decoder
         self.noise, self.sigma, self.share, self.reduction = noise, sigma, share, reduction
-        self.prior = Codes(encoder.code_shape)
+        self.prior = EmpiricalPrior(encoder.code_shape)
 
     def groups(self) -> dict[str, nn.Module]:
         return {"AE": self}
@@ -61,7 +62,7 @@ class DenoisingAutoencoder(GenerativeModel):
         z = self.encoder(self.corrupt(x, data.randn))
         loss = losses.mse(self.decoder(z), x, self.reduction)
         update("AE", loss)
-        self.prior.see(z)
+        self.prior.update(z)
         return {"loss/AE": loss}
 
     def corrupt(self, x: Tensor, noise: Callable[..., Tensor]) -> Tensor:
@@ -74,11 +75,13 @@ class DenoisingAutoencoder(GenerativeModel):
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Codes (B,…) of (noisy) images (B,C,H,W)."""
-        return self.encoder(x)
+        codes: Tensor = self.encoder(x)
+        return codes
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Clean images (B,C,H,W) in [-1,1] of codes."""
-        return self.decoder(z)
+        images: Tensor = self.decoder(z)
+        return images
 
     def score_samples(self, x: Tensor) -> Tensor:
         """Minus the mean squared error of each image's reconstruction, (B,)."""

@@ -22,9 +22,12 @@ from torch import Tensor, nn
 from limner.core import weights as files
 from limner.core.batch import Styled
 from limner.core.errors import LimnerError
+from limner.core.inference import translated
 from limner.core.model import Data, GenerativeModel, Logs, Update
+from limner.core.previews import Grid, rows_of
 from limner.losses.style import gram, total_variation
 from limner.losses.style import style as style_loss
+from limner.nets.frozen import Frozen
 from limner.nets.vgg import VGG19
 
 
@@ -42,9 +45,10 @@ class FastStyle(GenerativeModel):
         shape: (C,H,W) of a picture; filled from the data.
     """
 
-    averaged = ("T",)
-    takes = Styled
-    domains = ("b",)
+    ema_groups = ("T",)
+    batch_type: type = Styled
+    preview_facts = {"rows": "pictures, painted"}
+    domains: tuple[str, ...] = ("b",)
     pairing: dict[str, Any] | None = None
 
     def __init__(
@@ -68,17 +72,15 @@ class FastStyle(GenerativeModel):
         self.content_weight, self.style_weight, self.smoothness = content_weight, style_weight, smoothness
         self.content_layers, self.style_layers = content_layers, style_layers
         self.shape = self.source = shape
-        self._eyes: tuple[VGG19, dict[str, tuple[Tensor, int]]] | None = None
+        self._targets: tuple[Frozen[VGG19], dict[str, tuple[Tensor, int]]] | None = None
 
     def groups(self) -> dict[str, nn.Module]:
         return {"T": self.T}
 
     def step(self, data: Data, update: Update) -> Logs:
         batch: Styled = next(data)
-        if self._eyes is None:
-            self._eyes = self._look(batch)
-        vgg, targets = self._eyes
-        contents = self.content_layers or ["relu3_1" if "relu3_1" in vgg.layers else vgg.layers[-1]]
+        vgg, targets = self.targets(batch)
+        contents = self.content_layers or ["relu3_1" if "relu3_1" in vgg.net.layers else vgg.net.layers[-1]]
         with torch.no_grad():
             wanted = vgg(batch.x, contents)
         y = self.T(batch.x)
@@ -88,23 +90,31 @@ class FastStyle(GenerativeModel):
         for n, (target, places) in targets.items():
             own = maps[n].float()
             style = style + style_loss(gram(own), target, own.shape[2] * own.shape[3], places) / len(targets)
-        variation = total_variation(y.float())
+        variation = total_variation(y)
         loss = self.content_weight * content + self.style_weight * style + self.smoothness * variation
         update("T", loss)
         return {"loss/T": loss, "term/content": content, "term/style": style, "term/variation": variation}
 
     @torch.no_grad()
-    def _look(self, batch: Styled) -> tuple[VGG19, dict[str, tuple[Tensor, int]]]:
-        """The perceptual net, and the style's Gram matrices with the number of their places."""
-        if len(batch.styles) > 1:
-            raise LimnerError("fast_style learns one style; name one, or train adain, which paints in any")
-        vgg = VGG19(files.vgg19(self.weights), padding="reflect").to(batch.x.device)
-        if not vgg.normalised:
-            vgg.normalise([batch.styles[0]])
-        layers = self.style_layers or [n for n in vgg.layers if n in ("relu1_1", "relu2_1", "relu3_1", "relu4_1")]
-        maps = {n: m.float() for n, m in vgg(batch.styles[0], layers).items()}
-        return vgg, {n: (gram(m), m.shape[2] * m.shape[3]) for n, m in maps.items()}
+    def targets(self, batch: Styled) -> tuple[Frozen[VGG19], dict[str, tuple[Tensor, int]]]:
+        """The perceptual net, and the style's Gram matrices with the number of their places; computed once."""
+        if self._targets is None:
+            if len(batch.styles) > 1:
+                raise LimnerError("fast_style learns one style; name one, or train adain, which paints in any")
+            vgg = Frozen(VGG19(files.vgg19(self.weights), padding="reflect"))
+            if not vgg.net.normalised:
+                vgg.on(batch.x.device).normalise([batch.styles[0]])
+            first = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
+            layers = self.style_layers or [n for n in vgg.net.layers if n in first]
+            maps = {n: m.float() for n, m in vgg(batch.styles[0], layers).items()}
+            self._targets = vgg, {n: (gram(m), m.shape[2] * m.shape[3]) for n, m in maps.items()}
+        return self._targets
+
+    def preview(self, batch: Styled, n: int, seed: int) -> dict[str, Grid]:
+        """Content images, and the same painted."""
+        return {"samples": rows_of(batch.x, translated(self, batch.x, seed=seed))}
 
     def translate(self, x: Tensor, to: str = "b") -> Tensor:
         """Painted pictures (B,3,H,W) in [-1,1], of any height and width."""
-        return self.T(x)
+        images: Tensor = self.T(x)
+        return images

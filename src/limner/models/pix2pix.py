@@ -21,8 +21,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from limner.core.adversarial import adversarial_logs
 from limner.core.batch import Paired
-from limner.core.model import Data, GenerativeModel, Logs, Update, each
+from limner.core.inference import forward_together, translated
+from limner.core.model import Data, GenerativeModel, Logs, Update
+from limner.core.previews import Grid, rows_of
 from limner.losses.adversarial import OBJECTIVES
 from limner.losses.translation import l1
 
@@ -41,9 +44,10 @@ class Pix2Pix(GenerativeModel):
             picture.
     """
 
-    averaged = ("G",)
-    takes = Paired
-    domains = ("b",)
+    ema_groups = ("G",)
+    batch_type: type = Paired
+    domains: tuple[str, ...] = ("b",)
+    preview_facts = {"rows": "sources, translations, targets"}
 
     def __init__(
         self,
@@ -60,7 +64,7 @@ class Pix2Pix(GenerativeModel):
         if l1_weight < 0:
             raise ValueError(f"l1_weight must not be negative, got {l1_weight:g}")
         self.G, self.D = G, D
-        self.l1_weight, self.adversarial = l1_weight, OBJECTIVES[adversarial]
+        self.l1_weight, self.objective = l1_weight, OBJECTIVES[adversarial]
         self.shape, self.source, self.pairing = shape, source, pairing
 
     def groups(self) -> dict[str, nn.Module]:
@@ -69,22 +73,20 @@ class Pix2Pix(GenerativeModel):
     def step(self, data: Data, update: Update) -> Logs:
         a, b = next(data)  # (B,C',H,W), (B,C,H,W) in [-1,1]
         y = self.G(a)
-        real, fake = each(self.D, torch.cat([a, b], 1), torch.cat([a, y.detach()], 1))
-        loss_D = self.adversarial.d(real.float(), fake.float()) / 2  # section 3.3: D learns half as fast
+        real, fake = forward_together(self.D, torch.cat([a, b], 1), torch.cat([a, y.detach()], 1))
+        loss_D = self.objective.d(real, fake) / 2  # section 3.3: D learns half as fast
         update("D", loss_D)
-        gan = self.adversarial.g(self.D(torch.cat([a, y], 1)).float(), None)
-        error = l1(y.float(), b)
+        gan = self.objective.g(self.D(torch.cat([a, y], 1)), None)
+        error = l1(y, b)
         loss_G = gan + self.l1_weight * error
         update("G", loss_G)
-        return {
-            "loss/D": loss_D,
-            "loss/G": loss_G,
-            "term/gan": gan,
-            "term/l1": error,
-            "logit/real": real.float().mean(),
-            "logit/fake": fake.float().mean(),
-        }
+        return adversarial_logs(loss_D, loss_G, real, fake, gan=gan, l1=error)
+
+    def preview(self, batch: Paired, n: int, seed: int) -> dict[str, Grid]:
+        """Sources, translations and targets, a column each."""
+        return {"samples": rows_of(batch.a, translated(self, batch.a, "b", seed=seed), batch.b)}
 
     def translate(self, x: Tensor, to: str = "b") -> Tensor:
         """Pictures (B,C,H,W) in [-1,1] of sources (B,C',H,W), of any height and width."""
-        return self.G(x)
+        images: Tensor = self.G(x)
+        return images

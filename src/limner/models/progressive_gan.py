@@ -19,21 +19,23 @@ with fresh ones). Images that leave the model always have the data's size: while
 
 from __future__ import annotations
 
-from functools import partial
 from math import ceil
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from limner.core.model import Data, GenerativeModel, Logs, Update
+from limner.core.adversarial import AdversarialModel, adversarial_logs
+from limner.core.model import Data, Logs, Update
 from limner.core.prior import Prior
+from limner.core.schedule import Linear
 from limner.core.units import Count
-from limner.losses.adversarial import pull, wasserstein
+from limner.losses.adversarial import wasserstein
 from limner.losses.penalties import gradient_penalty
 from limner.nets.progressive import doubled, halved, shown
+from limner.nets.protocols import GrowingCritic, GrowingGenerator
 
 
-class ProgressiveGAN(GenerativeModel):
+class ProgressiveGAN(AdversarialModel):
     """Generator and critic that grow together.
 
     Args:
@@ -48,12 +50,14 @@ class ProgressiveGAN(GenerativeModel):
         drift: weight of E D(x)^2, which keeps the critic's free constant near 0. Raise it if scores wander off.
     """
 
-    averaged = ("G",)
+    objective = wasserstein
+    G: GrowingGenerator
+    D: GrowingCritic
 
     def __init__(
         self,
-        G: nn.Module,
-        D: nn.Module,
+        G: GrowingGenerator,
+        D: GrowingCritic,
         stable_images: Count = 800_000,
         fade_images: Count = 800_000,
         n_critic: int = 1,
@@ -61,8 +65,6 @@ class ProgressiveGAN(GenerativeModel):
         drift: float = 1e-3,
     ) -> None:
         super().__init__()
-        if not (hasattr(G, "levels") and hasattr(D, "levels")):
-            raise ValueError("nets must grow; use G.name=progressive.Generator and D.name=progressive.Discriminator")
         if G.levels != D.levels:
             raise ValueError(f"G doubles {G.levels} times and D {D.levels} times; give both the same start")
         if stable_images < 1 or fade_images < 0:
@@ -74,41 +76,32 @@ class ProgressiveGAN(GenerativeModel):
         if gp_weight <= 0 or drift < 0:
             raise ValueError(f"gp_weight must be positive and drift not negative, got {gp_weight:g} and {drift:g}")
         self.G, self.D, self.prior = G, D, Prior("normal", G.z)
-        self.levels = int(G.levels)
+        self.levels = G.levels
         self.stable_images, self.fade_images = stable_images, fade_images
         self.n_critic, self.gp_weight, self.drift = n_critic, gp_weight, drift
         self.images = 0  # seen by the end of the last step, over all ranks
 
-    def groups(self) -> dict[str, nn.Module]:
-        return {"G": self.G, "D": self.D}
-
     def step(self, data: Data, update: Update) -> Logs:
         level = self.level_at(data.position)
-        D = partial(self.D, level=level)
+        D = self.D.bind(level=level)
         for _ in range(self.n_critic):
             x = shown(next(data).x, level, self.levels)  # (B,C,h,w) in [-1,1]
             with torch.no_grad():
                 fake = self.G(self.prior.batch(len(x), data), level=level)
-            real_logits, fake_logits = D(x).float(), D(fake).float()
+            real_logits, fake_logits = D(x), D(fake)
             loss_D = wasserstein.d(real_logits, fake_logits)  # D(G(z)) - D(x)
             gp = gradient_penalty(D, x, fake, eps=data.rand(len(x)))
-            update("D", loss_D + self.gp_weight * gp + self.drift * real_logits.square().mean())
-        loss_G = wasserstein.g(D(self.G(self.prior.batch(len(x), data), level=level)).float(), None)
+            update("D", loss_D + self.gp_weight * gp + self.drift * real_logits.float().square().mean())
+        loss_G = wasserstein.g(D(self.G(self.prior.batch(len(x), data), level=level)), None)
         update("G", loss_G)
         self.images = data.position
-        return {
-            "loss/D": loss_D,
-            "loss/G": loss_G,
-            "logit/real": real_logits.mean(),
-            "logit/fake": fake_logits.mean(),
-            "term/gp": gp,
-        }
+        return adversarial_logs(loss_D, loss_G, real_logits, fake_logits, gp=gp)
 
     def level_at(self, images: int) -> float:
         """Finished doublings, and the share of the next, after so many images."""
         whole, rest = divmod(images, self.stable_images + self.fade_images)
-        fade = max(0, rest - self.stable_images) / self.fade_images if self.fade_images else 0.0
-        return min(whole + fade, float(self.levels))
+        fade = Linear(0.0, 1.0, begin=self.stable_images, length=self.fade_images)
+        return min(whole + fade(rest), float(self.levels))
 
     @property
     def level(self) -> float:
@@ -125,11 +118,8 @@ class ProgressiveGAN(GenerativeModel):
 
     def critic(self, x: Tensor) -> Tensor:
         """Scores (B,) of images (B,C,H,W), shrunk to the current level."""
-        return self.D(halved(x, self._missing), level=self.level).float()
-
-    def pull(self, fake: Tensor, real: Tensor) -> Tensor:
-        """Where G's loss would move each sample, (B,C,H,W)."""
-        return pull(wasserstein, self.critic, fake, real)
+        logits: Tensor = self.D(halved(x, self._missing), level=self.level)
+        return logits.float()
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (B,C,H,W) in [-1,1] of noise (B,z): what G exceeds them by is cut off."""

@@ -20,19 +20,20 @@ recipe puts them; the paper moves them along the same cosine as gamma. No ADA.
 
 from __future__ import annotations
 
-from math import cos, pi
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from limner.core.model import Data, GenerativeModel, Logs, Update
+from limner.core.adversarial import AdversarialModel, adversarial_logs
+from limner.core.model import Data, Logs, Update
 from limner.core.prior import Prior
+from limner.core.schedule import Cosine
 from limner.core.units import Count
-from limner.losses.adversarial import pull, relativistic
+from limner.losses.adversarial import relativistic
 from limner.losses.penalties import r1, r2
+from limner.nets.protocols import Critic, Generator, mixes_images
 
 
-class R3GAN(GenerativeModel):
+class R3GAN(AdversarialModel):
     """Generator and critic, relativistic, with both zero-centred gradient penalties at each step.
 
     Args:
@@ -44,12 +45,12 @@ class R3GAN(GenerativeModel):
         burn_in: images over which gamma falls to `gamma_final`, along half a cosine. Raise it if losses swing early.
     """
 
-    averaged = ("G",)
+    objective = relativistic
 
     def __init__(
         self,
-        G: nn.Module,
-        D: nn.Module,
+        G: Generator,
+        D: Critic,
         gamma: float = 1.0,
         gamma_final: float | None = None,
         burn_in: Count = 0,
@@ -59,50 +60,28 @@ class R3GAN(GenerativeModel):
             raise ValueError("gamma and gamma_final must be positive: without both penalties the game diverges")
         if (gamma_final is None) != (burn_in < 1):
             raise ValueError("gamma_final and burn_in belong together; give both, e.g. gamma_final=0.1 burn_in=200k")
-        if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in D.modules()):
+        if mixes_images(D):
             raise ValueError(
-                "the penalties look at the gradient of each image and batch norm mixes images; use D.norm=none"
+                "the penalties look at the gradient of each image, and this D mixes images (batch norm or features of the"
+                " batch); use D.norm=none D.minibatch=none"
             )
         self.G, self.D, self.prior = G, D, Prior("normal", G.z)
-        self.gamma, self.gamma_final, self.burn_in = gamma, gamma if gamma_final is None else gamma_final, burn_in
-
-    def groups(self) -> dict[str, nn.Module]:
-        return {"G": self.G, "D": self.D}
+        self.gamma = Cosine(gamma, gamma if gamma_final is None else gamma_final, length=burn_in)
 
     def step(self, data: Data, update: Update) -> Logs:
-        gamma = self.gamma_at(data.position)
+        gamma = self.gamma(data.position)
         x = next(data).x  # (B,C,H,W) in [-1,1]
         with torch.no_grad():
             fake = self.G(self.prior.batch(len(x), data))
-        real_logits, fake_logits = self.D(x).float(), self.D(fake).float()
+        real_logits, fake_logits = self.D(x), self.D(fake)
         loss_D = relativistic.d(real_logits, fake_logits)  # f(D(x) - D(G(z)))
         R1, R2 = r1(self.D, x), r2(self.D, None, fake)  # with the 1/2
         update("D", loss_D + gamma * R1 + gamma * R2)
         with torch.no_grad():
-            rivals = self.D(x).float()
-        loss_G = relativistic.g(self.D(self.G(self.prior.batch(len(x), data))).float(), rivals)  # f(D(G(z)) - D(x))
+            rivals = self.D(x)
+        loss_G = relativistic.g(self.D(self.G(self.prior.batch(len(x), data))), rivals)  # f(D(G(z)) - D(x))
         update("G", loss_G)
-        return {
-            "loss/D": loss_D,
-            "loss/G": loss_G,
-            "logit/real": real_logits.mean(),
-            "logit/fake": fake_logits.mean(),
-            "term/r1": R1,
-            "term/r2": R2,
-        }
-
-    def gamma_at(self, images: int) -> float:
-        """The weight of the penalties after so many images."""
-        gone = min(images / self.burn_in, 1.0) if self.burn_in else 1.0
-        return self.gamma_final + (self.gamma - self.gamma_final) * (1 + cos(pi * gone)) / 2
-
-    def critic(self, x: Tensor) -> Tensor:
-        """Logits (B,) of images (B,C,H,W); a D of packs sees copies. Only their differences mean anything."""
-        return self.D(x.repeat_interleave(getattr(self.D, "pack", 1), 0)).float()
-
-    def pull(self, fake: Tensor, real: Tensor) -> Tensor:
-        """Where G's loss would move each sample, (B,C,H,W)."""
-        return pull(relativistic, self.critic, fake, real)
+        return adversarial_logs(loss_D, loss_G, real_logits, fake_logits, r1=R1, r2=R2)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (B,C,H,W) in [-1,1] of noise (B,z): what G exceeds them by is cut off. Points are left as they are."""

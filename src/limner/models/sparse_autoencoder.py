@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from limner.core.model import Data, GenerativeModel, Logs, Update
-from limner.core.prior import Codes
+from limner.core.prior import EmpiricalPrior
 from limner.losses import reconstruction as losses
 from limner.losses import sparsity
+from limner.nets.protocols import Decoder, Encoder
 
 
 class SparseAutoencoder(GenerativeModel):
@@ -40,8 +41,8 @@ class SparseAutoencoder(GenerativeModel):
 
     def __init__(
         self,
-        encoder: nn.Module,
-        decoder: nn.Module,
+        encoder: Encoder,
+        decoder: Decoder,
         z: int = 256,
         penalty: Literal["l1", "kl"] = "kl",
         weight: float = 1e-3,
@@ -53,7 +54,7 @@ class SparseAutoencoder(GenerativeModel):
             raise ValueError(f"weight must not be negative and rho must lie between 0 and 1, got {weight} and {rho}")
         self.encoder, self.decoder = encoder, decoder
         self.penalty, self.weight, self.rho, self.reduction = penalty, weight, rho, reduction
-        self.prior = Codes(encoder.code_shape, least=0.0)
+        self.prior = EmpiricalPrior(encoder.code_shape, least=0.0)
 
     def groups(self) -> dict[str, nn.Module]:
         return {"AE": self}
@@ -65,7 +66,7 @@ class SparseAutoencoder(GenerativeModel):
         penalty = sparsity.l1(z) if self.penalty == "l1" else sparsity.kl(z, self.rho)
         loss = mse + self.weight * penalty
         update("AE", loss)
-        self.prior.see(z)
+        self.prior.update(z)
         return {"loss/AE": loss, "term/mse": mse, "term/sparsity": penalty, "term/active": self.active(z)}
 
     def active(self, z: Tensor) -> Tensor:
@@ -79,7 +80,8 @@ class SparseAutoencoder(GenerativeModel):
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (B,C,H,W) in [-1,1] of codes."""
-        return self.decoder(z)
+        images: Tensor = self.decoder(z)
+        return images
 
     def score_samples(self, x: Tensor) -> Tensor:
         """Minus the mean squared error of each image's reconstruction, (B,)."""

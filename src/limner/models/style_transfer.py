@@ -31,9 +31,11 @@ from limner.core import weights as files
 from limner.core.batch import Styled
 from limner.core.errors import LimnerError
 from limner.core.model import Data, GenerativeModel, Logs, Update
+from limner.core.previews import Grid
 from limner.core.units import shares
 from limner.losses.style import Convention, gram, scaled, total_variation
 from limner.losses.style import style as style_loss
+from limner.nets.frozen import Frozen
 from limner.nets.vgg import VGG19, Tile, stride, tiles
 
 _LEAST_TILE = 64
@@ -61,7 +63,8 @@ class StyleTransfer(GenerativeModel):
         shape: (C,H,W) of the picture; filled from the data.
     """
 
-    takes = Styled
+    batch_type: type = Styled
+    preview_facts = {"learnt": "the picture"}
 
     def __init__(
         self,
@@ -89,25 +92,18 @@ class StyleTransfer(GenerativeModel):
             )
         if tile < _LEAST_TILE:
             raise ValueError(f"tile={tile} is too small; take {_LEAST_TILE} or more")
-        self._vgg = (
-            VGG19(files.vgg19(weights), pooling, "reflect"),
-        )  # a tuple hides it: it neither learns nor goes into checkpoints
-        names = self.vgg.layers
+        self.vgg = Frozen(VGG19(files.vgg19(weights), pooling, "reflect"))
+        names = self.vgg.net.layers
         self.style_layers = style_layers or [n for n in names if n.startswith("relu") and n.endswith("_1")]
         self.content_layers = content_layers or ["relu4_2" if "relu4_2" in names else names[-1]]
         self.layer_weights = shares(layer_weights, len(self.style_layers), "layer_weights")
         self.content_weight, self.style_weight, self.smoothness = content_weight, style_weight, smoothness
         self.style_shares, self.convention, self.start = style_shares, convention, start
         self.tile = tile
-        self.vgg.check(self._layers(), shape[1:])
+        self.vgg.net.check(self._layers(), shape[1:])
         self.picture = Picture(shape)
         self._terms: dict[str, Tensor] = {}
         self._targets: tuple[dict[str, Tensor], list[dict[str, tuple[Tensor, int]]]] | None = None
-
-    @property
-    def vgg(self) -> VGG19:
-        """The perceptual net."""
-        return self._vgg[0]
 
     def _layers(self) -> list[str]:
         contents = self.content_layers if self.content_weight else []
@@ -124,9 +120,8 @@ class StyleTransfer(GenerativeModel):
     def step(self, data: Data, update: Update) -> Logs:
         still: Styled = next(data)
         if self._targets is None:
-            self._vgg = (self.vgg.to(still.x.device),)
-            if not self.vgg.normalised:
-                self.vgg.normalise([_at_most(x, _NORMALISED_AT) for x in (still.x, *still.styles)])
+            if not self.vgg.net.normalised:
+                self.vgg.on(still.x.device).normalise([_at_most(x, _NORMALISED_AT) for x in (still.x, *still.styles)])
             self._targets = self._looked_at(still)
         if not self.picture.begun:
             noise = data.randn(*still.x.shape) * 0.3
@@ -222,7 +217,11 @@ class StyleTransfer(GenerativeModel):
             styles.append({n: (scaled(g, _places(s, n), self.convention), _places(s, n)) for n, g in grams.items()})
         return contents, styles
 
-    def draw(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
+    def preview(self, batch: Styled, n: int, seed: int) -> dict[str, Grid]:
+        """The picture, once there is a first one."""
+        return {"samples": Grid(self.sample(1))} if self.picture.begun else {}
+
+    def draw(self, n: int, y: Tensor | None, generator: torch.Generator, **options: Any) -> Tensor:
         """The picture as it is now, (n,3,H,W): there is only one."""
         return self.picture.x.detach().clamp(-1, 1).expand(n, -1, -1, -1)
 

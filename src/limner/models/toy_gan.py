@@ -1,6 +1,6 @@
-"""The lecture's one-number GAN: a generator that can only shift its noise.
+"""The GAN of one number: a generator that can only shift its noise.
 
-Prince 2023, *Understanding Deep Learning*, section 15.1.2 and figure 15.2, as in deck S4 (IIT Delhi, COV877).
+Prince 2023, *Understanding Deep Learning*, section 15.1.2 and figure 15.2.
 
     x* = z + theta,   z ~ N(0, 1)
     D(x) = sigmoid(phi_0 + phi_1 x)
@@ -21,22 +21,24 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from limner.core.model import Data, GenerativeModel, Logs, Update
+from limner.core.adversarial import AdversarialModel, adversarial_logs
+from limner.core.model import Data, Logs, Update
 from limner.core.prior import Prior
-from limner.losses.adversarial import OBJECTIVES, pull
+from limner.losses.adversarial import OBJECTIVES
 
 
-class ToyGAN(GenerativeModel):
+class ToyGAN(AdversarialModel):
     """A shift against a logistic regression.
 
     Args:
-        adversarial: G's side of the game, as in the lecture's two boxes.
+        adversarial: G's side of the game.
         start: theta at the beginning.
         sigma: standard deviation of the noise that theta shifts; that of the data, if they shall ever agree.
         shape: (C,H,W) of a sample; filled from the data.
     """
 
-    averaged = ("G",)
+    G: Shift
+    D: nn.Linear
 
     def __init__(
         self,
@@ -51,39 +53,26 @@ class ToyGAN(GenerativeModel):
             raise ValueError(
                 f"toy_gan shifts points of a few numbers and an image has {prod(shape)}; use a toy set, data=line"
             )
-        self.shape, self.sigma, self.adversarial = shape, sigma, OBJECTIVES[adversarial]
+        self.shape, self.sigma, self.objective = shape, sigma, OBJECTIVES[adversarial]
         self.G, self.D = Shift(prod(shape), start), nn.Linear(prod(shape), 1)
         self.prior = Prior("normal", prod(shape))
         nn.init.zeros_(self.D.weight)
         nn.init.zeros_(self.D.bias)
 
-    def groups(self) -> dict[str, nn.Module]:
-        return {"G": self.G, "D": self.D}
-
     def step(self, data: Data, update: Update) -> Logs:
         x = next(data).x  # (B,C,H,W)
         fake = self.decode(self.prior.batch(len(x), data))
         real_logits, fake_logits = self.critic(x), self.critic(fake.detach())
-        loss_D = self.adversarial.d(real_logits, fake_logits)
+        loss_D = self.objective.d(real_logits, fake_logits)
         update("D", loss_D)
-        loss_G = self.adversarial.g(self.critic(self.decode(self.prior.batch(len(x), data))), None)
+        loss_G = self.objective.g(self.critic(self.decode(self.prior.batch(len(x), data))), None)
         update("G", loss_G)
-        return {
-            "loss/D": loss_D,
-            "loss/G": loss_G,
-            "logit/real": real_logits.mean(),
-            "logit/fake": fake_logits.mean(),
-            "term/theta": self.G.theta.mean(),
-            "term/slope": self.D.weight.norm(),
-        }
+        theta, slope = self.G.theta.mean(), self.D.weight.norm()
+        return adversarial_logs(loss_D, loss_G, real_logits, fake_logits, theta=theta, slope=slope)
 
     def critic(self, x: Tensor) -> Tensor:
         """Logits (B,) of samples (B,C,H,W)."""
         return self.D(x.flatten(1)).squeeze(1).float()
-
-    def pull(self, fake: Tensor, real: Tensor) -> Tensor:
-        """Where G's loss would move each sample, (B,C,H,W)."""
-        return pull(self.adversarial, self.critic, fake, real)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Samples (B,C,H,W) of noise (B,C·H·W)."""

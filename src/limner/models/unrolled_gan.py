@@ -19,12 +19,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from limner.core.model import Data, GenerativeModel, Logs, Update
+from limner.core.adversarial import AdversarialModel, adversarial_logs
+from limner.core.model import Data, Logs, Update
 from limner.core.prior import Prior
-from limner.losses.adversarial import nonsaturating, pull
+from limner.losses.adversarial import nonsaturating
+from limner.nets.protocols import Critic, Generator
 
 
-class UnrolledGAN(GenerativeModel):
+class UnrolledGAN(AdversarialModel):
     """Generator and a discriminator looked at K steps ahead.
 
     Args:
@@ -34,9 +36,9 @@ class UnrolledGAN(GenerativeModel):
         eta: learning rate of the steps ahead. Raise it if unrolling changes nothing; lower it if losses jump.
     """
 
-    averaged = ("G",)
+    objective = nonsaturating
 
-    def __init__(self, G: nn.Module, D: nn.Module, unroll: int = 5, eta: float = 0.1) -> None:
+    def __init__(self, G: Generator, D: Critic, unroll: int = 5, eta: float = 0.1) -> None:
         super().__init__()
         if unroll < 0 or eta <= 0:
             raise ValueError(f"unroll must be 0 or more and eta positive, got {unroll} and {eta:g}")
@@ -45,14 +47,11 @@ class UnrolledGAN(GenerativeModel):
         self.G, self.D, self.unroll, self.eta = G, D, unroll, eta
         self.prior = Prior("normal", G.z)
 
-    def groups(self) -> dict[str, nn.Module]:
-        return {"G": self.G, "D": self.D}
-
     def step(self, data: Data, update: Update) -> Logs:
         x = next(data).x  # (B,C,H,W) in [-1,1]
         with torch.no_grad():
             fake = self.G(self.prior.batch(len(x), data))
-        real_logits, fake_logits = self.D(x).float(), self.D(fake).float()
+        real_logits, fake_logits = self.D(x), self.D(fake)
         loss_D = nonsaturating.d(real_logits, fake_logits)
         update("D", loss_D)
         ahead: dict[str, Tensor] = dict(self.D.named_parameters())  # D_0
@@ -63,26 +62,9 @@ class UnrolledGAN(GenerativeModel):
             ahead = {name: w - self.eta * g for (name, w), g in zip(ahead.items(), slopes, strict=True)}
         loss_G = nonsaturating.g(self._D(ahead, self.G(self.prior.batch(len(x), data))), None)
         update("G", loss_G)
-        return {
-            "loss/D": loss_D,
-            "loss/G": loss_G,
-            "logit/real": real_logits.mean(),
-            "logit/fake": fake_logits.mean(),
-        }
+        return adversarial_logs(loss_D, loss_G, real_logits, fake_logits)
 
     def _D(self, weights: dict[str, Tensor], x: Tensor) -> Tensor:
         """Logits (B,) of a discriminator with other weights."""
         logits: Tensor = functional_call(self.D, weights, (x,))
-        return logits.float()
-
-    def critic(self, x: Tensor) -> Tensor:
-        """Logits (B,) of images (B,C,H,W); a D of packs sees copies."""
-        return self.D(x.repeat_interleave(getattr(self.D, "pack", 1), 0)).float()
-
-    def pull(self, fake: Tensor, real: Tensor) -> Tensor:
-        """Where the loss of a G that does not look ahead would move each sample, (B,C,H,W)."""
-        return pull(nonsaturating, self.critic, fake, real)
-
-    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Images (B,C,H,W) in [-1,1] of noise (B,z)."""
-        return self.G(z)
+        return logits

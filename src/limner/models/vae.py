@@ -25,6 +25,7 @@ from limner.core.model import Data, GenerativeModel, Logs, Update
 from limner.core.prior import Prior
 from limner.losses import likelihood as log_p
 from limner.losses.divergence import kl_normal
+from limner.nets.protocols import Decoder, Encoder
 
 
 class VAE(GenerativeModel):
@@ -41,8 +42,8 @@ class VAE(GenerativeModel):
 
     def __init__(
         self,
-        encoder: nn.Module,
-        decoder: nn.Module,
+        encoder: Encoder,
+        decoder: Decoder,
         z: int = 20,
         likelihood: Literal["bernoulli", "gaussian", "logistic"] = "bernoulli",
         beta: float = 1.0,
@@ -53,7 +54,7 @@ class VAE(GenerativeModel):
             raise ValueError(f"importance must be at least 1, got {importance}")
         if importance > 1 and beta != 1:
             raise ValueError("beta has no place in the importance-weighted bound; leave it at 1 or set importance: 1")
-        if getattr(encoder, "heads", 2) != 2:
+        if encoder.heads != 2:
             raise ValueError("the encoder of a VAE gives mean and log variance; write heads: 2")
         self.encoder, self.decoder, self.prior = encoder, decoder, Prior("normal", decoder.z)
         self.likelihood, self.beta, self.importance = likelihood, beta, importance
@@ -84,7 +85,6 @@ class VAE(GenerativeModel):
 
     def log_likelihood(self, x: Tensor, out: Tensor) -> Tensor:
         """Log p(x|z) in nats per image, (B,), of the decoder's output (B,C,H,W)."""
-        out = out.float()
         if self.log_scale is None:
             return log_p.bernoulli(out, x)
         if self.likelihood == "gaussian":

@@ -21,8 +21,12 @@ from torch import Tensor, nn
 
 from limner.core import weights as files
 from limner.core.batch import Unpaired
+from limner.core.inference import stylised
 from limner.core.model import Data, GenerativeModel, Logs, Update
+from limner.core.previews import Grid, rows_of
 from limner.losses.style import coloured
+from limner.nets.frozen import Frozen
+from limner.nets.style import Decoder
 from limner.nets.vgg import VGG19
 
 
@@ -36,20 +40,22 @@ class WCT(GenerativeModel):
         shape: (C,H,W) of a picture; filled from the data.
     """
 
-    averaged = ("decoder",)
-    takes = Unpaired
+    ema_groups = ("decoder",)
+    batch_type: type = Unpaired
+    preview_facts = {"rows": "pictures, styles, pictures painted"}
+    usage = "limner stylise PHOTO PAINTING model=RUN"
 
     def __init__(
-        self, decoder: nn.Module, weights: str = "vgg19", feature_weight: float = 1.0, *, shape: tuple[int, int, int]
+        self, decoder: Decoder, weights: str = "vgg19", feature_weight: float = 1.0, *, shape: tuple[int, int, int]
     ) -> None:
         super().__init__()
         if shape[0] != 3:
             raise ValueError(f"style is transferred between colour pictures (3 channels), these have {shape[0]}")
         if feature_weight < 0:
             raise ValueError(f"feature_weight must not be negative, got {feature_weight:g}")
-        self.decoder, self.feature_weight, self.layer = decoder, feature_weight, str(decoder.layer)
-        self._vgg = (VGG19(files.vgg19(weights), padding="reflect"),)  # a tuple hides it: it is no part of a checkpoint
-        self._vgg[0].check([self.layer], shape[1:])
+        self.decoder, self.feature_weight, self.layer = decoder, feature_weight, decoder.layer
+        self.vgg = Frozen(VGG19(files.vgg19(weights), padding="reflect"))
+        self.vgg.net.check([self.layer], shape[1:])
         self.shape = shape
 
     def groups(self) -> dict[str, nn.Module]:
@@ -58,24 +64,28 @@ class WCT(GenerativeModel):
     def step(self, data: Data, update: Update) -> Logs:
         x = torch.cat(next(data))  # (2B,3,H,W) in [-1,1]: photographs and paintings alike
         with torch.no_grad():
-            maps = self.look(x)
+            maps = self.encode_features(x)
         y = self.decoder(maps)
-        pixels, features = (y - x).square().mean(), (self.look(y) - maps).square().mean()
+        pixels, features = (y - x).square().mean(), (self.encode_features(y) - maps).square().mean()
         loss = pixels + self.feature_weight * features
         update("decoder", loss)
         return {"loss/decoder": loss, "term/pixels": pixels, "term/features": features}
 
-    def look(self, x: Tensor) -> Tensor:
-        """F, maps (B,N,h,w) of the decoder's layer."""
-        if self._vgg[0].first.device != x.device:
-            self._vgg = (self._vgg[0].to(x.device),)
-        return self._vgg[0](x, [self.layer])[self.layer].float()
+    def preview(self, batch: Unpaired, n: int, seed: int) -> dict[str, Grid]:
+        """Content images, styles, and the first in the style of the second."""
+        painted = stylised(self, batch.a, [self.encode_features(batch.b)])
+        return {"samples": rows_of(batch.a, batch.b, painted)}
 
-    def restyle(self, maps: Tensor, style: Tensor) -> Tensor:
+    def encode_features(self, x: Tensor) -> Tensor:
+        """F, maps (B,N,h,w) of the decoder's layer."""
+        maps: Tensor = self.vgg(x, [self.layer])[self.layer]
+        return maps.float()
+
+    def transfer_statistics(self, maps: Tensor, style: Tensor) -> Tensor:
         """t, maps with the means and covariances of the style's."""
         return coloured(maps, style)
 
-    def paint(self, maps: Tensor) -> Tensor:
+    def decode_features(self, maps: Tensor) -> Tensor:
         """g, pictures (B,3,H,W) of maps."""
         painted: Tensor = self.decoder(maps)
         return painted

@@ -10,7 +10,7 @@ Arjovsky, Chintala and Bottou 2017 (arXiv 1701.07875), Algorithm 1.
         z ~ p_z
         descend for G  -f(G(z))
 
-Clipping makes f K-Lipschitz for some K that nobody knows, not 1-Lipschitz as a lecture has it: `loss/D` is minus the
+Clipping makes f K-Lipschitz for some K that nobody knows, not 1-Lipschitz: `loss/D` is minus the
 distance up to that factor. Momentum hurts (section 4.3); the paper uses RMSProp, the recipes Adam with a first
 beta of 0.
 """
@@ -18,14 +18,15 @@ beta of 0.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
 
-from limner.core.model import Data, GenerativeModel, Logs, Update
+from limner.core.adversarial import AdversarialModel, adversarial_logs
+from limner.core.model import Data, Logs, Update
 from limner.core.prior import Prior
-from limner.losses.adversarial import pull, wasserstein
+from limner.losses.adversarial import wasserstein
+from limner.nets.protocols import Critic, Generator
 
 
-class WGAN(GenerativeModel):
+class WGAN(AdversarialModel):
     """Generator and clipped critic.
 
     Args:
@@ -35,9 +36,9 @@ class WGAN(GenerativeModel):
         clip: c, the largest size of a critic's weight. Lower it if losses explode; raise it if G's gradient vanishes.
     """
 
-    averaged = ("G",)
+    objective = wasserstein
 
-    def __init__(self, G: nn.Module, D: nn.Module, n_critic: int = 5, clip: float = 0.01) -> None:
+    def __init__(self, G: Generator, D: Critic, n_critic: int = 5, clip: float = 0.01) -> None:
         super().__init__()
         if n_critic < 1:
             raise ValueError(f"n_critic must be at least 1, got {n_critic}")
@@ -48,37 +49,17 @@ class WGAN(GenerativeModel):
         self.G, self.D, self.n_critic, self.clip = G, D, n_critic, clip
         self.prior = Prior("normal", G.z)
 
-    def groups(self) -> dict[str, nn.Module]:
-        return {"G": self.G, "D": self.D}
-
     def step(self, data: Data, update: Update) -> Logs:
         for _ in range(self.n_critic):
             x = next(data).x  # (B,C,H,W) in [-1,1]
             with torch.no_grad():
                 fake = self.G(self.prior.batch(len(x), data))
-            real_logits, fake_logits = self.D(x).float(), self.D(fake).float()
+            real_logits, fake_logits = self.D(x), self.D(fake)
             loss_D = wasserstein.d(real_logits, fake_logits)  # f(G(z)) - f(x)
             update("D", loss_D)
             with torch.no_grad():
                 torch._foreach_clamp_min_([*self.D.parameters()], -self.clip)
                 torch._foreach_clamp_max_([*self.D.parameters()], self.clip)
-        loss_G = wasserstein.g(self.D(self.G(self.prior.batch(len(x), data))).float(), None)
+        loss_G = wasserstein.g(self.D(self.G(self.prior.batch(len(x), data))), None)
         update("G", loss_G)
-        return {
-            "loss/D": loss_D,
-            "loss/G": loss_G,
-            "logit/real": real_logits.mean(),
-            "logit/fake": fake_logits.mean(),
-        }
-
-    def critic(self, x: Tensor) -> Tensor:
-        """What f makes (B,) of images (B,C,H,W); one of packs sees copies."""
-        return self.D(x.repeat_interleave(getattr(self.D, "pack", 1), 0)).float()
-
-    def pull(self, fake: Tensor, real: Tensor) -> Tensor:
-        """Where G's loss would move each sample, (B,C,H,W)."""
-        return pull(wasserstein, self.critic, fake, real)
-
-    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Images (B,C,H,W) in [-1,1] of noise (B,z)."""
-        return self.G(z)
+        return adversarial_logs(loss_D, loss_G, real_logits, fake_logits)

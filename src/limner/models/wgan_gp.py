@@ -17,15 +17,16 @@ go through D as one batch, which changes nothing for such a critic.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
 
-from limner.core.model import Data, GenerativeModel, Logs, Update
+from limner.core.adversarial import AdversarialModel, adversarial_logs
+from limner.core.model import Data, Logs, Update
 from limner.core.prior import Prior
-from limner.losses.adversarial import pull, wasserstein
+from limner.losses.adversarial import wasserstein
 from limner.losses.penalties import gradient_penalty
+from limner.nets.protocols import Critic, Generator, mixes_images
 
 
-class WGANGP(GenerativeModel):
+class WGANGP(AdversarialModel):
     """Generator and critic with a gradient penalty.
 
     Args:
@@ -36,53 +37,30 @@ class WGANGP(GenerativeModel):
         drift: weight of E D(x)^2, which keeps the critic's free constant near 0 (Karras et al. 2018 use 0.001).
     """
 
-    averaged = ("G",)
+    objective = wasserstein
 
-    def __init__(
-        self, G: nn.Module, D: nn.Module, n_critic: int = 5, gp_weight: float = 10.0, drift: float = 0.0
-    ) -> None:
+    def __init__(self, G: Generator, D: Critic, n_critic: int = 5, gp_weight: float = 10.0, drift: float = 0.0) -> None:
         super().__init__()
         if n_critic < 1:
             raise ValueError(f"n_critic must be at least 1, got {n_critic}")
         if gp_weight <= 0 or drift < 0:
             raise ValueError(f"gp_weight must be positive and drift not negative, got {gp_weight:g} and {drift:g}")
-        if getattr(D, "mixes", False):
+        if mixes_images(D):
             raise ValueError(
                 "the penalty bounds the slope at each image and this D mixes images; use D.norm=layer, D.minibatch=none"
             )
         self.G, self.D, self.n_critic, self.gp_weight, self.drift = G, D, n_critic, gp_weight, drift
         self.prior = Prior("normal", G.z)
 
-    def groups(self) -> dict[str, nn.Module]:
-        return {"G": self.G, "D": self.D}
-
     def step(self, data: Data, update: Update) -> Logs:
         for _ in range(self.n_critic):
             x = next(data).x  # (B,C,H,W) in [-1,1]
             with torch.no_grad():
                 fake = self.G(self.prior.batch(len(x), data))
-            real_logits, fake_logits = self.D(torch.cat([x, fake])).float().chunk(2)
+            real_logits, fake_logits = self.D(torch.cat([x, fake])).chunk(2)
             loss_D = wasserstein.d(real_logits, fake_logits)  # D(G(z)) - D(x)
             gp = gradient_penalty(self.D, x, fake, eps=data.rand(len(x)))  # eq. 3
-            update("D", loss_D + self.gp_weight * gp + self.drift * real_logits.square().mean())
-        loss_G = wasserstein.g(self.D(self.G(self.prior.batch(len(x), data))).float(), None)
+            update("D", loss_D + self.gp_weight * gp + self.drift * real_logits.float().square().mean())
+        loss_G = wasserstein.g(self.D(self.G(self.prior.batch(len(x), data))), None)
         update("G", loss_G)
-        return {
-            "loss/D": loss_D,
-            "loss/G": loss_G,
-            "logit/real": real_logits.mean(),
-            "logit/fake": fake_logits.mean(),
-            "term/gp": gp,
-        }
-
-    def critic(self, x: Tensor) -> Tensor:
-        """What D makes (B,) of images (B,C,H,W); one of packs sees copies."""
-        return self.D(x.repeat_interleave(getattr(self.D, "pack", 1), 0)).float()
-
-    def pull(self, fake: Tensor, real: Tensor) -> Tensor:
-        """Where G's loss would move each sample, (B,C,H,W)."""
-        return pull(wasserstein, self.critic, fake, real)
-
-    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Images (B,C,H,W) in [-1,1] of noise (B,z)."""
-        return self.G(z)
+        return adversarial_logs(loss_D, loss_G, real_logits, fake_logits, gp=gp)

@@ -255,13 +255,23 @@ class Critic(nn.Module):
         self._check_packs(len(x))
         return x.unflatten(0, (-1, self.pack)).flatten(1, 2)
 
-    def input_gradient(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Logits (B/pack,) of images x and the gradient (B,C,H,W) of their sum, differentiable in the weights."""
-        chain = rules(self.layers())
+    def input_gradient(self, x: Tensor, y: Tensor | None = None, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Logits (B/pack,) of images x and the gradient (B,C,H,W) of their sum, differentiable in the weights.
+
+        Keyword arguments (the level of a growing critic) go to `forward`, and autograd takes the gradient.
+        """
+        chain = None if any(v is not None for v in kwargs.values()) else rules(self.layers())
         if chain is None:
-            return gradient_by_autograd(lambda images: self(images, y), x)
+            return gradient_by_autograd(lambda images: self(images, y, **kwargs), x)
         logits, g = gradient_by_rules(chain, self.inputs(x, y))
         return logits.flatten(), g.reshape(len(x), -1)[:, : x[0].numel()].reshape(x.shape)  # labels are not images
+
+    def bind(self, *args: Any, **kwargs: Any) -> BoundCritic:
+        """This critic with labels or a level given, as penalties take one; its gradient stays written out.
+
+        Where ``functools.partial(D, y=y)`` hides `input_gradient`, so that a penalty differentiates twice, this does not.
+        """
+        return BoundCritic(self, *args, **kwargs)
 
     @property
     def mixes(self) -> bool:
@@ -289,3 +299,18 @@ class Critic(nn.Module):
                 f"pack={self.pack} judges {self.pack} images at a time, which does not divide a batch of {n}; "
                 f"use a batch size that is a multiple of {self.pack}, or pack=1"
             )
+
+
+class BoundCritic:
+    """A critic of images alone: the other arguments of a `Critic` are given once."""
+
+    def __init__(self, critic: Critic, *args: Any, **kwargs: Any) -> None:
+        self.critic, self.args, self.kwargs = critic, args, kwargs
+
+    def __call__(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.critic(x, *self.args, **self.kwargs)
+        return logits
+
+    def input_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of images x and the gradient of their sum, as `Critic.input_gradient` gives them."""
+        return self.critic.input_gradient(x, *self.args, **self.kwargs)

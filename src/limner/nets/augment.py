@@ -27,8 +27,8 @@ Zhao = Literal["colour", "translation", "cutout"]
 Karras = Literal["blit", "geometry", "colour"]
 
 
-class _Transform(nn.Module):
-    """What all have in common."""
+class Transform(nn.Module):
+    """What happens to every image, real or generated, before a discriminator sees it."""
 
     classes = 0
 
@@ -44,7 +44,19 @@ class _Transform(nn.Module):
         raise NotImplementedError
 
     def observe(self, sign: Tensor, images: int) -> None:
-        """Told after each update of D: the mean sign of its logits of real images (), and the step's real images."""
+        """Adapts to how D does: called after each of its updates.
+
+        Args:
+            sign: the mean sign () of D's logits of real images.
+            images: real images of the step.
+        """
+
+
+class Identity(Transform):
+    """Leaves images as they are."""
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return x
 
 
 def _checked(kind: str, policy: tuple[str, ...], known: tuple[str, ...], shape: tuple[int, int, int]) -> None:
@@ -69,7 +81,7 @@ def _per_image(values: Tensor, x: Tensor) -> Tensor:
     return values.to(x.dtype)[:, None, None, None]
 
 
-class DiffAugment(_Transform):
+class DiffAugment(Transform):
     """Every image gets every kind of change, always, each by an amount of its own (Zhao et al. 2020).
 
     * colour: brightness + U(-1/2, 1/2), saturation × U(0, 2), contrast × U(1/2, 3/2), both about their means;
@@ -150,7 +162,7 @@ def cut(x: Tensor) -> Tensor:
     return torch.where(hole, torch.zeros((), dtype=x.dtype, device=x.device), x)
 
 
-class ADA(_Transform):
+class ADA(Transform):
     """Adaptive discriminator augmentation: as much as D needs not to overfit (Karras et al. 2020).
 
     Each change of each image happens with probability p, so for p < 1 some images always stay what they are, and the
@@ -368,7 +380,7 @@ def _reflected(place: Tensor, n: int) -> Tensor:
     return ((n - 1) - (place.remainder(2 * (n - 1)) - (n - 1)).abs()).long()
 
 
-class InstanceNoise(_Transform):
+class InstanceNoise(Transform):
     """Gaussian noise on every image, less and less (Sønderby et al. 2017; Arjovsky and Bottou 2017, Theorem 2.3).
 
     Real and generated images lie on thin sets that hardly meet, so a perfect D exists and gives G no direction. Noise

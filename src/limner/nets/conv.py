@@ -16,6 +16,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from limner.nets import _labels as labels
+from limner.nets import protocols
 from limner.nets._layers import Norm, Output, norm_2d, output
 
 Pool = Literal["max", "average"]
@@ -61,7 +62,7 @@ def pool_sizes(
     return sizes
 
 
-class PoolEncoder(nn.Module):
+class PoolEncoder(protocols.Encoder):
     """Image (B,C,H,W) -> code (B,widths[-1],h,w): convolution, ReLU and 2×2 pooling for each width (Lab 2).
 
     Args:
@@ -93,7 +94,7 @@ class PoolEncoder(nn.Module):
         sizes = pool_sizes(shape[1:], kernels, strides, paddings, pool_strides)
         pooling = nn.MaxPool2d if pool == "max" else nn.AvgPool2d
         channels = (shape[0], *widths)
-        self.code_shape: tuple[int, ...] = (channels[-1], *sizes[-1])
+        self.code_shape = (channels[-1], *sizes[-1])
         self.z = prod(self.code_shape)
         self.blocks = nn.Sequential()
         for i, (k, s, p, t) in enumerate(zip(kernels, strides, paddings, pool_strides, strict=True)):
@@ -126,7 +127,7 @@ def _transposed_output(n: int, kernels: Sequence[int], strides: Sequence[int], p
     return n
 
 
-class TransposedDecoder(nn.Module):
+class TransposedDecoder(protocols.Decoder):
     """Code (B,channels,h,w) -> image (B,C,H,W): transposed convolutions with ReLU between them (Lab 2).
 
     The code's size h×w follows from H×W and the strides.
@@ -164,7 +165,7 @@ class TransposedDecoder(nn.Module):
                 f"these transposed convolutions turn a code of {_times(code)} into {_times(made)}, not into images of "
                 f"{_times(size)}; resize the images to {_times(made)}, change the strides, or use conv.NearestDecoder"
             )
-        self.code_shape: tuple[int, ...] = (channels, *code)
+        self.code_shape = (channels, *code)
         self.z = prod(self.code_shape)
         steps = (channels, *widths, shape[0])
         self.net = nn.Sequential()
@@ -177,7 +178,7 @@ class TransposedDecoder(nn.Module):
         return self.net(z)
 
 
-class NearestDecoder(nn.Module):
+class NearestDecoder(protocols.Decoder):
     """Code (B,widths[-1],h,w) -> image (B,C,H,W): nearest-neighbour up-sampling and a 3×3 convolution at each step.
 
     It passes through the map sizes of the `PoolEncoder` with the same arguments, in reverse, so it fits any image.
@@ -216,7 +217,7 @@ class NearestDecoder(nn.Module):
         steps: dict[Size, int] = {}
         for size, c in zip(sizes, channels, strict=True):
             steps.setdefault(size, c)
-        self.code_shape: tuple[int, ...] = (channels[-1], *sizes[-1])
+        self.code_shape = (channels[-1], *sizes[-1])
         self.z = prod(self.code_shape)
         self.net = nn.Sequential()
         c = channels[-1]
@@ -235,7 +236,7 @@ class NearestDecoder(nn.Module):
 # ---- Stride-2 nets with a vector as code ---------------------------------------------------------------------------
 
 
-class Encoder(nn.Module):
+class Encoder(protocols.Encoder):
     """Image (B,C,H,W) -> code (B, heads*z): 4×4 stride-2 convolutions, then one linear layer.
 
     Args:
@@ -261,7 +262,7 @@ class Encoder(nn.Module):
         classes: int = 0,
     ) -> None:
         super().__init__()
-        self.z, self.heads = z, heads
+        self.z, self.code_shape, self.heads = z, (z,), heads
         self.classes = labels.inputs(conditional, classes)
         h, w = (n >> len(widths) for n in shape[1:])
         if min(h, w) < 1:
@@ -274,11 +275,6 @@ class Encoder(nn.Module):
             for a, b in pairwise(channels)
         )
         self.head = nn.Linear(channels[-1] * h * w, heads * z)
-
-    @property
-    def code_shape(self) -> tuple[int, ...]:
-        """Shape of one code."""
-        return (self.z,)
 
     def layers(self, x: Tensor, y: Tensor | None = None) -> list[Tensor]:
         """The map after each convolution, then the code (B,heads*z)."""
@@ -294,7 +290,7 @@ class Encoder(nn.Module):
         return self.layers(x, y)[-1]
 
 
-class Decoder(nn.Module):
+class Decoder(protocols.Decoder):
     """Code (B,z) -> image (B, outputs*C, H, W): one linear layer, then 4×4 stride-2 transposed convolutions.
 
     Args:
@@ -324,7 +320,7 @@ class Decoder(nn.Module):
         super().__init__()
         if not widths:
             raise ValueError("widths is empty; give the channels of at least one map")
-        self.z = z
+        self.z, self.code_shape = z, (z,)
         self.classes = labels.inputs(conditional, classes)
         self.size = shape[1:]
         scale = 2 ** len(widths)
@@ -335,11 +331,6 @@ class Decoder(nn.Module):
             self.net.extend([nn.ConvTranspose2d(a, b, 4, 2, 1, bias=norm == "none"), *norm_2d(norm, b), nn.ReLU()])
         self.net.append(nn.ConvTranspose2d(widths[-1], outputs * shape[0], 4, 2, 1))
         self.net.append(output(out, shape[0], outputs))
-
-    @property
-    def code_shape(self) -> tuple[int, ...]:
-        """Shape of one code."""
-        return (self.z,)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (B,outputs*C,H,W) of codes (B,z)."""

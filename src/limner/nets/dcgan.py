@@ -19,6 +19,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from limner.nets import protocols
 from limner.nets._critic import Critic, Minibatch, bound_slopes, minibatch_features
 from limner.nets._layers import (
     MapNorm,
@@ -49,7 +50,7 @@ def _after(channels: int, norm: MapNorm, act: Rectifier, dropout: float) -> list
     return [*norm_2d(norm, channels), activation(act), *live_dropout(dropout)]
 
 
-class Generator(nn.Module):
+class Generator(protocols.Generator):
     """Noise (B,z) -> images (B,C,H,W) in [-1,1]: a small map, then 4×4 stride-2 transposed convolutions.
 
     Args:
@@ -78,7 +79,7 @@ class Generator(nn.Module):
         shape: tuple[int, int, int],
     ) -> None:
         super().__init__()
-        self.z = z
+        self.z, self.code_shape = z, (z,)
         self.size = shape[1:]
         n = _doublings(shape)
         scale = 2**n
@@ -92,11 +93,6 @@ class Generator(nn.Module):
         self.net.extend(_after(width, norm, activation, dropout))
         self.net.extend([nn.ConvTranspose2d(width, shape[0], 4, 2, 1, bias=bias), nn.Tanh()])
         normal_init(self)
-
-    @property
-    def code_shape(self) -> tuple[int, ...]:
-        """Shape of one code."""
-        return (self.z,)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (B,C,H,W) of noise (B,z)."""
@@ -172,7 +168,7 @@ def _keras_init(net: nn.Module) -> None:
                 nn.init.zeros_(m.bias)
 
 
-class TFGenerator(nn.Module):
+class TFGenerator(protocols.Generator):
     """Noise (B,z) -> images (B,C,H,W) in [-1,1], as in TensorFlow's DCGAN tutorial.
 
     2,305,472 trainable parameters at (1,28,28), and 25,472 running statistics of batch norm.
@@ -186,7 +182,7 @@ class TFGenerator(nn.Module):
 
     def __init__(self, z: int = 100, *, shape: tuple[int, int, int]) -> None:
         super().__init__()
-        self.z = z
+        self.z, self.code_shape = z, (z,)
         self.size = shape[1:]
         base = (256, *(-(-side // 4) for side in self.size))  # rounded up: the excess is cut off
         self.net = nn.Sequential(
@@ -204,11 +200,6 @@ class TFGenerator(nn.Module):
             nn.Tanh(),
         )
         _keras_init(self)
-
-    @property
-    def code_shape(self) -> tuple[int, ...]:
-        """Shape of one code."""
-        return (self.z,)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (B,C,H,W) of noise (B,z)."""

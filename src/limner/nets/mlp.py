@@ -13,6 +13,7 @@ from math import prod
 from torch import Tensor, nn
 
 from limner.nets import _labels as labels
+from limner.nets import protocols
 from limner.nets._critic import Critic, Minibatch, bound_slopes, minibatch_features
 from limner.nets._layers import (
     Activation,
@@ -38,7 +39,7 @@ def _hidden(
     )
 
 
-class Encoder(nn.Module):
+class Encoder(protocols.Encoder):
     """Image (B,C,H,W) -> code (B, heads*z), with no activation on the code.
 
     Args:
@@ -64,16 +65,11 @@ class Encoder(nn.Module):
         classes: int = 0,
     ) -> None:
         super().__init__()
-        self.z, self.heads = z, heads
+        self.z, self.code_shape, self.heads = z, (z,), heads
         self.classes = labels.inputs(conditional, classes)
         inputs = prod(shape) + self.classes
         self.hidden = _hidden(inputs, widths, activation)
         self.head = nn.Linear((inputs, *widths)[-1], heads * z)
-
-    @property
-    def code_shape(self) -> tuple[int, ...]:
-        """Shape of one code."""
-        return (self.z,)
 
     def layers(self, x: Tensor, y: Tensor | None = None) -> list[Tensor]:
         """What every layer makes of x: one (B,width) for each hidden layer, then the code (B,heads*z)."""
@@ -89,7 +85,7 @@ class Encoder(nn.Module):
         return self.layers(x, y)[-1]
 
 
-class Decoder(nn.Module):
+class Decoder(protocols.Decoder):
     """Code (B,z) -> image (B, outputs*C, H, W). Also the generator of an MLP GAN.
 
     Args:
@@ -123,7 +119,7 @@ class Decoder(nn.Module):
         classes: int = 0,
     ) -> None:
         super().__init__()
-        self.z = z
+        self.z, self.code_shape = z, (z,)
         self.classes = labels.inputs(conditional, classes)
         self.norm = norm
         inputs = z + self.classes
@@ -131,11 +127,6 @@ class Decoder(nn.Module):
         self.head = nn.Linear((inputs, *widths)[-1], outputs * prod(shape))
         self.out = output(out, prod(shape), outputs)
         self.image_shape = (outputs * shape[0], *shape[1:])
-
-    @property
-    def code_shape(self) -> tuple[int, ...]:
-        """Shape of one code."""
-        return (self.z,)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (B,outputs*C,H,W) of codes (B,z)."""

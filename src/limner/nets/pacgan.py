@@ -20,6 +20,7 @@ from math import prod
 
 from torch import Tensor, nn
 
+from limner.nets import protocols
 from limner.nets._critic import Critic
 from limner.nets._layers import Maxout, SameConv2d, SameConvTranspose2d, at_least_two
 
@@ -36,7 +37,7 @@ def _init(net: nn.Module) -> None:
 # ---- points in the plane --------------------------------------------------------------------------------------------
 
 
-class Generator(nn.Module):
+class Generator(protocols.Generator):
     """Noise (B,z) -> points (B,C,H,W), any real numbers: four hidden layers of ReLU with batch norm, then a linear one.
 
     Args:
@@ -49,18 +50,13 @@ class Generator(nn.Module):
 
     def __init__(self, z: int = 2, width: int = 400, *, shape: tuple[int, int, int]) -> None:
         super().__init__()
-        self.z, self.image_shape = z, shape
+        self.z, self.code_shape, self.image_shape = z, (z,), shape
         self.net = nn.Sequential()
         for a, b in pairwise((z, *[width] * 4)):
             # 1e-4 and 0.05 are the authors' (0.95 of the old average stays)
             self.net.extend([nn.Linear(a, b, bias=False), nn.BatchNorm1d(b, eps=1e-4, momentum=0.05), nn.ReLU()])
         self.net.append(nn.Linear(width, prod(shape)))
         _init(self)
-
-    @property
-    def code_shape(self) -> tuple[int, ...]:
-        """Shape of one code."""
-        return (self.z,)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Points (B,C,H,W) of noise (B,z)."""
@@ -117,7 +113,7 @@ def _halvings(shape: tuple[int, int, int]) -> list[tuple[int, int]]:
     return [(-(-shape[1] // 2**k), -(-shape[2] // 2**k)) for k in range(5)]
 
 
-class StackedGenerator(nn.Module):
+class StackedGenerator(protocols.Generator):
     """Noise (B,z) -> images (B,C,H,W) in [-1,1]: a dense layer, then four 5×5 transposed convolutions.
 
     Maps of 512, 256, 128 and 64 channels; at (3,28,28) they have 2, 4, 7 and 14 pixels a side.
@@ -132,7 +128,7 @@ class StackedGenerator(nn.Module):
 
     def __init__(self, z: int = 100, width: int = 64, *, shape: tuple[int, int, int]) -> None:
         super().__init__()
-        self.z = z
+        self.z, self.code_shape = z, (z,)
         *sizes, base = _halvings(shape)
         widths = [8 * width, 4 * width, 2 * width, width]
         # The dense layer has a bias for each place of the small map, which a norm over channels leaves in.
@@ -142,11 +138,6 @@ class StackedGenerator(nn.Module):
             self.net.extend([nn.BatchNorm2d(a), nn.ReLU(), SameConvTranspose2d(a, b, 5, 2, size, bias=last)])
         self.net.append(nn.Tanh())
         _init(self)
-
-    @property
-    def code_shape(self) -> tuple[int, ...]:
-        """Shape of one code."""
-        return (self.z,)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (B,C,H,W) of noise (B,z)."""

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from limner.nets._critic import Critic, Minibatch, minibatch_features
+from limner.nets import protocols
+from limner.nets._critic import Minibatch, minibatch_features
 
 _SLOPE = 0.2
 
@@ -118,7 +119,7 @@ class _PixelNorm(nn.Module):
         return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-8)
 
 
-class Generator(nn.Module):
+class Generator(protocols.GrowingGenerator):
     """Noise (B,z) -> images (B,C,h,w) of the current level, (B,C,H,W) when grown.
 
     Args:
@@ -146,7 +147,7 @@ class Generator(nn.Module):
         shape: tuple[int, int, int],
     ) -> None:
         super().__init__()
-        self.z = z
+        self.z, self.code_shape = z, (z,)
         base, *larger = sizes(shape[1:], start)
         self.levels = len(larger)
         widths = _widths(width, widest, self.levels)
@@ -167,11 +168,6 @@ class Generator(nn.Module):
     def _layer(inputs: int, outputs: int) -> list[nn.Module]:
         return [_Conv(inputs, outputs, 3, 1), nn.LeakyReLU(_SLOPE), _PixelNorm()]
 
-    @property
-    def code_shape(self) -> tuple[int, ...]:
-        """Shape of one code."""
-        return (self.z,)
-
     def forward(self, z: Tensor, y: Tensor | None = None, *, level: float | None = None) -> Tensor:
         """Images (B,C,h,w) of noise (B,z) at `level`; by default, grown."""
         level = _checked(level, self.levels)
@@ -183,7 +179,7 @@ class Generator(nn.Module):
         return torch.lerp(doubled(self.to_rgb[old](before)), x, alpha) if alpha else x
 
 
-class Discriminator(Critic):
+class Discriminator(protocols.GrowingCritic):
     """Images (B,C,h,w) of the current level -> scores (B/pack,).
 
     Args:

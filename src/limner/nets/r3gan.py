@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from limner.nets import protocols
 from limner.nets._critic import RULES, Critic, Pull, rules
 from limner.nets._layers import Output, output
 
@@ -151,7 +152,7 @@ def _pad(layer: nn.ZeroPad2d, x: Tensor) -> tuple[Tensor, Pull]:
 RULES[_Block], RULES[_Resample], RULES[nn.ZeroPad2d] = _block, _resample, _pad
 
 
-class Generator(nn.Module):
+class Generator(protocols.Generator):
     """Noise (B,z) -> images (B,C,H,W): a learned map scaled by z, then residual blocks at each size.
 
     Args:
@@ -181,7 +182,7 @@ class Generator(nn.Module):
         shape: tuple[int, int, int],
     ) -> None:
         super().__init__()
-        self.z = z
+        self.z, self.code_shape = z, (z,)
         self.size = shape[1:]
         n, base = _sizes(shape)
         widths = _widths(width, widest, n)[::-1]
@@ -192,11 +193,6 @@ class Generator(nn.Module):
         for a, b in pairwise(widths):
             self.net.extend([_Resample(a, b, up=True), *(_Block(b, group, expansion, total) for _ in range(blocks))])
         self.net.extend([_scaled(nn.Conv2d(widths[-1], shape[0], 1, bias=False)), output(out, shape[0], 1)])
-
-    @property
-    def code_shape(self) -> tuple[int, ...]:
-        """Shape of one code."""
-        return (self.z,)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (B,C,H,W) of noise (B,z)."""

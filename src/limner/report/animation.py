@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from limner.core.checkpoint import replace_file
+from limner.core.durable import replace_file
 from limner.core.errors import LimnerError
 from limner.core.run import Run
 

@@ -9,7 +9,7 @@ import inspect
 import re
 from pathlib import Path
 
-from limner.core import catalogue
+from limner.config import catalogue
 from limner.metrics.scorecard import base
 from limner.report.facts import Facts, Row, as_number, read
 from limner.report.page import save

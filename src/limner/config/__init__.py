@@ -1,0 +1,1 @@
+"""From text to objects: names, recipes, and models from their files."""

@@ -1,0 +1,124 @@
+"""Short names for everything a recipe may mention.
+
+The catalogue is closed: a name is looked up among the files of limner's own packages and the entry points
+that installed plug-ins declare (groups ``limner.models`` and ``limner.nets``). Text from a recipe or a
+checkpoint can therefore never make Python import anything else.
+
+=========  ==============================  =============================================
+kind       a name looks like               what it stands for
+=========  ==============================  =============================================
+model      ``vae``                         the model class of ``limner/models/vae.py``
+net        ``mlp.Encoder``                 a class of ``limner/nets/mlp.py``
+data       ``mnist-5k``                    a source function of ``limner.data``
+optimiser  ``adam``                        a class of ``limner/core/update.py``
+train      ``trainer``                     `limner.core.train.Trainer`
+=========  ==============================  =============================================
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from limner.core.errors import LimnerError, unknown
+
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+
+
+def files(package: str) -> list[str]:
+    """Names of the public modules of a package, without importing any of them."""
+    found = find_spec(package)
+    paths = list(found.submodule_search_locations or []) if found else []
+    return sorted(m.name for m in pkgutil.iter_modules(paths) if not m.name.startswith("_"))
+
+
+def _plugins(kind: str) -> dict[str, Any]:
+    return {e.name: e for e in entry_points(group=f"limner.{kind}s")}
+
+
+def names(kind: str) -> list[str]:
+    """All names of a kind: ``model``, ``net``, ``data``, ``optimiser``, ``train`` or ``recipe``."""
+    match kind:
+        case "model":
+            return sorted({*files("limner.models"), *_plugins("model")})
+        case "net":
+            own = [f"{f}.{c}" for f in files("limner.nets") for c in _classes(f"limner.nets.{f}")]
+            return sorted({*own, *_plugins("net")})
+        case "data":
+            return list(importlib.import_module("limner.data").list_sources())
+        case "optimiser":
+            return sorted(importlib.import_module("limner.core.update").OPTIMISERS)
+        case "train":
+            return ["trainer"]
+        case "recipe":
+            return sorted(p.stem for p in RECIPES.glob("*.yaml"))
+    raise LimnerError(f"unknown kind {kind!r}; choose model, net, data, optimiser, train or recipe")
+
+
+def find(kind: str, name: str) -> Callable[..., Any]:
+    """The constructor a name stands for.
+
+    Raises:
+        LimnerError: the name is not in the catalogue; the message carries the nearest matches.
+    """
+    match kind:
+        case "model" if name in files("limner.models"):
+            return _model_class(importlib.import_module(f"limner.models.{name}"))
+        case "net" if name.count(".") == 1:
+            module, _, attribute = name.partition(".")
+            if module in files("limner.nets") and attribute in _classes(f"limner.nets.{module}"):
+                return getattr(importlib.import_module(f"limner.nets.{module}"), attribute)
+        case "data" if name in names("data"):
+            return importlib.import_module("limner.data").SOURCES[name]
+        case "optimiser" if name in names("optimiser"):
+            return importlib.import_module("limner.core.update").OPTIMISERS[name]
+        case "train" if name == "trainer":
+            return importlib.import_module("limner.core.train").Trainer
+    plugin = _plugins(kind).get(name)
+    if plugin is not None:
+        return plugin.load()
+    raise unknown(kind, name, names(kind))
+
+
+def _classes(module: str) -> list[str]:
+    """Public nets that a module defines itself: the classes built for the `shape` of an image."""
+    own = inspect.getmembers(importlib.import_module(module), inspect.isclass)
+    return sorted(n for n, c in own if c.__module__ == module and "shape" in inspect.signature(c).parameters)
+
+
+def _model_class(module: Any) -> Callable[..., Any]:
+    """The one model a file of `limner.models` defines: one file per paper."""
+    base = importlib.import_module("limner.core.model").GenerativeModel
+    own = [
+        c
+        for _, c in inspect.getmembers(module, inspect.isclass)
+        if issubclass(c, base) and c.__module__ == module.__name__
+    ]
+    if len(own) != 1:
+        raise LimnerError(f"{module.__name__} must define exactly one model, it has {len(own)}")
+    return own[0]
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of models that match a shell pattern.
+
+    >>> list_models("*vae*")
+    ['cvae', 'vae']
+    """
+    return fnmatch.filter(names("model"), pattern)
+
+
+def list_recipes(pattern: str = "*") -> list[str]:
+    """Names of recipes that match a shell pattern.
+
+    >>> list_recipes("cvae*")
+    ['cvae-mnist']
+    """
+    return fnmatch.filter(names("recipe"), pattern)

@@ -1,0 +1,111 @@
+"""Explanations of recipes, models, nets, data and single options, read from signatures and docstrings."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from limner.config import recipe as recipes
+from limner.config.catalogue import find, names
+from limner.config.spec import Argument, Spec, arguments
+from limner.core.errors import unknown
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What there is to know of one name."""
+
+    name: str
+    kind: str
+    text: str
+    options: list[dict[str, Any]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain mapping."""
+        return asdict(self)
+
+
+def explain(key: str) -> Explanation:
+    """Explains a recipe, a model, net, data source or optimiser, or one option such as ``train.batch``.
+
+    Args:
+        key: ``vae-mnist``, ``vae``, ``mlp.Encoder``, ``train``, ``vae.beta``, ``train.batch``, ``adam.lr`` …
+
+    Raises:
+        LimnerError: nothing has this name; the message carries the nearest matches.
+    """
+    if key in names("recipe"):
+        return _recipe(key)
+    for kind in ("model", "data", "optimiser", "train", "net"):
+        if kind == "train" and key == "train":
+            return _constructor("train", "trainer", "train")
+        if key in names(kind):
+            return _constructor(kind, key, key)
+    owner, _, option = key.rpartition(".")
+    found = _owner(owner) if owner else None
+    if found and option in arguments(*found):
+        return Explanation(key, "option", "", [_row(arguments(*found)[option])])
+    if not owner:
+        hits = [(k, n) for k, n in _everywhere() if key in arguments(k, n) and not arguments(k, n)[key].is_fact]
+        if hits:
+            rows = [_row(arguments(k, n)[key]) | {"of": "train" if k == "train" else n} for k, n in hits]
+            return Explanation(key, "option", "", rows)
+    known = [n for kind in ("recipe", "model", "data", "optimiser", "net") for n in names(kind)]
+    if found:
+        known = [f"{owner}.{n}" for n, a in arguments(*found).items() if not a.is_fact]
+    else:
+        known += [n for kind, name in _everywhere() for n, a in arguments(kind, name).items() if not a.is_fact]
+    raise unknown("name", key, set(known))
+
+
+def _everywhere() -> list[tuple[str, str]]:
+    return [("train", "trainer"), *((k, n) for k in ("model", "optimiser", "data") for n in names(k))]
+
+
+def _owner(name: str) -> tuple[str, str] | None:
+    if name == "train":
+        return "train", "trainer"
+    for kind in ("model", "net", "data", "optimiser"):
+        if name in names(kind):
+            return kind, name
+    return None
+
+
+def _recipe(name: str) -> Explanation:
+    loaded = recipes.load(name)
+    text = recipes.find(name).read_text()
+    comment = " ".join(line.lstrip("# ").strip() for line in text.splitlines() if line.startswith("#"))
+    rows: list[dict[str, Any]] = []
+
+    def add(spec: Spec, prefix: str) -> None:
+        for a in arguments(spec.kind, spec.name).values():
+            if a.is_fact:
+                continue
+            value = spec.kwargs.get(a.name, None if a.required else a.default)
+            if isinstance(value, Spec):
+                rows.append(_row(a) | {"name": f"{prefix}.{a.name}", "value": value.name})
+                add(value, f"{prefix}.{a.name}")
+            else:
+                rows.append(_row(a) | {"name": f"{prefix}.{a.name}", "value": value})
+
+    add(loaded.model, "model")
+    add(loaded.data, "data")
+    for group, spec in loaded.optim.items():
+        add(spec, f"optim.{group}")
+    add(loaded.train, "train")
+    return Explanation(name, "recipe", comment, rows)
+
+
+def _constructor(kind: str, name: str, shown: str) -> Explanation:
+    constructor = find(kind, name)
+    doc = inspect.getdoc(constructor) or ""
+    module = inspect.getdoc(inspect.getmodule(constructor)) or "" if kind == "model" else ""
+    text = "\n\n".join(part.partition("Args:")[0].strip() for part in (module, doc) if part)
+    rows = [_row(a) for a in arguments(kind, name).values() if not a.is_fact]
+    return Explanation(shown, kind, text, rows)
+
+
+def _row(a: Argument) -> dict[str, Any]:
+    default = None if a.required else a.default
+    return {"name": a.name, "type": a.type, "default": default, "required": a.required, "text": a.text}

@@ -1,0 +1,204 @@
+"""Recipes: what to train, on what, how.
+
+A recipe has four sections, each the keyword arguments of one constructor::
+
+    model: {name: vae, z: 20, encoder: {name: mlp.Encoder}, decoder: {name: mlp.Decoder}}
+    data:  {name: mnist-5k}
+    optim: {VAE: {lr: 1.0e-3}}                 # an optimiser for each group of the model; "*" stands for all others
+    train: {images: 500k, batch: 128, seed: 0}
+
+Defaults < recipe file < ``-c`` file < ``key=value``. A bare key goes to the one section that knows it.
+
+``data`` may be a path. What that means is the model's word: a folder of images, of pairs, or of two domains. Pairs are
+made of images, too, when the recipe has a ``task`` for it: `limner train colourise data=photos/`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from limner.config import catalogue
+from limner.config.catalogue import RECIPES, names
+from limner.config.spec import Spec, arguments
+from limner.core.errors import LimnerError, unknown
+from limner.core.yaml_text import read_yaml
+
+SECTIONS = ("model", "data", "optim", "train")
+_PLACES = ("name", "path", "a", "b")  # options that say where data lie: they go with the old data
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe."""
+
+    name: str
+    model: Spec
+    data: Spec
+    optim: dict[str, Spec]
+    train: Spec
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain mapping, as written to ``recipe.yaml``."""
+        train = self.train.to_dict()
+        train.pop("name")
+        return {
+            "name": self.name,
+            "model": self.model.to_dict(),
+            "data": self.data.to_dict(),
+            "optim": {g: s.to_dict() for g, s in self.optim.items()},
+            "train": train,
+        }
+
+
+def load(
+    source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None, extra: str | Path | None = None
+) -> Recipe:
+    """Reads and checks a recipe.
+
+    Args:
+        source: a name of `limner list recipes`, a YAML file, or a mapping.
+        overrides: dotted or bare keys and their values, applied last.
+        extra: a YAML file merged over the recipe before the overrides.
+
+    Raises:
+        LimnerError: unknown recipe, section, key or value.
+    """
+    if isinstance(source, Mapping):
+        name, tree = str(source.get("name", "recipe")), copy.deepcopy(dict(source))
+    else:
+        path = find(source)
+        name, tree = path.stem, read_yaml(path)
+        name = str(tree.get("name", name))
+    tree.pop("name", None)
+    if extra is not None:
+        tree = _merged(tree, read_yaml(Path(extra)))
+    for key, value in (overrides or {}).items():
+        _set(tree, key, value)
+    for section in tree:
+        if section not in SECTIONS:
+            raise unknown("section", section, SECTIONS)
+    for section in SECTIONS:
+        if section not in tree:
+            raise LimnerError(f"recipe {name}: section {section!r} is missing; a recipe has {', '.join(SECTIONS)}")
+    if not isinstance(tree["optim"], Mapping):
+        raise LimnerError("optim: expected a mapping from group to optimiser, e.g. optim: {G: {lr: 2.0e-4}}")
+    return Recipe(
+        name,
+        Spec.parse("model", tree["model"]),
+        Spec.parse("data", _data(tree["data"], _kind(tree))),
+        {g: Spec.parse("optimiser", s, f"optim.{g}", "adam") for g, s in tree["optim"].items()},
+        Spec.parse("train", tree["train"], name="trainer"),
+    )
+
+
+def find(source: str | Path) -> Path:
+    """The file of a recipe: a shipped name, or a path to YAML."""
+    text = str(source)
+    if text in names("recipe"):
+        return RECIPES / f"{text}.yaml"
+    path = Path(source)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        if not path.is_file():
+            raise LimnerError(f"there is no recipe file {path}; see 'limner list recipes' for shipped ones")
+        return path
+    raise unknown("recipe", text, names("recipe"))
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    both = dict(base)
+    for k, v in over.items():
+        old = both.get(k)
+        both[k] = _merged(old, v) if isinstance(old, Mapping) and isinstance(v, Mapping) else v
+    return both
+
+
+def _set(tree: dict[str, Any], key: str, new: Any) -> None:
+    """Puts one override in its place."""
+    path = key.split(".")
+    if path[-1] in ("a", "b") and path[:-1] in ([], ["data"]) and _kind(tree).name == "domains":
+        path = ["data", path[-1]]  # two folders stand for two domains, whatever data the recipe has
+        if path[-1] not in arguments("data", _data(tree.get("data"), _kind(tree))["name"]):
+            tree["data"] = _replaced_data(tree["data"], "domains", _kind(tree))
+    if path[0] not in SECTIONS:
+        path = [_section(tree, path[0]), *path]
+    if path == ["data"]:
+        tree["data"] = _replaced_data(tree.get("data"), new, _kind(tree))
+        return
+    if path[0] == "optim" and len(path) == 3 and path[1] not in tree["optim"] and "*" in tree["optim"]:
+        tree["optim"][path[1]] = copy.deepcopy(tree["optim"]["*"])
+    if path[0] == "optim" and len(path) == 3 and path[1] not in tree["optim"]:
+        raise LimnerError(f"unknown group {path[1]!r} in {key}; this recipe has the groups {', '.join(tree['optim'])}")
+    node: Any = tree
+    for i, part in enumerate(path[:-1]):
+        if isinstance(node.get(part), str):
+            node[part] = {"name": node[part]}
+        node = node.setdefault(part, {})
+        if not isinstance(node, dict):
+            raise LimnerError(f"{key}: {'.'.join(path[: i + 1])} has no parts; set it as a whole")
+    node[path[-1]] = new
+
+
+def _section(tree: Mapping[str, Any], key: str) -> str:
+    """The one section whose constructor has an argument `key`."""
+    known = {
+        "train": arguments("train", "trainer"),
+        "data": arguments("data", _data(tree["data"], _kind(tree))["name"]),
+        "model": arguments("model", _name(tree["model"])),
+    }
+    owners = [s for s, a in known.items() if key in a]
+    if len(owners) == 1:
+        return owners[0]
+    if owners:
+        choices = " or ".join(f"{s}.{key}" for s in owners)
+        raise LimnerError(f"{key!r} could mean {choices}; write the section too")
+    every = [k for section in known.values() for k, a in section.items() if not a.is_fact]
+    raise unknown("key", key, [*every, *SECTIONS, "out"])
+
+
+def _name(section: Any) -> str:
+    return section if isinstance(section, str) else str(section.get("name"))
+
+
+def _kind(tree: Mapping[str, Any]) -> Any:
+    """What batches the recipe's model takes, an entry of `limner.core.batch.KINDS`."""
+    batch = import_module("limner.core.batch")  # needs torch, which reading a recipe's text does not
+    model = tree.get("model")
+    name = model if isinstance(model, str) else model.get("name") if isinstance(model, Mapping) else None
+    if not isinstance(name, str):  # to be complained of where the model is read
+        return batch.KINDS[batch.Images]
+    return batch.KINDS[getattr(catalogue.find("model", name), "batch_type", batch.Images)]
+
+
+def _data(section: Any, kind: Any) -> dict[str, Any]:
+    """The data section, where a path stands for a folder (or ZIP) of what is wanted: images, pairs or domains."""
+    tree = {"name": section} if isinstance(section, (str, Path)) else dict(section)
+    if not isinstance(tree.get("name"), (str, Path)):
+        return tree
+    name = str(tree["name"])
+    rest = {k: v for k, v in tree.items() if k != "name"}
+    if name not in names("data"):
+        return {"name": kind.source, "path": name} | rest if _looks_like_path(name) else tree
+    gives: Mapping[str, dict[str, Any]] = getattr(catalogue.find("data", name), "gives", {})
+    if kind.name in gives:
+        return {"name": name} | gives[kind.name] | rest
+    if kind.name != "images" and "images" in gives:  # images, as good as those of a path
+        return {"name": kind.source} | ({} if name == "folder" else {"path": name}) | rest
+    return {"name": name} | rest
+
+
+def _looks_like_path(text: str) -> bool:
+    return "/" in text or "\\" in text or text.lower().endswith(".zip") or text.startswith(".") or Path(text).exists()
+
+
+def _replaced_data(old: Any, new: Any, kind: Any) -> dict[str, Any]:
+    """Other data, with those options of the recipe (size, flip, task …) that the new source has too."""
+    tree = _data(new, kind)
+    if old is None or isinstance(new, Mapping):
+        return tree
+    known = arguments("data", tree["name"])
+    return {k: v for k, v in _data(old, kind).items() if k in known and k not in _PLACES} | tree

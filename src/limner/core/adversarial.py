@@ -1,0 +1,101 @@
+"""What models with a generator and a critic have in common: everything but the step, which each paper writes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from limner.core.model import GenerativeModel, Logs
+from limner.core.prior import Prior
+
+
+class Objective(Protocol):
+    """The two losses of a game, as `limner.losses.adversarial` has them."""
+
+    @property
+    def d(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """What D minimises, of logits of real and of generated images."""
+        ...
+
+    @property
+    def g(self) -> Callable[[Tensor, Tensor | None], Tensor]:
+        """What G minimises, of logits of generated and of real images."""
+        ...
+
+    @property
+    def relativistic(self) -> bool:
+        """Whether `g` looks at the logits of real images."""
+        ...
+
+
+class AdversarialModel(GenerativeModel):
+    """A generator G and a critic D.
+
+    Attributes:
+        G: net from noise to images.
+        D: net from images to logits; high means real.
+        prior: of the noise.
+        objective: the game; its side of G gives `sample_gradient`.
+    """
+
+    ema_groups = ("G",)
+
+    G: nn.Module
+    D: nn.Module
+    prior: Prior
+    objective: Objective
+
+    def groups(self) -> dict[str, nn.Module]:
+        return {"G": self.G, "D": self.D}
+
+    def critic(self, x: Tensor) -> Tensor:
+        """Logits (B,) of images (B,C,H,W); a D that judges packs of images is given copies of each."""
+        pack: Any = getattr(self.D, "pack", 1)
+        logits: Tensor = self.D(x.repeat_interleave(pack, 0))
+        return logits.float()
+
+    def sample_gradient(self, fake: Tensor, real: Tensor) -> Tensor:
+        """Where G's loss moves each sample, of the shape of `fake` (B,C,H,W)."""
+        return sample_gradient(self.objective, self.critic, fake, real)
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Images (B,C,H,W) in [-1,1] of noise (B,z)."""
+        images: Tensor = self.G(z)
+        return images
+
+
+def sample_gradient(objective: Objective, critic: Callable[[Tensor], Tensor], fake: Tensor, real: Tensor) -> Tensor:
+    """Where a generator's loss moves each sample: −∂(B·loss_G)/∂fake, of the shape of `fake` (B,…).
+
+    This is all that G ever learns of D. Real images (B,…) matter to relativistic games only.
+    """
+    with torch.enable_grad():
+        fake = fake.detach().requires_grad_()
+        loss = objective.g(critic(fake), critic(real) if objective.relativistic else None)
+        (grad,) = torch.autograd.grad(loss * len(fake), fake)
+    return -grad
+
+
+def adversarial_logs(
+    loss_D: Tensor,
+    loss_G: Tensor,
+    real: Tensor,
+    fake: Tensor,
+    terms: Mapping[Any, Tensor] | None = None,
+    **more: Tensor,
+) -> Logs:
+    """The log of a step under the names that reports and checks rely on.
+
+    Args:
+        loss_D: what D minimised, without penalties.
+        loss_G: what G minimised.
+        real: logits of real images, of any shape.
+        fake: logits of generated images, of any shape.
+        terms: parts of a loss by name, each without its weight.
+        **more: further terms.
+    """
+    logs = {"loss/D": loss_D, "loss/G": loss_G, "logit/real": real.float().mean(), "logit/fake": fake.float().mean()}
+    return logs | {f"term/{name}": value for name, value in {**(terms or {}), **more}.items()}

@@ -1,0 +1,81 @@
+"""Counter-based randomness: every random number is a pure function of where it is used.
+
+A key is 64 bits mixed from (seed, epoch, sample id). Nothing has a state, so nothing has to be saved to
+resume, and the number of workers or ranks cannot change a draw. The mixer is the finaliser of SplitMix64
+(Steele, Lea and Flood 2014, *Fast splittable pseudorandom number generators*).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+_GOLDEN = 0x9E3779B97F4A7C15
+_M1 = 0xBF58476D1CE4E5B9
+_M2 = 0x94D049BB133111EB
+_MASK = (1 << 64) - 1
+
+
+def _signed(u: int) -> int:
+    """The int64 with the same 64 bits as the unsigned integer `u`."""
+    u &= _MASK
+    return u - (1 << 64) if u >> 63 else u
+
+
+def _shift(x: Tensor, k: int) -> Tensor:
+    """Logical right shift of int64 (torch's own is arithmetic)."""
+    return (x >> k) & ((1 << (64 - k)) - 1)
+
+
+def mix(x: Tensor) -> Tensor:
+    """Bijective 64-bit mixer of an int64 tensor of any shape."""
+    x = (x ^ _shift(x, 30)) * _signed(_M1)
+    x = (x ^ _shift(x, 27)) * _signed(_M2)
+    return x ^ _shift(x, 31)
+
+
+def seed_of(*parts: int) -> int:
+    """One 63-bit seed from several integers, for `torch.Generator.manual_seed`.
+
+    >>> seed_of(0, 1) != seed_of(1, 0)
+    True
+    """
+    h = 0
+    for part in parts:
+        h = (h + _GOLDEN) & _MASK
+        h ^= part & _MASK
+        h = ((h ^ (h >> 30)) * _M1) & _MASK
+        h = ((h ^ (h >> 27)) * _M2) & _MASK
+        h ^= h >> 31
+    return h >> 1
+
+
+def keys(seed: int, epochs: Tensor, ids: Tensor) -> Tensor:
+    """Keys (B,) int64 of samples `ids` (B,) in `epochs` (B,)."""
+    h = mix(epochs + _signed(seed_of(seed) + _GOLDEN))
+    return mix(h ^ mix(ids + _signed(_GOLDEN)))
+
+
+def uniform(keys: Tensor, lane: int, n: int | None = None) -> Tensor:
+    """Uniform float32 numbers in [0, 1) from keys (B,): shape (B,), or (B, n).
+
+    `lane` separates the uses of one key: two augmentations never share a draw.
+    """
+    h = keys ^ _signed(seed_of(lane))
+    if n is not None:
+        h = h[:, None] + torch.arange(1, n + 1, device=keys.device) * _signed(_GOLDEN)
+    return _shift(mix(h), 40).float() * (1.0 / (1 << 24))
+
+
+@contextmanager
+def seeded(generator: torch.Generator) -> Iterator[None]:
+    """Seeds the default generators from `generator`, for nets with noise of their own (dropout), and restores them."""
+    kind, index = generator.device.type, generator.device.index or 0
+    with torch.random.fork_rng([]) if kind == "cpu" else torch.random.fork_rng([index], device_type=kind):
+        torch.default_generator.manual_seed(generator.initial_seed())
+        if kind != "cpu":
+            getattr(torch, kind).manual_seed(generator.initial_seed())
+        yield

@@ -1,0 +1,282 @@
+"""What is wrong with a folder or ZIP of images, before a training run finds out.
+
+Every file is decoded whole. One bad file never stops the check: it is counted and listed with its reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from limner.data.files import decode
+from limner.data.files.layout import Layout, read_layout
+from limner.data.files.lazy import in_threads
+from limner.data.files.pair_layout import matched, places_of
+from limner.data.files.store import Store, open_store
+from limner.data.prepare import by_reason, listed
+
+TINY = 16
+"""An image with a shorter side than this has next to nothing to learn from."""
+
+_FEW, _FEW_PER_CLASS, _UNBALANCED = 500, 20, 10
+_NEAR_BITS, _NEAR_LEVELS, _CROWD = 3, 6.0, 200
+_SHOWN = 5
+
+
+@dataclass
+class Report:
+    """What `check` found.
+
+    Args:
+        name: the folder's or ZIP's own name.
+        images: images that can be used.
+        layout: sentences on classes and splits.
+        classes: images of each class, or None.
+        formats: images of each file format.
+        modes: images of each pixel format (Pillow's names).
+        sizes: images of each HEIGHTxWIDTH when upright, most frequent first.
+        bad: (path, reason) of each file that cannot be used.
+        ignored: other files, by suffix.
+        rotated: images that EXIF turns or mirrors.
+        alpha: images with transparency.
+        animated: files with more than one frame.
+        tiny: images with a shorter side below 16 pixels.
+        duplicates: groups of images with the very same pixels.
+        near_duplicates: pairs of images that look the same at 16×16.
+        findings: what deserves attention, in sentences, each with what to do.
+    """
+
+    name: str
+    images: int = 0
+    layout: list[str] = field(default_factory=list)
+    classes: dict[str, int] | None = None
+    formats: dict[str, int] = field(default_factory=dict)
+    modes: dict[str, int] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    bad: list[tuple[str, str]] = field(default_factory=list)
+    ignored: dict[str, int] = field(default_factory=dict)
+    rotated: list[str] = field(default_factory=list)
+    alpha: list[str] = field(default_factory=list)
+    animated: list[str] = field(default_factory=list)
+    tiny: list[str] = field(default_factory=list)
+    duplicates: list[list[str]] = field(default_factory=list)
+    near_duplicates: list[tuple[str, str]] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing deserves attention."""
+        return not self.findings
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values for JSON, file names included."""
+        plain: dict[str, Any] = _printable(asdict(self))
+        return {"ok": self.ok, **plain}
+
+    def text(self) -> str:
+        """The report for people."""
+        lines = [f"{self.name}: {self.images} images"]
+        lines += [f"  {note}" for note in self.layout]
+        for title, counts in (("formats", self.formats), ("modes", self.modes), ("sizes", self.sizes)):
+            if counts:
+                lines.append(f"  {title}: {listed(counts.items())}")
+        lines += ["", "nothing to put right"] if self.ok else ["", *(f"- {f}" for f in self.findings)]
+        for path, why in self.bad[:_SHOWN]:
+            lines.append(f"    {path}: {why}")
+        if len(self.bad) > _SHOWN:
+            lines.append(f"    and {len(self.bad) - _SHOWN} more bad files (--json lists all)")
+        return str(_printable("\n".join(lines)))
+
+    __str__ = text
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What one image showed."""
+
+    header: decode.Header
+    sha256: str
+    bits: int
+    thumb: NDArray[np.int16]
+
+
+def check(path: str | os.PathLike[str]) -> Report:
+    """Examines a folder or a ZIP of images.
+
+    Args:
+        path: the folder or ZIP.
+
+    Raises:
+        LimnerError: there is no folder or ZIP at `path`, or it cannot be read at all.
+    """
+    store = open_store(path)
+    report = Report(store.title, bad=list(store.quarantine), ignored=dict(store.ignored.most_common()))
+    seen: dict[str, _Look] = {}
+    with decode.strict():
+        for name, found in zip(store.names, in_threads(lambda n: _look(store, n), store.names)):
+            if isinstance(found, str):
+                report.bad.append((name, found))
+            else:
+                seen[name] = found
+    report.images = len(seen)
+    if seen:
+        _describe(report, seen)
+        layout = read_layout(store.title, list(seen), store.metadata())
+        report.layout = layout.notes
+        report.classes = _class_sizes(layout)
+        report.layout += _as_pairs(list(seen))
+        report.duplicates = _duplicates(seen)
+        report.near_duplicates = list(_near_duplicates(seen))
+    report.findings = list(_findings(report))
+    return report
+
+
+def _look(store: Store, name: str) -> _Look | str:
+    try:
+        with store.open(name) as stream:
+            header = decode.header(stream)
+            stream.seek(0)
+            image = decode.picture(stream)
+        digest = hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).hexdigest()
+        bits, thumb = _fingerprint(image)
+        return _Look(header, digest, bits, thumb)
+    except Exception as error:  # whatever a hostile file provokes is that file's fault alone
+        return decode.reason(error)
+
+
+def _fingerprint(image: Image.Image) -> tuple[int, NDArray[np.int16]]:
+    """64 bits (is each of 8×8 cells brighter than the one to its left?) and the picture at 16×16."""
+    grey = decode.channelled(image, 1)
+    cells = np.asarray(grey.resize((9, 8), Image.Resampling.BOX), dtype=np.int16)
+    bits = int.from_bytes(np.packbits(cells[:, 1:] > cells[:, :-1]).tobytes())
+    return bits, np.asarray(grey.resize((16, 16), Image.Resampling.BOX), dtype=np.int16)
+
+
+def _describe(report: Report, seen: dict[str, _Look]) -> None:
+    headers = {name: look.header for name, look in seen.items()}
+    report.formats = dict(Counter(h.format for h in headers.values()).most_common())
+    report.modes = dict(Counter(h.mode for h in headers.values()).most_common())
+    report.sizes = dict(Counter(f"{h.size[0]}x{h.size[1]}" for h in headers.values()).most_common())
+    report.rotated = [n for n, h in headers.items() if h.rotated]
+    report.alpha = [n for n, h in headers.items() if h.alpha]
+    report.animated = [n for n, h in headers.items() if h.animated]
+    report.tiny = [n for n, h in headers.items() if min(h.size) < TINY]
+
+
+def _as_pairs(names: list[str]) -> list[str]:
+    """What A/ and B/ hold as pairs, where there is nothing else."""
+    placed = places_of(names)
+    if placed is None or len(placed) < len(names):
+        return []
+    pairs = matched(placed)
+    such = f" (such as {pairs.left_out[0][0]})" if pairs.left_out else ""
+    return [f"as pairs: {len(pairs.names)} in A/ and B/, {len(pairs.left_out)} images without a partner{such}"]
+
+
+def _class_sizes(layout: Layout) -> dict[str, int] | None:
+    if layout.labels is None or layout.classes is None:
+        return None
+    counts = np.bincount(layout.labels, minlength=len(layout.classes))
+    return {name: int(n) for name, n in zip(layout.classes, counts)}
+
+
+def _duplicates(seen: dict[str, _Look]) -> list[list[str]]:
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for name, look in seen.items():
+        groups[look.sha256].append(name)
+    return [names for names in groups.values() if len(names) > 1]
+
+
+def _near_duplicates(seen: dict[str, _Look]) -> Iterator[tuple[str, str]]:
+    """Pairs that differ in at most 3 of 64 bits and by little at 16×16, but are not the same.
+
+    Two numbers of 64 bits that differ in at most 3 agree in one of their four quarters, so only images that
+    share a quarter are compared.
+    """
+    first = {look.sha256: name for name, look in reversed(seen.items())}  # one of each group of duplicates
+    shared: defaultdict[tuple[int, int], list[str]] = defaultdict(list)
+    for name in (n for n in seen if first[seen[n].sha256] == n):
+        for quarter in range(4):
+            shared[quarter, (seen[name].bits >> 16 * quarter) & 0xFFFF].append(name)
+    compared: set[tuple[str, str]] = set()
+    for crowd in shared.values():
+        if len(crowd) > _CROWD:  # flat pictures: their bits say nothing
+            continue
+        for pair in combinations(crowd, 2):
+            if pair not in compared:
+                compared.add(pair)
+                if _alike(seen[pair[0]], seen[pair[1]]):
+                    yield pair
+
+
+def _alike(a: _Look, b: _Look) -> bool:
+    close = (a.bits ^ b.bits).bit_count() <= _NEAR_BITS
+    return close and float(np.abs(a.thumb - b.thumb).mean()) <= _NEAR_LEVELS
+
+
+def _findings(report: Report) -> Iterator[str]:
+    if report.bad:
+        yield f"{len(report.bad)} bad files are left out ({by_reason(report.bad)}): repair or remove them"
+    if report.images < 2:
+        yield f"{report.images} usable images: a model needs at least 2, and hundreds to learn something"
+        return
+    if report.images < _FEW:
+        yield f"only {report.images} images: expect the model to learn them by heart; add some, or set flip and shift"
+    yield from _form_findings(report)
+    yield from _class_findings(report)
+    if report.duplicates:
+        spare = sum(len(group) - 1 for group in report.duplicates)
+        shown = " = ".join(report.duplicates[0][:2])
+        yield f"{spare} images repeat another one exactly (such as {shown}): remove them, or they count double"
+    if report.near_duplicates:
+        shown = " and ".join(report.near_duplicates[0])
+        yield f"{len(report.near_duplicates)} pairs look nearly the same (such as {shown}): keep one of each"
+
+
+def _form_findings(report: Report) -> Iterator[str]:
+    grey = sum(n for mode, n in report.modes.items() if mode in ("1", "L", "LA", "La") or mode.startswith("I;16"))
+    if 0 < grey < report.images:
+        yield f"{grey} of {report.images} images are grey, the others in colour: set channels to 1 or 3 to choose"
+    if len(report.sizes) > 1:
+        yield f"{len(report.sizes)} different sizes ({listed(report.sizes.items(), most=3)}): set size to choose one"
+    if report.rotated:
+        yield f"{len(report.rotated)} images are stored turned (such as {report.rotated[0]}): EXIF turns them upright"
+    if report.alpha:
+        yield f"{len(report.alpha)} images have transparency: laid over white, unless channels is 2 or 4"
+    if report.animated:
+        yield f"{len(report.animated)} files are animated: only their first frame is used"
+    if report.tiny:
+        yield f"{len(report.tiny)} images are smaller than {TINY} pixels (such as {report.tiny[0]}): remove them"
+
+
+def _class_findings(report: Report) -> Iterator[str]:
+    if not report.classes:
+        return
+    ordered = sorted(report.classes.items(), key=lambda item: item[1])
+    (least, few), (most, many) = ordered[0], ordered[-1]
+    if few < _FEW_PER_CLASS:
+        small = [(name, n) for name, n in ordered if n < _FEW_PER_CLASS]
+        shown = listed(small, most=3)
+        yield f"{len(small)} classes have fewer than {_FEW_PER_CLASS} images ({shown}): add some, or leave them out"
+    if many > _UNBALANCED * few:
+        yield f"classes are unbalanced ({most} {many}, {least} {few}): the small ones will be learnt badly"
+
+
+def _printable(value: Any) -> Any:
+    """The same value with file names that are no valid text made so."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_printable(k): _printable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_printable(v) for v in value]
+    return value

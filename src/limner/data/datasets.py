@@ -1,0 +1,220 @@
+"""Sets that fit in memory: one tensor, from which a batch is one indexing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from limner.core.batch import Augment, Dataset, ImageSet, Part, Styled, to_float
+from limner.core.condition import Classes
+from limner.core.errors import LimnerError
+from limner.data.arrays import Arrays, Cloud
+from limner.data.files import decode
+from limner.data.options import Options
+from limner.data.prepare import augmentations, binarised, choose_classes, fingerprint, identity, spread
+
+
+class Pixels(ImageSet):
+    """A set held as one tensor. Satisfies `limner.core.batch.Dataset`.
+
+    Args:
+        name: how a user calls it.
+        pixels: (N,C,H,W) uint8, or float32 for values that are no image.
+        labels: (N,) int64 class indices.
+        classes: names of the classes.
+        augment: functions applied to each training batch.
+        notes: sentences that say what was found and done.
+        quarantine: (path, reason) of each file that was left out.
+        paths: where each image came from, relative to the folder or ZIP.
+        factors: (N,F) int64 generative factors, where they are known.
+        factor_sizes: how many values each factor takes.
+        factor_names: what the factors are.
+        prepared: whatever else makes this set what it is, for the fingerprint.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pixels: Tensor,
+        *,
+        labels: Tensor | None = None,
+        classes: list[str] | None = None,
+        augment: tuple[Augment, ...] = (),
+        notes: Sequence[str] = (),
+        quarantine: Sequence[tuple[str, str]] = (),
+        paths: list[str] | None = None,
+        factors: Tensor | None = None,
+        factor_sizes: tuple[int, ...] | None = None,
+        factor_names: tuple[str, ...] | None = None,
+        prepared: str = "",
+    ) -> None:
+        self.name = name
+        self.pixels: Tensor | None = pixels  # never None here; a Dataset may have none
+        self._held = pixels
+        _, c, h, w = pixels.shape
+        self.shape = (int(c), int(h), int(w))
+        self.labels, self.augment = labels, augment
+        self.condition = None if classes is None else Classes(classes)
+        self.notes, self.quarantine, self.paths = list(notes), list(quarantine), paths
+        self.factors, self.factor_sizes, self.factor_names = factors, factor_sizes, factor_names
+        marks = None if labels is None else labels.numpy()
+        self.fingerprint = fingerprint(prepared, pixels.numpy(), marks)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {len(self)} × {self.shape})"
+
+    def fetch(self, indices: Sequence[int]) -> Tensor:
+        """Items as (B,C,H,W), of the type they are held in."""
+        return self._held[torch.as_tensor(indices, dtype=torch.int64)]
+
+
+class StyledSet(ImageSet):
+    """Images and the styles that they are to take on. Satisfies `limner.core.batch.Dataset`.
+
+    Args:
+        images: the content; one image or many.
+        styles: each (1,3,h,w) uint8.
+        masks: for each style (1,1,H,W) uint8, or None for everywhere.
+        first: (1,3,h,w) uint8, an image to begin with, or None.
+        fingerprint: what identifies content and styles together; that of `images` by default.
+    """
+
+    batch_type: type = Styled
+    labels: Tensor | None = None
+
+    def __init__(
+        self,
+        images: Dataset,
+        styles: tuple[Tensor, ...],
+        masks: tuple[Tensor | None, ...],
+        first: Tensor | None = None,
+        fingerprint: str | None = None,
+    ) -> None:
+        self.images, self.styles, self.masks, self.first = images, styles, masks, first
+        self.name, self.shape, self.pixels, self.augment = images.name, images.shape, images.pixels, images.augment
+        self.notes, self.quarantine = images.notes, images.quarantine
+        self.fingerprint = fingerprint or images.fingerprint
+        self._ready: dict[torch.device, tuple[Any, ...]] = {}
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def fetch(self, indices: Sequence[int]) -> Tensor:
+        """Content images as (B,C,H,W) uint8."""
+        return self.images.fetch(indices)
+
+    def parts(self) -> tuple[Any, ...]:
+        """The content images."""
+        return (self.images,)
+
+    def collate(self, parts: Sequence[Part]) -> Styled:
+        """Content images with all styles."""
+        (part,) = parts
+        device = part.x.device
+        if device not in self._ready:
+            styles = tuple(to_float(s.to(device)) for s in self.styles)
+            masks = tuple(None if m is None else m.to(device).float() / 255 for m in self.masks)
+            self._ready[device] = styles, masks, None if self.first is None else to_float(self.first.to(device))
+        return Styled(part.x, *self._ready[device])
+
+
+class Points(Pixels):
+    """Draws of a known density, (N,D,1,1) float32.
+
+    Args:
+        name: how a user calls it.
+        pixels: the points.
+        centres: (K,D) modes of the density, or None for a curve.
+        sigma: standard deviation around a centre or a curve.
+        labels: (N,) which centre each point belongs to.
+        notes: sentences that say what was made.
+        prepared: the options it was made with, for the fingerprint.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pixels: Tensor,
+        *,
+        centres: Tensor | None,
+        sigma: float,
+        labels: Tensor | None = None,
+        notes: Sequence[str] = (),
+        prepared: str = "",
+    ) -> None:
+        classes = None if labels is None or centres is None else [str(k) for k in range(len(centres))]
+        super().__init__(name, pixels, labels=labels, classes=classes, notes=notes, prepared=prepared)
+        self.centres, self.sigma = centres, sigma
+
+
+def from_cloud(name: str, cloud: Cloud, prepared: str) -> Points:
+    """Points as a data set."""
+    n, d = cloud.points.shape
+    what = f"{len(cloud.centres)} Gaussians" if cloud.centres is not None else "a curve"
+    return Points(
+        name,
+        torch.from_numpy(cloud.points).view(n, d, 1, 1),
+        centres=None if cloud.centres is None else torch.from_numpy(cloud.centres),
+        sigma=cloud.sigma,
+        labels=None if cloud.labels is None else torch.from_numpy(cloud.labels),
+        notes=[f"drew {n} points in {d} dimension{'s' * (d > 1)} from {what} with sigma {cloud.sigma:g}"],
+        prepared=prepared,
+    )
+
+
+def from_arrays(name: str, arrays: Arrays, options: Options) -> Pixels:
+    """Chooses from a whole set what was asked for, and prepares it.
+
+    Raises:
+        LimnerError: nothing is left, or a class does not exist.
+    """
+    labels, classes, of_class = choose_classes(name, arrays.labels, arrays.classes, options)
+    keep = np.ones(len(arrays.images), dtype=bool) if of_class is None else of_class.copy()
+    if options.split != "all" and arrays.test is not None:
+        keep &= arrays.test == (options.split == "test")
+    ids = np.flatnonzero(keep)
+    ids = ids[spread(len(ids), options.limit)]
+    if not len(ids):
+        raise LimnerError(f"{name}: no image is left; loosen 'split', 'only' or 'without'")
+    images = arrays.images[ids]
+    notes = [f"{name}: {len(ids)} images ({options.split})", *arrays.notes]
+    pixels = torch.from_numpy(_prepared(images if images.ndim == 4 else images[..., None], options, notes))
+    if options.binarise == "static":
+        pixels = binarised(pixels, torch.from_numpy(ids))
+    return Pixels(
+        name,
+        pixels,
+        labels=None if labels is None else torch.from_numpy(labels[ids].astype(np.int64)),
+        classes=classes,
+        augment=augmentations(options),
+        notes=notes,
+        factors=None if arrays.factors is None else torch.from_numpy(arrays.factors[ids]),
+        factor_sizes=arrays.factor_sizes,
+        factor_names=arrays.factor_names,
+        prepared=identity(classes, options),
+    )
+
+
+def _prepared(images: NDArray[np.uint8], options: Options, notes: list[str]) -> NDArray[np.uint8]:
+    """(N,H,W,C) -> (N,C,H,W) with the size and the channels that were asked for."""
+    _, h, w, c = images.shape
+    size, channels = options.height_width or (h, w), options.channels or c
+    if (size, channels) == ((h, w), c):
+        return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    if channels != c:
+        notes.append(f"channels: {c} -> {channels}")
+    if size != (h, w):
+        enlarged = ", which enlarges them and adds no detail" if size[0] > h or size[1] > w else ""
+        notes.append(f"size: {h}x{w} -> {size[0]}x{size[1]}{enlarged}")
+    out = np.empty((len(images), channels, *size), dtype=np.uint8)
+    for i, image in enumerate(images):
+        out[i] = decode.pixels(decode.channelled(decode.fitted(decode.from_array(image), size), channels))
+    return out

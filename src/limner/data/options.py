@@ -1,0 +1,72 @@
+"""The options that every source of images shares: how images are chosen and prepared."""
+
+from __future__ import annotations
+
+import typing
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from limner.core.errors import LimnerError
+from limner.core.units import Count
+
+Split = Literal["train", "test", "all"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How images are chosen and prepared.
+
+    Args:
+        split: which part to take: "train", "test" (what training never sees) or "all". "test" has no flip or shift.
+        size: side in pixels, or (height, width): the shorter side is resized, the longer one cropped at its centre.
+            Raise it if you need detail; lower it if training is too slow.
+        channels: 1 grey, 2 grey with alpha, 3 RGB, 4 RGB with alpha; by default what the images have.
+        only: names of the classes to keep.
+        without: names of the classes to leave out.
+        limit: take this many images, spread evenly over the set. Lower it if you want a quick try.
+        flip: mirror each image left to right half of the time. Turn it on if left and right mean the same.
+        shift: move each image by up to this many pixels each way, repeating its edge. Raise it if there are few images.
+        binarise: take intensities as probabilities of white: "static" draws each image once, "dynamic" in every epoch.
+    """
+
+    split: Split = "train"
+    size: int | tuple[int, int] | None = None
+    channels: Literal[1, 2, 3, 4] | None = None
+    only: list[str | int] | None = None
+    without: list[str | int] | None = None
+    limit: Count | None = None
+    flip: bool = False
+    shift: int = 0
+    binarise: Literal["none", "static", "dynamic"] = "none"
+
+    def __post_init__(self) -> None:
+        _one_of("split", self.split, typing.get_args(Split))
+        _one_of("binarise", self.binarise, ("none", "static", "dynamic"))
+        _one_of("channels", self.channels, (None, 1, 2, 3, 4))
+        sides = (self.size,) if isinstance(self.size, int) or self.size is None else tuple(self.size)
+        if self.size is not None and (len(sides) > 2 or not all(isinstance(s, int) and 1 <= s <= 8192 for s in sides)):
+            raise LimnerError(f"size: {self.size!r} is no size; write 64, or [height, width], each from 1 to 8192")
+        for key, names in (("only", self.only), ("without", self.without)):
+            if isinstance(names, str):
+                raise LimnerError(f"{key}: {names!r} is one name; write a list of class names, such as [{names}]")
+        if self.limit is not None and self.limit < 1:
+            raise LimnerError(f"limit: {self.limit} leaves no image; write 1 or more, or leave it out")
+        if self.shift < 0:
+            raise LimnerError(f"shift: {self.shift} is negative; write how many pixels an image may move, 0 for none")
+
+    @property
+    def height_width(self) -> tuple[int, int] | None:
+        """`size` as (H,W), or None when the images decide."""
+        if self.size is None:
+            return None
+        return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
+
+    def text(self) -> str:
+        """Everything that was asked for, as text for a fingerprint."""
+        return repr(sorted(asdict(self).items()))
+
+
+def _one_of(name: str, value: object, known: tuple[object, ...]) -> None:
+    if value not in known:
+        shown = ", ".join(str(k) for k in known if k is not None)
+        raise LimnerError(f"{name}: {value!r} is not possible; choose from: {shown}")

@@ -1,0 +1,608 @@
+"""Likelihood of images never trained on: what a model says of log p(x), and how it came by it.
+
+=========  ============================================================================================================
+kind       what it is
+=========  ============================================================================================================
+exact      log p(x) itself, of a flow or an autoregressive model
+ELBO       a lower bound (Kingma and Welling 2013, arXiv:1312.6114)
+IWAE-K     a tighter one from K draws (Burda et al. 2015, arXiv:1509.00519, eq. 8); it rises with K towards log p(x)
+ODE        log p(x) up to the solver's error, by the change of density along a flow in time (Chen et al. 2018,
+           arXiv:1806.07366; the probability flow of Song et al. 2021, arXiv:2011.13456, section 4.3)
+AIS        an estimate from below for a decoder with Gaussian noise on its pixels, by annealed importance sampling
+           (Neal 2001; Wu et al. 2017, arXiv:1611.04273), with a gap that bounds its error on simulated images
+=========  ============================================================================================================
+
+Only numbers of one kind and one measure compare. Nats are per image; bits are per dimension, of 8-bit grey values
+whatever range a model works in: a density of images in [-1,1] has log2(127.5) bits a dimension more than its nats say
+(a grey level is 2/255 wide there), one of (level + u)/256 in [0,1) has 8 more. Continuous models are shown grey levels
+that are spread evenly over their width, or their density could be anything.
+
+A model with an exact likelihood offers ``log_prob(x, y=None) -> (B,)`` in nats, and says by its attribute `measure` of
+what (see `limner.core.capabilities.HasBound`; a density on [-1,1] when it says nothing). A flow in time names itself by
+``likelihood_kind = "ODE"``.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from limner.core.batch import Dataset, to_float
+from limner.core.capabilities import Conditional, Decodes, HasBound, HasLogProb, HasPrior
+from limner.core.errors import LimnerError
+from limner.losses.likelihood import bits_per_dim, gaussian, log_mean_exp
+
+_GREY = 2 / 255  # width of a grey level on [-1,1]
+_BITS = {"bernoulli": 0.0, "discrete": 0.0, "density": math.log2(127.5), "unit_density": 8.0}
+_K = 50
+_CHAINS = 7_919_000_003  # so that chains and starts of one seed, wherever drawn, do not share their noise
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Mean bounds in nats per image, with standard errors over images."""
+
+    elbo: float
+    elbo_error: float
+    iwae: float
+    iwae_error: float
+    k: int
+    n: int
+
+
+@torch.inference_mode()
+def bounds(
+    model: HasBound,
+    dataset: Dataset,
+    *,
+    k: int = _K,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    limit: int | None = None,
+) -> Likelihood:
+    """ELBO and IWAE-K of images.
+
+    Args:
+        model: anything that gives importance weights, in evaluation mode.
+        dataset: images, with classes if the model is conditional.
+        k: draws per image.
+        device: where the model is.
+        seed: of the draws; the result does not depend on the batch size beyond rounding.
+        limit: only so many images, spread evenly over the set.
+
+    Raises:
+        LimnerError: `k` is below 1.
+    """
+    if k < 1:
+        raise LimnerError(f"IWAE needs at least one draw, got k={k}")
+    n = min(limit or len(dataset), len(dataset))
+    elbos, iwaes = [], []
+    for x, y, ids in batches(dataset, n, 100, device):
+        whole = _weights(model, dequantised(x, model.measure, seed + ids[0]), y, k, seed + ids[0])
+        elbos.append(whole.mean(0))
+        iwaes.append(log_mean_exp(whole, 0))
+    elbo, iwae = torch.cat(elbos).cpu(), torch.cat(iwaes).cpu()
+    return Likelihood(*_mean(elbo), *_mean(iwae), k, n)
+
+
+def _weights(model: HasBound, x: Tensor, y: Tensor | None, k: int, seed: int) -> Tensor:
+    """Log importance weights (k,B) float64, 50 draws of each image at a time: bounded memory."""
+    log_w = []
+    for first in range(0, k, 50):
+        generator = torch.Generator(x.device).manual_seed(seed + 1_000_003 * first)
+
+        def noise(*size: int, generator: torch.Generator = generator) -> Tensor:
+            return torch.randn(*size, generator=generator, device=x.device)
+
+        log_w.append(model.log_weights(x, min(50, k - first), noise, y).double())
+    return torch.cat(log_w)
+
+
+def batches(
+    dataset: Dataset, n: int, size: int, device: torch.device | str
+) -> Iterator[tuple[Tensor, Tensor | None, list[int]]]:
+    """`n` images spread evenly (sets may be sorted by class), prepared as in training but without a random view."""
+    chosen = [i * len(dataset) // n for i in range(n)]
+    for first in range(0, n, size):
+        ids = chosen[first : first + size]
+        x = to_float(dataset.fetch(ids)).to(device)
+        for augment in dataset.augment:  # static binarisation is part of the data, and a function of the sample alone
+            x = augment(x, torch.tensor(ids, device=device))
+        y = None if dataset.labels is None else dataset.labels[ids].to(device)
+        yield x, y, ids
+
+
+def dequantised(x: Tensor, measure: str, seed: int) -> Tensor:
+    """Images (B,C,H,W) in [-1,1] as a model of this measure is to see them.
+
+    A density is shown each grey level spread evenly over its width, on [-1-1/255, 1+1/255]; a unit density the same
+    on [0,1), (level + u)/256. Probabilities see x itself.
+    """
+    if measure not in ("density", "unit_density"):
+        return x
+    generator = torch.Generator(x.device).manual_seed(seed)
+    u = torch.rand(x.shape, generator=generator, device=x.device)
+    return x + (u - 0.5) * _GREY if measure == "density" else (127.5 * (x + 1) + u) / 256
+
+
+def bits(nats: float, dims: int, measure: str) -> float:
+    """Bits per dimension of 8-bit grey values from nats per image; smaller is better.
+
+    >>> round(bits(-784 * math.log(2 + 2 / 255), 784, "density"), 9)  # uniform over all that grey levels fill
+    8.0
+    >>> bits(-784 * math.log(256), 784, "discrete")
+    8.0
+
+    Args:
+        nats: log p(x).
+        dims: numbers in an image.
+        measure: ``discrete`` or ``bernoulli`` probabilities, a ``density`` on [-1,1] or a ``unit_density`` on [0,1].
+
+    Raises:
+        LimnerError: the measure is none of these.
+    """
+    if measure not in _BITS:
+        raise LimnerError(f"likelihoods are of {', '.join(_BITS)}; got the measure {measure!r}")
+    return float(bits_per_dim(torch.tensor(nats, dtype=torch.float64), dims)) + _BITS[measure]
+
+
+# ---- one interface -------------------------------------------------------------------------------------------------
+
+Kind = Literal["exact", "ELBO", "IWAE", "ODE", "AIS"]
+
+
+@dataclass(frozen=True)
+class LogLikelihood:
+    """What a model says of images, and how it came by it.
+
+    Attributes:
+        kind: ``exact``, ``ELBO``, ``IWAE-50``, ``ODE`` or ``AIS``: only equal kinds compare.
+        measure: of what: ``bernoulli`` or ``discrete`` probabilities, a ``density`` or a ``unit_density``.
+        nats: mean log p(x) per image, or its bound.
+        error: one standard error of it over images.
+        bits: per dimension of 8-bit grey values.
+        bits_error: one standard error of it.
+        n: images.
+        ms_per_image: time that it took, wall clock.
+        train_gap: nats of training images minus nats of held-out ones; None when no training images were given.
+        train_gap_error: one standard error of it.
+        ais_gap: nats that lie between AIS from both sides on simulated images; None for other kinds.
+        sigma: noise on pixels that AIS took; None for other kinds.
+    """
+
+    kind: str
+    measure: str
+    nats: float
+    error: float
+    bits: float
+    bits_error: float
+    n: int
+    ms_per_image: float
+    train_gap: float | None = None
+    train_gap_error: float | None = None
+    ais_gap: float | None = None
+    sigma: float | None = None
+
+
+def likelihood(
+    model: object,
+    dataset: Dataset,
+    *,
+    kind: Kind | None = None,
+    k: int = _K,
+    train: Dataset | None = None,
+    limit: int | None = None,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    ais: AisOptions | None = None,
+) -> LogLikelihood:
+    """Likelihood of held-out images by whatever way a model offers.
+
+    Args:
+        model: has ``log_prob``, or gives importance weights (`limner.core.capabilities.HasBound`), or, for AIS, decodes normal
+            noise; in evaluation mode.
+        dataset: images never trained on, with classes if the model is conditional.
+        kind: the way; by default ``log_prob`` if there is one, else IWAE-k. AIS takes minutes, so it has to be asked
+            for.
+        k: draws per image of IWAE.
+        train: images that were trained on, for the gap; as many of them are looked at.
+        limit: only so many images, spread evenly over the set.
+        device: where the model is.
+        seed: of dequantisation and draws.
+        ais: how AIS is run.
+
+    Raises:
+        LimnerError: the model has no likelihood of this kind, with the reason.
+    """
+    kind = kind or _kind(model)
+    n = min(limit or len(dataset), len(dataset))
+    if n < 1:
+        raise LimnerError(f"{dataset.name} has no images to judge a likelihood on")
+    dims = math.prod(dataset.shape)
+    if kind == "AIS":
+        return _by_ais(model, dataset, n, dims, device, seed, ais or AisOptions())
+    name, measure, score = _way(model, kind, k)
+    began = time.perf_counter()
+    nats = _scored(score, dataset, n, device, seed, measure)
+    seconds = time.perf_counter() - began
+    mean, error = _mean(nats)
+    found = LogLikelihood(
+        kind=name,
+        measure=measure,
+        nats=mean,
+        error=error,
+        bits=bits(mean, dims, measure),
+        bits_error=error / (dims * math.log(2)),
+        n=n,
+        ms_per_image=1000 * seconds / n,
+    )
+    if train is None:
+        return found
+    seen, seen_error = _mean(_scored(score, train, min(n, len(train)), device, seed, measure))
+    return replace(found, train_gap=seen - mean, train_gap_error=math.hypot(seen_error, error))
+
+
+def _kind(model: object) -> Kind:
+    if isinstance(model, HasLogProb):
+        return "ODE" if getattr(model, "likelihood_kind", "exact") == "ODE" else "exact"
+    if isinstance(model, HasBound):
+        return "IWAE"
+    if isinstance(model, HasPrior) and isinstance(model, Decodes):
+        raise LimnerError("this model has a likelihood by AIS only, which takes minutes; ask for kind AIS")
+    raise LimnerError("this model has no likelihood: it neither gives nor bounds log p(x), nor decodes noise")
+
+
+Score = Callable[[Tensor, Tensor | None, int], Tensor]
+"""`score(x, y, seed) -> (B,)` nats."""
+
+
+def _way(model: object, kind: Kind, k: int) -> tuple[str, str, Score]:
+    """Name, measure and function of a kind."""
+    if kind in ("exact", "ODE"):
+        if not isinstance(model, HasLogProb):
+            raise LimnerError(f"this model has no log_prob, so no likelihood of kind {kind}")
+        exact = model
+
+        def score(x: Tensor, y: Tensor | None, seed: int) -> Tensor:
+            return exact.log_prob(x, y) if isinstance(exact, Conditional) else exact.log_prob(x)
+
+        return kind, getattr(model, "measure", "density"), score
+    if not isinstance(model, HasBound):
+        raise LimnerError(f"this model gives no importance weights, so no likelihood of kind {kind}")
+    if k < 1:
+        raise LimnerError(f"IWAE needs at least one draw, got k={k}")
+    bounded = model
+
+    def bound(x: Tensor, y: Tensor | None, seed: int) -> Tensor:
+        log_w = _weights(bounded, x, y, k, seed)
+        return log_w.mean(0) if kind == "ELBO" else log_mean_exp(log_w, 0)
+
+    return "ELBO" if kind == "ELBO" else f"IWAE-{k}", model.measure, bound
+
+
+@torch.no_grad()
+def _scored(score: Score, dataset: Dataset, n: int, device: torch.device | str, seed: int, measure: str) -> Tensor:
+    """Nats (n,) of images, on the CPU."""
+    found = []
+    for x, y, ids in batches(dataset, n, 100, device):
+        nats = score(dequantised(x, measure, seed + ids[0]), y, seed + ids[0])
+        if nats.shape != (len(x),):
+            raise LimnerError(f"log_prob gives a number for each of {len(x)} images, not the shape {tuple(nats.shape)}")
+        found.append(nats.double().cpu())
+    whole = torch.cat(found)
+    if bool(whole.isnan().any()):
+        raise LimnerError("a likelihood is not a number; look at the images, or at the weights")
+    return whole
+
+
+def _mean(values: Tensor) -> tuple[float, float]:
+    """Mean, and its standard error."""
+    n = len(values)
+    return float(values.mean()), float(values.std()) / math.sqrt(n) if n > 1 else 0.0
+
+
+# ---- annealed importance sampling ----------------------------------------------------------------------------------
+
+LogDensity = Callable[[Tensor], Tensor]
+"""Log of a density up to a constant, of codes (M,d): (M,) nats. It must let gradients through."""
+
+
+@dataclass(frozen=True)
+class Annealed:
+    """Chains that went from the prior to the posterior, or back.
+
+    Attributes:
+        log_w: log weights (M,). Forward, E exp(log_w) = p(x); backward, E exp(-log_w) = 1 / p(x).
+        z: where they ended, (M,d).
+        acceptance: mean share of proposals that were taken.
+    """
+
+    log_w: Tensor
+    z: Tensor
+    acceptance: float
+
+
+def temperatures(steps: int) -> Tensor:
+    """Inverse temperatures (steps+1,) from 0 to 1, dense at both ends: a logistic curve from -4 to 4 (Wu et al. 2017).
+
+    >>> [round(b, 4) for b in temperatures(4).tolist()]
+    [0.0, 0.105, 0.5, 0.895, 1.0]
+    """
+    if steps < 1:
+        raise LimnerError(f"annealing takes at least 1 step, got {steps}")
+    s = torch.sigmoid(torch.linspace(-4, 4, steps + 1, dtype=torch.float64))
+    return (s - s[0]) / (s[-1] - s[0])
+
+
+def ais(
+    log_prior: LogDensity,
+    log_likelihood: LogDensity,
+    start: Tensor,
+    *,
+    steps: int = 500,
+    leapfrog: int = 10,
+    step: float | Tensor = 0.1,
+    backward: bool = False,
+    seed: int = 0,
+) -> Annealed:
+    """Annealed importance sampling of log ∫ p(z) p(x|z) dz, with Hamiltonian transitions.
+
+    Neal 2001, *Annealed importance sampling*: chains pass through p(z) p(x|z)^b for b from 0 to 1, and a chain's weight
+    is the product of p(x|z)^(b' - b) on the way. Forward from draws of the prior it is unbiased for p(x), so the log of
+    its mean lies below log p(x) on average. Backward from draws of the exact posterior its reciprocal is unbiased for
+    1 / p(x), so minus the log of the mean of that lies above (Grosse, Ghahramani and Adams 2015, *Sandwiching the
+    marginal likelihood using bidirectional Monte Carlo*, arXiv:1511.02543).
+
+    Args:
+        log_prior: normalised log p(z).
+        log_likelihood: normalised log p(x|z), of the image that belongs to each row.
+        start: codes (M,d): draws of the prior, or with `backward` of the posterior.
+        steps: temperatures after the first. The gap between both ways falls about as 1 / steps.
+        leapfrog: steps of each Hamiltonian path.
+        step: length of such a step, or (steps,) lengths from `tuned`. They must not depend on these chains.
+        backward: from the posterior to the prior.
+        seed: of the chains.
+
+    Raises:
+        LimnerError: steps, leapfrog or step mean nothing.
+    """
+    betas = temperatures(steps)
+    lengths = torch.as_tensor(step, dtype=torch.float64).expand(steps)
+    if leapfrog < 1 or not bool((lengths > 0).all()):
+        raise LimnerError(f"a Hamiltonian path has at least 1 step of positive length, got {leapfrog} and {step}")
+    generator = torch.Generator(start.device).manual_seed(_CHAINS + seed)
+    z, log_w, taken = start.detach(), start.new_zeros(len(start), dtype=torch.float64), 0.0
+    for t in range(steps - 1, -1, -1) if backward else range(steps):
+        low, high = float(betas[t]), float(betas[t + 1])
+        if backward:  # the reverse of the forward way: move at the higher temperature first, then be weighed
+            z, share = _hamiltonian(log_prior, log_likelihood, z, high, float(lengths[t]), leapfrog, generator)
+        with torch.no_grad():
+            log_w += (high - low) * log_likelihood(z).double()
+        if not backward:
+            z, share = _hamiltonian(log_prior, log_likelihood, z, high, float(lengths[t]), leapfrog, generator)
+        taken += float(share.mean()) / steps
+    return Annealed(log_w, z, taken)
+
+
+def tuned(
+    log_prior: LogDensity,
+    log_likelihood: LogDensity,
+    start: Tensor,
+    *,
+    steps: int = 500,
+    leapfrog: int = 10,
+    step: float = 0.1,
+    seed: int = 0,
+) -> Tensor:
+    """Step lengths (steps,) for `ais` at which about 65 % of proposals are taken, found by chains of their own.
+
+    Fixed lengths keep the weights unbiased, which lengths that adapt to the very chains do not.
+    """
+    betas, lengths = temperatures(steps), []
+    generator = torch.Generator(start.device).manual_seed(_CHAINS + seed)
+    z = start.detach()
+    for t in range(steps):
+        z, share = _hamiltonian(log_prior, log_likelihood, z, float(betas[t + 1]), step, leapfrog, generator)
+        step *= math.exp(0.2 * (float(share.mean()) - 0.65))
+        lengths.append(step)
+    return torch.tensor(lengths, dtype=torch.float64)
+
+
+def _hamiltonian(
+    log_prior: LogDensity,
+    log_likelihood: LogDensity,
+    z: Tensor,
+    beta: float,
+    step: float,
+    leapfrog: int,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """One transition that keeps p(z) p(x|z)^beta (Neal 2011, arXiv:1206.1901, figure 2); which were taken, (M,)."""
+
+    def energy(z: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            log_p = log_prior(z) + beta * log_likelihood(z)
+            (slope,) = torch.autograd.grad(log_p.sum(), z)
+        return log_p.detach(), slope
+
+    momentum = torch.randn(z.shape, generator=generator, device=z.device, dtype=z.dtype)
+    log_p, slope = energy(z)
+    before = log_p - 0.5 * momentum.square().sum(1)
+    new, momentum, end = z, momentum + 0.5 * step * slope, log_p
+    for i in range(leapfrog):
+        new = new + step * momentum
+        end, slope = energy(new)
+        momentum = momentum + (step if i < leapfrog - 1 else 0.5 * step) * slope
+    after = end - 0.5 * momentum.square().sum(1)
+    u = torch.rand(len(z), generator=generator, device=z.device, dtype=z.dtype)
+    taken = u.log() < after - before  # false where the path ran off and `after` is not a number
+    return torch.where(taken[:, None], new, z), taken.double()
+
+
+def sandwich(forward: Annealed, backward: Annealed, chains: int) -> tuple[Tensor, Tensor]:
+    """Lower and upper estimates of log p(x), (B,) each, of `chains` chains for each image, the chains outermost."""
+    lower = log_mean_exp(forward.log_w.view(chains, -1), 0)
+    upper = -log_mean_exp(-backward.log_w.view(chains, -1), 0)
+    return lower, upper
+
+
+@dataclass(frozen=True)
+class AisOptions:
+    """How AIS is run on a decoder.
+
+    Attributes:
+        sigma: standard deviation of the Gaussian noise on pixels in [-1,1]. A decoder alone has no likelihood: it is
+            that of decoder and noise together, and depends much on this number. None fits it to the images.
+        chains: for each image.
+        steps: temperatures.
+        leapfrog: steps of a Hamiltonian path.
+        images: how many are judged.
+        simulated: images drawn from the model itself, whose codes are known, for the gap.
+    """
+
+    sigma: float | None = None
+    chains: int = 4
+    steps: int = 300
+    leapfrog: int = 10
+    images: int = 50
+    simulated: int = 20
+
+
+def _by_ais(
+    model: object, dataset: Dataset, n: int, dims: int, device: torch.device | str, seed: int, options: AisOptions
+) -> LogLikelihood:
+    if not (isinstance(model, HasPrior) and isinstance(model, Decodes)):
+        raise LimnerError("AIS needs a model that decodes noise; this one does not")
+    if isinstance(model, Conditional):
+        raise LimnerError("AIS of conditional models is not written; ask for a kind that this model offers")
+    if getattr(model.prior, "kind", None) != "normal":
+        raise LimnerError("AIS walks through a normal prior; this model's is another")
+    n = min(n, options.images)
+    chosen = Decoder(model, model.prior.sample(1, torch.Generator(device).manual_seed(seed)).shape[1])
+    x = torch.cat([dequantised(x, "density", seed + ids[0]) for x, _, ids in batches(dataset, n, 100, device)])
+    sigma = options.sigma or chosen.fitted_noise(x[:32], options, seed)
+    began = time.perf_counter()
+    nats = chosen.lower(x, sigma, options, seed).cpu()
+    seconds = time.perf_counter() - began
+    mean, error = _mean(nats)
+    return LogLikelihood(
+        kind="AIS",
+        measure="density",
+        nats=mean,
+        error=error,
+        bits=bits(mean, dims, "density"),
+        bits_error=error / (dims * math.log(2)),
+        n=n,
+        ms_per_image=1000 * seconds / n,
+        ais_gap=chosen.gap(x, sigma, options, seed + 1),
+        sigma=sigma,
+    )
+
+
+class Decoder:
+    """A decoder of normal noise with Gaussian noise on its pixels, p(x|z) = N(decode(z), sigma² I), as AIS sees it.
+
+    Args:
+        model: decodes, in evaluation mode.
+        z: numbers of a code.
+    """
+
+    def __init__(self, model: Decodes, z: int) -> None:
+        self.model, self.z = model, z
+
+    @staticmethod
+    def log_prior(z: Tensor) -> Tensor:
+        """Log N(z; 0, I), (M,)."""
+        return -0.5 * (z.square().sum(1) + z.shape[1] * math.log(2 * math.pi))
+
+    def log_likelihood(self, x: Tensor, sigma: float) -> LogDensity:
+        """Log N(x; decode(z), sigma² I) as a function of z (M,d), for images x (M,C,H,W)."""
+        logvar = torch.tensor(2 * math.log(sigma), device=x.device, dtype=x.dtype)
+
+        def log_likelihood(z: Tensor) -> Tensor:
+            return gaussian(self.model.decode(z), logvar.expand_as(x), x)
+
+        return log_likelihood
+
+    def draw(self, n: int, like: Tensor, seed: int) -> Tensor:
+        """Codes (n,z) from N(0, I)."""
+        generator = torch.Generator(like.device).manual_seed(seed)
+        return torch.randn(n, self.z, generator=generator, device=like.device, dtype=like.dtype)
+
+    def lower(self, x: Tensor, sigma: float, options: AisOptions, seed: int) -> Tensor:
+        """Estimates of log p(x), (B,), from below."""
+        return log_mean_exp(self._forward(x, sigma, options, seed).log_w.view(options.chains, -1), 0)
+
+    def gap(self, like: Tensor, sigma: float, options: AisOptions, seed: int) -> float:
+        """Mean nats between the estimates from above and from below, on images simulated from known codes.
+
+        The error of `lower` on such images is at most this, on average; on real ones it is taken to be like it.
+        """
+        z = self.draw(options.simulated, like, seed)
+        with torch.no_grad():
+            x = self.model.decode(z)
+        noise = torch.Generator(like.device).manual_seed(seed + 1)
+        x = x + sigma * torch.randn(x.shape, generator=noise, device=x.device, dtype=x.dtype)
+        lower, upper = self.both(x, z, sigma, options, seed + 2)
+        return float((upper - lower).mean())
+
+    def both(self, x: Tensor, z: Tensor, sigma: float, options: AisOptions, seed: int) -> tuple[Tensor, Tensor]:
+        """Estimates of log p(x), (B,), from below and from above, for images x drawn from known codes z."""
+        lengths = self._tuned(x, sigma, options, seed)
+        forward = self._forward(x, sigma, options, seed, lengths)
+        many = x.repeat(options.chains, *[1] * (x.dim() - 1))
+        backward = ais(
+            self.log_prior,
+            self.log_likelihood(many, sigma),
+            z.repeat(options.chains, 1),
+            steps=options.steps,
+            leapfrog=options.leapfrog,
+            step=lengths,
+            backward=True,
+            seed=seed + 3,
+        )
+        return sandwich(forward, backward, options.chains)
+
+    def fitted_noise(self, x: Tensor, options: AisOptions, seed: int) -> float:
+        """The standard deviation that makes images x most likely, by four rounds of expectation and maximisation.
+
+        From codes near the posterior, the residual on pixels is the next estimate. Never below a grey level.
+        """
+        sigma, short = 0.3, replace(options, steps=max(options.steps // 2, 50), chains=1)
+        for i in range(4):
+            z = self._forward(x, sigma, short, seed + 10 + i).z
+            with torch.no_grad():
+                sigma = max(float((self.model.decode(z) - x).square().mean().sqrt()), _GREY / math.sqrt(12))
+        return sigma
+
+    def _tuned(self, x: Tensor, sigma: float, options: AisOptions, seed: int) -> Tensor:
+        few = x[:: max(1, len(x) // 16)]
+        return tuned(
+            self.log_prior,
+            self.log_likelihood(few, sigma),
+            self.draw(len(few), x, seed + 4),
+            steps=options.steps,
+            leapfrog=options.leapfrog,
+            seed=seed + 5,
+        )
+
+    def _forward(
+        self, x: Tensor, sigma: float, options: AisOptions, seed: int, lengths: Tensor | None = None
+    ) -> Annealed:
+        many = x.repeat(options.chains, *[1] * (x.dim() - 1))  # the chains outermost
+        return ais(
+            self.log_prior,
+            self.log_likelihood(many, sigma),
+            self.draw(len(many), x, seed + 6),
+            steps=options.steps,
+            leapfrog=options.leapfrog,
+            step=self._tuned(x, sigma, options, seed) if lengths is None else lengths,
+            seed=seed + 7,
+        )

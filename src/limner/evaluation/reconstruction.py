@@ -1,0 +1,55 @@
+"""How well images come back: from their codes, and from noise."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from limner.core.batch import Dataset
+from limner.core.capabilities import Corrupts, Reconstructs
+from limner.core.inference import reconstruct
+from limner.evaluation.likelihood import batches
+from limner.losses.reconstruction import psnr
+
+
+class Denoises(Reconstructs, Corrupts, Protocol):
+    """A model that applies its own corruption and undoes it."""
+
+
+@torch.inference_mode()
+def reconstruction_psnr(model: Reconstructs, dataset: Dataset, device: torch.device | str = "cpu") -> Tensor:
+    """PSNR in dB of every image's reconstruction, (N,), on the CPU. Peak is the full range of grey values."""
+    parts = [psnr(reconstruct(model, x, y), x) for x, y, _ in batches(dataset, len(dataset), 256, device)]
+    return torch.cat(parts).cpu()
+
+
+@torch.inference_mode()
+def corrupted(
+    model: Corrupts, dataset: Dataset, device: torch.device | str = "cpu", seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Clean images and their corruptions by the model's own noise, (N,C,H,W) each; the same for the same seed."""
+    clean, noisy = [], []
+    for x, _, ids in batches(dataset, len(dataset), 256, device):
+        generator = torch.Generator(device).manual_seed(seed + ids[0])
+
+        def noise(*size: int, generator: torch.Generator = generator) -> Tensor:
+            return torch.randn(*size, generator=generator, device=device)
+
+        clean.append(x)
+        noisy.append(model.corrupt(x, noise))
+    return torch.cat(clean), torch.cat(noisy)
+
+
+@torch.inference_mode()
+def denoising_psnr(
+    model: Denoises, dataset: Dataset, device: torch.device | str = "cpu", seed: int = 0
+) -> dict[str, tuple[Tensor, str]]:
+    """PSNR in dB, (N,), of noisy images and of what the model makes of them, each with how it was measured."""
+    clean, noisy = corrupted(model, dataset, device, seed)
+    outputs = torch.cat([reconstruct(model, part) for part in noisy.split(256)])
+    return {
+        "psnr_noisy_db": (psnr(noisy, clean).cpu(), "the noisy input against the clean image"),
+        "psnr_denoised_db": (psnr(outputs, clean).cpu(), "the denoised image against the clean one"),
+    }

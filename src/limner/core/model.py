@@ -83,10 +83,8 @@ class GenerativeModel(nn.Module):
     def draw(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
         """`n` samples (n,C,H,W) in [-1,1] from `generator`; the model is in evaluation mode.
 
-        A model with a prior and a decoder need not write it: its samples are decoded noise.
+        Only a model without a prior or a decoder writes it: where there are both, `sample` decodes noise of the prior.
         """
-        if isinstance(self, HasPrior) and isinstance(self, Decodes):
-            return self.decode(self.prior.sample(n, generator), y)
         raise NotImplementedError
 
     @property
@@ -118,6 +116,10 @@ class GenerativeModel(nn.Module):
     ) -> Tensor:
         """Draws samples in evaluation mode, a batch at a time, and leaves the mode as it was.
 
+        A model that decodes noise draws the noise of all n samples first, so `batch` decides memory and speed and not
+        the samples: they agree up to rounding, because kernels may differ with the size of a batch. Nothing of the kind
+        is promised where something else is random in use: dropout that stays on, or a `draw` of the model's own.
+
         Args:
             n: number of images.
             y: class index for all, or (n,) class indices, for conditional models; default all classes in turn.
@@ -125,7 +127,7 @@ class GenerativeModel(nn.Module):
             generator: used instead of `seed`.
             truncation: largest size of a number in the noise, for models that draw from a prior: smaller is more
                 typical and less varied.
-            batch: images drawn at once.
+            batch: images made at once. Lower it if memory is short.
 
         Returns:
             (n,C,H,W) float32 in [-1,1].
@@ -143,23 +145,27 @@ class GenerativeModel(nn.Module):
             generator = torch.Generator(self.device)
             generator.manual_seed(seed) if seed is not None else generator.seed()
         labels = self._labels(n, y)
-        draw = self.draw if truncation is None else self._truncated(truncation)
         mode = self.training
         self.eval()
         try:
             with _tied(generator):
-                parts = [
-                    draw(min(batch, n - i), None if labels is None else labels[i : i + batch], generator)
-                    for i in range(0, n, batch)
-                ]
+                parts = self._batches(n, labels, generator, truncation, batch)
         finally:
             self.train(mode)
         return torch.cat(parts).float()
 
-    def _truncated(self, truncation: float) -> Callable[[int, Tensor | None, torch.Generator], Tensor]:
-        if not (isinstance(self, HasPrior) and isinstance(self, Decodes)):
+    def _batches(
+        self, n: int, y: Tensor | None, generator: torch.Generator, truncation: float | None, batch: int
+    ) -> list[Tensor]:
+        """The samples in batches; noise that is decoded is drawn for all of them first."""
+        parts = [slice(i, min(i + batch, n)) for i in range(0, n, batch)]
+        labels = [None if y is None else y[part] for part in parts]
+        if isinstance(self, HasPrior) and isinstance(self, Decodes):
+            z = self.prior.sample(n, generator, truncation)
+            return [self.decode(z[part], own) for part, own in zip(parts, labels, strict=True)]
+        if truncation is not None:
             raise LimnerError(f"{self.spec.name} draws from no prior that could be truncated; leave truncation out")
-        return lambda n, y, generator: self.decode(self.prior.sample(n, generator, truncation), y)
+        return [self.draw(part.stop - part.start, own, generator) for part, own in zip(parts, labels, strict=True)]
 
     def _labels(self, n: int, y: Tensor | int | None) -> Tensor | None:
         if not isinstance(self, Conditions):

@@ -272,6 +272,30 @@ def test_twenty_steps_are_ten_saved_loaded_and_ten_more(name: str, tmp_path: Pat
         limner.resume(whole.path)
 
 
+@pytest.mark.parametrize("name", [r for r in RECIPES if recipes.load(r).model.name in ("pix2pix", "cyclegan")])
+def test_translators_train_for_half_the_time_at_a_falling_rate(name: str) -> None:
+    """Isola et al. 2017 and Zhu et al. 2017: 100 epochs at lr, 100 towards 0."""
+    assert [o["decay"] for o in recipes.load(name).to_dict()["optim"].values()] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("name", ["pix2pix-facades", "cyclegan-emoji"])
+def test_the_learning_rate_ends_near_nothing(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through the loop: half of the steps at lr, then on a line that reaches 0 one step after the last."""
+    rates: dict[str, list[float]] = {}
+
+    class Watched(Updates):
+        def __call__(self, group: str, loss: object) -> None:
+            super().__call__(group, loss)
+            rates.setdefault(group, []).extend({g["lr"] for g in self.optimisers[group].param_groups})
+
+    monkeypatch.setattr("limner.core.train.Updates", Watched)
+    tree = shrunk(name, images=40 * 2, batch=2, samples=1, sample_images=1_000_000).to_dict()
+    limner.train(tree, out=tmp_path / "run")
+    assert set(rates) == set(tree["optim"])
+    for group, options in tree["optim"].items():
+        assert rates[group] == pytest.approx([options["lr"] * min(1, (40 - k) / 20) for k in range(40)])
+
+
 def test_explains_every_option(name: str) -> None:
     rows = limner.explain(name).options
     assert [r["name"] for r in rows if not r["text"]] == []

@@ -50,6 +50,46 @@ def test_two_ranks_draw_what_one_would() -> None:
     assert torch.equal(noise, torch.cat([s.randn(16, 5) for s in ranks]))
 
 
+def watched(world: int = 1, **options: object) -> tuple[list[Stream], list[torch.Tensor]]:
+    """A stream for each rank over fifty digits, and the keys that their augmentation is given."""
+    given: list[torch.Tensor] = []
+    dataset = digits(limit=50)
+    dataset.augment = (lambda x, sample_keys: (x, given.append(sample_keys))[0],)
+    return [Stream(dataset, 32, seed=7, rank=r, world=world, **options) for r in range(world)], given
+
+
+def test_the_augmentation_of_an_image_is_of_seed_epoch_and_image() -> None:
+    """Over five batches of 32 from 50 images: the second and the fourth cross the end of an epoch."""
+    (stream,), given = watched()
+    ids = torch.cat([stream.shelves[0].share(p)[1] for p in range(0, 160, 32)])
+    for _ in range(5):
+        next(stream)
+    found = torch.cat(given)
+    assert torch.equal(found, keys(7, torch.arange(160) // 50, ids))
+    assert len(found.unique()) == 160, "no image is augmented alike in two epochs"
+
+
+def test_two_ranks_augment_as_one_would() -> None:
+    for position in (0, 32, 64, 96):  # at 32 and 96 the end of an epoch lies inside the share of a rank
+        (one,), whole = watched(position=position)
+        next(one)
+        ranks, parts = watched(2, position=position)
+        for stream in ranks:
+            next(stream)
+        assert torch.equal(torch.cat(parts), whole[0])
+
+
+def test_an_image_is_moved_anew_in_each_epoch() -> None:
+    dataset = digits(limit=200, shift=2)
+    epochs = []
+    for position in (0, 200):
+        stream = Stream(dataset, 200, position=position)
+        ids = stream.shelves[0].share(position)[1]
+        epochs.append(next(stream).x[ids.argsort()])
+    same = (epochs[0] == epochs[1]).flatten(1).all(1).float().mean()
+    assert same < 0.15  # one in 25 draws the same shift twice
+
+
 def test_noise_belongs_to_the_position() -> None:
     stream = Stream(digits(), 32, seed=5, position=320)
     first = stream.randn(32, 3)

@@ -94,6 +94,36 @@ def test_scale_slows_a_sub_module_down() -> None:
         Updates({"AE": net}, {"AE": SGD(scale={"head": 0.5})})
 
 
+@pytest.mark.parametrize("optimiser", [Adam, SGD])
+@pytest.mark.parametrize("decay", [0.0, 0.25, 0.5, 1.0])
+def test_the_rate_falls_linearly_to_nothing_over_the_last_share(optimiser: type[Adam | SGD], decay: float) -> None:
+    _, D = pair()
+    net = nn.ModuleDict({"encoder": nn.Linear(2, 2), "decoder": nn.Linear(2, 2)})
+    falling = optimiser(lr=0.2, decay=decay, scale={"decoder": 0.5})
+    update = Updates({"AE": net, "D": D}, {"AE": falling, "D": optimiser(lr=0.3)})
+
+    def rates(group: str) -> list[float]:
+        return [g["lr"] for g in update.optimisers[group].param_groups]
+
+    for share in (0.0, 0.1, 0.5, 0.6, 0.75, 0.9, 0.999, 1.0, 0.3):  # the last: a rate is of its share, not of the past
+        update.begin(share)
+        left = min(1.0, (1 - share) / decay) if decay else 1.0
+        assert rates("AE") == pytest.approx([0.2 * left, 0.1 * left], abs=1e-12), share
+        assert rates("D") == [0.3], "a group without decay keeps its rate"
+
+
+def test_a_step_is_as_long_as_the_rate_of_its_share() -> None:
+    net = nn.ModuleDict({"encoder": nn.Linear(2, 2), "decoder": nn.Linear(2, 2)})
+    update = Updates({"AE": net}, {"AE": SGD(lr=1.0, decay=0.5, scale={"decoder": 0.5})})
+    for share, left in ((0.0, 1.0), (0.8, 0.4), (1.0, 0.0)):
+        before = {n: p.detach().clone() for n, p in net.named_parameters()}
+        update.begin(share)
+        update("AE", sum(p.sum() for p in net.parameters()))
+        for n, p in net.named_parameters():
+            moved = left * (0.5 if n.startswith("decoder") else 1.0)
+            torch.testing.assert_close(before[n] - p.detach(), torch.full_like(p, moved))
+
+
 def test_moments_survive_saving() -> None:
     _, D = pair()
     update = Updates({"D": D}, {"D": Adam(lr=0.1)})

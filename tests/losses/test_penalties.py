@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from scipy.stats import kstest
 from torch import nn
 
 from limner.losses import penalties
@@ -89,6 +90,25 @@ def test_dragan_looks_near_the_real_images_only():
     here = penalties.dragan(quadratic, real)
     assert not torch.equal(here, penalties.dragan(quadratic, real)), "its noise is drawn anew"
     assert here.item() == pytest.approx((real.flatten(1).norm(dim=1) - 1).square().mean().item(), rel=0.5)
+
+
+def test_the_noise_of_dragan_is_half_a_deviation_times_two_uniform_numbers():
+    """δ = ½ std(x) ε u: one ε for each image, one u for each pixel, std over the whole batch."""
+    real = 3 * torch.randn(400, 1, 40, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 1
+    seen = []
+
+    def watched(x: torch.Tensor) -> torch.Tensor:
+        seen.append(x.detach())
+        return x.flatten(1).sum(1)
+
+    penalties.dragan(watched, real, generator=torch.Generator().manual_seed(1))
+    moved = (seen[0] - real).flatten(1) / (0.5 * real.std())  # ε u
+    assert moved.min() > -1e-12
+    eps = moved.max(1).values  # the largest of 1600 numbers u is 1, but for a thousandth
+    assert kstest(eps.numpy(), "uniform").pvalue > 0.01
+    u = moved / eps[:, None]
+    assert kstest(u[::20].flatten().numpy(), "uniform").pvalue > 0.01
+    assert abs(torch.corrcoef(u[:2])[0, 1]) < 0.1, "each image has noise of its own"
 
 
 def test_a_critic_of_packs_has_one_gradient_for_each_pack():

@@ -11,6 +11,7 @@ from limner import api, data
 from limner.core import recipe as recipes
 from limner.core.batch import to_float
 from limner.core.errors import LimnerError
+from limner.core.prior import Codes
 from limner.core.spec import Spec
 from limner.core.stream import Stream
 from limner.core.update import Adam, Updates
@@ -156,8 +157,6 @@ def test_nets_that_do_not_fit_are_refused() -> None:
 
 
 def test_codes_remember_the_moments_of_what_they_saw() -> None:
-    from limner.core.prior import Codes
-
     codes = Codes((2,), momentum=0.5)
     for _ in range(40):
         codes.see(torch.randn(512, 2) * torch.tensor([1.0, 3.0]) + torch.tensor([5.0, 0.0]))
@@ -165,6 +164,21 @@ def test_codes_remember_the_moments_of_what_they_saw() -> None:
     torch.testing.assert_close(drawn.mean(0), torch.tensor([5.0, 0.0]), atol=0.3, rtol=0)
     torch.testing.assert_close(drawn.std(0), torch.tensor([1.0, 3.0]), atol=0.3, rtol=0)
     assert limner.list_models("*autoencoder") == ["autoencoder", "denoising_autoencoder", "sparse_autoencoder"]
+
+
+@pytest.mark.parametrize("momentum", [0.02, 0.3])
+def test_the_moments_of_codes_are_a_weighted_mean_of_those_of_the_batches(momentum: float) -> None:
+    """Batch i of n weighs momentum (1 - momentum)^(n - i); what is left weighs the start, N(0, I)."""
+    codes, n = Codes((3, 2), momentum=momentum), 7
+    batches = [(i + 1) * torch.randn(16, 3, 2, generator=torch.Generator().manual_seed(i)) + i for i in range(n)]
+    for z in batches:
+        codes.see(z)
+    weights = [momentum * (1 - momentum) ** (n - 1 - i) for i in range(n)]
+    flat = [z.double().flatten(1) for z in batches]
+    mean = sum(w * z.mean(0) for w, z in zip(weights, flat, strict=True))
+    var = (1 - momentum) ** n + sum(w * z.var(0, correction=0) for w, z in zip(weights, flat, strict=True))
+    torch.testing.assert_close(codes.mean.double(), mean, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(codes.var.double(), var, rtol=1e-5, atol=1e-6)
 
 
 def test_nearest_up_sampling_learns_digits() -> None:

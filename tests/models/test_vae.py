@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from limner import data
 from limner.core import recipe as recipes
@@ -77,6 +78,28 @@ def test_elbo_below_iwae_below_the_likelihood() -> None:
     gap = (exact - elbo).mean()  # = KL(q || p(z|x)) = 1/2 sum error^2 / posterior variance
     expected = 0.5 * (0.08**2 / model.encoder.cov.diagonal()).sum()
     assert abs(float(gap - expected)) < 0.01
+
+
+def test_an_image_is_scored_by_its_likelihood_at_the_mean_code_less_the_kl() -> None:
+    """Both terms from `torch.distributions`; an encoder that is in error makes the KL speak."""
+    model, x, _ = ppca(0.5)
+    with torch.no_grad():
+        mu, logvar = model.posterior(x)
+        log_px = Normal(model.decoder(mu), 0.1).log_prob(x).flatten(1).sum(1)
+        kl = kl_divergence(Normal(mu, (logvar / 2).exp()), Normal(0.0, 1.0)).sum(1)
+        torch.testing.assert_close(model.score_samples(x), log_px - kl, rtol=1e-4, atol=1e-3)
+    assert float(kl.min()) > 1
+
+
+def test_black_and_white_images_are_scored_likewise() -> None:
+    torch.manual_seed(0)
+    model = recipes.load("vae-mnist").model.build(shape=(1, 8, 8), classes=10)
+    x = torch.randn(6, 1, 8, 8).sign()
+    with torch.no_grad():
+        mu, logvar = model.posterior(x)
+        log_px = Bernoulli(logits=model.decoder(mu)).log_prob((x + 1) / 2).flatten(1).sum(1)
+        kl = kl_divergence(Normal(mu, (logvar / 2).exp()), Normal(0.0, 1.0)).sum(1)
+        torch.testing.assert_close(model.score_samples(x), log_px - kl, rtol=1e-5, atol=1e-4)
 
 
 def test_the_step_descends_the_negative_elbo() -> None:

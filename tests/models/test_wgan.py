@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from limner import data, report
 from limner.core.errors import LimnerError
@@ -50,6 +51,60 @@ def test_n_critic_steps_draw_fresh_reals() -> None:
         build(name, n_critic=4).step(stream, lambda group, loss, g=groups: g.append(group))
         assert groups == ["D", "D", "D", "D", "G"]
         assert stream.position == 256
+
+
+class Quadratic(nn.Module):
+    """D(x) = <w,x> + a/2 ‖x‖², whose gradient is w + a x."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w, self.a = nn.Parameter(torch.tensor([0.7, -0.4])), nn.Parameter(torch.tensor(0.3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1) @ self.w + self.a / 2 * x.flatten(1).square().sum(1)
+
+
+@pytest.mark.parametrize("name", ["wgan", "wgan_gp"])
+def test_what_both_descend_on(name: str) -> None:
+    """The box with other weights than the usual ones, for the same batch, noise and ε; no loss reaches the other net."""
+    model = build(name, n_critic=1, **({"gp_weight": 7.0, "drift": 0.3} if name == "wgan_gp" else {"clip": 5.0}))
+    model.D, losses = Quadratic(), {}
+    stream, again = (Stream(data.load("ring", n=512), 64) for _ in range(2))
+    stream.begin(), again.begin()
+    logs = model.step(stream, losses.__setitem__)
+    x, fake = next(again).x, model.G(again.randn(64, 4)).detach()
+    loss_D = model.D(fake).mean() - model.D(x).mean()
+    torch.testing.assert_close(logs["loss/D"], loss_D)
+    if name == "wgan_gp":
+        eps = again.rand(64)[:, None]
+        between = eps * x.flatten(1) + (1 - eps) * fake.flatten(1)
+        gp = ((model.D.w + model.D.a * between).norm(dim=1) - 1).square().mean()
+        loss_D = loss_D + 7 * gp + 0.3 * model.D(x).square().mean()
+    torch.testing.assert_close(losses["D"], loss_D)
+    torch.testing.assert_close(losses["G"], -model.D(model.G(again.randn(64, 4))).mean())
+    of_G = [*model.G.parameters()]
+    assert set(torch.autograd.grad(losses["D"], of_G, allow_unused=True)) == {None}
+    assert any(float(g.abs().max()) > 0 for g in torch.autograd.grad(losses["G"], of_G))
+
+
+def test_the_lectures_toy_by_hand() -> None:
+    """D(θ + σz) in both losses; D's loss leaves θ alone."""
+    model = build("toy_gan", shape=(1, 1, 1), sigma=0.5, start=1.5)
+    with torch.no_grad():
+        model.D.weight.fill_(0.8)
+        model.D.bias.fill_(-0.2)
+    stream, again = (Stream(data.load("line", n=512), 64) for _ in range(2))
+    stream.begin(), again.begin()
+    losses: dict[str, torch.Tensor] = {}
+    model.step(stream, losses.__setitem__)
+    x, z, other = next(again).x.flatten(), again.randn(64, 1).flatten(), again.randn(64, 1).flatten()
+    softplus = torch.nn.functional.softplus
+    real, fake, judged = (0.8 * v - 0.2 for v in (x, 1.5 + 0.5 * z, 1.5 + 0.5 * other))
+    torch.testing.assert_close(losses["D"], softplus(-real).mean() + softplus(fake).mean())
+    torch.testing.assert_close(losses["G"], softplus(-judged).mean())
+    assert torch.autograd.grad(losses["D"], model.G.theta, allow_unused=True) == (None,)
+    (slope,) = torch.autograd.grad(losses["G"], model.G.theta)
+    torch.testing.assert_close(slope, -0.8 * torch.sigmoid(-judged).mean().view(1))
 
 
 def test_the_penalised_critic_estimates_the_distance_a_little_too_high() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from limner.core.batch import Unpaired
+from limner.core.batch import Unpaired, to_uint8
 from limner.core.spec import Spec
 from limner.core.stream import Stream
 from limner.data import load
@@ -72,6 +72,21 @@ def test_inverse_generators_have_no_cycle_error_but_an_identity_error():
     logs, _ = terms(by_hand(Shift(0.25), Shift(-0.25)))
     assert abs(float(logs["term/cycle"].detach())) < 1e-6
     assert abs(float(logs["term/identity"].detach()) - 0.5) < 1e-6  # a quarter each way
+
+
+def test_each_domain_has_a_pool_of_its_own_translations():
+    model = by_hand(Shift(0.25), Shift(-0.5))
+    terms(model)
+    x, y = next(Stream(digits(), 4))
+    assert model.pool_X.seen == model.pool_Y.seen == 4
+    assert torch.equal(model.pool_X.held[:4], to_uint8(y - 0.5))
+    assert torch.equal(model.pool_Y.held[:4], to_uint8(x + 0.25))
+
+
+def test_b_is_what_g_makes_and_a_what_f_makes():
+    model, x = by_hand(Shift(0.25), Shift(-0.5)), torch.zeros(1, 1, 16, 16)
+    assert float(model.translate(x).detach().mean()) == float(model.translate(x, "b").detach().mean()) == 0.25
+    assert float(model.translate(x, "a").detach().mean()) == -0.5
 
 
 def test_losses_are_those_of_the_paper():

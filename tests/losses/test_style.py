@@ -83,6 +83,11 @@ def test_adain_gives_the_moments_of_the_style():
     torch.testing.assert_close(std, wanted_std.expand_as(std), atol=1e-4, rtol=1e-4)
 
 
+def test_moments_are_those_of_all_places():
+    mean, std = style.moments(torch.tensor([0.0, 2.0, 4.0, 6.0]).view(1, 1, 2, 2), eps=0.25)
+    assert (mean.item(), std.item()) == (3.0, pytest.approx((5 + 0.25) ** 0.5))  # 5, not 20/3: divided by all four
+
+
 def test_a_flat_picture_varies_nowhere():
     assert float(style.total_variation(torch.full((1, 3, 4, 4), 0.3))) == 0
     stripes = torch.tensor([[0.0, 1.0], [0.0, 1.0]]).view(1, 1, 2, 2)

@@ -73,6 +73,36 @@ def test_the_gradient_reaches_the_critic_and_not_the_images():
     assert fake.grad is None
 
 
+class WrittenOut(nn.Module):
+    """D(x) = w/2 ‖x‖², which says itself that its gradient is w x, and in what precision it computes."""
+
+    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
+        super().__init__()
+        self.w, self.dtype = nn.Parameter(torch.tensor(3.0, dtype=torch.float64)), dtype
+
+    def input_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        grad = (self.w * x).to(self.dtype)
+        return 0.5 * self.w * x.flatten(1).square().sum(1), grad
+
+
+@pytest.mark.parametrize("name", penalties.PENALTIES)
+def test_a_written_out_gradient_does_not_reach_the_images_either(name):
+    real, fake = images(3).requires_grad_(), images(3, seed=1).requires_grad_()
+    critic = WrittenOut()
+    getattr(penalties, name)(critic, real, fake).backward()
+    assert critic.w.grad.abs() > 0
+    assert real.grad is None
+    assert fake.grad is None
+
+
+def test_slopes_in_bfloat16_are_squared_and_summed_in_float32():
+    real = images(3)
+    value = penalties.r1(WrittenOut(torch.bfloat16), real)
+    assert value.dtype == torch.float32
+    slopes = (3.0 * real).bfloat16().float()
+    torch.testing.assert_close(value, 0.5 * slopes.flatten(1).square().sum(1).mean())
+
+
 def test_the_one_sided_penalty_lets_gentle_slopes_pass():
     real, fake = images(3), images(3, seed=1)
 

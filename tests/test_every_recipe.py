@@ -176,6 +176,8 @@ def test_samples_have_the_shape_and_range_of_images(name: str) -> None:
     assert torch.equal(x, model.sample(5, seed=0))
     assert not torch.equal(x, model.sample(5, seed=1))
     assert model.training, "sampling leaves the mode as it was"
+    model.eval().sample(1, seed=0)
+    assert not model.training
 
 
 @pytest.mark.parametrize("name", SAMPLED)

@@ -15,6 +15,7 @@ from safetensors.torch import save
 from limner.core import checkpoint
 from limner.core.checkpoint import (
     BEST,
+    LATEST,
     DamagedCheckpoint,
     folders,
     newest,
@@ -211,6 +212,8 @@ def test_prune_spares_the_best_for_as_long_as_it_is_the_best(tmp_path: Path) -> 
     assert [int(p.name) for p in prune(tmp_path, keep=2, milestones=0)] == [100, 300, 400]
     assert [int(p.name) for p in folders(tmp_path)] == [200, 500, 600]
     assert pointed(tmp_path, BEST) == tmp_path / "00000200"
+    point(tmp_path, LATEST, tmp_path / "00000700")
+    assert pointed(tmp_path, LATEST) is None, "there is nothing behind it"
     point(tmp_path, BEST, tmp_path / "00000600")
     prune(tmp_path, keep=1, milestones=0)
     assert [int(p.name) for p in folders(tmp_path)] == [600]

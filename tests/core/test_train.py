@@ -90,7 +90,7 @@ def test_points_are_trained_on_and_drawn(tmp_path: Path) -> None:
 
 
 def test_lines_sheets_and_checkpoints_come_when_their_multiples_are_passed(tmp_path: Path) -> None:
-    """Batches of 10 images: a multiple of 24 is passed at 30, 50, 80, …; of what is saved two are kept, and milestones."""
+    """Batches of 10 images: multiples of 24 are passed at 30, 50, 80, …; two checkpoints are kept, and milestones."""
     every = {"log_images": 24, "sample_images": 80, "checkpoint_images": 40, "keep": 2, "milestone_images": 120}
     options = QUICK | {"data": "digits", "batch": 10, "images": 240} | every
     run = limner.train("ae-mnist", out=tmp_path / "run", **options)

@@ -125,7 +125,7 @@ class Shifted(nn.Module):
 
 
 class Bowl(nn.Module):
-    """D(x) = w/2 (‖x - 10‖² - c), whose gradient is w (x - 10): what was shifted by ten has a gradient of its own size."""
+    """D(x) = w/2 (‖x - 10‖² - c), whose gradient is w (x - 10): what was shifted by ten has a slope of its own size."""
 
     def __init__(self, c: float = 0.0) -> None:
         super().__init__()

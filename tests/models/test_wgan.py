@@ -66,7 +66,7 @@ class Quadratic(nn.Module):
 
 @pytest.mark.parametrize("name", ["wgan", "wgan_gp"])
 def test_what_both_descend_on(name: str) -> None:
-    """The box with other weights than the usual ones, for the same batch, noise and ε; no loss reaches the other net."""
+    """The box with other weights than the usual ones, for the same batch, noise and ε; D's loss leaves G alone."""
     model = build(name, n_critic=1, **({"gp_weight": 7.0, "drift": 0.3} if name == "wgan_gp" else {"clip": 5.0}))
     model.D, losses = Quadratic(), {}
     stream, again = (Stream(data.load("ring", n=512), 64) for _ in range(2))

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from limner import data, report
+from limner.core.batch import Images
 from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel
 from limner.core.spec import Spec
@@ -171,6 +172,36 @@ def test_the_surrogate_steps_equal_real_steps_and_leave_d_alone() -> None:
         descent.step()
     judged = torch.nn.functional.softplus(-model.D(model.G(again.randn(64, 4)))).mean().detach()
     assert float(logs["loss/G"].detach()) == pytest.approx(float(judged), rel=1e-5)
+
+
+class Doubles(Stream):
+    """A stream in double precision."""
+
+    def __next__(self) -> Images:
+        return Images(super().__next__().x.double())
+
+    def randn(self, *size: int) -> torch.Tensor:
+        return super().randn(*size).double()
+
+
+def test_g_descends_through_all_steps_ahead() -> None:
+    """Its gradient is the slope of the loss as G moves and every D ahead answers, by central differences."""
+    smooth = {"activation": "tanh"}  # a D of ReLUs has slopes that jump, and G's loss ahead jumps with them
+    model = build("unrolled_gan", unroll=3, eta=0.5, G=G | smooth, D=D | smooth).double()
+    weights, source = [*model.G.parameters()], data.load("ring", n=512)
+    way = [torch.randn(w.shape, generator=torch.Generator().manual_seed(i)).double() for i, w in enumerate(weights)]
+
+    def loss(moved: float) -> torch.Tensor:
+        losses: dict[str, torch.Tensor] = {}
+        with torch.no_grad():
+            for w, v in zip(weights, way, strict=True):
+                w += moved * v
+        model.step(Doubles(source, 64), losses.__setitem__)
+        return losses["G"]
+
+    slope = sum((g * v).sum() for g, v in zip(torch.autograd.grad(loss(0.0), weights), way, strict=True))
+    right, left = loss(1e-3).item(), loss(-2e-3).item()
+    assert float(slope) == pytest.approx((right - left) / 2e-3, rel=1e-2)
 
 
 def test_the_lectures_shift_finds_the_data() -> None:

@@ -126,9 +126,9 @@ def test_the_pool_fills_first_and_then_gives_older_ones_half_of_the_time():
     pool, grey = Pool(2, (1, 1, 1)), torch.tensor([-1.0, -0.6, 0.2, 1.0]).view(4, 1, 1, 1)
     filled = pool(grey[:2], Chance([0.0, 0.0], [0.0, 0.0]))
     assert torch.equal(filled, grey[:2])  # while it fills, what is new is shown
-    kept = pool(grey[2:3], Chance([0.0], [0.9]))
-    assert torch.equal(kept, grey[2:3])  # 0.9: the new one is shown, and not kept
-    swapped = pool(grey[3:], Chance([0.6], [0.2]))  # 0.2: place 1 gives its older one and keeps the new
+    kept = pool(grey[2:3], Chance([0.0], [0.51]))
+    assert torch.equal(kept, grey[2:3])  # 0.51: the new one is shown, and not kept
+    swapped = pool(grey[3:], Chance([0.6], [0.49]))  # 0.49: place 1 gives its older one and keeps the new
     torch.testing.assert_close(swapped.flatten(), torch.tensor([-0.6]), atol=1 / 255, rtol=0)
     torch.testing.assert_close(pool.held.flatten() / 127.5 - 1, torch.tensor([-1.0, 1.0]), atol=1 / 255, rtol=0)
 

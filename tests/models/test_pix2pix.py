@@ -49,8 +49,8 @@ def test_the_step_is_the_papers_box(game: str, l1_weight: float):
     with torch.no_grad():
         y = net.G(a)
         real, fake = net.D(torch.cat([a, b], 1)), net.D(torch.cat([a, y], 1))
-        assert torch.allclose(told["D"], OBJECTIVES[game].d(real, fake) / 2)
-        assert torch.allclose(told["G"], OBJECTIVES[game].g(fake, None) + l1_weight * l1(y, b), rtol=1e-5)
+        assert torch.allclose(told["D"], OBJECTIVES[game].d(real, fake) / 2, rtol=1e-4)
+        assert torch.allclose(told["G"], OBJECTIVES[game].g(fake, None) + l1_weight * l1(y, b), rtol=1e-4)
     assert torch.equal(logs["term/l1"].detach(), l1(net.G(a), b).detach())
 
 

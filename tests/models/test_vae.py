@@ -91,6 +91,22 @@ def test_an_image_is_scored_by_its_likelihood_at_the_mean_code_less_the_kl() -> 
     assert float(kl.min()) > 1
 
 
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian", "logistic"])
+def test_a_likelihood_sums_to_one_over_what_its_measure_says(likelihood: str) -> None:
+    """Black and white for bernoulli, 256 levels for discrete, all numbers for a density."""
+    model = VAE(nn.Identity(), Linear(torch.zeros(1, 1)), likelihood=likelihood)  # only p(x|z) is looked at
+    levels = (2 * torch.arange(256) - 255) / 255
+    fine = torch.linspace(-8, 8, 16_001)
+    x, width = {
+        "bernoulli": (torch.tensor([-1.0, 1.0]), 1.0),
+        "discrete": (levels, 1.0),
+        "density": (fine, 16 / 16_000),
+    }[model.measure]
+    with torch.no_grad():
+        log_px = model.log_likelihood(x.view(-1, 1, 1, 1), torch.full((len(x), 1, 1, 1), 0.4))
+    assert float(log_px.double().exp().sum() * width) == pytest.approx(1, abs=1e-4)
+
+
 def test_black_and_white_images_are_scored_likewise() -> None:
     torch.manual_seed(0)
     model = recipes.load("vae-mnist").model.build(shape=(1, 8, 8), classes=10)

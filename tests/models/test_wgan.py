@@ -88,9 +88,10 @@ def test_what_both_descend_on(name: str) -> None:
     assert any(float(g.abs().max()) > 0 for g in torch.autograd.grad(losses["G"], of_G))
 
 
-def test_the_lectures_toy_by_hand() -> None:
+@pytest.mark.parametrize("game", ["nonsaturating", "saturating"])
+def test_the_lectures_toy_by_hand(game: str) -> None:
     """D(θ + σz) in both losses; D's loss leaves θ alone."""
-    model = build("toy_gan", shape=(1, 1, 1), sigma=0.5, start=1.5)
+    model = build("toy_gan", shape=(1, 1, 1), adversarial=game, sigma=0.5, start=1.5)
     with torch.no_grad():
         model.D.weight.fill_(0.8)
         model.D.bias.fill_(-0.2)
@@ -102,10 +103,13 @@ def test_the_lectures_toy_by_hand() -> None:
     softplus = torch.nn.functional.softplus
     real, fake, judged = (0.8 * v - 0.2 for v in (x, 1.5 + 0.5 * z, 1.5 + 0.5 * other))
     torch.testing.assert_close(losses["D"], softplus(-real).mean() + softplus(fake).mean())
-    torch.testing.assert_close(losses["G"], softplus(-judged).mean())
+    torch.testing.assert_close(
+        losses["G"], softplus(-judged).mean() if game == "nonsaturating" else -softplus(judged).mean()
+    )
     assert torch.autograd.grad(losses["D"], model.G.theta, allow_unused=True) == (None,)
     (slope,) = torch.autograd.grad(losses["G"], model.G.theta)
-    torch.testing.assert_close(slope, -0.8 * torch.sigmoid(-judged).mean().view(1))
+    care = torch.sigmoid(-judged if game == "nonsaturating" else judged)  # 1 - D, or D
+    torch.testing.assert_close(slope, -0.8 * care.mean().view(1))
 
 
 def test_the_penalised_critic_estimates_the_distance_a_little_too_high() -> None:

@@ -20,7 +20,7 @@ from limner.config import recipe as recipes
 from limner.config.recipe import Recipe
 from limner.config.spec import Spec
 from limner.core.batch import Paired, Styled, Unpaired
-from limner.core.capabilities import Conditional, Reconstructs, Stylises, Translates
+from limner.core.capabilities import Conditional, Decodes, HasPrior, Reconstructs, Stylises, Translates
 from limner.core.checkpoint import pack, read
 from limner.core.errors import LimnerError
 from limner.core.inference import reconstruct, stylised, translated
@@ -30,6 +30,7 @@ from limner.core.run import Run
 from limner.core.stream import Stream
 from limner.core.train import Interrupted
 from limner.core.update import Updates
+from limner.nets._layers import LiveDropout
 
 RECIPES = limner.list_recipes()
 SIZE = 16
@@ -50,6 +51,7 @@ def able(method: str) -> list[str]:
 TRANSLATORS, STYLISERS = able("translate"), able("transfer_statistics")
 ALONE = [r for r in STYLED if r not in TRANSLATORS]  # the picture itself is learnt
 NO_SAMPLES = [*TRANSLATORS, *STYLISERS]
+SAMPLED = [r for r in RECIPES if r not in NO_SAMPLES + ALONE]
 
 
 @cache
@@ -153,7 +155,7 @@ def test_logs_are_finite_scalars_with_known_names(name: str) -> None:
         assert math.isfinite(value.detach())
 
 
-@pytest.mark.parametrize("name", [r for r in RECIPES if r not in NO_SAMPLES + ALONE])
+@pytest.mark.parametrize("name", SAMPLED)
 def test_samples_have_the_shape_and_range_of_images(name: str) -> None:
     model, _, _ = prepared(name)
     x = model.sample(5, seed=0)
@@ -164,8 +166,26 @@ def test_samples_have_the_shape_and_range_of_images(name: str) -> None:
         assert float(x.abs().max()) <= 1
     assert torch.equal(x, model.sample(5, seed=0))
     assert not torch.equal(x, model.sample(5, seed=1))
-    assert torch.equal(x, model.sample(5, seed=0, batch=5))
     assert model.training, "sampling leaves the mode as it was"
+    model.eval().sample(1, seed=0)
+    assert not model.training
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_samples_do_not_depend_on_how_many_are_made_at_once(name: str) -> None:
+    """Up to rounding, and unless the net itself draws in use; one batch is the decoded noise of its seed."""
+    model, _, _ = prepared(name)
+    assert isinstance(model, HasPrior)
+    assert isinstance(model, Decodes)
+    whole = model.sample(5, seed=0)
+    if any(isinstance(m, LiveDropout) for m in model.modules()):
+        assert model.sample(5, seed=0, batch=2).shape == whole.shape
+        return
+    torch.testing.assert_close(model.sample(5, seed=0, batch=2), whole, rtol=0, atol=1e-5)
+    y = torch.arange(5) % model.classes if isinstance(model, Conditional) else None
+    noise = model.eval().prior.sample(5, torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(model.decode(noise, y), whole), "a seed of an old run goes on giving the same pictures"
 
 
 @pytest.mark.parametrize("name", TRANSLATORS)
@@ -243,6 +263,30 @@ def test_twenty_steps_are_ten_saved_loaded_and_ten_more(name: str, tmp_path: Pat
     assert (whole.path / "report.html").stat().st_size > 10_000
     with pytest.raises(LimnerError, match="finished at"):
         limner.resume(whole.path)
+
+
+@pytest.mark.parametrize("name", [r for r in RECIPES if recipes.load(r).model.name in ("pix2pix", "cyclegan")])
+def test_translators_train_for_half_the_time_at_a_falling_rate(name: str) -> None:
+    """Isola et al. 2017 and Zhu et al. 2017: 100 epochs at lr, 100 towards 0."""
+    assert [o["decay"] for o in recipes.load(name).to_dict()["optim"].values()] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("name", ["pix2pix-facades", "cyclegan-emoji"])
+def test_the_learning_rate_ends_near_nothing(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through the loop: half of the steps at lr, then on a line that reaches 0 one step after the last."""
+    rates: dict[str, list[float]] = {}
+
+    class Watched(Updates):
+        def __call__(self, group: str, loss: object) -> None:
+            super().__call__(group, loss)
+            rates.setdefault(group, []).extend({g["lr"] for g in self.optimisers[group].param_groups})
+
+    monkeypatch.setattr("limner.core.train.Updates", Watched)
+    tree = shrunk(name, images=40 * 2, batch=2, samples=1, sample_images=1_000_000).to_dict()
+    limner.train(tree, out=tmp_path / "run")
+    assert set(rates) == set(tree["optim"])
+    for group, options in tree["optim"].items():
+        assert rates[group] == pytest.approx([options["lr"] * min(1, (40 - k) / 20) for k in range(40)])
 
 
 def test_explains_every_option(name: str) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 import limner
@@ -71,11 +72,26 @@ def test_scores_on_the_way_survive_an_interruption(run: Path, tmp_path: Path) ->
     assert half.best.name == limner.Run(run).best.name
 
 
-def test_the_best_outlives_newer_checkpoints(tmp_path: Path) -> None:
-    settings = SMALL | {"images": 12_800, "checkpoint_images": 1600, "keep": 1, "score_images": 6400}
+def test_the_best_outlives_newer_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second of four scores is the lowest; after a resume a better one takes its place, and its checkpoint goes."""
+    scores = iter([3.0, 1.0, 2.0, 2.5, 1.5, 0.5, 0.5])
+    monkeypatch.setattr(
+        "limner.evaluation.scoring.during_training", lambda judge, heldout: lambda model: {"fd": next(scores)}
+    )
+
+    def kept(run: limner.Run) -> list[int]:
+        return sorted(int(p.name) for p in run.checkpoints.iterdir() if p.name.isdigit())
+
+    settings = SMALL | {"images": 3200, "checkpoint_images": 320, "keep": 1, "score_images": 800}
     made = limner.train("gan-mnist", out=tmp_path / "gan", **settings)
-    kept = [int(p.name) for p in (made.path / "checkpoints").iterdir() if p.name.isdigit()]
-    assert sorted(kept) == sorted({int(made.best.name), 12_800})
+    assert (made.best.name, kept(made)) == ("00001600", [1600, 3200])
+    best, latest = (limner.load(made.checkpoints / name).sample(4, seed=0) for name in ("best", "latest"))
+    assert torch.equal(best, limner.load(made.checkpoints / "00001600").sample(4, seed=0))
+    assert not torch.equal(best, latest)
+    made = limner.resume(made.path, images=4000)
+    assert (made.best.name, kept(made)) == ("00001600", [1600, 4000]), "1.5 is no better than 1.0 was"
+    made = limner.resume(made.path, images=5600)
+    assert (made.best.name, kept(made)) == ("00004800", [4800, 5600]), "of two alike the first is kept"
 
 
 def test_a_card_has_all_properties_and_goes_everywhere(

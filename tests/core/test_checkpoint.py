@@ -15,7 +15,20 @@ from safetensors.torch import save
 from limner.config.load import load_model
 from limner.config.spec import Spec
 from limner.core import checkpoint
-from limner.core.checkpoint import DamagedCheckpoint, folders, newest, pack, prune, read, unpack, write
+from limner.core.checkpoint import (
+    BEST,
+    LATEST,
+    DamagedCheckpoint,
+    folders,
+    newest,
+    pack,
+    point,
+    pointed,
+    prune,
+    read,
+    unpack,
+    write,
+)
 from limner.core.errors import LimnerError
 
 VAE = {
@@ -189,6 +202,20 @@ def test_prune_keeps_the_newest_and_the_milestones(tmp_path: Path) -> None:
     prune(tmp_path, keep=2, milestones=500)
     assert [int(p.name) for p in folders(tmp_path)] == [500, 900, 1000]
     assert not list(tmp_path.glob(".*"))
+
+
+def test_prune_spares_the_best_for_as_long_as_it_is_the_best(tmp_path: Path) -> None:
+    for images in range(100, 700, 100):
+        (tmp_path / f"{images:08d}").mkdir()
+    point(tmp_path, BEST, tmp_path / "00000200")
+    assert [int(p.name) for p in prune(tmp_path, keep=2, milestones=0)] == [100, 300, 400]
+    assert [int(p.name) for p in folders(tmp_path)] == [200, 500, 600]
+    assert pointed(tmp_path, BEST) == tmp_path / "00000200"
+    point(tmp_path, LATEST, tmp_path / "00000700")
+    assert pointed(tmp_path, LATEST) is None, "there is nothing behind it"
+    point(tmp_path, BEST, tmp_path / "00000600")
+    prune(tmp_path, keep=1, milestones=0)
+    assert [int(p.name) for p in folders(tmp_path)] == [600]
 
 
 def test_pack_is_inverted_by_unpack() -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import torch
+from PIL import Image
 
 from limner import data
 from limner.core.rng import keys, uniform
@@ -46,8 +50,49 @@ def test_two_ranks_draw_what_one_would() -> None:
     parts = [next(s) for s in ranks]
     assert torch.equal(x, torch.cat([p.x for p in parts]))
     assert torch.equal(y, torch.cat([p.y for p in parts]))
-    noise = one.randn(32, 5)
+    noise, shares = one.randn(32, 5), one.rand(32, 5)
     assert torch.equal(noise, torch.cat([s.randn(16, 5) for s in ranks]))
+    assert torch.equal(shares, torch.cat([s.rand(16, 5) for s in ranks]))
+
+
+def watched(world: int = 1, **options: object) -> tuple[list[Stream], list[torch.Tensor]]:
+    """A stream for each rank over fifty digits, and the keys that their augmentation is given."""
+    given: list[torch.Tensor] = []
+    dataset = digits(limit=50)
+    dataset.augment = (lambda x, sample_keys: (x, given.append(sample_keys))[0],)
+    return [Stream(dataset, 32, seed=7, rank=r, world=world, **options) for r in range(world)], given
+
+
+def test_the_augmentation_of_an_image_is_of_seed_epoch_and_image() -> None:
+    """Over five batches of 32 from 50 images: the second and the fourth cross the end of an epoch."""
+    (stream,), given = watched()
+    ids = torch.cat([stream.readers[0].sampler.indices(p)[1] for p in range(0, 160, 32)])
+    for _ in range(5):
+        next(stream)
+    found = torch.cat(given)
+    assert torch.equal(found, keys(7, torch.arange(160) // 50, ids))
+    assert len(found.unique()) == 160, "no image is augmented alike in two epochs"
+
+
+def test_two_ranks_augment_as_one_would() -> None:
+    for position in (0, 32, 64, 96):  # at 32 and 96 the end of an epoch lies inside the share of a rank
+        (one,), whole = watched(position=position)
+        next(one)
+        ranks, parts = watched(2, position=position)
+        for stream in ranks:
+            next(stream)
+        assert torch.equal(torch.cat(parts), whole[0])
+
+
+def test_an_image_is_moved_anew_in_each_epoch() -> None:
+    dataset = digits(limit=200, shift=2)
+    epochs = []
+    for position in (0, 200):
+        stream = Stream(dataset, 200, position=position)
+        ids = stream.readers[0].sampler.indices(position)[1]
+        epochs.append(next(stream).x[ids.argsort()])
+    same = (epochs[0] == epochs[1]).flatten(1).all(1).float().mean()
+    assert same < 0.15  # one in 25 draws the same shift twice
 
 
 def test_noise_belongs_to_the_position() -> None:
@@ -58,11 +103,48 @@ def test_noise_belongs_to_the_position() -> None:
     stream.position += 32
     stream.begin()
     assert not torch.equal(first, stream.randn(32, 3))
+    assert not torch.equal(first, Stream(digits(), 32, seed=6, position=320).randn(32, 3))
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_images_read_from_files_come_as_those_in_memory_do(tmp_path: Path, world: int) -> None:
+    """Wherever a training takes up, and for every rank: read ahead, the images still belong to their labels."""
+    levels = torch.randint(0, 256, (20, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    for i, image in enumerate(levels):
+        (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
+        Image.fromarray(image.numpy()).save(tmp_path / "ab"[i % 2] / f"{i:02d}.png")
+    held, read = (data.load(f"{tmp_path}/", shift=1, cache=cache) for cache in (True, False))
+    assert held.pixels is not None
+    assert read.pixels is None
+    for rank in range(world):
+        a, b = (Stream(s, 8, seed=2, rank=rank, world=world, position=16) for s in (held, read))
+        for _ in range(4):  # over the end of an epoch
+            (x, y), (x_read, y_read) = next(a), next(b)
+            assert torch.equal(x, x_read)
+            assert torch.equal(y, y_read)
+
+
+def test_dropout_is_of_seed_rank_and_position() -> None:
+    """`begin` seeds the default generator, from which nets draw, for each rank on its own."""
+
+    def dropped(**place: int) -> tuple[float, ...]:
+        Stream(digits(), 32, world=2, **place).begin()
+        return tuple(torch.rand(4).tolist())
+
+    here = {"seed": 5, "rank": 0, "position": 320}
+    assert dropped(**here) == dropped(**here)
+    others = [here, here | {"seed": 6}, here | {"rank": 1}, here | {"position": 352}]
+    assert len({dropped(**place) for place in others}) == 4
+
+
+def test_an_epoch_is_as_many_images_as_there_are() -> None:
+    assert Stream(digits(limit=50), 32, position=75).epoch == 1.5
 
 
 def test_uniform_is_uniform_and_lanes_are_independent() -> None:
     k = keys(0, torch.zeros(20_000, dtype=torch.int64), torch.arange(20_000))
     assert len(k.unique()) == 20_000
+    assert not set(k.tolist()) & set(keys(1, torch.zeros(20_000, dtype=torch.int64), torch.arange(20_000)).tolist())
     u, v = uniform(k, 1), uniform(k, 2)
     assert float(u.min()) >= 0
     assert float(u.max()) < 1

@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 
 import limner
+from limner.core.checkpoint import folders, read
+from limner.core.grid import make_grid
 from limner.core.progress import Meters, Silent
 from limner.core.update import finite
 
@@ -85,6 +87,45 @@ def test_points_are_trained_on_and_drawn(tmp_path: Path) -> None:
     run = limner.train("gan-mnist", out=tmp_path / "run", **options)
     assert limner.load(run.path).sample(5).shape == (5, 2, 1, 1)
     assert Image.open(run.samples()[-1][1]).size == (256, 256)
+
+
+def test_lines_sheets_and_checkpoints_come_when_their_multiples_are_passed(tmp_path: Path) -> None:
+    """Batches of 10 images: multiples of 24 are passed at 30, 50, 80, …; two checkpoints are kept, and milestones."""
+    every = {"log_images": 24, "sample_images": 80, "checkpoint_images": 40, "keep": 2, "milestone_images": 120}
+    options = QUICK | {"data": "digits", "batch": 10, "images": 240} | every
+    run = limner.train("ae-mnist", out=tmp_path / "run", **options)
+    assert [line["images"] for line in run.metrics()] == [30, 50, 80, 100, 120, 150, 170, 200, 220, 240]
+    assert [images for images, _ in run.samples()] == [0, 80, 160, 240]
+    assert [e["images"] for e in run.events() if e["event"] == "checkpoint"] == [40, 80, 120, 160, 200, 240]
+    assert [int(p.name) for p in folders(run.checkpoints)] == [120, 200, 240]
+
+
+def test_the_average_is_what_is_used_and_the_weights_are_what_is_trained(tmp_path: Path) -> None:
+    options = QUICK | {"data": "digits", "images": 160, "seed": 3}
+    plain = limner.train("gan-mnist", out=tmp_path / "plain", ema_images=0, **options)
+    run = limner.train("gan-mnist", out=tmp_path / "averaged", ema_images=64, **options)
+    saved, raw = read(run.latest), read(plain.latest).model
+    assert saved.trainer["model"].keys() == raw.keys()
+    assert all(torch.equal(w, raw[k]) for k, w in saved.trainer["model"].items()), "averaging changes no training"
+    weights = dict(limner.load(run.latest).named_parameters())
+    assert all(torch.equal(saved.model[k], w) for k, w in weights.items())
+    assert any(k.startswith("G.") for k in weights)
+    for k in weights:
+        assert torch.equal(saved.model[k], raw[k]) == k.startswith("D."), k
+    shown = run.samples()[-1][1]
+    assert Image.open(shown).convert("L").tobytes() == make_grid(limner.load(run.latest).sample(4, seed=3), 2).tobytes()
+
+
+@pytest.mark.parametrize("name", ["dcgan-32", "conv-ae-mnist"])
+def test_watching_a_training_does_not_change_it(name: str, tmp_path: Path) -> None:
+    """Sheets, reconstructions, scores and checkpoints leave the mode, the statistics and the noise as they were."""
+    options = QUICK | {"data": {"name": "mnist-5k", "size": 16, "limit": 64}, "images": 40, "deterministic": True}
+    options |= NARROW if name == "dcgan-32" else {"model.decoder": {"name": "conv.NearestDecoder"}}
+    seldom, often = {"sample_images": 1_000_000}, {"sample_images": 8, "checkpoint_images": 8, "score_images": 16}
+    runs = [limner.train(name, out=tmp_path / str(i), **options | o) for i, o in enumerate((seldom, often))]
+    a, b = (read(run.latest).trainer["model"] for run in runs)
+    assert any("running_mean" in k for k in a)
+    assert [k for k in a if not torch.equal(a[k], b[k])] == []
 
 
 def test_meters_are_means() -> None:

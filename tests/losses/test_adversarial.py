@@ -36,13 +36,21 @@ def test_g_is_log_d_or_log_one_minus_d():
 
 def test_the_other_games_by_hand():
     real, fake = torch.tensor([2.0, -0.5]).double(), torch.tensor([0.5, -3.0]).double()
+
+    def softplus(*values: float) -> float:
+        return sum(math.log1p(math.exp(v)) for v in values) / len(values)
+
     by_hand = {
         "lsgan": ((1.0 + 2.25) / 4 + (0.25 + 9.0) / 4, (0.25 + 16.0) / 4),
         "hinge": ((0.0 + 1.5) / 2 + (1.5 + 0.0) / 2, 1.25),
         "wasserstein": (-1.25 - 0.75, 1.25),
         "relativistic": (
-            (math.log1p(math.exp(-1.5)) + math.log1p(math.exp(-2.5))) / 2,
-            (math.log1p(math.exp(1.5)) + math.log1p(math.exp(2.5))) / 2,
+            softplus(0.5 - 2.0, -3.0 + 0.5),
+            softplus(2.0 - 0.5, -0.5 + 3.0),
+        ),
+        "relativistic_average": (  # the means are 0.75 and -1.25
+            softplus(-1.25 - 2.0, -1.25 + 0.5) + softplus(0.5 - 0.75, -3.0 - 0.75),
+            softplus(0.75 - 0.5, 0.75 + 3.0) + softplus(2.0 + 1.25, -0.5 + 1.25),
         ),
     }
     for name, (d, g) in by_hand.items():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from scipy.stats import kstest
 from torch import nn
 
 from limner.losses import penalties
@@ -61,14 +62,45 @@ def test_eps_comes_from_the_generator():
 
 
 def test_the_gradient_reaches_the_critic_and_not_the_images():
+    torch.manual_seed(0)
     critic = nn.Sequential(nn.Flatten(), nn.Linear(18, 8), nn.Tanh(), nn.Linear(8, 1), nn.Flatten(0)).double()
-    critic[1].weight.data *= 20  # steep enough for the one-sided penalty to speak
+    critic[3].weight.data *= 20  # steep enough for the one-sided penalty to speak
     real, fake = images(3), images(3, seed=1).requires_grad_()
     for penalty in penalties.PENALTIES.values():
         critic.zero_grad()
         penalty(critic, real, fake).backward()
         assert critic[1].weight.grad.abs().max() > 0, penalty
     assert fake.grad is None
+
+
+class WrittenOut(nn.Module):
+    """D(x) = w/2 ‖x‖², which says itself that its gradient is w x, and in what precision it computes."""
+
+    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
+        super().__init__()
+        self.w, self.dtype = nn.Parameter(torch.tensor(3.0, dtype=torch.float64)), dtype
+
+    def input_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        grad = (self.w * x).to(self.dtype)
+        return 0.5 * self.w * x.flatten(1).square().sum(1), grad
+
+
+@pytest.mark.parametrize("name", penalties.PENALTIES)
+def test_a_written_out_gradient_does_not_reach_the_images_either(name):
+    real, fake = images(3).requires_grad_(), images(3, seed=1).requires_grad_()
+    critic = WrittenOut()
+    getattr(penalties, name)(critic, real, fake).backward()
+    assert critic.w.grad.abs() > 0
+    assert real.grad is None
+    assert fake.grad is None
+
+
+def test_slopes_in_bfloat16_are_squared_and_summed_in_float32():
+    real = images(3)
+    value = penalties.r1(WrittenOut(torch.bfloat16), real)
+    assert value.dtype == torch.float32
+    slopes = (3.0 * real).bfloat16().float()
+    torch.testing.assert_close(value, 0.5 * slopes.flatten(1).square().sum(1).mean())
 
 
 def test_the_one_sided_penalty_lets_gentle_slopes_pass():
@@ -89,6 +121,25 @@ def test_dragan_looks_near_the_real_images_only():
     here = penalties.dragan(quadratic, real)
     assert not torch.equal(here, penalties.dragan(quadratic, real)), "its noise is drawn anew"
     assert here.item() == pytest.approx((real.flatten(1).norm(dim=1) - 1).square().mean().item(), rel=0.5)
+
+
+def test_the_noise_of_dragan_is_half_a_deviation_times_two_uniform_numbers():
+    """δ = ½ std(x) ε u: one ε for each image, one u for each pixel, std over the whole batch."""
+    real = 3 * torch.randn(400, 1, 40, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 1
+    seen = []
+
+    def watched(x: torch.Tensor) -> torch.Tensor:
+        seen.append(x.detach())
+        return x.flatten(1).sum(1)
+
+    penalties.dragan(watched, real, generator=torch.Generator().manual_seed(1))
+    moved = (seen[0] - real).flatten(1) / (0.5 * real.std())  # ε u
+    assert moved.min() > -1e-12
+    eps = moved.max(1).values  # the largest of 1600 numbers u is 1, but for a thousandth
+    assert kstest(eps.numpy(), "uniform").pvalue > 0.01
+    u = moved / eps[:, None]
+    assert kstest(u[::20].flatten().numpy(), "uniform").pvalue > 0.01
+    assert abs(torch.corrcoef(u[:2])[0, 1]) < 0.1, "each image has noise of its own"
 
 
 def test_a_critic_of_packs_has_one_gradient_for_each_pack():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from sklearn.decomposition import PCA
+from torch.distributions import Bernoulli, kl_divergence
+from torch.nn import functional as F
 
 import limner
 from limner import api, data
@@ -12,6 +14,7 @@ from limner.config import recipe as recipes
 from limner.config.spec import Spec
 from limner.core.batch import to_float
 from limner.core.errors import LimnerError
+from limner.core.prior import EmpiricalPrior
 from limner.core.stream import Stream
 from limner.core.update import Adam, Updates
 
@@ -82,6 +85,45 @@ def test_tied_weights_are_one_matrix() -> None:
     assert len(built("deep-ae-mnist").encoder.layers(torch.zeros(2, *SHAPE))) == 4
 
 
+FAMILY = [
+    {"name": "autoencoder"},
+    {"name": "autoencoder", "reconstruction": "bce"},
+    {"name": "sparse_autoencoder", "penalty": "l1", "weight": 0.3},
+    {"name": "sparse_autoencoder", "penalty": "kl", "weight": 0.3, "rho": 0.2},
+    {"name": "denoising_autoencoder", "sigma": 0.8},
+    {"name": "denoising_autoencoder", "noise": "masking", "share": 0.4},
+]
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("tree", FAMILY)
+def test_the_step_is_the_papers_box(tree: dict[str, object], reduction: str) -> None:
+    """The loss written out for the same batch and noise, and the moments of its codes in the prior."""
+    nets = {"encoder": {"name": "mlp.Encoder", "widths": [16]}, "decoder": {"name": "mlp.Decoder", "widths": [16]}}
+    model = small({**nets, "z": 6, "reduction": reduction, **tree})
+    stream, again = (Stream(data.load("digits"), 32) for _ in range(2))
+    stream.begin(), again.begin()
+    losses: dict[str, torch.Tensor] = {}
+    model.step(stream, losses.__setitem__)
+    x = next(again).x
+    with torch.no_grad():
+        seen = model.corrupt(x, again.randn) if tree["name"] == "denoising_autoencoder" else x
+        z = model.encode(seen)
+        errors = (model.decoder(z) - x).square()
+        if "reconstruction" in tree:
+            errors = F.binary_cross_entropy_with_logits(model.decoder(z), (x + 1) / 2, reduction="none")
+        loss = errors.mean() if reduction == "mean" else errors.flatten(1).sum(1).mean()
+        if tree.get("penalty") == "l1":
+            loss = loss + 0.3 * z.abs().sum(1).mean()
+        if tree.get("penalty") == "kl":
+            loss = loss + 0.3 * kl_divergence(Bernoulli(torch.full((6,), 0.2)), Bernoulli(z.mean(0))).sum()
+        torch.testing.assert_close(losses["AE"].detach(), loss)
+        torch.testing.assert_close(model.prior.mean, 0.02 * z.mean(0))
+        scores = -(model.decode(model.encode(x)) - x).square().flatten(1).mean(1)
+        torch.testing.assert_close(model.score_samples(x), scores)
+    assert bool((scores < 0).all())
+
+
 @pytest.mark.parametrize("penalty", ["l1", "kl"])
 def test_sparsity_switches_units_off(penalty: str) -> None:
     tree = {
@@ -108,6 +150,7 @@ def test_noise_is_what_it_says() -> None:
     masking = built("denoising-ae-mnist", noise="masking", share=0.3)
     masked = masking.corrupt(x, torch.randn)
     assert set(masked.unique().tolist()) == {-1.0, 0.0}
+    assert float(built("denoising-ae-mnist", sigma=2.0).corrupt(x, torch.randn).abs().max()) == 1, "it stays an image"
     assert abs(float((masked == -1).float().mean()) - 0.3) < 0.01
 
 
@@ -156,8 +199,6 @@ def test_nets_that_do_not_fit_are_refused() -> None:
 
 
 def test_codes_remember_the_moments_of_what_they_saw() -> None:
-    from limner.core.prior import EmpiricalPrior
-
     codes = EmpiricalPrior((2,), momentum=0.5)
     for _ in range(40):
         codes.update(torch.randn(512, 2) * torch.tensor([1.0, 3.0]) + torch.tensor([5.0, 0.0]))
@@ -165,6 +206,35 @@ def test_codes_remember_the_moments_of_what_they_saw() -> None:
     torch.testing.assert_close(drawn.mean(0), torch.tensor([5.0, 0.0]), atol=0.3, rtol=0)
     torch.testing.assert_close(drawn.std(0), torch.tensor([1.0, 3.0]), atol=0.3, rtol=0)
     assert limner.list_models("*autoencoder") == ["autoencoder", "denoising_autoencoder", "sparse_autoencoder"]
+
+
+def test_no_number_of_a_drawn_code_is_smaller_than_the_least() -> None:
+    """Codes of a sparse autoencoder are never negative; truncation bounds deviations from the mean."""
+    codes = EmpiricalPrior((4,), least=0.0)
+    codes.var.fill_(9.0)
+    drawn = codes.sample(4000, torch.Generator().manual_seed(0))
+    assert float(drawn.min()) == 0
+    assert abs(float((drawn == 0).float().mean()) - 0.5) < 0.02
+    free = EmpiricalPrior((4,))
+    free.mean.fill_(2.0)
+    free.var.fill_(9.0)
+    near = free.sample(4000, torch.Generator().manual_seed(0), truncation=0.5)
+    assert float((near - 2).abs().max()) == pytest.approx(1.5, abs=0.01)
+
+
+@pytest.mark.parametrize("momentum", [0.02, 0.3])
+def test_the_moments_of_codes_are_a_weighted_mean_of_those_of_the_batches(momentum: float) -> None:
+    """Batch i of n weighs momentum (1 - momentum)^(n - i); what is left weighs the start, N(0, I)."""
+    codes, n = EmpiricalPrior((3, 2), momentum=momentum), 7
+    batches = [(i + 1) * torch.randn(16, 3, 2, generator=torch.Generator().manual_seed(i)) + i for i in range(n)]
+    for z in batches:
+        codes.update(z)
+    weights = [momentum * (1 - momentum) ** (n - 1 - i) for i in range(n)]
+    flat = [z.double().flatten(1) for z in batches]
+    mean = sum(w * z.mean(0) for w, z in zip(weights, flat, strict=True))
+    var = (1 - momentum) ** n + sum(w * z.var(0, correction=0) for w, z in zip(weights, flat, strict=True))
+    torch.testing.assert_close(codes.mean.double(), mean, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(codes.var.double(), var, rtol=1e-5, atol=1e-6)
 
 
 def test_nearest_up_sampling_learns_digits() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from limner.config.spec import Spec
-from limner.core.batch import Unpaired
+from limner.core.batch import Unpaired, to_uint8
 from limner.core.stream import Stream
 from limner.data import load
 from limner.data.pairs import DomainSet
@@ -74,6 +74,21 @@ def test_inverse_generators_have_no_cycle_error_but_an_identity_error():
     assert abs(float(logs["term/identity"].detach()) - 0.5) < 1e-6  # a quarter each way
 
 
+def test_each_domain_has_a_pool_of_its_own_translations():
+    model = by_hand(Shift(0.25), Shift(-0.5))
+    terms(model)
+    x, y = next(Stream(digits(), 4))
+    assert model.pool_X.seen == model.pool_Y.seen == 4
+    assert torch.equal(model.pool_X.held[:4], to_uint8(y - 0.5))
+    assert torch.equal(model.pool_Y.held[:4], to_uint8(x + 0.25))
+
+
+def test_b_is_what_g_makes_and_a_what_f_makes():
+    model, x = by_hand(Shift(0.25), Shift(-0.5)), torch.zeros(1, 1, 16, 16)
+    assert float(model.translate(x).detach().mean()) == float(model.translate(x, "b").detach().mean()) == 0.25
+    assert float(model.translate(x, "a").detach().mean()) == -0.5
+
+
 def test_losses_are_those_of_the_paper():
     model = by_hand(Shift(0.25), Shift(0.5), pool=0)
     _, told = terms(model)
@@ -111,9 +126,9 @@ def test_the_pool_fills_first_and_then_gives_older_ones_half_of_the_time():
     pool, grey = Pool(2, (1, 1, 1)), torch.tensor([-1.0, -0.6, 0.2, 1.0]).view(4, 1, 1, 1)
     filled = pool(grey[:2], Chance([0.0, 0.0], [0.0, 0.0]))
     assert torch.equal(filled, grey[:2])  # while it fills, what is new is shown
-    kept = pool(grey[2:3], Chance([0.0], [0.9]))
-    assert torch.equal(kept, grey[2:3])  # 0.9: the new one is shown, and not kept
-    swapped = pool(grey[3:], Chance([0.6], [0.2]))  # 0.2: place 1 gives its older one and keeps the new
+    kept = pool(grey[2:3], Chance([0.0], [0.51]))
+    assert torch.equal(kept, grey[2:3])  # 0.51: the new one is shown, and not kept
+    swapped = pool(grey[3:], Chance([0.6], [0.49]))  # 0.49: place 1 gives its older one and keeps the new
     torch.testing.assert_close(swapped.flatten(), torch.tensor([-0.6]), atol=1 / 255, rtol=0)
     torch.testing.assert_close(pool.held.flatten() / 127.5 - 1, torch.tensor([-1.0, 1.0]), atol=1 / 255, rtol=0)
 

@@ -16,10 +16,12 @@ from sklearn.datasets import load_sample_image
 
 import limner
 from limner.config.import_weights import import_weights
+from limner.core.batch import Styled, Unpaired
 from limner.core.errors import LimnerError
 from limner.core.inference import stylised
 from limner.losses import style
 from limner.models.adain import AdaIN
+from limner.models.fast_style import FastStyle
 from limner.nets.style import Decoder
 from limner.painting import paint
 
@@ -189,6 +191,68 @@ def test_the_step_compares_with_the_statistics_of_the_style(files):
         stylised(model, x, [model.encode_features(s)], strength=0.0)
         torch.testing.assert_close(style.moments(seen[0])[0], style.moments(model.maps(s)["relu2_1"])[0])
         torch.testing.assert_close(seen[1], model.maps(x)["relu2_1"])
+
+
+def test_what_adain_descends_on(files):
+    """Content against t, and means and deviations of every layer against the style's, with λ = 3; t is no variable."""
+    torch.manual_seed(0)
+    model = AdaIN(Decoder("relu2_1", shape=(3, 32, 32)), str(files["vgg"]), style_weight=3.0, shape=(3, 32, 32))
+    x, s = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)
+    losses: dict[str, torch.Tensor] = {}
+    logs = model.step(iter([Unpaired(x, s)]), losses.__setitem__)
+    t = style.adain(model.maps(x)["relu2_1"], model.maps(s)["relu2_1"])
+    own, wanted = model.maps(model.decoder(t)), model.maps(s)
+    assert list(own) == ["relu1_1", "relu2_1"]
+    content = (own["relu2_1"] - t).square().mean()
+    paint_loss = torch.zeros(())
+    for n in own:
+        for moment in (lambda f: f.mean((2, 3)), lambda f: (f.var((2, 3), correction=0) + 1e-5).sqrt()):
+            paint_loss = paint_loss + (moment(own[n]) - moment(wanted[n])).square().mean()
+    torch.testing.assert_close(logs["term/content"], content)
+    torch.testing.assert_close(logs["term/style"], paint_loss)
+    torch.testing.assert_close(losses["decoder"], content + 3 * paint_loss)
+
+
+class Scaled(torch.nn.Module):
+    """A net for one style that makes pictures paler."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.factor * x
+
+
+def test_what_a_net_for_one_style_descends_on(files):
+    """α of half the squared distance of maps, β of the layers' mean style loss, γ of the roughness."""
+    weights = {"content_weight": 2.0, "style_weight": 30.0, "smoothness": 0.5}
+    model = FastStyle(Scaled(), str(files["vgg"]), **weights, shape=(3, 32, 32))
+    x, s = torch.rand(2, 3, 32, 32) * 2 - 1, torch.rand(1, 3, 24, 40) * 2 - 1
+    losses: dict[str, torch.Tensor] = {}
+    logs = model.step(iter([Styled(x, (s,), (None,))]), losses.__setitem__)
+    vgg, _ = model._targets
+    own, content, wanted = (vgg(v, ["relu1_1", "relu2_1"]) for v in (0.5 * x, x, s))
+    kept = (own["relu2_1"] - content["relu2_1"]).square().mean() / 2
+    painted = torch.zeros(())
+    for n, f in own.items():
+        g, a = (style.gram(m) / (m.shape[2] * m.shape[3]) for m in (f, wanted[n]))
+        painted = painted + (g - a).square().sum((1, 2)).mean() / (4 * f.shape[1] ** 2) / 2
+    rough = (x.diff(dim=3) / 2).square().mean() + (x.diff(dim=2) / 2).square().mean()
+    for term, expected in (("content", kept), ("style", painted), ("variation", rough)):
+        torch.testing.assert_close(logs[f"term/{term}"].detach(), expected, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(losses["T"].detach(), 2 * kept + 30 * painted + 0.5 * rough, rtol=1e-4, atol=1e-7)
+
+
+def test_painted_pictures_are_pictures_of_the_same_size(files):
+    """Whatever the decoder gives: beyond [-1,1] it is cut off, and so is what was added to make the sides even."""
+    model = AdaIN(Decoder("relu2_1", shape=(3, 32, 32)), str(files["vgg"]), shape=(3, 32, 32)).eval()
+    x = torch.rand(2, 3, 21, 35) * 2 - 1
+    model.decoder.register_forward_hook(lambda module, args, out: 100 * out)
+    with torch.no_grad():
+        y = stylised(model, x, [model.encode_features(x[:1])])
+    assert y.shape == x.shape
+    assert float(y.abs().max()) == 1
 
 
 def shared(name: str) -> Path:

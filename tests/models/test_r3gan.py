@@ -156,6 +156,14 @@ def test_d_must_judge_single_images_and_gamma_must_make_sense() -> None:
         recipes.load("r3gan-mnist").model.build(shape=(1, 6, 6), classes=0)
 
 
+def test_points_are_left_where_they_are() -> None:
+    model = R3GAN(Affine(), Critic())
+    z = torch.full((2, 3), 10.0)
+    assert float(model.decode(z).detach().abs().max()) == 1, "images are cut off"
+    model.G.forward = lambda z: z[:, :2, None, None]
+    assert torch.equal(model.decode(z), z[:, :2, None, None])
+
+
 def test_the_recipe_moves_both_nets_and_draws_within_the_range() -> None:
     torch.manual_seed(0)
     spec = recipes.load("r3gan-mnist", {"model.G.width": 8, "model.D.width": 8}).model

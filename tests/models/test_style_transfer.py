@@ -80,6 +80,45 @@ def test_the_loss_is_the_papers_and_targets_are_cached(files):
     torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-6)
 
 
+def test_what_is_descended_on_is_the_weighted_sum_of_the_terms(files):
+    data = still(files)
+    net, found = model(files, data, content_weight=2.0, style_weight=30.0, smoothness=0.5, start="noise"), []
+    logs = net.step(Stream(data, 1), lambda group, loss: found.append(loss().detach()))
+    content, painted, rough = (logs[f"term/{term}"] for term in ("content", "style", "variation"))
+    assert min(content, painted, rough) > 0
+    torch.testing.assert_close(found[0], 2 * content + 30 * painted + 0.5 * rough)
+    torch.testing.assert_close(logs["loss/picture"], found[0])
+
+
+def test_average_pooling_is_what_the_net_then_does(files):
+    """Where two by two places are alike both poolings agree; elsewhere the mean is smaller than the largest."""
+    data = still(files)
+    largest, mean = (model(files, data, pooling=pooling).vgg for pooling in ("max", "average"))
+    noise, flat = torch.rand(1, 3, 32, 32), torch.zeros(1, 3, 32, 32)
+    maps = [[net(x, ["relu1_2", "relu2_1"]) for x in (noise, flat)] for net in (largest, mean)]
+    assert torch.equal(maps[0][0]["relu1_2"], maps[1][0]["relu1_2"])
+    assert not torch.allclose(maps[0][0]["relu2_1"], maps[1][0]["relu2_1"], rtol=0.1)
+    torch.testing.assert_close(maps[0][1]["relu2_1"], maps[1][1]["relu2_1"])
+
+
+@pytest.mark.parametrize("convention", ["gatys", "places", "all"])
+def test_layers_weigh_what_is_asked_in_every_convention(files, convention):
+    """Shares of 3:1 over two layers, each with the formula of the table in `limner.losses.style`."""
+    data = still(files, style_size=30)
+    net = model(files, data, layer_weights=[3.0, 1.0], convention=convention)
+    descended(net, data, Adam(lr=0.05), 2)
+    batch, x = next(Stream(data, 1)), net.picture.x.detach()
+    own, wanted = (net.vgg(v, ["relu1_1", "relu2_1"]) for v in (x, batch.styles[0]))
+    expected = 0.0
+    for name, share in (("relu1_1", 0.75), ("relu2_1", 0.25)):
+        n = own[name].shape[1]
+        f, s = (maps[name].flatten(2)[0].double() for maps in (own, wanted))
+        g, a = (m @ m.T / m.shape[1] for m in (f, s))  # per place, so that sizes may differ
+        square = (g - a).square().sum()
+        expected += share * square * {"gatys": 1 / (4 * n**2), "places": 1 / n**2, "all": 1 / n**4}[convention]
+    torch.testing.assert_close(net.terms(x, batch.masks)["term/style"].double(), expected, rtol=1e-4, atol=0)
+
+
 def test_weights_are_scaled_to_mean_activations_of_one(files):
     data = still(files)
     net = model(files, data)

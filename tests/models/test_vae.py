@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from limner import data
 from limner.config import recipe as recipes
@@ -79,6 +80,44 @@ def test_elbo_below_iwae_below_the_likelihood() -> None:
     assert abs(float(gap - expected)) < 0.01
 
 
+def test_an_image_is_scored_by_its_likelihood_at_the_mean_code_less_the_kl() -> None:
+    """Both terms from `torch.distributions`; an encoder that is in error makes the KL speak."""
+    model, x, _ = ppca(0.5)
+    with torch.no_grad():
+        mu, logvar = model.posterior(x)
+        log_px = Normal(model.decoder(mu), 0.1).log_prob(x).flatten(1).sum(1)
+        kl = kl_divergence(Normal(mu, (logvar / 2).exp()), Normal(0.0, 1.0)).sum(1)
+        torch.testing.assert_close(model.score_samples(x), log_px - kl, rtol=1e-4, atol=1e-3)
+    assert float(kl.min()) > 1
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian", "logistic"])
+def test_a_likelihood_sums_to_one_over_what_its_measure_says(likelihood: str) -> None:
+    """Black and white for bernoulli, 256 levels for discrete, all numbers for a density."""
+    model = VAE(Linear(torch.zeros(1, 1)), Linear(torch.zeros(1, 1)), likelihood=likelihood)  # only p(x|z) is looked at
+    levels = (2 * torch.arange(256) - 255) / 255
+    fine = torch.linspace(-8, 8, 16_001)
+    x, width = {
+        "bernoulli": (torch.tensor([-1.0, 1.0]), 1.0),
+        "discrete": (levels, 1.0),
+        "density": (fine, 16 / 16_000),
+    }[model.measure]
+    with torch.no_grad():
+        log_px = model.log_likelihood(x.view(-1, 1, 1, 1), torch.full((len(x), 1, 1, 1), 0.4))
+    assert float(log_px.double().exp().sum() * width) == pytest.approx(1, abs=1e-4)
+
+
+def test_black_and_white_images_are_scored_likewise() -> None:
+    torch.manual_seed(0)
+    model = recipes.load("vae-mnist").model.build(shape=(1, 8, 8), classes=10)
+    x = torch.randn(6, 1, 8, 8).sign()
+    with torch.no_grad():
+        mu, logvar = model.posterior(x)
+        log_px = Bernoulli(logits=model.decoder(mu)).log_prob((x + 1) / 2).flatten(1).sum(1)
+        kl = kl_divergence(Normal(mu, (logvar / 2).exp()), Normal(0.0, 1.0)).sum(1)
+        torch.testing.assert_close(model.score_samples(x), log_px - kl, rtol=1e-5, atol=1e-4)
+
+
 def test_the_step_descends_the_negative_elbo() -> None:
     torch.manual_seed(0)
     model = recipes.load("vae-mnist").model.build(shape=(1, 8, 8), classes=10)
@@ -93,6 +132,47 @@ def test_the_step_descends_the_negative_elbo() -> None:
     with torch.no_grad():
         estimate = -model.log_weights(x, 64, noise).mean()
     assert abs(loss - float(estimate)) < 0.5
+
+
+@pytest.mark.parametrize("name", ["vae-mnist", "cvae-mnist"])
+def test_the_step_is_the_papers_box(name: str) -> None:
+    """β KL less the likelihood of one draw, both from `torch.distributions`, for the same batch and noise."""
+    torch.manual_seed(0)
+    model = recipes.load(name, {"beta": 3.0}).model.build(shape=(1, 8, 8), classes=10)
+    stream, again = (Stream(data.load("digits", binarise="static"), 64) for _ in range(2))
+    stream.begin(), again.begin()
+    losses: dict[str, torch.Tensor] = {}
+    logs = model.step(stream, losses.__setitem__)
+    x, y = next(again)
+    classes = (y,) if name == "cvae-mnist" else ()
+    with torch.no_grad():
+        mu, logvar = model.encoder(x, *classes).chunk(2, 1)
+        q = Normal(mu, (logvar / 2).exp())
+        z = q.loc + q.scale * again.randn(*mu.shape)
+        log_px = Bernoulli(logits=model.decoder(z, *classes)).log_prob((x + 1) / 2).flatten(1).sum(1).mean()
+        kl = kl_divergence(q, Normal(0.0, 1.0)).sum(1).mean()
+        assert not torch.allclose(model.decode(z, *classes), model.decode(mu, *classes))
+        torch.testing.assert_close(model.decode(z, *classes), 2 * torch.sigmoid(model.decoder(z, *classes)) - 1)
+    torch.testing.assert_close(losses["VAE"].detach(), 3 * kl - log_px, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logs["term/kl"].detach(), kl, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(logs["term/log_likelihood"].detach(), log_px, rtol=1e-5, atol=1e-5)
+
+
+def test_the_weights_of_a_class_are_those_of_its_own_images() -> None:
+    """p(x,z|y) / q(z|x,y) by `torch.distributions`, for three draws of each image with the class of that image."""
+    torch.manual_seed(0)
+    model = recipes.load("cvae-mnist").model.build(shape=(1, 8, 8), classes=10)
+    x, y = next(Stream(data.load("digits", binarise="static"), 5))
+    eps = torch.randn(5, 3, model.prior.z)
+    with torch.no_grad():
+        found = model.log_weights(x, 3, lambda *size: eps.view(size), y)
+        for i in range(5):
+            mu, logvar = model.posterior(x[i : i + 1], y[i : i + 1])
+            q = Normal(mu, (logvar / 2).exp())
+            z = q.loc + q.scale * eps[i]  # (3,z)
+            log_px = Bernoulli(logits=model.decoder(z, y[i].expand(3))).log_prob((x[i] + 1) / 2).flatten(1).sum(1)
+            expected = log_px + Normal(0.0, 1.0).log_prob(z).sum(1) - q.log_prob(z).sum(1)
+            torch.testing.assert_close(found[:, i], expected, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "logistic"])
@@ -133,8 +213,11 @@ def test_the_bounds_do_not_depend_on_how_they_are_batched() -> None:
 def test_importance_weighting_replaces_the_elbo() -> None:
     model = recipes.load("vae-mnist", {"importance": 5}).model.build(shape=(1, 8, 8), classes=10)
     stream = Stream(data.load("digits"), 16)
-    logs = model.step(stream, Updates(model.groups(), {"VAE": Adam()}))
+    logs = model.step(stream, lambda group, loss: None)
     assert set(logs) == {"loss/VAE"}
+    again = Stream(data.load("digits"), 16)
+    bound = log_mean_exp(model.log_weights(next(again).x, 5, again.randn), 0)
+    torch.testing.assert_close(logs["loss/VAE"], -bound.mean())
     with pytest.raises(LimnerError, match="beta has no place"):
         recipes.load("vae-mnist", {"importance": 5, "beta": 2}).model.build(shape=(1, 8, 8), classes=10)
 

@@ -32,9 +32,9 @@ def vgg(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def model(vgg: str) -> WCT:
+def model(vgg: str, **options: float) -> WCT:
     torch.manual_seed(0)
-    return WCT(Decoder("relu2_1", shape=(3, 32, 32)), vgg, shape=(3, 32, 32))
+    return WCT(Decoder("relu2_1", shape=(3, 32, 32)), vgg, **options, shape=(3, 32, 32))
 
 
 def test_coloured_maps_have_the_means_and_covariances_of_the_style():
@@ -56,14 +56,16 @@ def test_a_content_with_few_colours_is_whitened_where_it_has_any():
 
 
 def test_the_decoder_learns_to_undo_the_net_and_sees_no_style(vgg):
-    net, seen = model(vgg), []
+    net, seen = model(vgg, feature_weight=3.0), []
     x, s = torch.rand(2, 3, 32, 32) * 2 - 1, torch.rand(2, 3, 32, 32) * 2 - 1
     found = net.step(iter([Unpaired(x, s)]), lambda group, loss: seen.append((group, loss)))
     both = torch.cat([x, s])
     y = net.decoder(net.encode_features(both))
-    expected = (y - both).square().mean() + (net.encode_features(y) - net.encode_features(both)).square().mean()
+    expected = (y - both).square().mean() + 3 * (net.encode_features(y) - net.encode_features(both)).square().mean()
     torch.testing.assert_close(found["loss/decoder"], expected)
-    assert [group for group, _ in seen] == ["decoder"]
+    ((group, loss),) = seen
+    assert group == "decoder"
+    torch.testing.assert_close(loss, expected)
 
 
 def test_strength_goes_from_the_pictures_own_maps_to_the_styles_statistics(vgg):

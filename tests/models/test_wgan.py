@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from limner import data, report
 from limner.config.spec import Spec
+from limner.core.batch import Images
 from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel
 from limner.core.stream import Stream
@@ -50,6 +52,64 @@ def test_n_critic_steps_draw_fresh_reals() -> None:
         build(name, n_critic=4).step(stream, lambda group, loss, g=groups: g.append(group))
         assert groups == ["D", "D", "D", "D", "G"]
         assert stream.position == 256
+
+
+class Quadratic(nn.Module):
+    """D(x) = <w,x> + a/2 ‖x‖², whose gradient is w + a x."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w, self.a = nn.Parameter(torch.tensor([0.7, -0.4])), nn.Parameter(torch.tensor(0.3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1) @ self.w + self.a / 2 * x.flatten(1).square().sum(1)
+
+
+@pytest.mark.parametrize("name", ["wgan", "wgan_gp"])
+def test_what_both_descend_on(name: str) -> None:
+    """The box with other weights than the usual ones, for the same batch, noise and ε; D's loss leaves G alone."""
+    model = build(name, n_critic=1, **({"gp_weight": 7.0, "drift": 0.3} if name == "wgan_gp" else {"clip": 5.0}))
+    model.D, losses = Quadratic(), {}
+    stream, again = (Stream(data.load("ring", n=512), 64) for _ in range(2))
+    stream.begin(), again.begin()
+    logs = model.step(stream, losses.__setitem__)
+    x, fake = next(again).x, model.G(again.randn(64, 4)).detach()
+    loss_D = model.D(fake).mean() - model.D(x).mean()
+    torch.testing.assert_close(logs["loss/D"], loss_D)
+    if name == "wgan_gp":
+        eps = again.rand(64)[:, None]
+        between = eps * x.flatten(1) + (1 - eps) * fake.flatten(1)
+        gp = ((model.D.w + model.D.a * between).norm(dim=1) - 1).square().mean()
+        loss_D = loss_D + 7 * gp + 0.3 * model.D(x).square().mean()
+    torch.testing.assert_close(losses["D"], loss_D)
+    torch.testing.assert_close(losses["G"], -model.D(model.G(again.randn(64, 4))).mean())
+    of_G = [*model.G.parameters()]
+    assert set(torch.autograd.grad(losses["D"], of_G, allow_unused=True)) == {None}
+    assert any(float(g.abs().max()) > 0 for g in torch.autograd.grad(losses["G"], of_G))
+
+
+@pytest.mark.parametrize("game", ["nonsaturating", "saturating"])
+def test_the_lectures_toy_by_hand(game: str) -> None:
+    """D(θ + σz) in both losses; D's loss leaves θ alone."""
+    model = build("toy_gan", shape=(1, 1, 1), adversarial=game, sigma=0.5, start=1.5)
+    with torch.no_grad():
+        model.D.weight.fill_(0.8)
+        model.D.bias.fill_(-0.2)
+    stream, again = (Stream(data.load("line", n=512), 64) for _ in range(2))
+    stream.begin(), again.begin()
+    losses: dict[str, torch.Tensor] = {}
+    model.step(stream, losses.__setitem__)
+    x, z, other = next(again).x.flatten(), again.randn(64, 1).flatten(), again.randn(64, 1).flatten()
+    softplus = torch.nn.functional.softplus
+    real, fake, judged = (0.8 * v - 0.2 for v in (x, 1.5 + 0.5 * z, 1.5 + 0.5 * other))
+    torch.testing.assert_close(losses["D"], softplus(-real).mean() + softplus(fake).mean())
+    torch.testing.assert_close(
+        losses["G"], softplus(-judged).mean() if game == "nonsaturating" else -softplus(judged).mean()
+    )
+    assert torch.autograd.grad(losses["D"], model.G.theta, allow_unused=True) == (None,)
+    (slope,) = torch.autograd.grad(losses["G"], model.G.theta)
+    care = torch.sigmoid(-judged if game == "nonsaturating" else judged)  # 1 - D, or D
+    torch.testing.assert_close(slope, -0.8 * care.mean().view(1))
 
 
 def test_the_penalised_critic_estimates_the_distance_a_little_too_high() -> None:
@@ -116,6 +176,36 @@ def test_the_surrogate_steps_equal_real_steps_and_leave_d_alone() -> None:
         descent.step()
     judged = torch.nn.functional.softplus(-model.D(model.G(again.randn(64, 4)))).mean().detach()
     assert float(logs["loss/G"].detach()) == pytest.approx(float(judged), rel=1e-5)
+
+
+class Doubles(Stream):
+    """A stream in double precision."""
+
+    def __next__(self) -> Images:
+        return Images(super().__next__().x.double())
+
+    def randn(self, *size: int) -> torch.Tensor:
+        return super().randn(*size).double()
+
+
+def test_g_descends_through_all_steps_ahead() -> None:
+    """Its gradient is the slope of the loss as G moves and every D ahead answers, by central differences."""
+    smooth = {"activation": "tanh"}  # a D of ReLUs has slopes that jump, and G's loss ahead jumps with them
+    model = build("unrolled_gan", unroll=3, eta=0.5, G=G | smooth, D=D | smooth).double()
+    weights, source = [*model.G.parameters()], data.load("ring", n=512)
+    way = [torch.randn(w.shape, generator=torch.Generator().manual_seed(i)).double() for i, w in enumerate(weights)]
+
+    def loss(moved: float) -> torch.Tensor:
+        losses: dict[str, torch.Tensor] = {}
+        with torch.no_grad():
+            for w, v in zip(weights, way, strict=True):
+                w += moved * v
+        model.step(Doubles(source, 64), losses.__setitem__)
+        return losses["G"]
+
+    slope = sum((g * v).sum() for g, v in zip(torch.autograd.grad(loss(0.0), weights), way, strict=True))
+    right, left = loss(1e-3).item(), loss(-2e-3).item()
+    assert float(slope) == pytest.approx((right - left) / 2e-3, rel=1e-2)
 
 
 def test_the_lectures_shift_finds_the_data() -> None:

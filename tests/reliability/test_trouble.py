@@ -110,7 +110,28 @@ def test_numbers_that_are_not_finite_never_reach_the_weights(
     assert "learning rate" in str(error.value)
     for folder in folders(tmp_path / "run" / "checkpoints"):
         assert finite(limner.load(folder).state_dict().values())
-    assert any(e["event"] == "skip" for e in Run(tmp_path / "run").events())
+    events = Run(tmp_path / "run").events()
+    assert any(e["event"] == "skip" for e in events)
+    stopped = next(e["images"] for e in events if e["event"] == "stop")
+    assert stopped <= 8 * (at + 4), "three in a row at the next line of the log, one of which comes every three steps"
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statistics are lost though every loss and gradient is fine: the checkpoint of step 10 is not written."""
+    step, calls = Autoencoder.step, 0
+
+    def spoil(self: Any, data: Data, update: Update) -> Logs:
+        nonlocal calls
+        calls += 1
+        logs = step(self, data, update)
+        if calls == 8:
+            self.prior.mean.fill_(float("inf"))
+        return logs
+
+    monkeypatch.setattr(Autoencoder, "step", spoil)
+    with pytest.raises(LimnerError, match="not finite"):
+        limner.train("ae-mnist", out=tmp_path / "run", **QUICK | {"train.images": 800})
+    assert [int(p.name) for p in folders(tmp_path / "run" / "checkpoints")] == [40]
 
 
 def test_one_bad_batch_is_skipped_and_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

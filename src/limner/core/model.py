@@ -98,20 +98,18 @@ class GenerativeModel(nn.Module):
     def draw(self, n: int, y: Tensor | None, generator: torch.Generator, **options: Any) -> Tensor:
         """`n` samples (n,C,H,W) in [-1,1] from `generator`; the model is in evaluation mode.
 
-        A model with a prior and a decoder need not write it: its samples are decoded noise. One that writes it declares
-        what `sample` lets one choose as keyword-only arguments with defaults.
+        A model with a prior and a decoder need not write it: `sample` decodes noise of the prior. One that writes it
+        declares what `sample` lets one choose as keyword-only arguments with defaults.
 
         Args:
             n: number of images.
             y: labels (n,…) of a conditional model, in the form of its `condition`, else None.
             generator: source of all noise.
-            **options: of the prior; here `truncation`.
+            **options: what the model declares.
 
         Raises:
             LimnerError: the model makes images of images.
         """
-        if isinstance(self, HasPrior) and isinstance(self, Decodes):
-            return self.decode(self.prior.sample(n, generator, **options), y)
         raise LimnerError(f"{self.spec.name} makes images of images; use {self.usage}")
 
     @property
@@ -133,11 +131,13 @@ class GenerativeModel(nn.Module):
     @property
     def sampling_options(self) -> dict[str, inspect.Parameter]:
         """The options that `sample` takes for this model, by name, as `draw` or the prior declares them."""
-        owner: Any = self.draw
-        if type(self).draw is GenerativeModel.draw:
-            owner = self.prior.sample if isinstance(self, HasPrior) else None
-        found = inspect.signature(owner).parameters.values() if owner else ()
-        return {p.name: p for p in found if p.kind is p.KEYWORD_ONLY}
+        owner: Any = self.prior.sample if self._decodes_noise and isinstance(self, HasPrior) else self.draw
+        return {p.name: p for p in inspect.signature(owner).parameters.values() if p.kind is p.KEYWORD_ONLY}
+
+    @property
+    def _decodes_noise(self) -> bool:
+        """Whether samples are decoded noise, and not what a `draw` of the model's own makes."""
+        return isinstance(self, HasPrior) and isinstance(self, Decodes) and type(self).draw is GenerativeModel.draw
 
     @torch.inference_mode()
     def sample(
@@ -152,12 +152,16 @@ class GenerativeModel(nn.Module):
     ) -> Tensor:
         """Draws samples in evaluation mode, a batch at a time, and leaves the mode as it was.
 
+        A model that decodes noise draws the noise of all n samples first, so `batch` decides memory and speed and not
+        the samples: they agree up to rounding, because kernels may differ with the size of a batch. Nothing of the kind
+        is promised where something else is random in use: dropout that stays on, or a `draw` of the model's own.
+
         Args:
             n: number of images.
             y: what to draw, for conditional models: a label for all, or n labels; by default all classes in turn.
             seed: seeds a fresh generator on the model's device.
             generator: used instead of `seed`.
-            batch: images drawn at once.
+            batch: images made at once. Lower it if memory is short.
             **options: what else the model lets one choose; `sampling_options` lists it.
 
         Returns:
@@ -177,15 +181,21 @@ class GenerativeModel(nn.Module):
         self.eval()
         try:
             with seeded(generator):
-                parts = [
-                    self.draw(
-                        min(batch, n - i), None if labels is None else labels[i : i + batch], generator, **options
-                    )
-                    for i in range(0, n, batch)
-                ]
+                parts = self._batches(n, labels, generator, batch, options)
         finally:
             self.train(mode)
         return torch.cat(parts).float()
+
+    def _batches(
+        self, n: int, y: Tensor | None, generator: torch.Generator, batch: int, options: dict[str, Any]
+    ) -> list[Tensor]:
+        """The samples in batches; noise that is decoded is drawn for all of them first."""
+        parts = [slice(i, min(i + batch, n)) for i in range(0, n, batch)]
+        labels = [None if y is None else y[part] for part in parts]
+        if self._decodes_noise and isinstance(self, HasPrior) and isinstance(self, Decodes):
+            z = self.prior.sample(n, generator, **options)
+            return [self.decode(z[part], own) for part, own in zip(parts, labels, strict=True)]
+        return [self.draw(p.stop - p.start, own, generator, **options) for p, own in zip(parts, labels, strict=True)]
 
     def preview(self, batch: Any, n: int, seed: int) -> dict[str, Grid]:
         """What a training shows on its way, as grids by name; the model is in evaluation mode.

@@ -57,20 +57,7 @@ SIBLINGS = {
 }
 SIBLINGS |= {there: here for here, there in SIBLINGS.items()}
 LEFT_OUT = {"abs", "ceil", "clamp", "clamp_max", "clamp_min", "clip", "detach", "exp", "expanduser", "flip", "floor"}
-LEFT_OUT |= {
-    "log",
-    "lower",
-    "relu",
-    "resolve",
-    "round",
-    "sigmoid",
-    "softplus",
-    "sorted",
-    "sqrt",
-    "square",
-    "strip",
-    "tanh",
-}
+LEFT_OUT |= {"log", "lower", "relu", "round", "sigmoid", "softplus", "sorted", "sqrt", "square", "strip", "tanh"}
 SYMMETRIC = {"add", "allclose", "equal", "gcd", "hypot", "isclose", "l1_loss", "max", "maximum", "min", "minimum"}
 SYMMETRIC |= {"mse_loss", "mul"}
 TYPED = {"cast", "getattr", "hasattr", "isinstance", "issubclass", "setattr"}  # swapped, they cannot even be called
@@ -287,7 +274,9 @@ def constant(node: ast.AST, code: Code) -> Iterator[Edit]:
 def condition(node: ast.AST, code: Code) -> Iterator[Edit]:
     """An `if` that is always or never taken."""
     if isinstance(node, ast.If | ast.IfExp):
-        yield from code.instead(node.test, "True")
+        # `x if weight else x.detach()` saves the gradient of what is multiplied by nothing
+        saves = isinstance(node, ast.IfExp) and ast.unparse(node.orelse) == f"{ast.unparse(node.body)}.detach()"
+        yield from () if saves else code.instead(node.test, "True")
         yield from code.instead(node.test, "False")
 
 

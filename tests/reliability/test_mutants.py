@@ -93,7 +93,7 @@ def project(tmp_path: Path) -> Path:
         "src/toy/losses/__init__.py": "",
         "src/toy/losses/l1.py": f"def l1(a, b):\n    {doctest}\n    return (a - b).abs().mean() + 2 * 3 - 4",
         "src/toy/models/__init__.py": "",
-        "src/toy/models/net.py": "from toy.losses.l1 import l1\nclass Net:\n    def step(self):\n        return l1(3, 1)",
+        "src/toy/models/net.py": "from toy.losses.l1 import l1\nclass Net:\n    def step(self):\n        l1(3, 1)",
         "src/toy/recipes/net-dots.yaml": "model: {name: net}\ndata: {name: dots}",
         "src/toy/recipes/other.yaml": "model: {name: other}",
         "tests/losses/test_l1.py": "from toy.losses.l1 import l1",

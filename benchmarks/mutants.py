@@ -78,9 +78,7 @@ class Reading:
     def __init__(self, tree: ast.Module, code: Modules) -> None:
         nodes = list(ast.walk(tree))
         self.strings = {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
-        self.names = {n.id for n in nodes if isinstance(n, ast.Name)} | {
-            n.attr for n in nodes if isinstance(n, ast.Attribute)
-        }
+        self.names = {getattr(n, "id", getattr(n, "attr", "")) for n in nodes}
         self.imports = {name for name in self._imported(nodes, code) if name in code.names}
         self.imports |= self.strings & code.names  # import_module("…"), a table of lazy names
 

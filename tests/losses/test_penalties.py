@@ -76,6 +76,7 @@ def test_eps_comes_from_the_generator():
 
 
 def test_the_gradient_reaches_the_critic_and_not_the_images():
+    torch.manual_seed(0)  # where the slope is below 1, the one-sided penalty has no gradient
     critic = nn.Sequential(nn.Flatten(), nn.Linear(18, 8), nn.Tanh(), nn.Linear(8, 1), nn.Flatten(0)).double()
     critic[1].weight.data *= 20  # steep enough for the one-sided penalty to speak
     real, fake = images(3), images(3, seed=1).requires_grad_()

@@ -179,6 +179,8 @@ class Modules:
             same = path.split("/")[1] == _package(name)
             words = {w for recipe, named in self.recipes.items() if recipe in test.strings for w in named}
             near = 0 if self.given(test.strings | words, name) else self.steps(test.imports, name, STEPS)
+            if name.rpartition(".")[0] in test.imports:  # it may ask every module of the package
+                near = min(near, 1)
             mirror = same and path.endswith(f"/{own}")
             if mirror or near <= STEPS:
                 ranks[path] = (not mirror, -len(around & test.names), near, not same, len(test.imports), path)
@@ -188,12 +190,12 @@ class Modules:
     def recipe(self, name: str) -> str:
         """The recipe nearest to a module: it names it, or a net or model from which fewest imports lead there."""
 
-        def rank(recipe: str) -> tuple[int, int, str]:
+        def rank(recipe: str) -> tuple[int, str]:
             words = self.recipes[recipe]
             if self.given(words, name) or words & self._strings(name):
-                return 0, len(words), recipe
+                return 0, recipe
             used = {n for n in self.names if self.given(words, n)}
-            return 1 + self.steps(used, name, 9), len(words), recipe
+            return 1 + self.steps(used, name, 9), recipe
 
         return min(self.recipes, key=rank)
 
@@ -288,15 +290,15 @@ def drawn(modules: Modules, number: int, seed: int) -> list[Mutant]:
         if len(found) == number or not any(places.values()):
             return found
         free = places[package] = [(n, f) for n, f in places[package] if files[n] < A_FILE]
-        rarest = sorted({f.operator for _, f in free}, key=lambda o: (used[o], chance.random()))
-        for operator in rarest[:1]:
-            some = [place for place in free if place[1].operator == operator]
-            name, fault = chance.choice(some)
+        if free:
+            operators = sorted({f.operator for _, f in free})
+            rarest = min(operators, key=lambda o: (used[o], chance.random()))
+            name, fault = chance.choice([(n, f) for n, f in free if f.operator == rarest])
             places[package].remove((name, fault))
             if counts(fault, sources[name]):
                 tests = tuple(modules.related(name, fault.line))
                 found.append(Mutant(name, modules.paths[name], sources[name], fault, tests, modules.recipe(name)))
-                used[operator] += 1
+                used[rarest] += 1
                 files[name] += 1
     return found
 

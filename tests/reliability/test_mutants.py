@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -117,9 +119,23 @@ def test_the_nearest_tests_come_first(mutants: ModuleType, project: Path) -> Non
     assert modules.recipe("toy.models.net") == modules.recipe("toy.losses.l1") == "net-dots"
 
 
-def test_a_draw_is_a_function_of_its_seed_and_spares_no_package(mutants: ModuleType, project: Path) -> None:
-    modules = mutants.Modules(project)
-    drawn = mutants.drawn(modules, 10, seed=3)
+def test_a_draw_spares_no_package(mutants: ModuleType, project: Path) -> None:
+    drawn = mutants.drawn(mutants.Modules(project), 10, seed=3)
     assert [m.module for m in drawn] == ["toy.models.net", "toy.losses.l1"] * 2
-    assert [m.fault for m in drawn] == [m.fault for m in mutants.drawn(modules, 10, seed=3)]
-    assert [m.fault for m in drawn] != [m.fault for m in mutants.drawn(modules, 10, seed=4)]
+
+
+def test_a_draw_is_a_function_of_its_seed_in_every_process(project: Path) -> None:
+    """The order of a set is another one in each process; a draw must not depend on it."""
+
+    def drawn(seed: int, hashing: str) -> str:
+        code = f"""
+from pathlib import Path
+from mutants import Modules, drawn
+print(*(m.fault for m in drawn(Modules(Path({str(project)!r})), 10, {seed})))
+"""
+        environment = os.environ | {"PYTHONHASHSEED": hashing, "PYTHONPATH": str(ROOT / "benchmarks")}
+        return subprocess.run(
+            [sys.executable, "-c", code], env=environment, check=True, capture_output=True
+        ).stdout.decode()
+
+    assert drawn(3, "1") == drawn(3, "2") != drawn(4, "2")

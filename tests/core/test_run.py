@@ -35,6 +35,13 @@ def test_runs_are_numbered_and_never_overwritten(tmp_path: Path) -> None:
         _ = a.latest
 
 
+def test_a_line_cut_short_by_a_crash_hides_none_of_those_around_it(tmp_path: Path) -> None:
+    run = Run.create(RECIPE, root=tmp_path)
+    lines = ['{"images": 1}', '{"images": 2, "loss', '{"images": 3}', '{"images": 4']
+    (run.path / "metrics.jsonl").write_text("\n".join(lines))
+    assert [m["images"] for m in run.metrics()] == [1, 3]
+
+
 def hold(path: Path, ready: object, done: object) -> None:
     run = Run(path)
     run.lock()

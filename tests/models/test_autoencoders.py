@@ -185,6 +185,15 @@ def test_anomalies_reconstruct_worse() -> None:
         assert model.score_samples(zeros).mean() < model.score_samples(known).mean()
 
 
+@pytest.mark.parametrize("name", ["ae-mnist", "sparse-ae-mnist", "denoising-ae-mnist"])
+def test_the_score_is_minus_the_mean_squared_error_of_each_image(name: str) -> None:
+    model, x = built(name).eval(), torch.rand(3, *SHAPE) * 2 - 1
+    with torch.no_grad():
+        again = model.decode(model.encode(x))
+        errors = [float(((a - b) ** 2).sum()) / 784 for a, b in zip(again, x)]
+        assert model.score_samples(x).tolist() == pytest.approx([-e for e in errors], rel=1e-5)
+
+
 def test_bce_gives_images_from_logits() -> None:
     model = built("ae-mnist", reconstruction="bce", **{"model.decoder.out": "linear"})
     z = torch.randn(3, 3)

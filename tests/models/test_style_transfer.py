@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_sample_image
 
 import limner
+from limner.core.batch import Styled
 from limner.core.errors import LimnerError
 from limner.core.stream import Stream
 from limner.core.update import LBFGS, Adam, Updates
@@ -336,6 +337,25 @@ def test_scales_go_from_coarse_to_fine(files, tmp_path):
     )  # fmt: skip
     assert limner.load(tmp_path / "r-128").picture.x.shape == (1, 3, 85, 128)
     assert limner.load(tmp_path / "r").picture.x.shape == (1, 3, 171, 256)
+
+
+def test_weights_are_scaled_at_pictures_of_at_most_512_pixels_a_side(files, monkeypatch):
+    """Made four times smaller, stripes of two pixels are grey: no pixel is left out."""
+    net, seen = StyleTransfer(files["vgg"], shape=(3, 8, 2048)), []
+    stripes = torch.tensor([-1.0, 1.0, 1.0, -1.0]).repeat(512).expand(1, 3, 8, 2048)
+    monkeypatch.setattr(net.vgg.net, "normalise", seen.extend)
+
+    class Data:
+        def __next__(self) -> Styled:
+            return Styled(stripes, (stripes[..., :300],), (None,))
+
+        def randn(self, *shape: int) -> torch.Tensor:
+            return torch.zeros(shape)
+
+    net.step(Data(), lambda group, loss: loss() if callable(loss) else None)
+    assert [x.shape for x in seen] == [(1, 3, 2, 512), (1, 3, 8, 300)]
+    assert float(seen[0].abs().max()) < 0.2
+    assert torch.equal(seen[1], stripes[..., :300])
 
 
 @pytest.mark.parametrize("optimiser", [Adam(lr=0.3), LBFGS()])

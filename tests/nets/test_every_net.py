@@ -99,3 +99,18 @@ def test_copies_compute_the_same(name):
     net = build(name).eval()
     x = inputs(net, name)
     assert torch.equal(copy.deepcopy(net)(x), net(x))
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_what_the_last_layer_adds_comes_out_with_its_sign(name):
+    net = build(name).eval()
+    x, called = inputs(net, name), []
+    for module in net.modules():
+        if not list(module.children()) and list(module.parameters()):
+            module.register_forward_hook(lambda module, *_: called.append(module))
+    with torch.no_grad():
+        before = net(x)
+        called[-1].register_forward_hook(lambda module, given, out: out + 0.5)
+        after = net(x)
+    assert (after >= before).all()
+    assert (after > before).float().mean() > 0.9

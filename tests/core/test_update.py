@@ -154,3 +154,15 @@ def test_lbfgs_goes_where_torchs_goes_with_half_the_looks():
     assert torch.equal(ours.x, theirs.x)
     assert float(ours.loss().detach()) < 5
     assert ours.looks < 0.7 * theirs.looks
+
+
+def test_in_bfloat16_the_net_of_after_an_update_is_another() -> None:
+    """Autocast keeps weights in bfloat16; those of before an update must not serve after it."""
+    module = nn.Linear(4, 1, bias=False)
+    update = Updates({"a": module}, {"a": SGD(lr=1.0)})
+    x = torch.ones(2, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        update("a", module(x).sum().float())
+        inside = module(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(inside, module(x))

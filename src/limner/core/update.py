@@ -184,6 +184,7 @@ class Updates:
             torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
         optimiser.found_inf = bad  # type: ignore[attr-defined]
         optimiser.step()
+        torch.clear_autocast_cache()  # it holds the weights of before in bfloat16
         self.skipped += bad
         self.streaks[group] = (self.streaks[group] + bad) * bad
         self.logs[f"grad/{group}"] = norm

@@ -18,7 +18,7 @@ import torch
 
 from limner import evaluation, report
 from limner.apply.draw import draw
-from limner.core import catalogue, checkpoint, dist, recipe
+from limner.core import catalogue, checkpoint, dist, graph, recipe
 from limner.core.batch import Dataset, Domains, Images, Paired, Pairs, Styled, Styles, Unpaired
 from limner.core.chance import seed_of
 from limner.core.checkpoint import Checkpoint
@@ -84,7 +84,8 @@ def prepare(chosen: Recipe) -> Prepared:
         raise LimnerError(f"train.batch={trainer.batch}: {error}") from None
     optimisers = {g: s.build() for g, s in chosen.optim.items()}
     model = model.to(device)
-    Updates(model.groups(), optimisers)  # refuses optimisers that do not fit the groups, before anything is written
+    update = Updates(model.groups(), optimisers)  # refuses what does not fit, before anything is written
+    graph.check(trainer.graph, model, update, device)
     return Prepared(chosen, model, dataset, evaluation.heldout_of(chosen.data), trainer, optimisers, device)
 
 

@@ -7,7 +7,7 @@ Everything else is a capability: a `Protocol` that metrics, latent tools, tasks 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
@@ -35,7 +35,9 @@ class Data(Protocol):
     """
 
     batch: int
-    position: int
+
+    @property
+    def position(self) -> int: ...
 
     def __next__(self) -> Any:
         """The next batch: what the model `takes`."""
@@ -47,6 +49,10 @@ class Data(Protocol):
 
     def rand(self, *size: int) -> Tensor:
         """Uniform noise in [0,1), `size` on this rank; a function of (seed, position)."""
+        ...
+
+    def scalar(self, schedule: Callable[[int], float]) -> Tensor:
+        """`schedule(position)` as a tensor (): a number that changes, for a recorded step too."""
         ...
 
 
@@ -66,11 +72,14 @@ class GenerativeModel(nn.Module):
         spec: the resolved constructor call; with the weights it is the checkpoint.
         averaged: names of the groups that sampling takes from the moving average; None means all.
         takes: what batches are: `Images`, `Paired`, `Unpaired` or `Styled`.
+        static: whether all steps of a `phase` are the same operations, so that they can be recorded as a CUDA graph:
+            no branch on a number that changes, but those of `phase`, and no number that Python counts.
     """
 
     spec: Spec
     averaged: tuple[str, ...] | None = None
     takes: type[Images] | type[Paired] | type[Unpaired] | type[Styled] = Images
+    static: bool = False
 
     def groups(self) -> dict[str, nn.Module]:
         """The modules that `update` descends on, by name."""
@@ -79,6 +88,13 @@ class GenerativeModel(nn.Module):
     def step(self, data: Data, update: Update) -> Logs:
         """One iteration of the paper's algorithm box. Never waits for the device."""
         raise NotImplementedError
+
+    def phase(self, data: Data) -> Hashable | None:
+        """What the coming step of a `static` model decides on the host; None if it is like no other.
+
+        Steps with equal phases are the same operations on other batches, noise and ``data.scalar`` numbers.
+        """
+        return ()
 
     def draw(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
         """`n` samples (n,C,H,W) in [-1,1] from `generator`; the model is in evaluation mode.

@@ -158,6 +158,8 @@ class Updates:
         self.streaks = {g: torch.zeros((), device=device) for g in groups}
         self.logs: dict[str, Tensor] = {}
         self.looks: dict[str, _Look] = {}
+        if device.type == "cuda":
+            self.rates_to_device()  # whether or not steps are recorded, so that results are the same
 
     def __call__(self, group: str, loss: Tensor | Callable[[], Tensor]) -> None:
         """One descent step on `group`.
@@ -186,7 +188,7 @@ class Updates:
         optimiser.step()
         torch.clear_autocast_cache()  # it holds the weights of before in bfloat16
         self.skipped += bad
-        self.streaks[group] = (self.streaks[group] + bad) * bad
+        self.streaks[group].add_(bad).mul_(bad)  # in place, as a recorded step needs it
         self.logs[f"grad/{group}"] = norm
 
     def _search(self, group: str, optimiser: torch.optim.LBFGS, loss: Callable[[], Tensor]) -> None:
@@ -219,14 +221,24 @@ class Updates:
         for p, old in zip(parameters, before, strict=True):
             p.data.copy_(torch.where(bad > 0, old, p))
         self.skipped += bad
-        self.streaks[group] = (self.streaks[group] + bad) * bad
+        self.streaks[group].add_(bad).mul_(bad)  # in place, as a recorded step needs it
         self.logs[f"grad/{group}"] = norm
 
     def begin(self, share: float) -> None:
         """Sets the learning rates of the coming step, which begins at this share of the training, in [0,1)."""
         for optimiser, decay in self.decays:
             for group in optimiser.param_groups:
-                group["lr"] = self.rates[id(group)] * min(1.0, max(0.0, 1 - share) / decay)
+                rate = self.rates[id(group)] * min(1.0, max(0.0, 1 - share) / decay)
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(rate)
+                else:
+                    group["lr"] = rate
+
+    def rates_to_device(self) -> None:
+        """Makes tensors of the learning rates that change, so that a step recorded as a CUDA graph reads them anew."""
+        for optimiser, _ in self.decays:
+            for group in optimiser.param_groups:
+                group["lr"] = torch.tensor(float(group["lr"]), device=self.skipped.device)
 
     def state(self) -> dict[str, Any]:
         """Everything to save: optimiser moments and the guard's counters."""

@@ -35,6 +35,7 @@ class ConditionalVAE(GenerativeModel):
     """
 
     measure = "bernoulli"
+    static = True
 
     def __init__(
         self, encoder: nn.Module, decoder: nn.Module, z: int = 20, beta: float = 1.0, *, classes: int = 0

@@ -48,6 +48,7 @@ class CycleGAN(GenerativeModel):
     """
 
     averaged = ("G",)
+    static = True
     takes = Unpaired
     domains = ("b", "a")
     pairing: dict[str, Any] | None = None
@@ -75,6 +76,10 @@ class CycleGAN(GenerativeModel):
 
     def groups(self) -> dict[str, nn.Module]:
         return {"G": nn.ModuleList([self.G, self.F]), "D": nn.ModuleList([self.D_X, self.D_Y])}
+
+    def phase(self, data: Data) -> tuple[()] | None:
+        """All steps are alike once the pools are full."""
+        return () if all(pool.seen == len(pool.held) for pool in (self.pool_X, self.pool_Y)) else None
 
     def step(self, data: Data, update: Update) -> Logs:
         x, y = next(data)  # (B,C,H,W) in [-1,1] each

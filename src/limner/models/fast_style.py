@@ -43,6 +43,7 @@ class FastStyle(GenerativeModel):
     """
 
     averaged = ("T",)
+    static = True
     takes = Styled
     domains = ("b",)
     pairing: dict[str, Any] | None = None

@@ -54,6 +54,7 @@ class GAN(GenerativeModel):
     """
 
     averaged = ("G",)
+    static = True
 
     def __init__(
         self,
@@ -104,6 +105,11 @@ class GAN(GenerativeModel):
 
     def groups(self) -> dict[str, nn.Module]:
         return {"G": self.G, "D": self.D}
+
+    def phase(self, data: Data) -> tuple[bool, ...]:
+        """Which of the coming steps of D have a penalty."""
+        steps = range(self.d_steps) if self.penalties else ()
+        return tuple((data.position // data.batch + k) % self.penalty_every == 0 for k in steps)
 
     def step(self, data: Data, update: Update) -> Logs:
         for _ in range(self.d_steps):

@@ -42,6 +42,7 @@ class Pix2Pix(GenerativeModel):
     """
 
     averaged = ("G",)
+    static = True
     takes = Paired
     domains = ("b",)
 

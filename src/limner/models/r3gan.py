@@ -45,6 +45,7 @@ class R3GAN(GenerativeModel):
     """
 
     averaged = ("G",)
+    static = True
 
     def __init__(
         self,
@@ -70,7 +71,7 @@ class R3GAN(GenerativeModel):
         return {"G": self.G, "D": self.D}
 
     def step(self, data: Data, update: Update) -> Logs:
-        gamma = self.gamma_at(data.position)
+        gamma = data.scalar(self.gamma_at)
         x = next(data).x  # (B,C,H,W) in [-1,1]
         with torch.no_grad():
             fake = self.G(self.prior.batch(len(x), data))

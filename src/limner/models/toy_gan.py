@@ -37,6 +37,7 @@ class ToyGAN(GenerativeModel):
     """
 
     averaged = ("G",)
+    static = True
 
     def __init__(
         self,

@@ -35,6 +35,7 @@ class UnrolledGAN(GenerativeModel):
     """
 
     averaged = ("G",)
+    static = True
 
     def __init__(self, G: nn.Module, D: nn.Module, unroll: int = 5, eta: float = 0.1) -> None:
         super().__init__()

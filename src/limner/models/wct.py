@@ -37,6 +37,7 @@ class WCT(GenerativeModel):
     """
 
     averaged = ("decoder",)
+    static = True
     takes = Unpaired
 
     def __init__(

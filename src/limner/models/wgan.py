@@ -36,6 +36,7 @@ class WGAN(GenerativeModel):
     """
 
     averaged = ("G",)
+    static = True
 
     def __init__(self, G: nn.Module, D: nn.Module, n_critic: int = 5, clip: float = 0.01) -> None:
         super().__init__()

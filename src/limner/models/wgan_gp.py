@@ -37,6 +37,7 @@ class WGANGP(GenerativeModel):
     """
 
     averaged = ("G",)
+    static = True
 
     def __init__(
         self, G: nn.Module, D: nn.Module, n_critic: int = 5, gp_weight: float = 10.0, drift: float = 0.0

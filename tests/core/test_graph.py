@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -88,20 +88,30 @@ class Taped:
 
     def record(self, region: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
         self.records += 1
-        kept = [(t, t.clone()) for t in self.persistent()]
-        noise = [(g, g.get_state()) for g in (torch.default_generator, self.stream.generator)]
-        try:
-            with HostReads(refuse=True), Tape() as tape:
-                out = region()
-        finally:
-            with torch.no_grad():
-                for t, value in kept:
-                    t.copy_(value)
-            for g, state in noise:
-                g.set_state(state)
+        with self.undone() as back:
+            try:
+                with HostReads(refuse=True), Tape() as tape:
+                    out = region()
+            finally:
+                back()
         if self.fails:
             raise NotRecorded(self.fails)
         return tape.run, out
+
+    @contextmanager
+    def undone(self) -> Iterator[Callable[[], None]]:
+        """A function that puts everything back to where it was."""
+        kept = [(t, t.clone()) for t in self.persistent()]
+        noise = [(g, g.get_state()) for g in (torch.default_generator, self.stream.generator)]
+
+        @torch.no_grad()
+        def back() -> None:
+            for t, value in kept:
+                t.copy_(value)
+            for g, state in noise:
+                g.set_state(state)
+
+        yield back
 
     def persistent(self) -> Iterator[Tensor]:
         yield from flat(self.model.state_dict())
@@ -325,6 +335,112 @@ def test_phases_that_never_repeat_are_neither_recorded_nor_remembered() -> None:
     taken(steps, 200)
     assert steps.replayed == 0
     assert len(steps._seen) < 100
+
+
+# ---- the calls of CUDA -----------------------------------------------------------------------------------------------
+
+
+class FakeGraph:
+    """`torch.cuda.CUDAGraph` with a tape inside; it keeps the order of its calls."""
+
+    calls: ClassVar[list[str]] = []
+    undo: ClassVar[Callable[[], None]] = staticmethod(lambda: None)
+    invalid: ClassVar[bool] = False
+
+    def register_generator_state(self, generator: Any) -> None:
+        self.calls.append("register")
+
+    def capture_begin(self, pool: Any = None, capture_error_mode: str = "global") -> None:
+        self.calls.append(f"begin {pool} {capture_error_mode}")
+        self.tape = Tape()
+        self.tape.__enter__()
+
+    def capture_end(self) -> None:
+        self.calls.append("end")
+        self.tape.__exit__(None, None, None)
+        type(self).undo()
+        if self.invalid:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    def replay(self) -> None:
+        self.tape.run()
+
+
+class FakeGenerator:
+    def __init__(self) -> None:
+        self.state = "healthy"
+
+    def clone_state(self) -> str:
+        return self.state
+
+    def graphsafe_set_state(self, state: str) -> None:
+        self.state = state
+
+
+class FakeStream:
+    def __init__(self, *device: Any) -> None: ...
+    def wait_stream(self, other: FakeStream) -> None: ...
+
+
+@pytest.fixture
+def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> type[FakeGraph]:
+    FakeGraph.calls, FakeGraph.invalid = [], False
+    for name, value in {
+        "CUDAGraph": FakeGraph,
+        "Stream": FakeStream,
+        "stream": lambda stream: nullcontext(),
+        "current_stream": FakeStream,
+        "synchronize": lambda: None,
+        "empty_cache": lambda: None,
+        "graph_pool_handle": lambda: "pool",
+        "default_generators": [FakeGenerator()],
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    return FakeGraph
+
+
+def on_fake_cuda(model: nn.Module, update: Updates, stream: Stream) -> graph.CUDARecorder:
+    noise = [FakeGenerator()]
+    recorder = graph.CUDARecorder(torch.device("cuda"), noise, update.optimisers.values())  # type: ignore[arg-type]
+    undo = Taped(model, update, stream)
+
+    def record(region: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+        with undo.undone() as back:
+            FakeGraph.undo = back
+            return type(recorder).record(recorder, region)
+
+    recorder.record = record  # type: ignore[method-assign]
+    return recorder
+
+
+@pytest.mark.parametrize("name", ["r1gan-mnist", "wgan-gp-mnist"])
+def test_the_recorder_of_cuda_makes_its_calls_in_order(name: str, fake_cuda: type[FakeGraph]) -> None:
+    written = Steps(*prepared(name), graph=False)
+    made = prepared(name)
+    recorder = on_fake_cuda(*made)
+    recorded = Steps(*made, recorder=recorder, warn=pytest.fail, warm_up=2)
+    assert taken(written, 6) == taken(recorded, 6)
+    assert all(torch.equal(a, b) for a, b in zip(weights(written), weights(recorded), strict=True))
+    assert recorded.replayed >= 2
+    assert fake_cuda.calls == ["register", "begin pool thread_local", "end"]
+    assert not any(g.get("capturable") for o in made[1].optimisers.values() for g in o.param_groups)
+
+
+def test_a_capture_that_fails_gives_its_first_reason_and_heals_the_generators(fake_cuda: type[FakeGraph]) -> None:
+    made = prepared("gan-mnist")
+    recorder = on_fake_cuda(*made)
+    fake_cuda.invalid = True
+
+    def region() -> Tensor:
+        assert all(g["capturable"] for o in made[1].optimisers.values() for g in o.param_groups)
+        for generator in (recorder.default, *recorder.generators):
+            generator.state = "stuck"  # type: ignore[attr-defined]
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nCompile with ...")
+
+    with pytest.raises(NotRecorded, match="not permitted when stream is capturing Compile"):
+        recorder.record(region)
+    assert {g.state for g in (recorder.default, *recorder.generators)} == {"healthy"}  # type: ignore[attr-defined]
+    assert not any(g["capturable"] for o in made[1].optimisers.values() for g in o.param_groups)
 
 
 # ---- the option ------------------------------------------------------------------------------------------------------

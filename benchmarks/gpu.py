@@ -164,7 +164,7 @@ def line(piece: Piece) -> str:
     return f"{head} {found.get('error', '')}"
 
 
-def table(pieces: list[Piece]) -> list[str]:
+def table(pieces: list[Piece], kind: str) -> list[str]:
     """Speeds side by side: a line a net and precision, images a second, and how many times the plain step."""
     rates = {(p.name, p.how): p.found["rate"] for p in pieces if p.kind == "speed" and "rate" in p.found}
     if not rates:
@@ -172,7 +172,11 @@ def table(pieces: list[Piece]) -> list[str]:
     ways = ("plain", "eager", "graph", "channels_last eager", "channels_last graph", "compile", "compile graph")
     ways = tuple(w for w in ways if any(how.partition(" ")[2] == w for _, how in rates))
     short = {"channels_last eager": "cl eager", "channels_last graph": "cl graph"}
-    lines = ["images/s (times the plain step)", f"{'':<18}{'':>5}" + "".join(f"{short.get(w, w):>17}" for w in ways)]
+    note = "; for a CPU all nets are cut down to 32 pixels and few channels" if kind == "cpu" else ""
+    lines = [
+        f"images/s (times the plain step){note}",
+        f"{'':<18}{'':>5}" + "".join(f"{short.get(w, w):>17}" for w in ways),
+    ]
     for net in NETS:
         base = rates.get((net, "tf32 plain")) or rates.get((net, "fp32 plain"))
         for kind in ("fp32", "tf32", "bf16"):
@@ -211,7 +215,7 @@ def work(options: argparse.Namespace) -> tuple[dict[str, Any], list[Piece]]:
     print(json.dumps({k: v for k, v in found.items() if v is not None}), flush=True)
     if not found["ok"]:
         return found, [facts]
-    kind = "cuda" if str(found["device"]).startswith("cuda") else "cpu"
+    kind = kind_of(found)
     pieces = list(wanted(options.only, kind))
     order = [*pieces]
     checks_end = end - (1 - CHECKS) * 60 * options.minutes if any(p.kind == "speed" for p in pieces) else end
@@ -233,6 +237,11 @@ def work(options: argparse.Namespace) -> tuple[dict[str, Any], list[Piece]]:
     return found, pieces
 
 
+def kind_of(facts: dict[str, Any]) -> str:
+    """Of the device: cuda, or cpu for all others."""
+    return "cuda" if str(facts.get("device")).startswith("cuda") else "cpu"
+
+
 def write(path: Path | None, facts: dict[str, Any], pieces: list[Piece]) -> None:
     """All that was found so far."""
     if path is not None:
@@ -250,7 +259,7 @@ def main() -> int:
     facts, pieces = work(options)
     write(options.json, facts, pieces)
     done = [p for p in pieces if p.found]
-    print("\n" + "\n".join(table(done)))
+    print("\n" + "\n".join(table(done, kind_of(facts))))
     failed = [p for p in done if not p.found["ok"]]
     for kind, what in (("recipe", "recipes right"), ("speed", "speeds measured")):
         of = [p for p in done if p.kind == kind]

@@ -353,7 +353,7 @@ def speed(name: str, how: str, device: torch.device, seconds: float) -> dict[str
         seconds: of measuring, in five chunks, after warming up.
     """
     kind, *way = how.split()
-    torch.set_num_threads(THREADS)  # checks of recipes take one
+    torch.set_num_threads(THREADS if device.type == "cuda" else 1)  # a CPU only shows that it runs, often a busy one
     with precision(kind):
         made = net(name, device)
         cuda, bf16 = device.type == "cuda", kind == "bf16"

@@ -22,6 +22,7 @@ from limner import api
 from limner.bench.shrink import shrunk
 from limner.core import catalogue, graph
 from limner.core import recipe as recipes
+from limner.core.checkpoint import pack, read
 from limner.core.errors import LimnerError
 from limner.core.graph import HostRead, HostReads, NotRecorded, Steps
 from limner.core.model import Data, GenerativeModel, Logs, Update
@@ -201,6 +202,29 @@ def test_bfloat16_is_recorded_too() -> None:
     recorded = Steps(model, update, stream, bf16=True, recorder=Taped(model, update, stream), warm_up=2)
     assert taken(written, 6) == taken(recorded, 6)
     assert recorded.replayed == 4
+
+
+@pytest.mark.parametrize("name", ["r1gan-mnist", "r3gan-mnist", "dcgan-32", "conv-vae-mnist"])
+def test_a_training_that_is_resumed_makes_its_records_anew(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = limner.train(shrunk(name, ema_images=40).to_dict(), out=tmp_path / "whole")
+    replayed: list[Steps] = []
+
+    class TapedSteps(Steps):
+        def __init__(self, model: GenerativeModel, update: Updates, stream: Stream, **more: Any) -> None:
+            super().__init__(model, update, stream, recorder=Taped(model, update, stream), warm_up=2, **more)
+            replayed.append(self)
+
+    monkeypatch.setattr("limner.core.train.Steps", TapedSteps)
+    recipe = shrunk(name, ema_images=40, images=80).to_dict()
+    limner.train(recipe, out=tmp_path / "half")
+    half = limner.resume(tmp_path / "half", images=160)
+    assert [steps.replayed > 4 for steps in replayed] == [True, True]
+    a, b = (read(run.latest) for run in (whole, half))
+    for x, y in ((a.model, b.model), (pack(a.trainer)[0], pack(b.trainer)[0])):
+        assert x.keys() == y.keys()
+        assert [k for k in x if not torch.equal(x[k], y[k])] == []
 
 
 # ---- models made for a test ------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Recipes made small: every family, whole but tiny, so that it can be trained hundreds of times in a minute or two."""
+"""Small recipes as words of a command line, on a folder of tiny pictures, to be trained hundreds of times."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-SIZE = 16  # the least that every shipped net takes
+SIZE = 16  # as in limner.bench.shrink
 IMAGES, BATCH, EVERY = 160, 8, 16  # 20 steps, a checkpoint every second one
 
 
@@ -27,6 +27,7 @@ def pictures(folder: Path) -> Path:
 
 def words(recipe: str, folder: Path) -> list[str]:
     """The ``key=value`` words that shrink a shipped recipe to 20 steps on the pictures."""
+    from limner.bench.shrink import narrow, perceptual
     from limner.config import catalogue
     from limner.config import recipe as recipes
     from limner.core.batch import Paired, Styled, Unpaired
@@ -47,7 +48,7 @@ def words(recipe: str, folder: Path) -> list[str]:
         if tree["model"]["name"] == "style_transfer":  # the picture itself is learnt
             settings["data.path"], batch = dark / "00.png", 1
     if "weights" in tree["model"]:
-        settings["model.weights"] = eyes(folder / "vgg.safetensors")
+        settings["model.weights"] = perceptual(folder)
     settings |= {
         "train.images": IMAGES * batch // BATCH,
         "train.batch": batch,
@@ -58,38 +59,15 @@ def words(recipe: str, folder: Path) -> list[str]:
         "train.device": "cpu",
         "train.threads": 1,
     }
+    narrow(tree["model"])
     nets = dict(_nets(tree["model"], "model"))
     return [f"{key}={value}" for key, value in (settings | nets).items()]
 
 
-def eyes(path: Path) -> Path:
-    """A file with the first three convolutions of a VGG-19 that was never trained."""
-    import torch
-    from safetensors.torch import save_file
-
-    if not path.exists():
-        g = torch.Generator().manual_seed(0)
-        drawn = {}
-        for n, a, b in (("1_1", 3, 64), ("1_2", 64, 64), ("2_1", 64, 128)):
-            drawn[f"conv{n}.weight"] = torch.randn(b, a, 3, 3, generator=g) * (2 / (9 * a)) ** 0.5
-            drawn[f"conv{n}.bias"] = torch.zeros(b)
-        save_file(drawn, path)
-    return path
-
-
 def _nets(tree: dict[str, Any], path: str) -> Iterator[tuple[str, Any]]:
+    """What makes a net small, as dotted keys."""
     for key, net in tree.items():
-        if not isinstance(net, dict) or "name" not in net:
-            continue
-        kind = net["name"].partition(".")[0]
-        narrow = kind in ("dcgan", "pacgan", "progressive", "r3gan") and not net["name"].startswith("dcgan.TF")
-        if narrow or "width" in net:
-            yield f"{path}.{key}.width", 8
-        if kind == "mlp" and net.get("widths"):
-            yield f"{path}.{key}.widths", [min(w, 32) for w in net["widths"]]
-        if kind == "patchgan":
-            yield f"{path}.{key}.patch", 16
-        if kind == "resnet":
-            yield f"{path}.{key}.blocks", 1
-        if net["name"] == "style.Decoder":
-            yield f"{path}.{key}.layer", "relu2_1"
+        if isinstance(net, dict) and "name" in net:
+            yield from (
+                (f"{path}.{key}.{k}", net[k]) for k in ("width", "widths", "patch", "blocks", "layer") if k in net
+            )

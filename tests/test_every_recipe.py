@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import math
 import signal
-import tempfile
-from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
-from safetensors.torch import save_file
 
 import limner
 from limner import api
+from limner.bench.shrink import SIZE, shrunk
 from limner.config import catalogue
 from limner.config import recipe as recipes
-from limner.config.recipe import Recipe
 from limner.config.spec import Spec
-from limner.core.batch import Paired, Styled, Unpaired
+from limner.core.batch import Styled
 from limner.core.capabilities import Conditional, Decodes, HasPrior, Reconstructs, Stylises, Translates
 from limner.core.checkpoint import pack, read
 from limner.core.errors import LimnerError
@@ -33,7 +29,6 @@ from limner.core.update import Updates
 from limner.nets._layers import LiveDropout
 
 RECIPES = limner.list_recipes()
-SIZE = 16
 TOYS = {"line", "ring", "grid", "swiss-roll"}
 
 
@@ -41,7 +36,7 @@ def taking(kind: type) -> list[str]:
     return [r for r in RECIPES if catalogue.find("model", recipes.load(r).model.name).batch_type is kind]
 
 
-PAIRED, UNPAIRED, STYLED = taking(Paired), taking(Unpaired), taking(Styled)
+STYLED = taking(Styled)
 
 
 def able(method: str) -> list[str]:
@@ -52,56 +47,6 @@ TRANSLATORS, STYLISERS = able("translate"), able("transfer_statistics")
 ALONE = [r for r in STYLED if r not in TRANSLATORS]  # the picture itself is learnt
 NO_SAMPLES = [*TRANSLATORS, *STYLISERS]
 SAMPLED = [r for r in RECIPES if r not in NO_SAMPLES + ALONE]
-
-
-@cache
-def paths() -> tuple[str, str, str]:
-    """A picture, a style, and weights of the first three convolutions of a VGG-19 that was never trained."""
-    folder, g = Path(tempfile.mkdtemp()), torch.Generator().manual_seed(0)
-    for k in (0, 1):
-        pixels = torch.randint(0, 256, (24, 24, 3), generator=g, dtype=torch.uint8)
-        Image.fromarray(pixels.numpy()).save(folder / f"{k}.png")
-    drawn = {}
-    for n, a, b in (("1_1", 3, 64), ("1_2", 64, 64), ("2_1", 64, 128)):
-        drawn[f"conv{n}.weight"] = torch.randn(b, a, 3, 3, generator=g) * (2 / (9 * a)) ** 0.5
-        drawn[f"conv{n}.bias"] = torch.zeros(b)
-    save_file(drawn, folder / "vgg.safetensors")
-    return str(folder / "0.png"), str(folder / "1.png"), str(folder / "vgg.safetensors")
-
-
-def shrunk(name: str, **more: object) -> Recipe:
-    """The recipe on 64 small digits (a toy: on 64 points; pairs and domains: of digits), with narrow nets."""
-    tree = recipes.load(name).to_dict()
-    if tree["data"]["name"] in TOYS:
-        tree["data"] |= {"n": 64}
-    elif name in PAIRED:
-        task = tree["data"].get("task", "denoise")
-        tree["data"] = {"name": "pairs", "path": "mnist-5k", "task": task, "size": SIZE, "limit": 64, "channels": 3}
-    elif name in STYLED:
-        path, more_data = (paths()[0], {}) if name in ALONE else ("mnist-5k", {"limit": 64})
-        tree["data"] = {"name": "styled", "path": path, "style": [paths()[1]], "size": SIZE} | more_data
-    elif name in UNPAIRED:
-        tree["data"] = {"name": "domains", "a": "mnist-5k", "b": "digits", "size": SIZE, "limit": 64, "channels": 3}
-    else:
-        tree["data"] = {"name": "mnist-5k", "size": SIZE, "limit": 64}
-    if "weights" in tree["model"]:
-        tree["model"]["weights"] = paths()[2]
-    n = 1 if name in ALONE else 8
-    tree["train"] |= {"batch": n, "images": 20 * n, "log_images": 3 * n, "samples": 4, "sample_images": 10 * n}
-    tree["train"] |= {"device": "cpu"}
-    tree["train"] |= {"checkpoint_images": 1_000_000, "threads": 1, **more}
-    for net in (v for v in tree["model"].values() if isinstance(v, dict) and "name" in v):
-        if net["name"].split(".")[0] in ("pacgan", "progressive", "r3gan") or "width" in net:
-            net["width"] = 8
-        if net["name"].startswith("patchgan."):
-            net["patch"] = 16
-        if net["name"] == "style.Decoder":
-            net["layer"] = "relu2_1"
-        if net["name"] == "resnet.Generator":
-            net["blocks"] = 1
-        if net["name"].startswith("mlp.") and net.get("widths"):
-            net["widths"] = [min(w, 32) for w in net["widths"]]
-    return recipes.load(tree)
 
 
 @pytest.fixture(params=RECIPES)
@@ -182,7 +127,7 @@ def test_samples_do_not_depend_on_how_many_are_made_at_once(name: str) -> None:
         assert model.sample(5, seed=0, batch=2).shape == whole.shape
         return
     torch.testing.assert_close(model.sample(5, seed=0, batch=2), whole, rtol=0, atol=1e-5)
-    y = torch.arange(5) % model.classes if isinstance(model, Conditional) else None
+    y = model.condition.default(5) if isinstance(model, Conditional) else None
     noise = model.eval().prior.sample(5, torch.Generator().manual_seed(0))
     with torch.inference_mode():
         assert torch.equal(model.decode(noise, y), whole), "a seed of an old run goes on giving the same pictures"

@@ -23,7 +23,7 @@ from limner.config.explain import explain
 from limner.config.load import load_model
 from limner.config.recipe import Recipe
 from limner.config.spec import Spec
-from limner.core import checkpoint, dist
+from limner.core import checkpoint, dist, graph
 from limner.core.batch import KINDS, Dataset, Images
 from limner.core.checkpoint import Checkpoint
 from limner.core.device import devices, make_deterministic, pick
@@ -89,7 +89,8 @@ def prepare(chosen: Recipe) -> Prepared:
         raise LimnerError(f"train.batch={trainer.batch}: {error}") from None
     optimisers = {g: s.build() for g, s in chosen.optim.items()}
     model = model.to(device)
-    Updates(model.groups(), optimisers)  # refuses optimisers that do not fit the groups, before anything is written
+    update = Updates(model.groups(), optimisers)  # refuses what does not fit, before anything is written
+    graph.check(trainer.graph, model, update, device)
     return Prepared(chosen, spec, model, dataset, scoring.heldout_of(chosen.data), trainer, optimisers, device)
 
 

@@ -254,3 +254,15 @@ def test_a_search_that_loses_its_numbers_is_undone():
     update("x", bowl.loss)
     assert not torch.equal(bowl.x, before)
     assert (float(update.skipped), float(update.streak)) == (1, 0)
+
+
+def test_in_bfloat16_the_net_of_after_an_update_is_another() -> None:
+    """Autocast keeps weights in bfloat16; those of before an update must not serve after it."""
+    module = nn.Linear(4, 1, bias=False)
+    update = Updates({"a": module}, {"a": SGD(lr=1.0)})
+    x = torch.ones(2, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        update("a", module(x).sum().float())
+        inside = module(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(inside, module(x))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -67,6 +68,9 @@ class Recorded:
     def randn(self, *size: int) -> Tensor:
         self.z.append(torch.randn(*size, generator=self.generator))
         return self.z[-1]
+
+    def scalar(self, schedule: Callable[[int], float]) -> Tensor:
+        return torch.tensor(schedule(self.position), dtype=torch.float64)
 
 
 def played(critic: Critic, **more: float) -> tuple[dict[str, Tensor], dict[str, Tensor], Recorded, R3GAN]:

@@ -7,7 +7,7 @@ A model is an `nn.Module` with these three duties. Whatever else it can do is a 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -33,7 +33,9 @@ class Data(Protocol):
     """
 
     batch: int
-    position: int
+
+    @property
+    def position(self) -> int: ...
 
     def __next__(self) -> Any:
         """The next batch, of the model's `batch_type`."""
@@ -45,6 +47,10 @@ class Data(Protocol):
 
     def rand(self, *size: int) -> Tensor:
         """Uniform noise in [0,1), `size` on this rank; a function of (seed, position)."""
+        ...
+
+    def scalar(self, schedule: Callable[[int], float]) -> Tensor:
+        """`schedule(position)` as a tensor (): a number that changes, for a recorded step too."""
         ...
 
 
@@ -79,6 +85,8 @@ class GenerativeModel(nn.Module):
         batch_type: what a batch is; a type of `limner.core.batch.KINDS`.
         preview_facts: what a report says of the model's previews.
         usage: the command that uses a model which makes images of images.
+        static: whether all steps of a `phase` are the same operations, so that they can be recorded as a CUDA graph:
+            no branch on a number that changes, but those of `phase`, and no number that Python counts.
     """
 
     spec: Description
@@ -86,6 +94,7 @@ class GenerativeModel(nn.Module):
     batch_type: type = Images
     preview_facts: Mapping[str, str] = MappingProxyType({})
     usage: str = "limner apply RUN IN OUT"
+    static: bool = False
 
     def groups(self) -> dict[str, nn.Module]:
         """The modules that `update` descends on, by name."""
@@ -94,6 +103,13 @@ class GenerativeModel(nn.Module):
     def step(self, data: Data, update: Update) -> Logs:
         """One iteration of the paper's algorithm box. Never waits for the device."""
         raise NotImplementedError
+
+    def phase(self, data: Data) -> Hashable | None:
+        """What the coming step of a `static` model decides on the host; None if it is like no other.
+
+        Steps with equal phases are the same operations on other batches, noise and ``data.scalar`` numbers.
+        """
+        return ()
 
     def draw(self, n: int, y: Tensor | None, generator: torch.Generator, **options: Any) -> Tensor:
         """`n` samples (n,C,H,W) in [-1,1] from `generator`; the model is in evaluation mode.

@@ -8,7 +8,7 @@ draw between them exactly what one rank would.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -86,17 +86,21 @@ class Stream:
         """Epochs seen."""
         return self.position / len(self.dataset)
 
-    def begin(self) -> None:
+    def begin(self, position: int | None = None) -> None:
         """Ties all noise of the coming step to its position. The loop calls it before each step.
 
         The default generators (dropout) differ by rank; `randn` and `rand` draw for all ranks and keep a share.
+
+        Args:
+            position: where the step begins, if its batches have been drawn already; by default, where the stream is.
         """
-        seed = seed_of(self.seed, _RANK, self.shard.rank, self.position)
+        position = self.position if position is None else position
+        seed = seed_of(self.seed, _RANK, self.shard.rank, position)
         # torch.manual_seed would also note a traceback for every kind of device
         torch.default_generator.manual_seed(seed)
         if self.device.type in ("cuda", "mps"):
             getattr(torch, self.device.type).manual_seed(seed)
-        self.generator.manual_seed(seed_of(self.seed, _NOISE, self.position))
+        self.generator.manual_seed(seed_of(self.seed, _NOISE, position))
 
     def __iter__(self) -> Stream:
         return self
@@ -119,6 +123,10 @@ class Stream:
     def rand(self, *size: int) -> Tensor:
         """Uniform noise in [0,1) on this rank."""
         return self._own(torch.rand(self._all(size), generator=self.generator, device=self.device))
+
+    def scalar(self, schedule: Callable[[int], float]) -> Tensor:
+        """A number () that depends on the images drawn so far, without waiting for the device."""
+        return torch.full((), schedule(self.position), device=self.device)
 
     def _all(self, size: Sequence[int]) -> tuple[int, ...]:
         return size[0] * self.shard.world, *size[1:]

@@ -19,6 +19,7 @@ from limner.core.device import describe, make_deterministic
 from limner.core.ema import EMA
 from limner.core.errors import LimnerError
 from limner.core.frame import POINTS, drawable, frame
+from limner.core.graph import GraphOption, Steps
 from limner.core.model import GenerativeModel, load_weights, parameters
 from limner.core.previews import COLUMNS, Grid
 from limner.core.progress import Meters, Progress, Silent
@@ -70,6 +71,8 @@ class Trainer:
         workers: processes that read image files ahead; sets in memory need none.
         channels_last: memory format of convolutions; faster for most convolutional nets without instance norm.
         deterministic: only kernels that give the same bits each time.
+        graph: auto records steps as CUDA graphs on a CUDA device, where the model allows it: the same results, and
+            small nets are faster; on insists, and says what prevents it; off never does.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class Trainer:
         workers: int = 0,
         channels_last: bool = False,
         deterministic: bool = True,
+        graph: GraphOption = "auto",
     ) -> None:
         for name, value, least in (
             ("images", images, 1),
@@ -117,7 +121,7 @@ class Trainer:
         self.score_images = score_images
         self.time, self.precision, self.device = time, precision, str(device)
         self.threads, self.workers = threads, workers
-        self.channels_last, self.deterministic = channels_last, deterministic
+        self.channels_last, self.deterministic, self.graph = channels_last, deterministic, graph
 
     def fit(
         self,
@@ -197,6 +201,14 @@ class _Training:
         self.resumed = start is not None
         if start is not None:
             self.restore(start)
+        self.step = Steps(
+            self.model,
+            self.update,
+            self.stream,
+            bf16=options.precision == "bf16",
+            graph=options.graph,
+            warn=self.warn,
+        )
 
     # -- state ---------------------------------------------------------------------------------------------
 
@@ -264,11 +276,10 @@ class _Training:
                     before = stream.position
                     stream.begin()
                     self.update.begin(before, options.images)
-                    with torch.autocast(self.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-                        logs = self.model.step(stream, self.update)
+                    logs = self.step()
                     if self.ema is not None:
                         self.ema.update()
-                    self.meters.add(logs | self.update.logs)
+                    self.meters.add(logs)
                     self.steps += 1
                     self.seconds = clock_.monotonic() - began
                     self.progress.step(stream.position)

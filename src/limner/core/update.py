@@ -186,6 +186,10 @@ class Updates:
         self.streaks = {g: torch.zeros((), device=device) for g in groups}
         self.logs: dict[str, Tensor] = {}
         self.looks: dict[str, _Look] = {}
+        if device.type == "cuda":
+            self.rates_to_device()  # whether or not steps are recorded, so that results are the same
+        if device.type == "cuda":
+            self.rates_to_device()  # whether or not steps are recorded, so that results are the same
 
     def __call__(self, group: str, loss: Tensor | Callable[[], Tensor]) -> None:
         """One descent step on `group`.
@@ -212,8 +216,9 @@ class Updates:
             torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
         optimiser.found_inf = bad  # type: ignore[attr-defined]
         optimiser.step()
+        torch.clear_autocast_cache()  # it holds the weights of before in bfloat16
         self.skipped += bad
-        self.streaks[group] = (self.streaks[group] + bad) * bad
+        self.streaks[group].add_(bad).mul_(bad)  # in place, as a recorded step needs it
         self.logs[f"grad/{group}"] = norm
 
     def _search(self, group: str, optimiser: torch.optim.LBFGS, loss: Callable[[], Tensor]) -> None:
@@ -246,7 +251,7 @@ class Updates:
         for p, old in zip(parameters, before, strict=True):
             p.data.copy_(torch.where(bad > 0, old, p))
         self.skipped += bad
-        self.streaks[group] = (self.streaks[group] + bad) * bad
+        self.streaks[group].add_(bad).mul_(bad)  # in place, as a recorded step needs it
         self.logs[f"grad/{group}"] = norm
 
     def begin(self, images: int, total: int) -> None:
@@ -259,7 +264,16 @@ class Updates:
         for group, optimiser in self.scheduled.items():
             factor = rate_schedule(optimiser, total)(images / total)
             for parameters, rate in zip(self.optimisers[group].param_groups, self.rates[group], strict=True):
-                parameters["lr"] = rate * factor
+                if isinstance(parameters["lr"], Tensor):
+                    parameters["lr"].fill_(rate * factor)
+                else:
+                    parameters["lr"] = rate * factor
+
+    def rates_to_device(self) -> None:
+        """Makes tensors of the learning rates that change, so that a step recorded as a CUDA graph reads them anew."""
+        for group in self.scheduled:
+            for parameters in self.optimisers[group].param_groups:
+                parameters["lr"] = torch.tensor(float(parameters["lr"]), device=self.skipped.device)
 
     def state(self) -> dict[str, Any]:
         """Everything to save: optimiser moments and the guard's counters."""

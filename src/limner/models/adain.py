@@ -41,6 +41,7 @@ class AdaIN(GenerativeModel):
     """
 
     ema_groups = ("decoder",)
+    static = True
     batch_type: type = Unpaired
     preview_facts = {"rows": "pictures, styles, pictures painted"}
     usage = "limner stylise PHOTO PAINTING model=RUN"

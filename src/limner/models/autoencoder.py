@@ -41,6 +41,8 @@ class Autoencoder(GenerativeModel):
         tie_weights: the decoder's matrices are the transposes of the encoder's (mirrored MLPs only).
     """
 
+    static = True
+
     def __init__(
         self,
         encoder: Encoder,

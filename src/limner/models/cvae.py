@@ -39,6 +39,7 @@ class ConditionalVAE(GenerativeModel):
     """
 
     measure = "bernoulli"
+    static = True
 
     def __init__(
         self,

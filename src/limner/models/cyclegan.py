@@ -50,6 +50,7 @@ class CycleGAN(GenerativeModel):
     """
 
     ema_groups = ("G",)
+    static = True
     batch_type: type = Unpaired
     domains: tuple[str, ...] = ("b", "a")
     preview_facts = {"rows": "pictures of a, as b, and back again; pictures of b, as a, and back again"}
@@ -77,6 +78,10 @@ class CycleGAN(GenerativeModel):
 
     def groups(self) -> dict[str, nn.Module]:
         return {"G": nn.ModuleList([self.G, self.F]), "D": nn.ModuleList([self.D_X, self.D_Y])}
+
+    def phase(self, data: Data) -> tuple[()] | None:
+        """All steps are alike once the pools are full."""
+        return () if all(pool.seen == len(pool.held) for pool in (self.pool_X, self.pool_Y)) else None
 
     def step(self, data: Data, update: Update) -> Logs:
         x, y = next(data)  # (B,C,H,W) in [-1,1] each

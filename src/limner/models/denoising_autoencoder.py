@@ -37,6 +37,8 @@ class DenoisingAutoencoder(GenerativeModel):
         reduction: mean of the squared error over pixels, or its sum.
     """
 
+    static = True
+
     def __init__(
         self,
         encoder: Encoder,
@@ -70,8 +72,8 @@ class DenoisingAutoencoder(GenerativeModel):
         eps = noise(*x.shape)
         if self.noise == "gaussian":
             return (x + self.sigma * eps).clamp(-1, 1)
-        quantile = torch.special.ndtri(torch.tensor(self.share))  # P(eps < quantile) = share
-        return torch.where(eps < quantile.to(x.device), -1.0, x)
+        quantile = torch.special.ndtri(torch.full((), self.share, device=x.device))  # P(eps < quantile) = share
+        return torch.where(eps < quantile, -1.0, x)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Codes (B,…) of (noisy) images (B,C,H,W)."""

@@ -46,6 +46,7 @@ class FastStyle(GenerativeModel):
     """
 
     ema_groups = ("T",)
+    static = True
     batch_type: type = Styled
     preview_facts = {"rows": "pictures, painted"}
     domains: tuple[str, ...] = ("b",)

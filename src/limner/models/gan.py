@@ -55,6 +55,8 @@ class GAN(AdversarialModel):
         transform: what happens to every image before D sees it, such as augment.DiffAugment; none by default.
     """
 
+    static = True
+
     def __init__(
         self,
         G: Generator,
@@ -102,6 +104,11 @@ class GAN(AdversarialModel):
             raise ValueError(
                 "wasserstein needs a critic of bounded slope; add penalties={gradient_penalty: 10} or D.spectral=true"
             )
+
+    def phase(self, data: Data) -> tuple[bool, ...]:
+        """Which of the coming steps of D have a penalty."""
+        steps = range(self.d_steps) if self.penalties else ()
+        return tuple((data.position // data.batch + k) % self.penalty_every == 0 for k in steps)
 
     def step(self, data: Data, update: Update) -> Logs:
         for _ in range(self.d_steps):

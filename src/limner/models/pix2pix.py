@@ -45,6 +45,7 @@ class Pix2Pix(GenerativeModel):
     """
 
     ema_groups = ("G",)
+    static = True
     batch_type: type = Paired
     domains: tuple[str, ...] = ("b",)
     preview_facts = {"rows": "sources, translations, targets"}

@@ -46,6 +46,7 @@ class R3GAN(AdversarialModel):
     """
 
     objective = relativistic
+    static = True
 
     def __init__(
         self,
@@ -69,7 +70,7 @@ class R3GAN(AdversarialModel):
         self.gamma = Cosine(gamma, gamma if gamma_final is None else gamma_final, length=burn_in)
 
     def step(self, data: Data, update: Update) -> Logs:
-        gamma = self.gamma(data.position)
+        gamma = data.scalar(self.gamma)
         x = next(data).x  # (B,C,H,W) in [-1,1]
         with torch.no_grad():
             fake = self.G(self.prior.batch(len(x), data))

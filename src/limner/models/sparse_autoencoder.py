@@ -39,6 +39,8 @@ class SparseAutoencoder(GenerativeModel):
         reduction: mean of the squared error over pixels, or its sum.
     """
 
+    static = True
+
     def __init__(
         self,
         encoder: Encoder,

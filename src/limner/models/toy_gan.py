@@ -37,6 +37,7 @@ class ToyGAN(AdversarialModel):
         shape: (C,H,W) of a sample; filled from the data.
     """
 
+    static = True
     G: Shift
     D: nn.Linear
 

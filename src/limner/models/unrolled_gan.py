@@ -37,6 +37,7 @@ class UnrolledGAN(AdversarialModel):
     """
 
     objective = nonsaturating
+    static = True
 
     def __init__(self, G: Generator, D: Critic, unroll: int = 5, eta: float = 0.1) -> None:
         super().__init__()

@@ -40,6 +40,8 @@ class VAE(GenerativeModel):
         importance: draws K of the importance-weighted bound; 1 is the ELBO with the KL in closed form.
     """
 
+    static = True
+
     def __init__(
         self,
         encoder: Encoder,

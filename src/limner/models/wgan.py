@@ -37,6 +37,7 @@ class WGAN(AdversarialModel):
     """
 
     objective = wasserstein
+    static = True
 
     def __init__(self, G: Generator, D: Critic, n_critic: int = 5, clip: float = 0.01) -> None:
         super().__init__()

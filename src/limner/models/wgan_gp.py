@@ -38,6 +38,7 @@ class WGANGP(AdversarialModel):
     """
 
     objective = wasserstein
+    static = True
 
     def __init__(self, G: Generator, D: Critic, n_critic: int = 5, gp_weight: float = 10.0, drift: float = 0.0) -> None:
         super().__init__()

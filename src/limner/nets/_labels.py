@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 
 def inputs(conditional: bool, classes: int) -> int:
@@ -25,7 +24,7 @@ def join(x: Tensor, y: Tensor | None, classes: int) -> Tensor:
         return x
     if y is None:
         raise ValueError("this net is conditional; give the class y of every sample")
-    hot = F.one_hot(y, classes).to(x.dtype)  # (B,classes)
+    hot = (y[:, None] == torch.arange(classes, device=y.device)).to(x.dtype)  # (B,classes); `one_hot` reads y on a CPU
     if x.dim() == 4:
         hot = hot[:, :, None, None].expand(-1, -1, *x.shape[2:])
     return torch.cat([x, hot], 1)

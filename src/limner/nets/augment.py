@@ -266,7 +266,7 @@ class ADA(Transform):
         (b, _, h, w), device = x.shape, x.device
         moved = torch.zeros(b, dtype=torch.bool, device=device)
         inverse = torch.eye(3, device=device).repeat(b, 1, 1)
-        side = torch.tensor([w, h], device=device)
+        side = torch.cat([torch.full((1,), n, device=device) for n in (w, h)])  # no number comes from the host
         if "blit" in self.policy:
             if self.flip:
                 mirrored, sign = self._some(1 - 2 * torch.randint(0, 2, (b,), device=device).float(), 1.0)
@@ -343,8 +343,8 @@ def _tinting(hue: Tensor, saturation: Tensor) -> Tensor:
     """Maps of colours (B,3,3): turns about the grey axis (Rodrigues's formula), then scaling away from it."""
     axis = torch.full((3,), 3**-0.5, device=hue.device)
     grey = torch.outer(axis, axis)
-    cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], device=hue.device) * 3**-0.5
     eye = torch.eye(3, device=hue.device)
+    cross = (eye.roll(-1, 1) - eye.roll(1, 1)) * 3**-0.5
     cos, sin, scale = (v[:, None, None] for v in (hue.cos(), hue.sin(), saturation))
     turn = cos * eye + (1 - cos) * grey + sin * cross
     return grey + scale * (turn - grey)  # the turn leaves grey where it is, so this is (grey + scale (1 - grey)) turn

@@ -1,0 +1,110 @@
+"""Recipes made small: every family whole but tiny, so that a check of all of them takes minutes on any machine."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from limner.config import catalogue
+from limner.config import recipe as recipes
+from limner.config.recipe import Recipe
+from limner.core.batch import Paired, Styled, Unpaired
+
+SIZE = 16  # pixels of a side: the least that every shipped net takes
+BATCH = 8
+_POINTS = 64
+_NARROW = ("pacgan", "progressive", "r3gan")  # kinds of nets with a `width` that is not always written
+
+
+def shrunk(name: str, **train: object) -> Recipe:
+    """A shipped recipe on 64 small digits, or 64 points of its toy, with narrow nets, for twenty steps.
+
+    Nothing is downloaded: pairs and domains are made of digits, styles are pictures of noise, and VGG-19 has three
+    layers of random numbers.
+
+    Args:
+        name: of a shipped recipe.
+        train: settings of its training section, for others than these.
+    """
+    tree = recipes.load(name).to_dict()
+    tree["data"] = _data(tree)
+    if "weights" in tree["model"]:
+        tree["model"]["weights"] = str(perceptual(files()))
+    n = 1 if alone(tree) else BATCH
+    tree["train"] |= {"batch": n, "images": 20 * n, "log_images": 3 * n, "samples": 4, "sample_images": 10 * n}
+    tree["train"] |= {"checkpoint_images": 1_000_000, "device": "cpu", "threads": 1, **train}
+    narrow(tree["model"])
+    return recipes.load(tree)
+
+
+def _data(tree: dict[str, Any]) -> dict[str, Any]:
+    data, takes = tree["data"], _model(tree).batch_type
+    if "n" in data and "size" not in data:
+        return {**data, "n": _POINTS}
+    small = {"size": SIZE, "limit": _POINTS}
+    if takes is Paired:
+        return {"name": "pairs", "path": "mnist-5k", "task": data.get("task", "denoise"), "channels": 3, **small}
+    if takes is Unpaired:
+        return {"name": "domains", "a": "mnist-5k", "b": "digits", "channels": 3, **small}
+    if takes is Styled:
+        picture, style = (str(files() / f"{k}.png") for k in (0, 1))
+        if alone(tree):
+            return {"name": "styled", "path": picture, "style": [style], "size": SIZE}
+        return {"name": "styled", "path": "mnist-5k", "style": [style], **small}
+    return {"name": "mnist-5k", **small}
+
+
+def _model(tree: dict[str, Any]) -> Any:
+    return catalogue.find("model", tree["model"]["name"])
+
+
+def alone(tree: dict[str, Any]) -> bool:
+    """Whether what is learnt is one picture, so that a batch is one."""
+    model = _model(tree)
+    return model.batch_type is Styled and not hasattr(model, "translate")
+
+
+def narrow(model: dict[str, Any]) -> None:
+    """Makes the nets of a recipe's model small, in place."""
+    for net in (v for v in model.values() if isinstance(v, dict) and "name" in v):
+        kind = net["name"].partition(".")[0]
+        if kind in _NARROW or "width" in net:
+            net["width"] = 8
+        if kind == "patchgan":
+            net["patch"] = 16
+        if net["name"] == "style.Decoder":
+            net["layer"] = "relu2_1"
+        if kind == "resnet":
+            net["blocks"] = 1
+        if kind == "mlp" and net.get("widths"):
+            net["widths"] = [min(w, 32) for w in net["widths"]]
+
+
+@cache
+def files() -> Path:
+    """A folder with two small pictures of noise, ``0.png`` and ``1.png``; one for each process."""
+    import numpy as np
+    from PIL import Image
+
+    folder, rng = Path(tempfile.mkdtemp(prefix="limner-small-")), np.random.default_rng(0)
+    for k in (0, 1):
+        Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(folder / f"{k}.png")
+    return folder
+
+
+def perceptual(folder: Path) -> Path:
+    """A file in `folder` with the first three convolutions of a VGG-19 that was never trained."""
+    import torch
+    from safetensors.torch import save_file
+
+    path = folder / "vgg.safetensors"
+    if not path.exists():
+        g = torch.Generator().manual_seed(0)
+        drawn = {}
+        for n, a, b in (("1_1", 3, 64), ("1_2", 64, 64), ("2_1", 64, 128)):
+            drawn[f"conv{n}.weight"] = torch.randn(b, a, 3, 3, generator=g) * (2 / (9 * a)) ** 0.5
+            drawn[f"conv{n}.bias"] = torch.zeros(b)
+        save_file(drawn, path)
+    return path

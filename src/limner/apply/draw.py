@@ -25,6 +25,21 @@ def draw(
     """Samples of a trained model as one sheet (`out` ends in .png or .webp) or as single PNGs in a folder.
 
     Single images are drawn with `seed`, so a sheet and a folder of the same seed hold the same images.
+
+    Args:
+        path: run folder, checkpoint folder or ``model.safetensors``.
+        out: a .png or .webp for one sheet, or a folder for single images.
+        n: how many images.
+        seed: of the noise.
+        y: class index, for conditional models; all classes in turn by default.
+        truncation: largest number in the noise, e.g. 0.7: more typical, less varied.
+        device: auto, cpu, cuda or mps.
+
+    Returns:
+        What was written.
+
+    Raises:
+        LimnerError: there is no such model, it does not draw samples, or `out` has another suffix.
     """
     model = checkpoint.load(path, pick(device))
     x = model.sample(n, seed=seed, y=y, truncation=truncation)

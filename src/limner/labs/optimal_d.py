@@ -44,7 +44,12 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def work(bench: Bench, *, iterations: Annotated[Count, Field(ge=10)] = 600) -> None:
-    """Trains a D for `iterations` steps against each fixed q, and compares it with the formula."""
+    """Trains a D against each fixed q, and compares it with the formula.
+
+    Args:
+        bench: where.
+        iterations: steps of each D.
+    """
     train = partial(trained, iterations=iterations, seed=bench.seed)
     plain = {name: train(OBJECTIVES["nonsaturating"].d, shift) for name, shift in SHIFTS.items()}
     squares = {name: train(OBJECTIVES["lsgan"].d, shift) for name, shift in SHIFTS.items()}

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from limner.cli.grammar import Answer, Verb
-from limner.core import catalogue
-from limner.core.call import keywords
 from limner.core.errors import LimnerError, unknown
 from limner.core.signatures import read_texts
 
@@ -75,6 +73,7 @@ def resume(path: str, **settings: str) -> Answer | None:
 def sample(path: str, out: str, **settings: str) -> Answer:
     """Draw samples from a trained model: limner sample runs/mine samples.png n=16."""
     from limner.apply.draw import draw
+    from limner.core.call import keywords
 
     chosen = {k: default for k, (_, default) in keywords(draw).items()} | read_texts(draw, settings)
     written = draw(path, out, **chosen)
@@ -170,6 +169,8 @@ def list_(what: str = "recipes") -> Answer:
     Args:
         what: recipes, models, nets, data, labs or benches; recipes by default.
     """
+    from limner.core import catalogue
+
     kinds = {"recipes": "recipe", "models": "model", "nets": "net", "data": "data"}
     own = {"labs": "limner.labs", "benches": "limner.bench"}
     if what in own:
@@ -183,6 +184,8 @@ def list_(what: str = "recipes") -> Answer:
 
 def _summary(kind: str, name: str) -> str:
     """One line on a recipe, model, net or data set, read without importing a model."""
+    from limner.core import catalogue
+
     if kind == "recipe":
         return (catalogue.RECIPES / f"{name}.yaml").read_text().partition("\n")[0].lstrip("# ")
     file = catalogue.RECIPES.parent / "models" / f"{name}.py"

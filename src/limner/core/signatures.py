@@ -18,7 +18,6 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from limner.core.call import read
 from limner.core.errors import unknown
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -123,6 +122,7 @@ def read_texts(function: Callable[..., Any], texts: Mapping[str, str]) -> dict[s
     >>> read_texts(draw, {"n": "9", "out": "2024", "y": "null", "train.batch": "32"})
     {'n': 9, 'out': '2024', 'y': None, 'train.batch': 32}
     """
+    from limner.core.call import read  # with pydantic, which help need not wait for
     from limner.core.recipe import value
 
     parameters, hints = inspect.signature(function).parameters, get_type_hints(function, include_extras=True)
@@ -136,11 +136,13 @@ def read_texts(function: Callable[..., Any], texts: Mapping[str, str]) -> dict[s
 
 
 def _plain(text: str, kinds: set[Any]) -> Any:
-    """The text, or the nothing, list or mapping that it stands for where one of these is allowed."""
+    """The text, or the nothing, whole number, list or mapping that it stands for where one of these is allowed."""
     from limner.core.recipe import value
 
     if NoneType in kinds and text in ("null", "none", "~"):
         return None
+    if int in kinds and str not in kinds and re.fullmatch(r"-?\d+", text):
+        return int(text)  # so that a number out of range is told as a number
     holds = any(isinstance(k, type) and issubclass(k, Sequence | Mapping) for k in kinds - {str})
     return value(text) if holds and text[:1] in ("[", "{") else text
 

@@ -117,7 +117,7 @@ def gradients(name: str, device: torch.device) -> tuple[dict[str, Tensor], dict[
         slopes = torch.autograd.grad(loss, parameters, allow_unused=True)
         found[group] = torch.cat([s.detach().double().cpu().flatten() for s in slopes if s is not None])
 
-    stream = Stream(made.dataset, made.trainer.batch, device="cpu")
+    stream = Stream(made.dataset, made.options.batch, device="cpu")
     stream.begin()
     with SharedNoise():
         logs = model.step(Moved(stream, device), update)
@@ -161,8 +161,15 @@ def fitted(made: api.Prepared, run: Run, start: Any = None, progress: Silent | N
     """A training without scores and report."""
     run.lock()
     try:
-        return made.trainer.fit(
-            made.model, made.dataset, made.optimisers, run, device=made.device, start=start, progress=progress
+        return train.fit(
+            made.options,
+            made.model,
+            made.dataset,
+            made.optimisers,
+            run,
+            device=made.device,
+            start=start,
+            progress=progress,
         )
     finally:
         run.unlock()
@@ -191,7 +198,7 @@ def twenty(name: str, device: torch.device, folder: Path) -> dict[str, Any]:
     made = prepared("auto")
     halves = Run.create(made.recipe.to_dict(), folder / "halves")
     try:
-        fitted(made, halves, progress=StopsAt(10 * made.trainer.batch))
+        fitted(made, halves, progress=StopsAt(10 * made.options.batch))
     except Interrupted:
         start, _ = checkpoint.newest(halves.checkpoints)
         fitted(prepared("auto"), halves, start)
@@ -289,9 +296,9 @@ def ours(made: api.Prepared, bf16: bool, how: str, channels_last: bool) -> Calla
     if "compile" in how:
         for child in model.children():
             child.compile()
-    stream = Stream(made.dataset, made.trainer.batch, device=made.device, channels_last=channels_last)
+    stream = Stream(made.dataset, made.options.batch, device=made.device, channels_last=channels_last)
     update, meters = Updates(model.groups(), made.optimisers), Meters()
-    ema = EMA(model, made.trainer.ema_images, made.trainer.batch) if made.trainer.ema_images else None
+    ema = EMA(model, made.options.ema_images, made.options.batch) if made.options.ema_images else None
     steps = Steps(model, update, stream, bf16=bf16, graph="graph" in how)
 
     def take() -> int:
@@ -308,7 +315,7 @@ def ours(made: api.Prepared, bf16: bool, how: str, channels_last: bool) -> Calla
 
 def plain(made: api.Prepared, bf16: bool) -> Callable[[], int]:
     """The same step with the usual means."""
-    model, stream = made.model.train(), Stream(made.dataset, made.trainer.batch, device=made.device)
+    model, stream = made.model.train(), Stream(made.dataset, made.options.batch, device=made.device)
     rates = {g: made.optimisers[g] for g in model.groups()}
     adams = {g: torch.optim.Adam(m.parameters(), rates[g].lr, rates[g].betas) for g, m in model.groups().items()}
 
@@ -383,7 +390,7 @@ def speed(name: str, how: str, device: torch.device, seconds: float) -> dict[str
         "rate": rate,
         "low": min(rates),
         "high": max(rates),
-        "batch": made.trainer.batch,
+        "batch": made.options.batch,
     }
     return found | {
         "side": made.dataset.shape[-1],

@@ -34,10 +34,10 @@ from shrink import pictures, words
 
 import limner
 from limner import api
-from limner.cli import app, progress
+from limner.cli import progress, verbs
 from limner.core.checkpoint import MODEL, TRAINER, folders, safetensors
 
-LOADED = (api, app, progress, torch._dynamo)  # imported before the first fork, so that no life has to
+LOADED = (api, progress, verbs, torch._dynamo)  # imported before the first fork, so that no life has to
 CLOCKS = ("seconds", "images_per_second")
 LIVES = 40  # a run that needs more of them does not come forward
 

@@ -46,7 +46,7 @@ def main() -> None:
     starts(command, 2)
     wall, cpu = starts(command, options.times)
     bare, _ = starts([sys.executable, "-c", ""], options.times)
-    heavy = {s: imported(s) for s in ("import limner", "import limner.cli.app")}
+    heavy = {s: imported(s) for s in ("import limner", "import limner.cli.verbs")}
     median = statistics.median(wall)
     print(
         f"limner --help: {median:.3f} s (median of {options.times}; {min(wall):.3f} to {max(wall):.3f}; "

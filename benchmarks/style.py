@@ -34,10 +34,12 @@ from train import NEVER, Enough, _plain
 
 from limner import api
 from limner.config import recipe as recipes
+from limner.core.optimisers import LBFGS
 from limner.core.progress import Silent
 from limner.core.run import Run
 from limner.core.stream import Stream
-from limner.core.update import LBFGS, Updates
+from limner.core.train import fit
+from limner.core.update import Updates
 from limner.models.style_transfer import StyleTransfer
 
 TURN = 25  # looks
@@ -222,7 +224,7 @@ def raced(options: argparse.Namespace, optimiser: str, precision: str) -> dict[s
     )
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(Enough):
         run = Run.create(made.recipe.to_dict(), Path(folder) / "run")
-        made.trainer.fit(made.model, made.dataset, made.optimisers, run, device=made.device, progress=turns)
+        fit(made.options, made.model, made.dataset, made.optimisers, run, device=made.device, progress=turns)
     ours, theirs = made.model.picture.x.detach().clamp(-1, 1), turns.theirs.x.detach().clamp(-1, 1)
     ratios, losses = [b / a for a, b in turns.turns], [float(v) for v in turns.losses]
     goal = loss_of(made, theirs)

@@ -50,6 +50,7 @@ from limner.config import recipe as recipes
 from limner.core.model import GenerativeModel
 from limner.core.progress import Silent
 from limner.core.run import Run
+from limner.core.train import fit
 
 MODELS: dict[str, dict[str, Any]] = {
     "ae-mnist": {},
@@ -240,7 +241,7 @@ def lectures(prepared: api.Prepared) -> Train:
     step = STEPS[prepared.recipe.model.name](model, {g: o.lr for g, o in prepared.optimisers.items()})
     raw = limner.data.load(prepared.dataset.name).fetch(range(len(prepared.dataset)))[:, 0].numpy()
     pictures = Pictures(raw, prepared.dataset.shape[1])
-    batches = endless(DataLoader(pictures, batch_size=prepared.trainer.batch, shuffle=True))
+    batches = endless(DataLoader(pictures, batch_size=prepared.options.batch, shuffle=True))
 
     def train(steps: int) -> int:
         seen = 0
@@ -261,8 +262,8 @@ def plain(prepared: api.Prepared) -> Train:
 
     def train(steps: int) -> int:
         for _ in range(steps):
-            step(x[torch.randint(len(x), (prepared.trainer.batch,))])
-        return steps * prepared.trainer.batch
+            step(x[torch.randint(len(x), (prepared.options.batch,))])
+        return steps * prepared.options.batch
 
     return train
 
@@ -273,7 +274,7 @@ def pythae(prepared: api.Prepared) -> Train:
     from pythae.models import VAE, VAEConfig
     from pythae.trainers import BaseTrainer, BaseTrainerConfig
 
-    batch = prepared.trainer.batch
+    batch = prepared.options.batch
     x = prepared.dataset.fetch(range(len(prepared.dataset) // batch * batch)).float() / 255
     config = VAEConfig(
         input_dim=tuple(prepared.dataset.shape), latent_dim=prepared.model.prior.z, reconstruction_loss="bce"
@@ -385,11 +386,17 @@ def measure(
     put_off = {"train.images": NEVER, "train.sample_images": NEVER, "train.checkpoint_images": NEVER}
     fixed = {"train.precision": precision, "train.device": "cpu", "train.threads": torch.get_num_threads()}
     prepared = api.prepare(recipes.load(source, settings | put_off | fixed))
-    alternate = Alternate(peer(prepared), prepared.trainer.batch, rounds)
+    alternate = Alternate(peer(prepared), prepared.options.batch, rounds)
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(Enough):
         run = Run.create(prepared.recipe.to_dict(), Path(folder) / "run")
-        prepared.trainer.fit(
-            prepared.model, prepared.dataset, prepared.optimisers, run, device=prepared.device, progress=alternate
+        fit(
+            prepared.options,
+            prepared.model,
+            prepared.dataset,
+            prepared.optimisers,
+            run,
+            device=prepared.device,
+            progress=alternate,
         )
     pairs = alternate.chunks
     rate = [[c.images / c.wall for c in side] for side in zip(*pairs)]
@@ -399,7 +406,7 @@ def measure(
         name,
         peer.__name__,
         precision,
-        prepared.trainer.batch,
+        prepared.options.batch,
         statistics.median(rate[0]),
         statistics.median(rate[1]),
         statistics.median(ratios),

@@ -144,7 +144,7 @@ STEPS = {"pix2pix": pix2pix, "cyclegan": cyclegan}
 def plain(prepared: api.Prepared) -> Train:
     """The usual step on pictures in memory."""
     model = copy.deepcopy(prepared.model).train()
-    step, data, batch = STEPS[prepared.recipe.model.name](model), prepared.dataset, prepared.trainer.batch
+    step, data, batch = STEPS[prepared.recipe.model.name](model), prepared.dataset, prepared.options.batch
     if prepared.recipe.model.name == "pix2pix":
         a, b = data.pairs(range(len(data)))
     else:

@@ -57,7 +57,7 @@ def name(request: pytest.FixtureRequest) -> str:
 def prepared(name: str) -> tuple[GenerativeModel, Stream, Updates]:
     made = api.prepare(shrunk(name))
     made.model.train()
-    return made.model, Stream(made.dataset, made.trainer.batch), Updates(made.model.groups(), made.optimisers)
+    return made.model, Stream(made.dataset, made.options.batch), Updates(made.model.groups(), made.optimisers)
 
 
 def test_builds_from_its_own_description(name: str) -> None:

@@ -31,12 +31,14 @@ from limner.core.durable import replace_file
 from limner.core.ema import EMA
 from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel, parameters
+from limner.core.optimisers import Optimiser
+from limner.core.options import TrainOptions
 from limner.core.progress import Progress, Silent
 from limner.core.rng import seed_of
 from limner.core.run import Run
 from limner.core.stream import Stream
-from limner.core.train import Trainer
-from limner.core.update import Optimiser, Updates
+from limner.core.train import fit
+from limner.core.update import Updates
 from limner.core.yaml_text import dump_yaml
 from limner.evaluation import scoring
 
@@ -54,44 +56,44 @@ class Prepared:
     model: GenerativeModel
     dataset: Dataset
     heldout: Dataset | None
-    trainer: Trainer
+    options: TrainOptions
     optimisers: dict[str, Optimiser]
     device: torch.device
 
 
 def prepare(chosen: Recipe) -> Prepared:
-    """Makes data, model, optimisers and trainer of a recipe.
+    """Makes data, model, optimisers and options of a recipe.
 
     Raises:
         LimnerError: the recipe cannot be made, with the reason.
     """
-    trainer: Trainer = chosen.train.build()
-    if len(devices(trainer.device)) > 1 and not dist.under_torchrun():
+    options: TrainOptions = chosen.train.build()
+    if len(devices(options.device)) > 1 and not dist.under_torchrun():
         raise LimnerError("several devices need one process each: use the command line, limner train … device=0,1")
-    if trainer.threads:
-        torch.set_num_threads(trainer.threads)
-    device = pick(dist.own_device(trainer.device))
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = pick(dist.own_device(options.device))
     dist.join(device)
     dataset: Dataset = chosen.data.build()
-    if trainer.batch > len(dataset):
+    if options.batch > len(dataset):
         raise LimnerError(
-            f"train.batch={trainer.batch} is larger than the {len(dataset)} images of {dataset.name};"
+            f"train.batch={options.batch} is larger than the {len(dataset)} images of {dataset.name};"
             f" use train.batch={max(1, len(dataset) // 2)} or give more images"
         )
     _refuse_unfit(chosen.model.name, dataset)
-    torch.manual_seed(seed_of(trainer.seed, _INIT))
+    torch.manual_seed(seed_of(options.seed, _INIT))
     spec = chosen.model.resolve(**dataset.facts())
     model: GenerativeModel = spec.build()
     model.spec = spec
     try:
-        model.check_batch(trainer.batch // dist.world())
+        model.check_batch(options.batch // dist.world())
     except ValueError as error:
-        raise LimnerError(f"train.batch={trainer.batch}: {error}") from None
+        raise LimnerError(f"train.batch={options.batch}: {error}") from None
     optimisers = {g: s.build() for g, s in chosen.optim.items()}
     model = model.to(device)
     update = Updates(model.groups(), optimisers)  # refuses what does not fit, before anything is written
-    graph.check(trainer.graph, model, update, device)
-    return Prepared(chosen, spec, model, dataset, scoring.heldout_of(chosen.data), trainer, optimisers, device)
+    graph.check(options.graph, model, update, device)
+    return Prepared(chosen, spec, model, dataset, scoring.heldout_of(chosen.data), options, optimisers, device)
 
 
 def _refuse_unfit(model: str, dataset: Dataset) -> None:
@@ -117,7 +119,8 @@ def train(
         out: the run folder; default the next number under ``runs/``.
         config: a YAML file merged over the recipe.
         progress: who is told how it goes; default nobody.
-        **overrides: recipe keys, dotted (``**{"train.batch": 32}``) or bare (``time="20m"``, ``data="photos/"``).
+        **overrides: keys of the recipe, dotted or bare, such as train.batch=32, time=20m or data=photos/; in Python a
+            dotted key is written ``**{"train.batch": 32}``. `limner explain RECIPE` lists them.
 
     Returns:
         The finished run.
@@ -152,7 +155,7 @@ def resume(path: str | Path, *, progress: Progress | None = None, **overrides: A
     Args:
         path: the run folder.
         progress: who is told how it goes.
-        **overrides: keys of ``train`` and ``optim`` to change from here on, e.g. ``images="2M"``.
+        **overrides: keys of ``train`` and ``optim`` to change from here on, such as images=2M.
 
     Raises:
         LimnerError: no run, no usable checkpoint, in use, or already finished.
@@ -175,11 +178,11 @@ def resume(path: str | Path, *, progress: Progress | None = None, **overrides: A
     if not prepared.spec.agrees(start.description):
         run.unlock()
         raise LimnerError(f"the checkpoint of {run.name} holds another model than its recipe.yaml; restore the recipe")
-    if start.state["images"] >= prepared.trainer.images and run.ended(prepared.trainer.images):
+    if start.state["images"] >= prepared.options.images and run.ended(prepared.options.images):
         run.unlock()
         raise LimnerError(
             f"{run.name} is finished at {start.state['images']} images; to train longer add"
-            f" images={2 * prepared.trainer.images}"
+            f" images={2 * prepared.options.images}"
         )
     if dist.rank() == 0 and overrides:
         replace_file(run.path / "recipe.yaml", dump_yaml(prepared.recipe.to_dict()).encode())
@@ -191,9 +194,10 @@ def _fit(prepared: Prepared, run: Run, start: Checkpoint | None, progress: Progr
     try:
         judge = scoring.quick(prepared.dataset, prepared.heldout, prepared.device) if dist.rank() == 0 else None
         scored = scoring.during_training(judge, prepared.heldout) if dist.rank() == 0 else None
-        if scored is None and prepared.trainer.score_images and dist.rank() == 0:
+        if scored is None and prepared.options.score_images and dist.rank() == 0:
             progress.say("nothing is held out that samples could be compared with: train.score_images does nothing")
-        model = prepared.trainer.fit(
+        model = fit(
+            prepared.options,
             prepared.model,
             prepared.dataset,
             prepared.optimisers,
@@ -209,7 +213,7 @@ def _fit(prepared: Prepared, run: Run, start: Checkpoint | None, progress: Progr
             held, device = prepared.heldout, prepared.device
             run.write_json("scores.json", scoring.at_the_end(model, prepared.dataset, held, judge, device))
             scoring.before_after(run, model, prepared.dataset, held)
-        if dist.rank() == 0 and int(run.latest.name) >= prepared.trainer.images:
+        if dist.rank() == 0 and int(run.latest.name) >= prepared.options.images:
             # Said last, so that resume goes on with whatever was cut off.
             run.event("done", int(run.latest.name), run.events()[-1]["seconds"], message="finished")
     finally:
@@ -235,14 +239,14 @@ def dry_run(
         data, weights, gradients, moments, average and activations.
     """
     prepared = prepare(recipe.load(source, overrides, config))
-    trainer, model, dataset = prepared.trainer, prepared.model, prepared.dataset
-    if trainer.deterministic:
+    options, model, dataset = prepared.options, prepared.model, prepared.dataset
+    if options.deterministic:
         make_deterministic()
-    stream = Stream(dataset, trainer.batch, trainer.seed, device=prepared.device, channels_last=trainer.channels_last)
+    stream = Stream(dataset, options.batch, options.seed, device=prepared.device, channels_last=options.channels_last)
     update = Updates(model.groups(), prepared.optimisers)
-    if trainer.channels_last:
+    if options.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    ema = EMA(model, trainer.ema_images, trainer.batch) if trainer.ema_images else None
+    ema = EMA(model, options.ema_images, options.batch) if options.ema_images else None
     saved: dict[int, int] = {}
 
     def remember(t: torch.Tensor) -> torch.Tensor:
@@ -251,7 +255,7 @@ def dry_run(
 
     def step() -> None:
         stream.begin()
-        with torch.autocast(prepared.device.type, torch.bfloat16, enabled=trainer.precision == "bf16"):
+        with torch.autocast(prepared.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
             model.step(stream, update)
         if ema is not None:
             ema.update()
@@ -263,7 +267,7 @@ def dry_run(
         step()
     if prepared.device.type == "cuda":
         torch.cuda.synchronize()
-    seconds = (time.perf_counter() - began) / (stream.position - seen) * trainer.images
+    seconds = (time.perf_counter() - began) / (stream.position - seen) * options.images
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     moments = sum(
         t.numel() * t.element_size() for o in update.optimisers.values() for s in o.state.values() for t in s.values()
@@ -272,8 +276,8 @@ def dry_run(
     resolved = prepared.recipe.to_dict() | {"model": prepared.model.spec.to_dict()}
     return {
         "recipe": resolved,
-        "images": trainer.images,
-        "steps": -(-trainer.images // max(1, (stream.position - seen) // 3)),
+        "images": options.images,
+        "steps": -(-options.images // max(1, (stream.position - seen) // 3)),
         "data": {"name": dataset.name, "items": len(dataset), "shape": list(dataset.shape), "classes": dataset.classes},
         "parameters": parameters(model),
         "estimate": {
@@ -315,9 +319,13 @@ def sample(
     n: int = 64,
     *,
     seed: int = 0,
-    y: int | None = None,
-    truncation: float | None = None,
+    y: Any = None,
     device: str = "cpu",
+    **options: Any,
 ) -> torch.Tensor:
-    """`n` samples (n,C,H,W) in [-1,1] of a trained model."""
-    return load(path, device).sample(n, y=y, seed=seed, truncation=truncation)
+    """`n` samples (n,C,H,W) in [-1,1] of a trained model; arguments as those of `GenerativeModel.sample`.
+
+    Raises:
+        LimnerError: there is no such model, or it has no such option.
+    """
+    return load(path, device).sample(n, y=y, seed=seed, **options)

@@ -28,8 +28,10 @@ from limner.core.checkpoint import pack, read
 from limner.core.errors import LimnerError
 from limner.core.graph import HostRead, HostReads, NotRecorded, Steps
 from limner.core.model import Data, GenerativeModel, Logs, Update
+from limner.core.optimisers import SGD, Adam
+from limner.core.schedule import Cosine
 from limner.core.stream import Stream
-from limner.core.update import SGD, Adam, Updates
+from limner.core.update import Updates
 from limner.core.yaml_text import parse_value
 
 RECIPES = [r for r in limner.list_recipes() if catalogue.find("model", recipes.load(r).model.name).static]
@@ -130,7 +132,7 @@ def prepared(name: str, seed: int = 0) -> tuple[GenerativeModel, Updates, Stream
             module.held = module.held[:16]
     update = Updates(model.groups(), made.optimisers)
     update.rates_to_device()
-    return model, update, Stream(made.dataset, made.trainer.batch, seed)
+    return model, update, Stream(made.dataset, made.options.batch, seed)
 
 
 def taken(steps: Steps, n: int) -> list[dict[str, float]]:
@@ -183,7 +185,7 @@ def test_each_phase_of_a_lazy_penalty_has_a_record_of_its_own() -> None:
 
 def test_a_schedule_is_read_anew_by_each_replay() -> None:
     model, update, stream = prepared("r3gan-mnist")
-    model.burn_in, model.gamma, model.gamma_final = 80, 8.0, 0.5
+    model.gamma = Cosine(8.0, 0.5, length=80)
     steps = Steps(model, update, stream, recorder=Taped(model, update, stream), warm_up=1)
     read = []
     for _ in range(5):

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from limner.core.errors import LimnerError
-from limner.core.update import LBFGS, SGD, Adam, Updates
+from limner.core.optimisers import LBFGS, SGD, Adam
+from limner.core.update import Updates
 
 
 def pair() -> tuple[nn.Linear, nn.Linear]:

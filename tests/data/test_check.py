@@ -8,9 +8,8 @@ import zipfile
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
-from limner.cli.data import app
+from limner.cli import main
 from limner.core.errors import LimnerError
 from limner.data import check
 
@@ -101,24 +100,37 @@ def test_a_zip_is_checked_in_place(mess, tmp_path):
     assert zipped == folder
 
 
-def test_json_is_one_document(mess):
-    result = CliRunner().invoke(app, ["check", str(mess), "--json"])
-    assert result.exit_code == 0
-    document = json.loads(result.stdout)
+@pytest.fixture
+def limner(monkeypatch, capsys):
+    """Runs the command line in this process; gives its exit code and what it printed."""
+
+    def run(*words):
+        monkeypatch.setattr("sys.argv", ["limner", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, *capsys.readouterr()
+
+    return run
+
+
+def test_json_is_one_document(mess, limner):
+    code, out, _ = limner("data", "check", mess, "--json")
+    assert code == 0
+    document = json.loads(out)
     assert document["ok"] is False
     assert document["images"] == 312
     assert ["cat/empty.png", "empty file"] in document["bad"]
 
 
-def test_text_names_the_bad_files(mess):
-    result = CliRunner().invoke(app, ["check", str(mess)])
-    assert "    cat/empty.png: empty file" in result.stdout
+def test_text_names_the_bad_files(mess, limner):
+    assert "    cat/empty.png: empty file" in limner("data", "check", mess)[1]
 
 
-def test_get_and_list():
-    listed = json.loads(CliRunner().invoke(app, ["list", "--json"]).stdout)
+def test_get_and_list(limner):
+    listed = json.loads(limner("data", "list", "--json")[1])
     assert {"mnist-5k", "folder", "ring"} <= set(listed)
-    got = CliRunner().invoke(app, ["get", "digits"])
-    assert got.stdout == "digits: 1797 images of 1×8×8, 10 classes; 179 held out for testing\n"
-    unknown = CliRunner().invoke(app, ["get", "digit"])
-    assert isinstance(unknown.exception, LimnerError)
+    _, told, _ = limner("data", "get", "digits")
+    assert told == "digits: 1797 images of 1×8×8, 10 classes; 179 held out for testing\n"
+    code, _, said = limner("data", "get", "digit")
+    assert code == 2
+    assert "did you mean 'digits'" in said

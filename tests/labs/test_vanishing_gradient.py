@@ -15,9 +15,9 @@ from limner.core.batch import Dataset
 from limner.core.checkpoint import folders
 from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel
+from limner.core.optimisers import Adam
 from limner.core.run import Run
 from limner.core.stream import Stream
-from limner.core.update import Adam
 from limner.labs import vanishing_gradient as lab
 from limner.labs._bench import Bench
 

@@ -14,9 +14,10 @@ from limner.config import recipe as recipes
 from limner.config.spec import Spec
 from limner.core.batch import to_float
 from limner.core.errors import LimnerError
+from limner.core.optimisers import Adam
 from limner.core.prior import EmpiricalPrior
 from limner.core.stream import Stream
-from limner.core.update import Adam, Updates
+from limner.core.update import Updates
 
 SHAPE = (1, 28, 28)
 

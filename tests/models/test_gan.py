@@ -15,9 +15,10 @@ from limner.config.spec import Spec
 from limner.core.capabilities import HasCritic, HasPrior
 from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel
+from limner.core.optimisers import Adam
 from limner.core.prior import Prior
 from limner.core.stream import Stream
-from limner.core.update import Adam, Updates
+from limner.core.update import Updates
 
 
 def test_the_lectures_parameter_counts() -> None:

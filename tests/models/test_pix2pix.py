@@ -9,8 +9,9 @@ from torch import nn
 from limner.config.spec import Spec
 from limner.core.batch import Paired
 from limner.core.inference import forward_together, translated
+from limner.core.optimisers import Adam
 from limner.core.stream import Stream
-from limner.core.update import Adam, Updates
+from limner.core.update import Updates
 from limner.data import degradations as tasks
 from limner.data import load
 from limner.data.pairs import PairSet

@@ -19,8 +19,9 @@ from limner.core.checkpoint import pack
 from limner.core.ema import EMA
 from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel, load_weights
+from limner.core.optimisers import Adam
 from limner.core.stream import Stream
-from limner.core.update import Adam, Updates
+from limner.core.update import Updates
 from limner.losses.penalties import gradient_penalty
 from limner.nets.progressive import doubled, halved, shown
 

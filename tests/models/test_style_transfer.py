@@ -15,8 +15,9 @@ from sklearn.datasets import load_sample_image
 import limner
 from limner.core.batch import Styled
 from limner.core.errors import LimnerError
+from limner.core.optimisers import LBFGS, Adam
 from limner.core.stream import Stream
-from limner.core.update import LBFGS, Adam, Updates
+from limner.core.update import Updates
 from limner.data import load
 from limner.losses import style
 from limner.models.style_transfer import StyleTransfer

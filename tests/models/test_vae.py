@@ -12,8 +12,9 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 from limner import data
 from limner.config import recipe as recipes
 from limner.core.errors import LimnerError
+from limner.core.optimisers import Adam
 from limner.core.stream import Stream
-from limner.core.update import Adam, Updates
+from limner.core.update import Updates
 from limner.evaluation.likelihood import bounds
 from limner.losses.likelihood import log_mean_exp
 from limner.models.vae import VAE

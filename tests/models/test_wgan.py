@@ -13,8 +13,9 @@ from limner.config.spec import Spec
 from limner.core.batch import Images
 from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel
+from limner.core.optimisers import Adam
 from limner.core.stream import Stream
-from limner.core.update import Adam, Updates
+from limner.core.update import Updates
 
 G = {"name": "mlp.Decoder", "z": 4, "widths": [32, 32], "out": "linear"}
 D = {"name": "mlp.Discriminator", "widths": [32, 32]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from limner.apply.pictures import save
 from limner.config.load import load_model
@@ -18,16 +19,32 @@ def draw(
     *,
     n: int = 64,
     seed: int = 0,
-    y: int | None = None,
-    truncation: float | None = None,
+    y: str | int | None = None,
     device: str = "auto",
+    **options: Any,
 ) -> list[Path]:
     """Samples of a trained model as one grid (`out` ends in .png or .webp) or as single PNGs in a folder.
 
     Single images are drawn with `seed`, so a grid and a folder of the same seed hold the same images.
+
+    Args:
+        path: run folder, checkpoint folder or ``model.safetensors``.
+        out: a .png or .webp for one grid, or a folder for single images.
+        n: how many images.
+        seed: of the noise.
+        y: for conditional models, a class by its name or its index; all classes in turn by default.
+        device: auto, cpu, cuda or mps.
+        **options: sampling options of the model, such as truncation=0.7 of models that draw from a prior (the largest
+            number in the noise: more typical, less varied).
+
+    Returns:
+        What was written.
+
+    Raises:
+        LimnerError: there is no such model, it does not draw samples, or `out` has another suffix.
     """
     model = load_model(path, pick(device))
-    x = model.sample(n, seed=seed, y=y, truncation=truncation)
+    x = model.sample(n, seed=seed, y=y, **options)
     out = Path(out)
     classes = model.condition.size if isinstance(model, Conditional) and y is None else 0
     columns = classes if 1 < classes <= 16 else max(1, round(n**0.5))  # a class a column

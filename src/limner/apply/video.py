@@ -54,6 +54,18 @@ class Clip:
     flicker_before: float | None
     stopped: float | None = None
 
+    @property
+    def text(self) -> str:
+        """One line on it."""
+        if self.stopped is not None:
+            at = f"stopped at {self.stopped:.2f} s: {self.path} has {self.frames} frames"
+            return f"{at}; go on with start={self.stopped}"
+        told = f"wrote {self.frames} frames to {self.path} in {self.seconds:.0f} s"
+        if self.flicker is None or self.flicker_before is None:
+            return told
+        own = f"({self.flicker_before:.1f} in the clip itself)"
+        return f"{told}; a point changes by {self.flicker:.1f} of 255 per frame {own}"
+
 
 def is_clip(path: str | Path) -> bool:
     """Whether the name is that of a clip."""

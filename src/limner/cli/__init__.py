@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from limner.cli.grammar import Answer
 
 
 def main() -> None:
@@ -16,7 +21,7 @@ def main() -> None:
     # before torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
-        code = _run()
+        code = _run(sys.argv[1:])
     except LimnerError as error:
         code = _say(str(error))
     except KeyboardInterrupt as error:  # also limner.core.train.Interrupted, after everything was saved
@@ -45,23 +50,34 @@ def _say(message: str) -> int:
     return 2
 
 
-def _run() -> int:
-    import typer.main
-
-    from limner.cli.app import app
-
-    command = typer.main.get_command(app)
-    try:
-        # not command.main(): it would turn an interrupt into an exit code of its own
-        with command.make_context("limner", sys.argv[1:]) as context:
-            command.invoke(context)
-    except Exception as error:
-        # By their attributes, since typer may carry its own copy of click: first its Exit, then its complaints
-        # (a missing argument, an unknown verb).
-        if hasattr(error, "exit_code") and not hasattr(error, "format_message"):
-            return int(error.exit_code)
-        if not hasattr(error, "format_message"):
-            raise
-        hint = "; see 'limner --help'"
-        return _say(error.format_message().rstrip(".") + hint)
+def _run(words: list[str]) -> int:
+    answer = _answer(words)
+    if answer is not None:
+        sys.stdout.write(f"{answer.text}\n")
+        if answer.failure is not None:
+            raise answer.failure
     return 0
+
+
+def _answer(words: list[str]) -> Answer | None:
+    from limner import __version__
+    from limner.cli import help
+    from limner.cli.grammar import Answer, Form
+    from limner.cli.verbs import VERBS
+    from limner.core.errors import unknown
+
+    first = " ".join(words[:1])
+    group = first if any(name.startswith(f"{first} ") for name in VERBS) else ""
+    name, rest = (" ".join(words[:2]), words[2:]) if group else (first, words[1:])
+    if name in ("-V", "--version"):
+        return Answer(None, __version__)
+    if name == group or name.split()[-1] in ("-h", "--help"):
+        return Answer(None, help.overview(VERBS, group), SystemExit(2) if name == group else None)
+    if name not in VERBS:
+        raise unknown("verb", name, VERBS)
+    form = Form(VERBS[name], rest)
+    if "-h" in rest or "--help" in rest:
+        return Answer(None, help.text(form))
+    names, settings, as_json = form.call(rest)
+    answer = form.verb.function(*names, **settings)
+    return answer._replace(text=json.dumps(answer.document, indent=1)) if answer and as_json else answer

@@ -6,15 +6,17 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
-from limner.core.progress import Progress, Silent
-from limner.core.run import Run, relative
 from limner.core.units import clock
+
+if TYPE_CHECKING:
+    from limner.core.progress import Progress
+    from limner.core.run import Run
 
 _PLAIN_EVERY = 5.0  # seconds between plain lines
 
@@ -22,6 +24,8 @@ _PLAIN_EVERY = 5.0  # seconds between plain lines
 def terminal() -> Progress:
     """The bar where there is a terminal to draw it on, else lines; of several processes only the first speaks."""
     if int(os.environ.get("RANK", "0")):
+        from limner.core.progress import Silent
+
         return Silent()
     return Bar() if sys.stderr.isatty() else Lines()
 
@@ -56,6 +60,8 @@ class Lines:
 
     def start(self, run: Run, position: int, total: int) -> None:
         """Says where the run is."""
+        from limner.core.run import relative
+
         self.total = total
         self.say(f"training in {relative(run.path)}, {position:,} of {total:,} images seen")
 
@@ -100,6 +106,8 @@ class Bar:
 
     def start(self, run: Run, position: int, total: int) -> None:
         """Opens the bar."""
+        from limner.core.run import relative
+
         self.console.print(f"training in [bold]{relative(run.path)}[/bold]", highlight=False)
         self.task = self.bar.add_task("train", total=total, completed=position, rate="", losses="")
         self.bar.start()

@@ -10,18 +10,20 @@ kind       a name looks like               what it stands for
 model      ``vae``                         the model class of ``limner/models/vae.py``
 net        ``mlp.Encoder``                 a class of ``limner/nets/mlp.py``
 data       ``mnist-5k``                    a source function of ``limner.data``
-optimiser  ``adam``                        a class of ``limner/core/update.py``
-train      ``trainer``                     `limner.core.train.Trainer`
+optimiser  ``adam``                        a class of ``limner/core/optimisers.py``
+train      ``trainer``                     `limner.core.options.TrainOptions`
 =========  ==============================  =============================================
 """
 
 from __future__ import annotations
 
+import ast
 import fnmatch
 import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable
+from functools import cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,7 +56,7 @@ def names(kind: str) -> list[str]:
         case "data":
             return list(importlib.import_module("limner.data").list_sources())
         case "optimiser":
-            return sorted(importlib.import_module("limner.core.update").OPTIMISERS)
+            return sorted(importlib.import_module("limner.core.optimisers").OPTIMISERS)
         case "train":
             return ["trainer"]
         case "recipe":
@@ -78,19 +80,28 @@ def find(kind: str, name: str) -> Callable[..., Any]:
         case "data" if name in names("data"):
             return importlib.import_module("limner.data").SOURCES[name]
         case "optimiser" if name in names("optimiser"):
-            return importlib.import_module("limner.core.update").OPTIMISERS[name]
+            return importlib.import_module("limner.core.optimisers").OPTIMISERS[name]
         case "train" if name == "trainer":
-            return importlib.import_module("limner.core.train").Trainer
+            return importlib.import_module("limner.core.options").TrainOptions
     plugin = _plugins(kind).get(name)
     if plugin is not None:
         return plugin.load()
     raise unknown(kind, name, names(kind))
 
 
+@cache
 def _classes(module: str) -> list[str]:
-    """Public nets that a module defines itself: the classes built for the `shape` of an image."""
-    own = inspect.getmembers(importlib.import_module(module), inspect.isclass)
-    return sorted(n for n, c in own if c.__module__ == module and "shape" in inspect.signature(c).parameters)
+    """Public nets that a module defines itself: the classes built for the `shape` of an image. Nothing is imported."""
+    found = find_spec(module)
+    tree = ast.parse(Path(found.origin).read_text(encoding="utf-8")) if found and found.origin else ast.Module([], [])
+    classes = [c for c in tree.body if isinstance(c, ast.ClassDef) and not c.name.startswith("_")]
+    return sorted(c.name for c in classes if any(_takes_shape(f) for f in c.body))
+
+
+def _takes_shape(node: ast.stmt) -> bool:
+    if not (isinstance(node, ast.FunctionDef) and node.name == "__init__"):
+        return False
+    return any(a.arg == "shape" for a in (*node.args.args, *node.args.kwonlyargs))
 
 
 def _model_class(module: Any) -> Callable[..., Any]:

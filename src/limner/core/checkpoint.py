@@ -75,6 +75,7 @@ class Checkpoint:
 def pack(tree: Any, prefix: str = "") -> tuple[dict[str, Tensor], Any]:
     """Splits nested dicts and lists into flat tensors and a JSON skeleton that names them.
 
+    >>> import torch
     >>> tensors, skeleton = pack({"a": [torch.ones(1), 2]})
     >>> list(tensors), skeleton
     (['a.0'], {'a': [{'$tensor': 'a.0'}, 2]})

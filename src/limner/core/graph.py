@@ -29,7 +29,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -39,11 +39,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from limner.core import dist
 from limner.core.errors import LimnerError
 from limner.core.model import Data, GenerativeModel, Logs
+from limner.core.options import GraphOption
 from limner.core.stream import Stream
 from limner.core.update import Updates
-
-GraphOption = bool | Literal["auto"]
-"""``train.graph``: auto, on (True) or off (False)."""
 
 _WARM_UP = 3  # steps of a phase that are taken as they are written before one is recorded
 _PHASES = 16  # graphs at most; a model with more kinds of steps than this has none that repeat often

@@ -153,7 +153,7 @@ def evaluate(
             pictures that are translated.
         seeds: of the noise; intervals come from them. Lower it if sampling is slow. Of translators, how many
             translations of one source are compared for diversity.
-        only: properties of `limner.metrics.scorecard.PROPERTIES`; all by default.
+        only: properties such as quality,coverage; all of `limner.metrics.scorecard.PROPERTIES` by default.
         data: real images to compare with; default what each run was trained on.
         extractor: ``random`` for features without labels, or one of `limner.metrics.extractors.pretrained.NAMES`; default the
             classifier that knows the data, if there is one, else ``random``, or ``effnet-lite0`` for translators of

@@ -75,6 +75,15 @@ def run(name: str, *, progress: Progress | None = None, **settings: Any) -> dict
     return bench.finish()
 
 
+def text(result: Mapping[str, Any]) -> str:
+    """The checks of a lab with a line each, and its page."""
+    lines = [
+        f"{'ok  ' if c['ok'] else 'FAIL'} {c['name']}: {c['measured']} (expected {c['expected']})"
+        for c in result["checks"]
+    ]
+    return "\n".join([*lines, result["page"]])
+
+
 def _checked(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of all labs with numbers read as people write them (``60k``)."""
     from limner.core.units import count

@@ -22,9 +22,10 @@ from torch import Tensor, nn
 
 from limner.config.spec import Spec
 from limner.core.adversarial import sample_gradient
+from limner.core.optimisers import Adam
 from limner.core.rng import seed_of
 from limner.core.units import Count
-from limner.core.update import Adam, Updates
+from limner.core.update import Updates
 from limner.labs import _figures as draw
 from limner.labs._bench import Bench, check
 from limner.losses.adversarial import OBJECTIVES, labelled, nonsaturating
@@ -45,7 +46,12 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def work(bench: Bench, *, iterations: Annotated[Count, Field(ge=10)] = 600) -> None:
-    """Trains a D for `iterations` steps against each fixed q, and compares it with the formula."""
+    """Trains a D against each fixed q, and compares it with the formula.
+
+    Args:
+        bench: where.
+        iterations: steps of each D.
+    """
     train = partial(trained, iterations=iterations, seed=bench.seed)
     plain = {name: train(OBJECTIVES["nonsaturating"].d, shift) for name, shift in SHIFTS.items()}
     squares = {name: train(OBJECTIVES["lsgan"].d, shift) for name, shift in SHIFTS.items()}

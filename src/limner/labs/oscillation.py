@@ -81,7 +81,12 @@ GAMES = {
 
 
 def work(bench: Bench, *, steps: Annotated[Count, Field(ge=60)] = 500) -> None:
-    """Plays the eight games for `steps` steps and measures their rates."""
+    """Plays the eight games and measures their rates.
+
+    Args:
+        bench: where.
+        steps: of each game.
+    """
     paths = {name: trajectory(game, START, steps) for name, game in GAMES.items()}
     bench.results["radius"] = {name: [math.hypot(*at) for at in path] for name, path in paths.items()}
     _plane(bench, paths)

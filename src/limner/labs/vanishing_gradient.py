@@ -32,11 +32,12 @@ from limner.config.spec import Spec
 from limner.core.batch import Dataset
 from limner.core.checkpoint import folders
 from limner.core.model import GenerativeModel
+from limner.core.optimisers import Adam
 from limner.core.rng import seed_of
 from limner.core.run import Run
 from limner.core.stream import Stream
 from limner.core.units import Count
-from limner.core.update import Adam, Updates
+from limner.core.update import Updates
 from limner.labs import _figures as draw
 from limner.labs._bench import Bench, check
 from limner.losses.adversarial import OBJECTIVES, Objective

@@ -1,0 +1,86 @@
+"""The options of a training. This module needs no torch, so that they can be explained at once."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from limner.core.units import Count, Duration
+
+GraphOption = bool | Literal["auto"]
+"""``train.graph``: auto, on (True) or off (False)."""
+
+
+class TrainOptions:
+    """How long, how fast and on what to train: the section ``train`` of a recipe.
+
+    Args:
+        images: real images to see in all, over all ranks. Raise it if quality still rises at the end.
+        batch: images per step over all ranks. Raise it for steadier gradients; lower it if memory is short.
+        seed: decides initial weights, order, augmentation and noise.
+        ema_images: half-life of the weights' moving average in images; 0 averages nothing. Raise it for calmer samples.
+        log_images: images between lines of metrics.jsonl; null means every 50 steps.
+        sample_images: images between sample sheets; null means 20 sheets.
+        checkpoint_images: images between checkpoints; null means 10 checkpoints. Lower it to lose less in a crash.
+        milestone_images: checkpoints at multiples of this are kept for ever; 0 keeps none.
+        score_images: images between scores (quality and coverage) of 2,000 samples; the best checkpoint is kept. 0
+            scores only at the end. Lower it to catch the best moment of a GAN; each score takes some seconds.
+        keep: newest checkpoints kept.
+        samples: images on a sample sheet.
+        time: longest training time, e.g. 20m; null trains to the end.
+        precision: bf16 runs the nets in bfloat16 and keeps the weights in float32.
+        device: auto, cpu, cuda, mps, a number, or a list such as 0,1 for one process each.
+        threads: CPU threads; null takes torch's choice. Results are exact for one number of threads.
+        workers: processes that read image files ahead; sets in memory need none.
+        channels_last: memory format of convolutions; faster for most convolutional nets without instance norm.
+        deterministic: only kernels that give the same bits each time.
+        graph: auto records steps as CUDA graphs on a CUDA device, where the model allows it: the same results, and
+            small nets are faster; on insists, and says what prevents it; off never does.
+    """
+
+    def __init__(
+        self,
+        images: Count,
+        batch: int = 64,
+        seed: int = 0,
+        ema_images: Count = 0,
+        log_images: Count | None = None,
+        sample_images: Count | None = None,
+        checkpoint_images: Count | None = None,
+        milestone_images: Count = 0,
+        score_images: Count = 0,
+        keep: int = 3,
+        samples: int = 64,
+        time: Duration | None = None,
+        precision: Literal["fp32", "bf16"] = "fp32",
+        device: str | int = "auto",
+        threads: int | None = None,
+        workers: int = 0,
+        channels_last: bool = False,
+        deterministic: bool = True,
+        graph: GraphOption = "auto",
+    ) -> None:
+        for name, value, least in (
+            ("images", images, 1),
+            ("batch", batch, 1),
+            ("ema_images", ema_images, 0),
+            ("log_images", log_images, 1),
+            ("sample_images", sample_images, 1),
+            ("checkpoint_images", checkpoint_images, 1),
+            ("milestone_images", milestone_images, 0),
+            ("score_images", score_images, 0),
+            ("keep", keep, 1),
+            ("samples", samples, 1),
+            ("threads", threads, 1),
+            ("workers", workers, 0),
+        ):
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        self.images, self.batch, self.seed, self.ema_images = images, batch, seed, ema_images
+        self.log_images = log_images or 50 * batch
+        self.sample_images = sample_images or max(batch, images // 20)
+        self.checkpoint_images = checkpoint_images or max(batch, images // 10)
+        self.milestone_images, self.keep, self.samples = milestone_images, keep, samples
+        self.score_images = score_images
+        self.time, self.precision, self.device = time, precision, str(device)
+        self.threads, self.workers = threads, workers
+        self.channels_last, self.deterministic, self.graph = channels_last, deterministic, graph

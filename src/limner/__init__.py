@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from limner.api import demo, dry_run, explain, load, resume, sample, train
-    from limner.bench.compare import work as compare
+    from limner.bench.compare import run as compare
     from limner.config.catalogue import list_models, list_recipes
     from limner.core.errors import LimnerError
     from limner.core.run import Run
@@ -39,7 +39,7 @@ _HOMES = {
     "Run": "limner.core.run",
     "LimnerError": "limner.core.errors",
 }
-_CALLED = {"compare": "work"}
+_CALLED = {"compare": "run"}
 _PACKAGES = ("apply", "core", "data", "labs", "latent", "losses", "metrics", "models", "nets", "report")
 
 __all__ = [

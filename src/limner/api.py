@@ -44,7 +44,7 @@ from limner.evaluation import scoring
 
 __all__ = ["demo", "dry_run", "explain", "load", "prepare", "resume", "sample", "train"]
 
-_INIT = 4  # lane of the seed for initial weights
+_INIT = 4  # the stream id of initial weights
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ def _fit(prepared: Prepared, run: Run, start: Checkpoint | None, progress: Progr
             run,
             device=prepared.device,
             heldout=prepared.heldout,
-            judge=scored,
+            scorer=scored,
             start=start,
             progress=progress,
         )

@@ -73,12 +73,12 @@ def test_equal_data_order_and_budget_and_then_more_seeds(
 
     monkeypatch.setattr(EpochSampler, "indices", spied)
     out = tmp_path / "out"
-    one = compare.work(vae, gan, seeds=1, budget=128, out=out, **TINY)
+    one = compare.run(vae, gan, seeds=1, budget=128, out=out, **TINY)
     assert one["verdicts"] == []
     assert "seeds=3 gives one" in one["note"]
     assert "seeds=3 gives one" in compare.text(one)
     began = (out / "runs" / "gan-0" / "env.json").stat().st_mtime_ns
-    two = compare.work(vae, gan, seeds=2, budget=128, out=out, **TINY)
+    two = compare.run(vae, gan, seeds=2, budget=128, out=out, **TINY)
     assert (out / "runs" / "gan-0" / "env.json").stat().st_mtime_ns == began, "what is done is not trained again"
     assert two["trainings"][:2] == one["trainings"]
 
@@ -106,14 +106,14 @@ def test_equal_data_order_and_budget_and_then_more_seeds(
 
 def test_one_recipe_under_two_names_shows_no_difference(vae: str, tmp_path: Path) -> None:
     twin = _written(tmp_path / "twin.yaml", Path(vae).read_text())
-    found = compare.work(vae, twin, seeds=2, budget=64, out=tmp_path / "out", only="quality", **TINY)
+    found = compare.run(vae, twin, seeds=2, budget=64, out=tmp_path / "out", only="quality", **TINY)
     assert {v["text"] for v in found["verdicts"]} == {"no significant difference (p = 1)"}
     assert {s["property"] for s in found["scores"].values()} == {"quality"}
 
 
 def test_training_helps(vae: str, tmp_path: Path) -> None:
     idle = _written(tmp_path / "idle.yaml", VAE.format(lr=1e-12))
-    found = compare.work(idle, vae, budget="4k", out=tmp_path / "out", **TINY)
+    found = compare.run(idle, vae, budget="4k", out=tmp_path / "out", **TINY)
     fd = next(v for v in found["verdicts"] if v["score"].startswith("fd"))
     assert fd["better"] == "vae"
     assert fd["difference"] > 0
@@ -137,36 +137,36 @@ class _StopsAt(Silent):
 
 def test_what_was_cut_off_ends_the_same(vae: str, gan: str, tmp_path: Path) -> None:
     wanted: dict[str, Any] = {"seeds": 1, "budget": 128} | TINY
-    compare.work(vae, gan, out=tmp_path / "whole", **wanted)
+    compare.run(vae, gan, out=tmp_path / "whole", **wanted)
     with pytest.raises(Interrupted):
-        compare.work(vae, gan, out=tmp_path / "cut", progress=_StopsAt(), **wanted)
+        compare.run(vae, gan, out=tmp_path / "cut", progress=_StopsAt(), **wanted)
     partial = json.loads((tmp_path / "cut" / "results.json").read_text())
     assert partial["note"].startswith("1 of 2 trainings")
-    compare.work(vae, gan, out=tmp_path / "cut", **wanted)
+    compare.run(vae, gan, out=tmp_path / "cut", **wanted)
     assert _timeless(tmp_path / "cut" / "results.json") == _timeless(tmp_path / "whole" / "results.json")
 
 
 def test_time_is_shared_out_alike_and_only_the_rest_is_trained(vae: str, gan: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     wanted: dict[str, Any] = {"seeds": 1, "only": "sampling", "out": out} | TINY
-    first = compare.work(vae, gan, budget="0.4s", **wanted)
+    first = compare.run(vae, gan, budget="0.4s", **wanted)
     for t in first["trainings"]:
         run = Run(out / t["run"])
         assert run.events()[-1]["budget"] == 0.4
         assert t["images"] == int(run.latest.name) > 0
         assert run.recipe["train"]["checkpoint_images"] == 40, "as often as the recipe's own 400 images ask for"
         assert {"throughput", "latency_ms"} == set(t["scores"])
-    again = compare.work(vae, gan, budget="0.4s", **wanted)
+    again = compare.run(vae, gan, budget="0.4s", **wanted)
     assert [t["images"] for t in again["trainings"]] == [t["images"] for t in first["trainings"]]
-    longer = compare.work(vae, gan, budget="0.9s", **wanted)
+    longer = compare.run(vae, gan, budget="0.9s", **wanted)
     for t, before in zip(longer["trainings"], first["trainings"], strict=True):
         assert Run(out / t["run"]).recipe["train"]["time"] == pytest.approx(0.9 - before["seconds"], abs=0.01)
         assert t["images"] > before["images"]
     for budget in ("0.4s", 5000):
         with pytest.raises(LimnerError, match="a budget of 1 s; choose another out=DIR"):
-            compare.work(vae, gan, budget=budget, **wanted)
+            compare.run(vae, gan, budget=budget, **wanted)
     with pytest.raises(LimnerError, match="vae-0 was trained with other settings"):
-        compare.work(vae, gan, budget="0.9s", **wanted | {"train.batch": 8})
+        compare.run(vae, gan, budget="0.9s", **wanted | {"train.batch": 8})
 
 
 def test_welch_is_student_with_its_own_variances() -> None:
@@ -286,7 +286,7 @@ def test_bad_settings_are_named(
 ) -> None:
     files = {"VAE": vae, "GAN": gan}
     with pytest.raises(LimnerError, match=reason) as error:
-        compare.work(*(files.get(r, r) for r in recipes), out=tmp_path / "out", **{"budget": 64} | settings)
+        compare.run(*(files.get(r, r) for r in recipes), out=tmp_path / "out", **{"budget": 64} | settings)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists(), "nothing was written"
 
@@ -295,10 +295,10 @@ def test_two_files_of_one_name_are_refused(vae: str, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     twin = _written(tmp_path / "other" / "vae.yaml", Path(vae).read_text())
     with pytest.raises(LimnerError, match="two recipes are called vae"):
-        compare.work(vae, twin, budget=64, out=tmp_path / "out")
+        compare.run(vae, twin, budget=64, out=tmp_path / "out")
     evil = _written(tmp_path / "evil.yaml", f"name: ../../evil\n{Path(vae).read_text()}")
     with pytest.raises(LimnerError, match="without slashes"):
-        compare.work(vae, evil, budget=64, out=tmp_path / "out")
+        compare.run(vae, evil, budget=64, out=tmp_path / "out")
     (tmp_path / "file").write_text("")
     with pytest.raises(LimnerError, match="choose another out=DIR"):
-        compare.work(vae, "gan-mnist", budget=64, out=tmp_path / "file", n=128)
+        compare.run(vae, "gan-mnist", budget=64, out=tmp_path / "file", n=128)

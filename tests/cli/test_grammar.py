@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from limner.config.signatures import read_texts
 
 from limner.api import train
 from limner.cli import main
 from limner.cli.grammar import Form
 from limner.cli.verbs import VERBS
+from limner.config.signatures import read_texts
 from limner.core.errors import LimnerError
 from limner.labs import titles
 

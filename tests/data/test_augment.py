@@ -56,7 +56,7 @@ def test_every_move_is_equally_likely_and_repeats_the_edge():
 
 def test_a_draw_of_almost_one_does_not_move_too_far(monkeypatch):
     almost = 1 - 2.0**-24  # times 3 it rounds to 3 in float32
-    monkeypatch.setattr(augment, "uniform", lambda keys, lane, n: torch.full((len(keys), n), almost))
+    monkeypatch.setattr(augment, "uniform", lambda keys, stream_id, n: torch.full((len(keys), n), almost))
     x = torch.arange(3.0).view(1, 1, 1, 3)
     assert augment.shift(x, some_keys(1), 1)[0, 0, 0].tolist() == [0, 0, 1]
 

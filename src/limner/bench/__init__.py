@@ -27,7 +27,7 @@ def run(name: str, *, progress: Progress | None = None, **settings: Any) -> dict
     Args:
         name: of `titles`.
         progress: who is told how training goes; default nobody.
-        **settings: arguments of the bench, e.g. of `limner.bench.modes.work`.
+        **settings: arguments of the bench, e.g. of `limner.bench.modes.run`.
 
     Returns:
         What the bench found; ``page`` is the path of its ``index.html``.
@@ -37,5 +37,5 @@ def run(name: str, *, progress: Progress | None = None, **settings: Any) -> dict
     """
     if name not in _TITLES:
         raise unknown("bench", name, _TITLES)
-    found: dict[str, Any] = import_module(f"limner.bench.{name}").work(progress=progress, **settings)
+    found: dict[str, Any] = import_module(f"limner.bench.{name}").run(progress=progress, **settings)
     return found

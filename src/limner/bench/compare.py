@@ -40,8 +40,8 @@ from limner.core.train import Interrupted
 from limner.core.units import clock, count, duration
 from limner.evaluation import properties, translation
 from limner.evaluation.cost import cost
-from limner.evaluation.reference_set import Judge
-from limner.evaluation.scoring import eyes_for
+from limner.evaluation.reference_set import ReferenceSet
+from limner.evaluation.scoring import extractor_for
 from limner.metrics.scorecard import PROPERTIES, base
 
 __all__ = ["TESTED", "Budget", "Trained", "text", "work"]
@@ -98,7 +98,7 @@ class Budget:
         return clock(self.seconds) if self.seconds is not None else f"{self.images:,} images"
 
 
-def work(
+def run(
     *recipes: str | Path,
     progress: Progress | None = None,
     seeds: int | str = 3,
@@ -235,14 +235,14 @@ def _refuse_another_budget(folder: Path, budget: Budget) -> None:
 
 def _ready(
     recipes: Sequence[Recipe], chosen: Sequence[str], n: int, extractor: str | None
-) -> Judge | translation.Held | None:
+) -> ReferenceSet | translation.TranslationEvaluator | None:
     """The judge of all; None where no images are compared.
 
     Raises:
         LimnerError: a recipe cannot be trained on the data, or its samples could not be judged.
     """
     device = _device(recipes[0])
-    eyes = eyes_for(extractor, None, device)
+    eyes = extractor_for(extractor, None, device)
     first: tuple[Dataset, Dataset | None] | None = None
     for wanted in recipes:
         try:
@@ -259,10 +259,10 @@ def _ready(
             f"{data.name} holds no images back to judge by; leave data.split out, or name other data=NAME"
         )
     if data.batch_type is not Images:
-        return translation.Held(data, heldout, translation.Effort(n, n), eyes(data))
+        return translation.TranslationEvaluator(data, heldout, translation.Effort(n, n), eyes(data))
     if not {"quality", "coverage"} & set(chosen):
         return None
-    return Judge(data, heldout, n=n, extractor=eyes(data), device=device)
+    return ReferenceSet(data, heldout, n=n, extractor=eyes(data), device=device)
 
 
 def _about(wanted: Recipe) -> str:
@@ -303,17 +303,21 @@ class Trained:
 
 
 def _judged(
-    run: Run, seed: int, wanted: Recipe, judge: Judge | translation.Held | None, chosen: Sequence[str]
+    run: Run,
+    seed: int,
+    wanted: Recipe,
+    judge: ReferenceSet | translation.TranslationEvaluator | None,
+    chosen: Sequence[str],
 ) -> Trained:
     """Scores of a finished run, where it was trained."""
     model = api.load(run.latest, str(_device(wanted)))
     scores: dict[str, dict[str, Any]] = {}
-    if isinstance(judge, translation.Held) and isinstance(model, Translates):
+    if isinstance(judge, translation.TranslationEvaluator) and isinstance(model, Translates):
         card = judge.card(model, model.device) if {"quality", "coverage"} & set(chosen) else {}
         card = {name: score for name, score in card.items() if score.value is not None}
         scores = {name: replace(score, on="").to_dict() for name, score in card.items() if score.property in chosen}
         model = translation.Repeated(model, judge.heldout)
-    elif isinstance(judge, Judge):
+    elif isinstance(judge, ReferenceSet):
         card, _ = properties.of_images(judge, [0], lambda n, noise: model.sample(n, seed=noise))
         scores = {name: score.to_dict() for name, score in card.items() if score.property in chosen}
     if "sampling" in chosen:
@@ -345,7 +349,7 @@ def _speed(model: Any) -> dict[str, dict[str, Any]]:
 def _write(
     folder: Path,
     trained: list[Trained],
-    judge: Judge | translation.Held | None,
+    judge: ReferenceSet | translation.TranslationEvaluator | None,
     budget: Budget,
     seeds: int,
     planned: int,
@@ -420,7 +424,7 @@ def _uneven(trained: list[Trained]) -> str:
 
 
 def _conditions(
-    trained: list[Trained], judge: Judge | translation.Held | None, budget: Budget, seeds: int
+    trained: list[Trained], judge: ReferenceSet | translation.TranslationEvaluator | None, budget: Budget, seeds: int
 ) -> dict[str, Any]:
     envs = [{k: t.env.get(k) for k in ("device", "device_name", "threads", "torch", "limner")} for t in trained]
     found: dict[str, Any] = {
@@ -429,7 +433,7 @@ def _conditions(
         "environments": [e for i, e in enumerate(envs) if e not in envs[:i]],
         "warning": "" if budget.seconds is None else _uneven(trained),
     }
-    if isinstance(judge, translation.Held):
+    if isinstance(judge, translation.TranslationEvaluator):
         found |= {"anchors": ["exact", "best baseline"]}
     elif judge is not None:
         c, h, w = judge.train.shape

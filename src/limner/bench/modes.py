@@ -112,7 +112,7 @@ class Trained:
         return self.reached and (quality is None or quality >= _HIGH_QUALITY)
 
 
-def work(
+def run(
     *,
     progress: Progress | None = None,
     recipes: str | list[str] | None = None,

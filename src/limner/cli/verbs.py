@@ -152,13 +152,13 @@ def evaluate(*paths: str, **settings: str) -> Answer:
     return Answer(cards, scoring.table(cards))
 
 
-@verb("limner.bench.compare.work")
+@verb("limner.bench.compare.run")
 def compare(*recipes: str, **settings: str) -> Answer:
     """Train recipes alike and say which is better, if one is: limner compare vae-mnist gan-mnist budget=10m."""
     from limner.bench import compare as comparison
     from limner.cli.progress import terminal
 
-    result = comparison.work(*recipes, progress=terminal(), **read_texts(comparison.work, settings))
+    result = comparison.run(*recipes, progress=terminal(), **read_texts(comparison.run, settings))
     return Answer(result, f"{comparison.text(result)}\n{result['page']}")
 
 
@@ -222,7 +222,7 @@ def explain(key: str, *, schema: bool = False) -> Answer:
     return Answer(found.to_dict(), "\n\n".join(blocks))
 
 
-@verb("limner.labs._bench.Bench", {"Settings of this lab": "limner.labs.{name}.work"})
+@verb("limner.labs._bench.Bench", {"Settings of this lab": "limner.labs.{name}.run"})
 def lab(name: str, **settings: str) -> Answer:
     """Do a lecture's lab, from training to a page of figures: limner lab style content=photo.jpg style=painting.jpg.
 
@@ -244,7 +244,7 @@ def lab(name: str, **settings: str) -> Answer:
     )
 
 
-@verb("limner.bench.{name}.work")
+@verb("limner.bench.{name}.run")
 def bench(name: str, **settings: str) -> Answer:
     """Count modes of recipes beside published numbers: limner bench modes recipes=toy-gan,toy-r1* testbeds=ring.
 
@@ -258,7 +258,7 @@ def bench(name: str, **settings: str) -> Answer:
     if name not in benches.titles():
         raise unknown("bench", name, benches.titles())
     module = import_module(f"limner.bench.{name}")
-    result = benches.run(name, progress=terminal(), **read_texts(module.work, settings))
+    result = benches.run(name, progress=terminal(), **read_texts(module.run, settings))
     return Answer(result, f"{module.text(result['trainings'])}\n{result['page']}")
 
 

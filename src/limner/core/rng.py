@@ -59,12 +59,12 @@ def keys(seed: int, epochs: Tensor, ids: Tensor) -> Tensor:
     return mix(h ^ mix(ids + _signed(_GOLDEN)))
 
 
-def uniform(keys: Tensor, lane: int, n: int | None = None) -> Tensor:
+def uniform(keys: Tensor, stream_id: int, n: int | None = None) -> Tensor:
     """Uniform float32 numbers in [0, 1) from keys (B,): shape (B,), or (B, n).
 
-    `lane` separates the uses of one key: two augmentations never share a draw.
+    `stream_id` separates the uses of one key: two augmentations never share a draw.
     """
-    h = keys ^ _signed(seed_of(lane))
+    h = keys ^ _signed(seed_of(stream_id))
     if n is not None:
         h = h[:, None] + torch.arange(1, n + 1, device=keys.device) * _signed(_GOLDEN)
     return _shift(mix(h), 40).float() * (1.0 / (1 << 24))

@@ -30,7 +30,7 @@ from limner.core.signals import noted
 from limner.core.stream import Stream
 from limner.core.update import Updates, finite
 
-Judge = Callable[[GenerativeModel], dict[str, float]]
+Scorer = Callable[[GenerativeModel], dict[str, float]]
 """Scores of a model in evaluation mode, by name."""
 
 _PATIENCE = 3  # skipped updates in a row, seen at a log step, that end the training
@@ -58,7 +58,7 @@ def fit(
     *,
     device: torch.device,
     heldout: Dataset | None = None,
-    judge: Judge | None = None,
+    scorer: Scorer | None = None,
     start: Checkpoint | None = None,
     progress: Progress | None = None,
 ) -> GenerativeModel:
@@ -72,7 +72,7 @@ def fit(
         run: where to write; this process must hold its lock (rank 0).
         device: where to compute.
         heldout: images never trained on, for pictures of reconstructions.
-        judge: scores the model every `score_images`; the first of its scores, the lower the better, chooses the
+        scorer: scores the model every `score_images`; the first of its scores, the lower the better, chooses the
             best checkpoint.
         start: a checkpoint to go on from.
         progress: who is told.
@@ -82,7 +82,7 @@ def fit(
         LimnerError: the loss stopped being finite, or the disk is full; checkpoints are intact.
     """
     told = progress or Silent()
-    return _Training(options, model, dataset, optimisers, run, device, heldout, judge, start, told).loop()
+    return _Training(options, model, dataset, optimisers, run, device, heldout, scorer, start, told).loop()
 
 
 class _Training:
@@ -97,7 +97,7 @@ class _Training:
         run: Run,
         device: torch.device,
         heldout: Dataset | None,
-        judge: Judge | None,
+        scorer: Scorer | None,
         start: Checkpoint | None,
         progress: Progress,
     ) -> None:
@@ -120,7 +120,7 @@ class _Training:
             workers=options.workers,
             channels_last=options.channels_last,
         )
-        self.heldout, self.judge = heldout, judge
+        self.heldout, self.scorer = heldout, scorer
         self.best: dict[str, float] = {}  # images and score of the best checkpoint so far
         self.scores: dict[str, float] = {}  # measured since the last line of metrics
         self.extent = _extent(dataset)
@@ -317,9 +317,9 @@ class _Training:
     def score(self) -> None:
         """How good the samples are now; the best checkpoint is remembered, by all ranks alike."""
         position, better = self.stream.position, False
-        if self.first and self.judge is not None:
+        if self.first and self.scorer is not None:
             began = clock_.monotonic()
-            self.scores = self.judge(self.usable())
+            self.scores = self.scorer(self.usable())
             self.model.train()
             self.event("score", took=round(clock_.monotonic() - began, 3))
             value = next(iter(self.scores.values()))

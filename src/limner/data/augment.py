@@ -11,7 +11,7 @@ from torch import Tensor
 
 from limner.core.rng import uniform
 
-_FLIP, _SHIFT, _BINARISE = 101, 102, 103  # lanes: no two augmentations share a draw
+_FLIP, _SHIFT, _BINARISE = 101, 102, 103  # stream ids: no two augmentations share a draw
 
 
 def flip(x: Tensor, keys: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ from limner.core.batch import to_float, to_uint8
 from limner.core.errors import LimnerError, extra, unknown
 from limner.core.rng import uniform
 
-_NOISE, _HOLE, _STROKES = 201, 202, 203  # lanes: no two tasks share a draw
+_NOISE, _HOLE, _STROKES = 201, 202, 203  # stream ids: no two tasks share a draw
 _LLOYD = 6  # rounds of k-means: colours of a photograph hardly move after them
 
 Shape = tuple[int, int, int]

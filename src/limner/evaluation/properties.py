@@ -21,7 +21,7 @@ from limner.evaluation.capabilities import bits_score, modes, of_bounds, reconst
 from limner.evaluation.cost import cost, training_cost
 from limner.evaluation.factors import encoded_disentanglement, read_disentanglement
 from limner.evaluation.likelihood import batches, bounds, likelihood
-from limner.evaluation.reference_set import MEASURES, Judge, Seen
+from limner.evaluation.reference_set import MEASURES, ReferenceSet, ScoredImages
 from limner.metrics.copies import copying, nearest
 from limner.metrics.diversity import birthday, duplicate_threshold, ndb
 from limner.metrics.extractors.features import Classifier
@@ -34,7 +34,9 @@ _REFERENCE_SECONDS = 3.0  # for the speed of the DCGAN that others are set besid
 _LIKELIHOOD = 2000  # images whose likelihood is bounded
 
 
-def of_images(judge: Judge, seeds: Iterable[int], draw: Callable[[int, int], Tensor]) -> tuple[Card, Seen]:
+def of_images(
+    judge: ReferenceSet, seeds: Iterable[int], draw: Callable[[int, int], Tensor]
+) -> tuple[Card, ScoredImages]:
     """Quality and coverage of whatever draws images.
 
     Args:
@@ -46,7 +48,7 @@ def of_images(judge: Judge, seeds: Iterable[int], draw: Callable[[int, int], Ten
         The scores, and the first seed's images in the extractor's eyes.
     """
     seeds = list(seeds)
-    first: Seen | None = None
+    first: ScoredImages | None = None
     found: dict[str, list[float]] = {}
     for seed in seeds:
         seen = judge(draw(judge.n, seed))
@@ -122,7 +124,7 @@ def _dcgan_speed(train: Dataset, device: torch.device) -> float | None:
     return cost(model.eval().to(device), limit=_REFERENCE_SECONDS).throughput
 
 
-def of_first(judge: Judge, seen: Seen, model: GenerativeModel | None, chosen: Sequence[str]) -> Card:
+def of_first(judge: ReferenceSet, seen: ScoredImages, model: GenerativeModel | None, chosen: Sequence[str]) -> Card:
     """Scores that one set of samples is enough for: extrapolation, bins, duplicates, obedience to classes."""
     at, on = judge.conditions, f"{judge.n} samples, one seed"
     card: Card = {}
@@ -137,7 +139,7 @@ def of_first(judge: Judge, seen: Seen, model: GenerativeModel | None, chosen: Se
     return {name: score for name, score in card.items() if score.property in chosen}
 
 
-def _bins(judge: Judge, seen: Seen) -> Card:
+def _bins(judge: ReferenceSet, seen: ScoredImages) -> Card:
     try:
         found = ndb(judge.trained_on.features, fake=seen.features)
     except LimnerError as error:
@@ -151,7 +153,7 @@ def _bins(judge: Judge, seen: Seen) -> Card:
     }
 
 
-def _birthday(judge: Judge, seen: Seen) -> Card:
+def _birthday(judge: ReferenceSet, seen: ScoredImages) -> Card:
     threshold = duplicate_threshold(judge.real.features, _told(judge))
     found = birthday(seen.features, threshold)
     how = (
@@ -162,13 +164,13 @@ def _birthday(judge: Judge, seen: Seen) -> Card:
     return {f"support{judge.conditions}": Score(value, unit, f"{found.n} samples", how, "coverage", better="higher")}
 
 
-def _told(judge: Judge) -> Tensor | None:
+def _told(judge: ReferenceSet) -> Tensor | None:
     """Classes of the held-out images, where each has two images at least."""
     labels = judge.real.labels
     return labels if labels is not None and int(labels.unique(return_counts=True)[1].min()) > 1 else None
 
 
-def _obedience(judge: Judge, seen: Seen, model: Conditional) -> Card:
+def _obedience(judge: ReferenceSet, seen: ScoredImages, model: Conditional) -> Card:
     """Whether the class that is asked for is drawn, and whether a classifier can learn from what is."""
     wanted, classes = model.condition.default(judge.n), model.condition.size
     card: Card = {}
@@ -204,7 +206,7 @@ def _between(value: float, floor: float, ceiling: float) -> float | None:
     return None if ceiling == floor else min(max((value - floor) / (ceiling - floor), 0.0), 1.0)
 
 
-def of_copies(judge: Judge, seen: Seen) -> Card:
+def of_copies(judge: ReferenceSet, seen: ScoredImages) -> Card:
     """The copying guard: samples against the images trained on, beside images that were not."""
     found = copying(train=judge.trained_on.features, test=judge.real.features, fake=seen.features)
     on = f"{judge.n} samples, {len(judge.trained_on)} training and {len(judge.real)} held-out images"
@@ -228,7 +230,7 @@ def of_copies(judge: Judge, seen: Seen) -> Card:
     }  # fmt: skip
 
 
-def gallery(judge: Judge, seen: Seen, columns: int, k: int = 3) -> tuple[Tensor, int]:
+def gallery(judge: ReferenceSet, seen: ScoredImages, columns: int, k: int = 3) -> tuple[Tensor, int]:
     """The samples nearest to training images in a row, each with its k nearest below: images ((1+k)·columns,C,H,W)."""
     train = judge.trained_on
     found = nearest(train=train.features, fake=seen.features, k=k)
@@ -239,7 +241,11 @@ def gallery(judge: Judge, seen: Seen, columns: int, k: int = 3) -> tuple[Tensor,
 
 
 def of_latent(
-    model: GenerativeModel, judge: Judge | None, seen: Seen | None, heldout: Dataset, device: torch.device | str
+    model: GenerativeModel,
+    judge: ReferenceSet | None,
+    seen: ScoredImages | None,
+    heldout: Dataset,
+    device: torch.device | str,
 ) -> Card:
     """Whether the latent space is well behaved: even, without holes, and the codes where the prior is."""
     card: Card = {}
@@ -267,7 +273,7 @@ def of_latent(
     return card
 
 
-def _smooth(model: Generates, judge: Judge, seen: Seen | None, device: torch.device | str) -> Card:
+def _smooth(model: Generates, judge: ReferenceSet, seen: ScoredImages | None, device: torch.device | str) -> Card:
     at, n = f"@{judge.extractor.key}", min(judge.n, _BETWEEN)
     between = smoothness.interpolation_fd(model, judge.extractor, real=judge.moments, n=n, device=device)
     path = smoothness.path_length(model, judge.extractor, device=device)
@@ -396,8 +402,8 @@ def of_model(
     chosen: Sequence[str],
     train: Dataset,
     heldout: Dataset,
-    judge: Judge | None,
-    seen: Seen | None,
+    judge: ReferenceSet | None,
+    seen: ScoredImages | None,
     device: torch.device | str,
     run: Run | None = None,
     kind: str | None = None,

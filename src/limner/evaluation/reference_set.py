@@ -1,6 +1,6 @@
 """Real images as the yardstick: how far other images are from them, and how far images could be at best and at worst.
 
-A `Judge` knows the real images of one data set and is asked about many sets of generated ones, so what the real ones
+A `ReferenceSet` knows the real images of one data set and is asked about many sets of generated ones, so what the real ones
 need is computed once. One pass through the extractor serves all scores.
 """
 
@@ -97,7 +97,7 @@ MEASURES = {
 
 
 @dataclass(frozen=True)
-class Seen:
+class ScoredImages:
     """Images in the extractor's eyes, and their scores.
 
     Attributes:
@@ -115,7 +115,7 @@ class Seen:
     near: Neighbourhoods
 
 
-class Judge:
+class ReferenceSet:
     """Compares sets of images with the held-out images of a data set.
 
     Args:
@@ -170,7 +170,7 @@ class Judge:
         """Fréchet distance that as many images of the very same Gaussian would have."""
         return floor(self.moments[1], self.n, len(self.real))
 
-    def __call__(self, x: Tensor) -> Seen:
+    def __call__(self, x: Tensor) -> ScoredImages:
         """Scores of images (N,C,H,W) in [-1,1] or uint8. They are rounded to 8 bits first."""
         x = x if x.dtype == torch.uint8 else to_uint8(x.clamp(-1, 1)).cpu()
         z, logits = seen(self.extractor, x)
@@ -194,7 +194,7 @@ class Judge:
             scores["classes_found"] = counted.found
             if counted.kl is not None:
                 scores["class_kl"] = counted.kl
-        return Seen(x, {k: float(scores[k]) for k in MEASURES if k in scores}, z, logits, near)
+        return ScoredImages(x, {k: float(scores[k]) for k in MEASURES if k in scores}, z, logits, near)
 
     @cached_property
     def trained_on(self) -> Real:
@@ -202,12 +202,12 @@ class Judge:
         return real(self.train, self.extractor, TRAINED)
 
     @cached_property
-    def ceiling(self) -> Seen:
+    def ceiling(self) -> ScoredImages:
         """Real images scored as if a model had made them: training images, spread evenly, as many as are generated."""
         return self(images(self.train, self.n)[0])
 
     @cached_property
-    def worst(self) -> Seen:
+    def worst(self) -> ScoredImages:
         """Noise with the mean and the variance of each pixel of the training images, independent of each other."""
         x = to_float(images(self.train, self.n)[0])
         mean, std = x.mean(0), x.std(0)

@@ -37,7 +37,7 @@ from limner.core.units import Count
 from limner.evaluation import properties, translation
 from limner.evaluation.capabilities import of_capabilities
 from limner.evaluation.real_features import images
-from limner.evaluation.reference_set import Judge
+from limner.evaluation.reference_set import ReferenceSet
 from limner.metrics import scorecard
 from limner.metrics.extractors import features, pretrained
 from limner.metrics.extractors.features import Extractor
@@ -82,17 +82,17 @@ def heldout_of(data: Spec) -> Dataset | None:
     return heldout
 
 
-def quick(train: Dataset, heldout: Dataset | None, device: torch.device | str) -> Judge | None:
+def quick(train: Dataset, heldout: Dataset | None, device: torch.device | str) -> ReferenceSet | None:
     """A judge for scores during training; None where samples cannot be compared with the data."""
     if heldout is None or drawable(train.shape) or train.batch_type is not Images:
         return None
     try:
-        return Judge(train, heldout, n=_QUICK, device=device)
+        return ReferenceSet(train, heldout, n=_QUICK, device=device)
     except LimnerError:  # too few or too small images: training goes on without
         return None
 
 
-def during_training(judge: Judge | None, heldout: Dataset | None) -> Callable[[Any], dict[str, float]] | None:
+def during_training(judge: ReferenceSet | None, heldout: Dataset | None) -> Callable[[Any], dict[str, float]] | None:
     """What the loop asks every `train.score_images`; None where nothing can be scored.
 
     Of samples the Fréchet distance, which chooses the best, and two shares; of translations their error.
@@ -110,11 +110,13 @@ def during_training(judge: Judge | None, heldout: Dataset | None) -> Callable[[A
 
 
 def at_the_end(
-    model: GenerativeModel, train: Dataset, heldout: Dataset, judge: Judge | None, device: torch.device | str
+    model: GenerativeModel, train: Dataset, heldout: Dataset, judge: ReferenceSet | None, device: torch.device | str
 ) -> dict[str, Any]:
     """The scores that training leaves: all that take seconds."""
     if isinstance(model, Translates):
-        card = translation.Held(train, heldout, translation.Effort.at_the_end(heldout)).card(model, device)
+        card = translation.TranslationEvaluator(train, heldout, translation.Effort.at_the_end(heldout)).card(
+            model, device
+        )
         return {name: score.to_dict() for name, score in card.items()}
     card = of_capabilities(model, heldout, device)
     if judge is not None:
@@ -177,13 +179,13 @@ def evaluate(
     if likelihood not in (None, "AIS"):
         raise unknown("likelihood", str(likelihood), ["AIS"])
     subjects = [_subject(path, data, which, place) for path in paths]
-    eyes = eyes_for(extractor, weights, place)
+    eyes = extractor_for(extractor, weights, place)
     judges = _judges(subjects, n, eyes, place, {"quality", "coverage", "latent", "copying"} & set(chosen))
     cards = {}
     for subject, judge in zip(subjects, judges, strict=True):
         told.say(f"evaluate: {subject.name}")
         if isinstance(subject.model, Translates):
-            held = translation.Held(
+            held = translation.TranslationEvaluator(
                 subject.train, subject.heldout, translation.Effort(n, n, seeds=seeds), eyes(subject.train),
                 _perceptual(subject.heldout, extractor, weights, place),
             )  # fmt: skip
@@ -196,7 +198,7 @@ def evaluate(
 
 def _evaluated(
     subject: Subject,
-    judge: Judge | str,
+    judge: ReferenceSet | str,
     chosen: Sequence[str],
     seeds: int,
     device: torch.device,
@@ -206,7 +208,7 @@ def _evaluated(
     """One card, written where it belongs."""
     card: Card = {}
     seen = None
-    if isinstance(judge, Judge):
+    if isinstance(judge, ReferenceSet):
         draw = _drawing(subject)
         if {"quality", "coverage", "copying"} & set(chosen):
             several = subject.model is not None and bool({"quality", "coverage"} & set(chosen))
@@ -222,11 +224,11 @@ def _evaluated(
         card |= {k: scorecard.missing(k, judge) for k in ("quality", "coverage") if k in chosen}
     if subject.model is not None:
         card |= properties.of_model(
-            subject.model, chosen, subject.train, subject.heldout, judge if isinstance(judge, Judge) else None, seen,
+            subject.model, chosen, subject.train, subject.heldout, judge if isinstance(judge, ReferenceSet) else None, seen,
             device, subject.run, likelihood,
         )  # fmt: skip
     done = _ordered(card)
-    if subject.run is not None and isinstance(judge, Judge) and seen is not None:
+    if subject.run is not None and isinstance(judge, ReferenceSet) and seen is not None:
         rows, columns = properties.gallery(judge, seen, _SHOWN)
         caption = (
             "A column for each of the samples (top row) that lie nearest to training images, and below it those images,"
@@ -238,7 +240,7 @@ def _evaluated(
     return done
 
 
-def _translations(subject: Subject, held: translation.Held, chosen: Sequence[str]) -> dict[str, Any]:
+def _translations(subject: Subject, held: translation.TranslationEvaluator, chosen: Sequence[str]) -> dict[str, Any]:
     """The card of a model that makes pictures of pictures, written where it belongs."""
     model, run = subject.model, subject.run
     assert isinstance(model, Translates)
@@ -345,11 +347,11 @@ def _folder(place: Path, data: str | Path | dict[str, Any] | None) -> Subject:
     return Subject(str(place), None, images(made)[0], None, train, heldout)
 
 
-Eyes = Callable[[Dataset], Extractor | None]
+ExtractorFor = Callable[[Dataset], Extractor | None]
 """The extractor for what models were trained on; None leaves the choice to the judge."""
 
 
-def eyes_for(extractor: str | None, weights: str | Path | None, device: torch.device) -> Eyes:
+def extractor_for(extractor: str | None, weights: str | Path | None, device: torch.device) -> ExtractorFor:
     """What a user's choice of an extractor means for each set of training images.
 
     Raises:
@@ -366,8 +368,8 @@ def eyes_for(extractor: str | None, weights: str | Path | None, device: torch.de
 
 
 def _judges(
-    subjects: Sequence[Subject], n: int, eyes: Eyes, device: torch.device, wanted: set[str]
-) -> list[Judge | str]:
+    subjects: Sequence[Subject], n: int, eyes: ExtractorFor, device: torch.device, wanted: set[str]
+) -> list[ReferenceSet | str]:
     """A judge for each subject, shared where the training data are; or why there is none.
 
     Raises:
@@ -381,7 +383,7 @@ def _judges(
                 f" {_named(other.heldout)}), so their scores do not compare; name one for both with data=NAME, or"
                 " evaluate them one at a time"
             )
-    made: dict[str, Judge | str] = {}
+    made: dict[str, ReferenceSet | str] = {}
     found = []
     for subject in subjects:
         if isinstance(subject.model, Translates):
@@ -395,10 +397,10 @@ def _judges(
     return found
 
 
-def _judge(subject: Subject, n: int, eyes: Eyes, device: torch.device) -> Judge | str:
+def _judge(subject: Subject, n: int, eyes: ExtractorFor, device: torch.device) -> ReferenceSet | str:
     if drawable(subject.train.shape):
         return "these are points, not images; their modes are counted instead"
-    return Judge(subject.train, subject.heldout, n=n, extractor=eyes(subject.train), device=device)
+    return ReferenceSet(subject.train, subject.heldout, n=n, extractor=eyes(subject.train), device=device)
 
 
 def _drawing(subject: Subject) -> Any:

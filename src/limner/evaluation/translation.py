@@ -659,7 +659,7 @@ def _to_domain(
 
 
 @dataclass(frozen=True)
-class Held:
+class TranslationEvaluator:
     """Held-out pairs or domains that translators are judged by, all alike.
 
     Attributes:

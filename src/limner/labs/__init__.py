@@ -58,7 +58,7 @@ def run(name: str, *, progress: Progress | None = None, **settings: Any) -> dict
     from limner.config.call import keywords, read
 
     lab = import_module(f"limner.labs.{name.replace('-', '_')}")
-    own = keywords(lab.work)
+    own = keywords(lab.run)
     seed = getattr(lab, "SEED", 0)
     unused = (*(("images", "data") if lab.IMAGES is None else ()), *(("seed",) if seed is None else ()))
     known = [k for k in (*_COMMON, *own) if k not in unused]
@@ -71,7 +71,7 @@ def run(name: str, *, progress: Progress | None = None, **settings: Any) -> dict
 
     defaults = {"images": lab.IMAGES, "seed": seed}
     bench = Bench(name, _TITLES[name], progress=progress, **(defaults | common), **chosen)
-    lab.work(bench, **chosen)
+    lab.run(bench, **chosen)
     return bench.finish()
 
 

@@ -63,7 +63,7 @@ def quality(x_hat: Tensor, x: Tensor) -> Quality:
     return Quality(float(psnr(x_hat, x).mean()), error, 1 - error / float((x - x.mean(0)).square().mean()))
 
 
-def work(bench: Bench) -> None:
+def run(bench: Bench) -> None:
     """Trains at every size, then measures and draws."""
     models = {z: bench.train(f"z{z}", "ae-mnist", {"model.z": z}) for z in SIZES}
     _nets(bench, models[SHOWN])

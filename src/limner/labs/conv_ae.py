@@ -47,7 +47,7 @@ VARIANTS: dict[tuple[str, str], dict[str, Any]] = {  # how the map shrinks, how 
 LEFT_OUT = 10  # classes at most that are left out in turn
 
 
-def work(bench: Bench) -> None:
+def run(bench: Bench) -> None:
     """Trains the lecture's net and its variants, then measures and draws."""
     model = bench.train("max-transposed", "conv-ae-mnist")
     codes = Codes(_encode(model, bench.train_set.x), _encode(model, bench.test_set.x))

@@ -25,7 +25,7 @@ NOISE = 100
 BATCH = 32  # of the recipe
 
 
-def work(bench: Bench) -> None:
+def run(bench: Bench) -> None:
     """Trains, then measures and draws."""
     model = adversaries.train(bench, "dcgan", "dcgan-mnist")
     run = bench.runs["dcgan"]

@@ -43,7 +43,7 @@ _HALF = (
 )
 
 
-def work(bench: Bench) -> None:
+def run(bench: Bench) -> None:
     """Trains as the lecture does, and with one number changed; then measures and draws."""
     model = adversaries.train(bench, "lecture", "gan-mnist")
     calm = {f"optim.{group}.betas": [0.5, 0.999] for group in "GD"}

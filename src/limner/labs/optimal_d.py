@@ -45,7 +45,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 """What D minimises, of real and generated logits."""
 
 
-def work(bench: Bench, *, iterations: Annotated[Count, Field(ge=10)] = 600) -> None:
+def run(bench: Bench, *, iterations: Annotated[Count, Field(ge=10)] = 600) -> None:
     """Trains a D against each fixed q, and compares it with the formula.
 
     Args:

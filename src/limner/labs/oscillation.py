@@ -80,7 +80,7 @@ GAMES = {
 }
 
 
-def work(bench: Bench, *, steps: Annotated[Count, Field(ge=60)] = 500) -> None:
+def run(bench: Bench, *, steps: Annotated[Count, Field(ge=60)] = 500) -> None:
     """Plays the eight games and measures their rates.
 
     Args:

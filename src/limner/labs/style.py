@@ -139,7 +139,7 @@ class Scene:
         return float(torch.stack(each).mean())
 
 
-def work(
+def run(
     bench: Bench,
     *,
     weights: Weights = "vgg19",

@@ -28,7 +28,7 @@ PRINTED_MINIMUM, PRINTED_SIGMA = -0.153, 0.7071  # of the lecture's formula
 SIDE = 20  # of the manifold
 
 
-def work(bench: Bench) -> None:
+def run(bench: Bench) -> None:
     """Trains with two and with twenty latent numbers, and with classes; then measures and draws."""
     _kl(bench)
     plane = bench.train("z2", "vae-mnist", {"model.z": 2})

@@ -64,10 +64,10 @@ _BATCH = 64
 _EVERY_ONE = 20  # the first iterations, all of them noted
 _NOTED = 200  # of the others
 _LOOKS, _BATCHES = 8, 16  # how often at most the spread of the gradient is measured, and over how many batches
-_NEW, _OTHER = 11, 12  # lanes of the seed: the first weights of D, and the images that it sees
+_NEW, _OTHER = 11, 12  # stream ids of the seed: the first weights of D, and the images that it sees
 
 
-def work(
+def run(
     bench: Bench,
     *,
     iterations: Annotated[Count, Field(ge=20)] = 4000,

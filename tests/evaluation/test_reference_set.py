@@ -15,7 +15,7 @@ from limner.core.errors import LimnerError
 from limner.data.datasets import Pixels
 from limner.evaluation import real_features as reference
 from limner.evaluation.properties import gallery, of_copies, of_images
-from limner.evaluation.reference_set import MEASURES, Judge, Seen
+from limner.evaluation.reference_set import MEASURES, ReferenceSet, ScoredImages
 from limner.metrics.extractors.features import Random
 from limner.metrics.scorecard import comparable, interval
 
@@ -39,16 +39,16 @@ def digits() -> Digits:
 
 
 @pytest.fixture(scope="module")
-def judge(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Judge:
+def judge(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> ReferenceSet:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LIMNER_CACHE", str(tmp_path_factory.mktemp("cache")))
-        made = Judge(digits.train, digits.heldout)
+        made = ReferenceSet(digits.train, digits.heldout)
         assert made.ceiling.near.n == made.worst.near.n  # both computed while the cache is there
     return made
 
 
 @pytest.fixture(scope="module")
-def real(judge: Judge, digits: Digits) -> Seen:
+def real(judge: ReferenceSet, digits: Digits) -> ScoredImages:
     return judge(digits.made)
 
 
@@ -59,7 +59,7 @@ def blurred(x: Tensor, sigma: float) -> Tensor:
     return F.conv2d(F.pad(across, (0, 0, 4, 4), value=-1), line.view(1, 1, -1, 1))
 
 
-def test_real_images_land_at_the_ceiling_and_noise_at_the_floor(judge: Judge, real: Seen) -> None:
+def test_real_images_land_at_the_ceiling_and_noise_at_the_floor(judge: ReferenceSet, real: ScoredImages) -> None:
     for name, measure in MEASURES.items():
         if measure.better is not None and name not in ("density", "kid"):  # neither ends at its ceiling
             assert judge.norm(name, real.scores[name]) == pytest.approx(1, abs=0.08), name
@@ -71,7 +71,9 @@ def test_real_images_land_at_the_ceiling_and_noise_at_the_floor(judge: Judge, re
     assert judge.worst.scores["clipped_density"] < 0.02
 
 
-def test_a_dropped_class_lowers_coverage_and_not_fidelity(judge: Judge, digits: Digits, real: Seen) -> None:
+def test_a_dropped_class_lowers_coverage_and_not_fidelity(
+    judge: ReferenceSet, digits: Digits, real: ScoredImages
+) -> None:
     without = judge(digits.more[digits.more_of != 3][:1500]).scores
     assert without["class_kl"] > 0.08 > 10 * real.scores["class_kl"]
     assert without["clipped_coverage"] < real.scores["clipped_coverage"] - 0.05
@@ -79,7 +81,7 @@ def test_a_dropped_class_lowers_coverage_and_not_fidelity(judge: Judge, digits: 
     assert without["precision"] > real.scores["precision"] - 0.03
 
 
-def test_blur_lowers_fidelity_and_keeps_the_classes(judge: Judge, digits: Digits, real: Seen) -> None:
+def test_blur_lowers_fidelity_and_keeps_the_classes(judge: ReferenceSet, digits: Digits, real: ScoredImages) -> None:
     """Coverage by neighbourhoods falls too: blurred images leave them. The classes are all still there."""
     soft = judge(blurred(digits.made, 0.7)).scores
     assert soft["clipped_density"] < real.scores["clipped_density"] - 0.2
@@ -88,7 +90,7 @@ def test_blur_lowers_fidelity_and_keeps_the_classes(judge: Judge, digits: Digits
     assert soft["class_kl"] < 0.01
 
 
-def test_a_memoriser_wins_all_but_the_guard(judge: Judge, digits: Digits, real: Seen) -> None:
+def test_a_memoriser_wins_all_but_the_guard(judge: ReferenceSet, digits: Digits, real: ScoredImages) -> None:
     again = digits.train.pixels[torch.randperm(1500, generator=torch.Generator().manual_seed(0))]
     copies = judge(again)
     assert copies.scores["clipped_density"] > 0.95
@@ -103,13 +105,13 @@ def test_a_memoriser_wins_all_but_the_guard(judge: Judge, digits: Digits, real: 
     assert torch.equal(rows[:8], rows[8:16]), "the nearest training image of a copy is the copy"
 
 
-def test_samples_are_judged_as_they_would_be_saved(judge: Judge, digits: Digits) -> None:
+def test_samples_are_judged_as_they_would_be_saved(judge: ReferenceSet, digits: Digits) -> None:
     x = to_float(digits.made[:200]) + 0.001  # less than half a grey level
     assert judge(x).scores == judge(digits.made[:200]).scores
     assert torch.equal(judge(x).images, to_uint8(x))
 
 
-def test_the_name_carries_the_conditions(judge: Judge, digits: Digits) -> None:
+def test_the_name_carries_the_conditions(judge: ReferenceSet, digits: Digits) -> None:
     card, _ = of_images(judge, [0, 1, 2], lambda n, seed: digits.more[seed * 200 : seed * 200 + n])
     assert judge.conditions == "@lenet64-v1[n=1500]"
     fd = card["fd@lenet64-v1[n=1500]"]
@@ -134,11 +136,11 @@ def test_too_few_images_are_refused(digits: Digits, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("LIMNER_CACHE", str(tmp_path))
     few = Pixels("mnist-5k", digits.made[:50])
     with pytest.raises(LimnerError, match="at least 65 images on each side; there are 50 held-out"):
-        Judge(digits.train, few)
+        ReferenceSet(digits.train, few)
     with pytest.raises(LimnerError, match="there are 40 generated"):
-        Judge(digits.train, digits.heldout, n=40)
+        ReferenceSet(digits.train, digits.heldout, n=40)
     with pytest.raises(LimnerError, match="at least 8×8"):
-        Judge(Pixels("points", torch.zeros(100, 2, 1, 1)), few)
+        ReferenceSet(Pixels("points", torch.zeros(100, 2, 1, 1)), few)
 
 
 def test_features_are_computed_once(digits: Digits, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from limner.data.datasets import Pixels
 from limner.data.pairs import DomainSet, PairSet, StackedPairs
 from limner.evaluation import scoring as evaluation
 from limner.evaluation import translation
-from limner.evaluation.translation import Effort, Held, References, frechet_of
+from limner.evaluation.translation import Effort, References, TranslationEvaluator, frechet_of
 from limner.metrics.extractors.features import Random
 from limner.metrics.frechet import frechet
 from limner.metrics.paired import Perceptual
@@ -70,7 +70,7 @@ def negatives(n: int = 40, seed: int = 0) -> PairSet:
 
 def judged(model: Translates, heldout: Any, train: Any, **effort: Any) -> Card:
     eyes = Random(train.fetch(range(len(train))))
-    return Held(train, heldout, Effort(**effort), eyes, RANDOM).card(model)
+    return TranslationEvaluator(train, heldout, Effort(**effort), eyes, RANDOM).card(model)
 
 
 def values(card: Card) -> dict[str, Any]:
@@ -372,7 +372,7 @@ def test_two_translators_can_be_compared(tmp_path: Path) -> None:
         files.append(str(tmp_path / f"{name}.yaml"))
         tree = PIX2PIX | {"name": name, "model": PIX2PIX["model"] | {"l1_weight": weight}}
         Path(files[-1]).write_text(json.dumps(tree))
-    found = compare.work(
+    found = compare.run(
         *files, seeds=2, budget=160, n=30, out=tmp_path / "out", only="quality", **{"train.device": "cpu"}
     )
     assert {base(v["score"]) for v in found["verdicts"]} == {"l1", "ssim", "perceptual", "fd"}

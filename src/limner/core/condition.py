@@ -73,7 +73,7 @@ class Classes:
         return torch.arange(n) % self.size
 
     def read(self, y: Any, n: int) -> Tensor:
-        """Class indices (n,) of an index, of n indices, or of a name that is no number.
+        """Class indices (n,) of a name, of an index, or of n indices; a text that is both is a name.
 
         >>> Classes(["cat", "dog"]).read("dog", 2)
         tensor([1, 1])
@@ -85,7 +85,7 @@ class Classes:
         if isinstance(y, str):
             if y not in names and not y.isdecimal():
                 raise LimnerError(f"there is no class {y!r}; choose from: {_listed(names)}")
-            y = int(y) if y.isdecimal() else names.index(y)
+            y = names.index(y) if y in names else int(y)
         labels = torch.as_tensor(y)
         labels = labels.expand(n) if labels.dim() == 0 else labels
         if (

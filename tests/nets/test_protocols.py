@@ -20,25 +20,15 @@ SHAPE = (1, 16, 16)
 
 
 @pytest.mark.parametrize(
-    ("model", "message"),
+    ("name", "nets", "message"),
     [
-        (
-            {"name": "gan", "G": "dcgan.Discriminator", "D": "mlp.Discriminator"},
-            "dcgan.Discriminator is no Decoder, which",
-        ),
-        ({"name": "wgan_gp", "G": "dcgan.Generator", "D": "patchgan.Discriminator"}, "is no Critic, which D must be"),
-        (
-            {"name": "progressive_gan", "G": "dcgan.Generator", "D": "progressive.Discriminator"},
-            "progressive.Generator",
-        ),
-        (
-            {"name": "vae", "encoder": "mlp.Decoder", "decoder": "mlp.Decoder"},
-            "choose from: conv.Encoder, conv.PoolEncoder",
-        ),
+        ("gan", {"G": "dcgan.Discriminator", "D": "mlp.Discriminator"}, "dcgan.Discriminator is no Decoder, which"),
+        ("wgan_gp", {"G": "dcgan.Generator", "D": "mlp.Encoder"}, "mlp.Encoder is no Critic, which D must be"),
+        ("progressive_gan", {"G": "dcgan.Generator", "D": "progressive.Discriminator"}, ": progressive.Generator"),
+        ("vae", {"encoder": "mlp.Decoder", "decoder": "mlp.Decoder"}, "choose from: conv.Encoder, conv.PoolEnc"),
     ],
 )
-def test_a_net_of_another_kind_is_one_clear_line(model: tuple[str, dict[str, str]], message: str) -> None:
-    name, nets = model
+def test_a_net_of_another_kind_is_one_clear_line(name: str, nets: dict[str, str], message: str) -> None:
     with pytest.raises(LimnerError) as caught:
         Spec.parse("model", {"name": name} | nets).build(shape=SHAPE, classes=0, source=SHAPE, z=4)
     assert message in str(caught.value)

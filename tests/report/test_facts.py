@@ -12,14 +12,14 @@ from limner.report import curves, facts, words
 def test_a_resumed_run_counts_each_step_once_and_its_time_goes_on() -> None:
     rows = [{"images": i, "seconds": float(i)} for i in (1, 2, 3, 4)]
     again = [{"images": 3, "seconds": 0.5}, {"images": 4, "seconds": 1.5}]  # a clock that starts anew
-    assert facts.settle(rows + again) == [
+    assert facts.merge_sessions(rows + again) == [
         {"images": 1, "seconds": 1.0},
         {"images": 2, "seconds": 2.0},
         {"images": 3, "seconds": 2.5},
         {"images": 4, "seconds": 3.5},
     ]
     goes_on = [{"images": 3, "seconds": 2.9}]  # a clock that was saved
-    assert facts.settle(rows + goes_on)[-1] == {"images": 3, "seconds": 2.9}
+    assert facts.merge_sessions(rows + goes_on)[-1] == {"images": 3, "seconds": 2.9}
 
 
 @pytest.mark.parametrize("n", [3, 1999, 2000, 2001, 50_000])

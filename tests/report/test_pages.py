@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from limner.core.errors import LimnerError
-from limner.report import Check, Figure, Section, Table, pictures, write, write_card, write_page
+from limner.report import Check, Figure, Section, Table, images, write, write_card, write_page
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 in_a_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome here")
@@ -361,7 +361,7 @@ def test_a_large_run_stays_small(run_folder: Path) -> None:
     assert path.stat().st_size < 15_000_000
     page = Page(path.read_text("utf-8"))
     steps = page.data["steps"]
-    assert len(steps) <= pictures.MAX_STEPS
+    assert len(steps) <= images.MAX_STEPS
     assert (steps[0], steps[-1]) == (3200, 280_000)
     assert f"Shown are {len(steps)} of" in " ".join(page.text.split())
     curve = page.data["charts"][0]["curves"][0]
@@ -415,9 +415,9 @@ def test_a_lab_page_shows_its_parts(run_folder: Path, tmp_path: Path) -> None:
     assert "Numbers <1>" in text
     assert "z PSNR 2 14.2 32 – all yes" in text
     assert [t for t, a in page.tags if a.get("class") == "prose"] == ["p", "p"]
-    images = [a for t, a in page.tags if t == "img"]
-    assert [a["alt"] for a in images] == ["digits", "digits again"]
-    assert images[0]["src"] == images[1]["src"]
+    shown = [a for t, a in page.tags if t == "img"]
+    assert [a["alt"] for a in shown] == ["digits", "digits again"]
+    assert shown[0]["src"] == shown[1]["src"]
 
 
 def test_a_picture_that_is_none_is_refused(tmp_path: Path) -> None:

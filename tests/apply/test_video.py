@@ -54,7 +54,7 @@ def test_forward_and_backward_flow_have_to_cancel():
     assert not consistent(forward, -np.full_like(forward, (3, 0)))[5:9, 13:17].any()
     jump = np.zeros((20, 30, 2), np.float32)
     jump[:, 15:, 0] = 1
-    assert not consistent(-jump, jump)[:, 15:16].any()  # eq. 6: no trust where the flow itself jumps
+    assert not consistent(-jump, jump)[:, 15:16].any()  # eq. 6: not where the flow changes abruptly
 
 
 def add_noise(frame: np.ndarray, k: int) -> np.ndarray:
@@ -69,12 +69,12 @@ def test_steady_reduces_flicker_and_follows_movement():
         blender = Steady(amount)
         for k in range(8):
             frame = np.ascontiguousarray(x[k : k + 120, 3 * k : 3 * k + 160])
-            shown = blender(frame, add_noise(frame, k))
+            painted = blender(frame, add_noise(frame, k))
         change = blender.flicker
         assert change is not None
         flicker[amount] = change[0]
-        error = np.abs(shown - frame / 255)[20:-20, 20:-20].mean()
-        assert error < (0.09 if amount == 0 else 0.06)  # paint averaged along the movement, not a smear
+        error = np.abs(painted - frame / 255)[20:-20, 20:-20].mean()
+        assert error < (0.09 if amount == 0 else 0.06)  # averaged along the movement, not smeared
     assert flicker[0.6] < 0.6 * flicker[0.0]
 
 
@@ -243,7 +243,7 @@ def test_ctrl_c_leaves_a_playable_clip(tmp_path):
     assert clip.path == tmp_path / "out-part.mp4"
     assert (clip.frames, len(read(clip.path)[0])) == (5, 5)
     assert clip.stopped is not None
-    assert 4 / RATE < clip.stopped < 5 / RATE  # where to go on
+    assert 4 / RATE < clip.stopped < 5 / RATE  # position to resume from
     rest = video.paint(same, source, tmp_path / "rest.mp4", start=clip.stopped)
     assert rest.frames == N - 5
     assert not (tmp_path / "out.mp4").exists()

@@ -75,7 +75,11 @@ def _training(facts: Facts) -> list[str]:
         threads = f", {number(n)} threads" if (n := as_number(env.get("threads"))) is not None else ""
         lines.append(f"- Device: {_plain(device)}{threads}")
     joules = as_number(facts.last("energy_joules"))
-    energy = f"{number(joules / 3600)} Wh, measured" if joules is not None else "not measured"
+    energy = (
+        f"{number(joules / 3600)} Wh, measured"
+        if joules is not None
+        else "not measured; the time and device above bound it"
+    )
     lines.append(f"- Energy: {energy}")
     versions = [f"{k} {_plain(env[k])}" for k in ("limner", "python", "torch") if env.get(k)]
     return lines + ([f"- Software: {', '.join(versions)}"] if versions else [])

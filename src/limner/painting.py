@@ -194,7 +194,7 @@ def paint_clip(
     style_size: int = STYLE_SIZE,
     keep_colours: bool = False,
     device: str = "auto",
-    said: Callable[[int, float, float], None] = lambda frames, at, whole: None,
+    on_frame: Callable[[int, float, float], None] = lambda frames, seconds, total: None,
 ) -> video.Clip:
     """Paints a clip frame by frame, and keeps its sound; needs ``limner[video]``.
 
@@ -214,14 +214,14 @@ def paint_clip(
         style_size: longer side to which styles are resized; smaller makes finer strokes.
         keep_colours: keep the colours of the clip and take the lightness of the result.
         device: auto, cpu, cuda or mps.
-        said: called after each frame with the frames so far, the seconds of the clip painted, and the seconds in total.
+        on_frame: called after each frame with the number of frames, the seconds of the clip so far, and its length.
 
     Raises:
         LimnerError: the model does not paint, a style is missing, or the clip cannot be read or written.
     """
     painter = _make_painter(model, style, device, strength, style_shares, style_size, keep_colours)
     times: dict[str, Any] = {"start": start, "end": end, "sound": sound}
-    return video.paint(painter, Path(source), Path(out), steady=steady, size=size, said=said, **times)
+    return video.paint(painter, Path(source), Path(out), steady=steady, size=size, on_frame=on_frame, **times)
 
 
 def _names(style: str | Path | Sequence[str | Path]) -> list[str]:

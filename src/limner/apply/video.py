@@ -83,7 +83,7 @@ def paint(
     start: float = 0.0,
     end: float | None = None,
     sound: bool = True,
-    said: Callable[[int, float, float], None] = lambda frames, at, whole: None,
+    on_frame: Callable[[int, float, float], None] = lambda frames, seconds, total: None,
 ) -> Clip:
     """Paints a clip. Ctrl-C or SIGTERM ends it early and leaves a playable clip of the frames so far beside `out`.
 
@@ -96,7 +96,7 @@ def paint(
         start: where to begin, in seconds of the clip.
         end: where to end, in seconds of the clip; by default at its end.
         sound: copy the sound.
-        said: called after each frame with the frames so far, the seconds of the clip painted, and the seconds in total.
+        on_frame: called after each frame with the number of frames, the seconds of the clip so far, and its length.
 
     Raises:
         LimnerError: PyAV is missing, the clip cannot be read or written, or holds no frame from `start` to `end`.
@@ -122,7 +122,7 @@ def paint(
                     painted = ((y[0, :3].permute(1, 2, 0) + 1) / 2).numpy()
                     copier.write(np.rint(255 * blender(x, painted)).astype(np.uint8), frame)
                     position = seconds + copier.half
-                    said(blender.frames, seconds - start, (end or length) - start)
+                    on_frame(blender.frames, seconds - start, (end or length) - start)
                     if signals:
                         break
             copier.finish()

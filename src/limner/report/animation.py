@@ -26,12 +26,12 @@ _GOLDEN_RATIO = 0.618034
 _GREY, _RED, _BLUE, _INK = "0.45", "#c22", "#26a", "0.1"
 _ARROW: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.004, "color": _INK}
 _CAPTION = (
-    "Grey: data. Red: samples of the same noise each time. Background: D, the bluer the more real, about its middle in"
-    " this frame. Arrows: where G's loss moves the samples; all frames have one scale."
+    "Grey: data. Red: samples, of the same noise in all frames. Background: D's logit relative to its median in the"
+    " frame; blue means real. Arrows: where G's loss moves the samples, on one scale in all frames."
 )
 _CAPTION_LINE = (
-    "Grey: density of the data. Red: density of the samples. Blue: D's logit less its mean over the line, so that what"
-    " counts is its slope. Arrows: where G's loss moves the samples. Curve and arrows have one scale in all frames."
+    "Grey: density of the data. Red: density of the samples. Blue: D's logit less its mean over the line; only its slope"
+    " matters to G. Arrows: where G's loss moves the samples. Curve and arrows have one scale in all frames."
 )
 _KEYS = {"fake", "real", "pull", "places", "logits"}
 

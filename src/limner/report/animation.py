@@ -30,7 +30,7 @@ _CAPTION = (
     " frame; blue means real. Arrows: where G's loss moves the samples, on one scale in all frames."
 )
 _CAPTION_LINE = (
-    "Grey: density of the data. Red: density of the samples. Blue: D's logit less its mean over the line; only its slope"
+    "Grey: density of the data. Red: density of the samples. Blue: D's logit less its mean; only its slope"
     " matters to G. Arrows: where G's loss moves the samples. Curve and arrows have one scale in all frames."
 )
 _KEYS = {"fake", "real", "pull", "places", "logits"}

@@ -1,9 +1,9 @@
-"""Style transfer in one call: a picture, a painting, and what comes of the two.
+"""Style transfer in one call, from a picture and a painting to the result.
 
     image = limner.stylise("photo.jpg", "painting.jpg", size=512)      # a PIL image
 
-Each scale is an ordinary run, with checkpoints, previews (``samples/``) and a report, so it can be interrupted and gone
-on with (`limner resume`).
+Each scale is an ordinary run, with checkpoints, previews (``samples/``) and a report, so it can be interrupted and
+resumed (`limner resume`).
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ from typing import Any, Literal
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from limner import api
-from limner.apply import paint as painting
+from limner.apply import paint as one_pass
 from limner.apply import video
+from limner.apply.images import DESCRIPTION, check_suffix, nothing_readable, save
 from limner.apply.paint import STYLE_SIZE
-from limner.apply.pictures import DESCRIPTION, save, writable
-from limner.apply.translate import write
+from limner.apply.translate import write_image
 from limner.config import recipe
 from limner.config.call import checked
-from limner.core import weights as files
+from limner.core import weights as weight_files
 from limner.core.batch import to_float
 from limner.core.errors import LimnerError
 from limner.core.grid import make_grid
@@ -34,9 +33,9 @@ from limner.core.run import Run
 from limner.core.units import shares
 from limner.data.sources import photographs
 
-_STYLE = 100.0  # β at strength 1
+_STYLE_WEIGHT = 100.0  # β at strength 1
 _RESULT = "result.png"
-_LEAST = 128  # pixels of the longer side that the coarsest of several scales has at least
+_MIN_SIDE = 128  # pixels of the longer side at the coarsest of several scales
 
 
 @checked
@@ -60,64 +59,71 @@ def stylise(
     progress: Progress | None = None,
     **overrides: Any,
 ) -> Image.Image:
-    """The content of one picture in the style of another, or of several (Gatys et al. 2016).
+    """Paints the content of one picture in the style of another, or of several (Gatys et al. 2016).
 
     Args:
         content: a picture.
         style: a picture, or several.
-        out: where to save the result, with a line in its EXIF description on the pictures and weights that made it; it
-            is returned in any case.
-        size: longer side in pixels.
-        strength: how much paint: 1 is balanced; 0.1 a touch, 10 nearly all style. 0 content alone.
-        iterations: descents at each scale.
-        optimiser: lbfgs finds more in as many looks; adam is steadier.
-        start: what the picture is at first.
-        scales: from coarse to fine: 2 or 3 give large pictures large strokes, and are quicker.
-        keep_colours: colours of the content, lightness of the result (Gatys et al. 2016, arXiv:1606.05897).
-        style_shares: of several styles; equal by default.
-        masks: for each style a picture, white where it belongs.
-        style_size: longer side of the styles; that of the content by default.
-        weights: file of VGG-19's weights, or "vgg19", which is downloaded.
-        run: the run folder; default the next number under ``runs/``.
-        progress: who is told.
-        **overrides: keys of the recipe, such as ``**{"model.smoothness": 1}`` or ``device="cuda"``.
+        out: where to save the result. Its EXIF description names the pictures and weights that made it. It is returned
+            in any case.
+        size: longer side of the result in pixels.
+        strength: strength of the style: 1 is balanced, 0.1 a touch, 10 nearly all style, 0 content alone.
+        iterations: optimisation steps at each scale.
+        optimiser: lbfgs comes closer in the same number of iterations; adam is steadier.
+        start: image that the optimisation starts from: content, style or noise.
+        scales: number of sizes, from coarse to fine, each twice the last; 2 or 3 give large pictures larger strokes and
+            take less time.
+        keep_colours: keep the colours of the content and take the lightness of the result (Gatys et al. 2016,
+            arXiv:1606.05897).
+        style_shares: weights of several styles, such as 3,1; equal by default.
+        masks: for each style a picture that is white where the style is wanted.
+        style_size: longer side to which styles are resized; that of the content by default.
+        weights: file of VGG-19's weights; vgg19 downloads them.
+        run: run folder; the next number under ``runs/`` by default.
+        progress: receives messages and steps while it runs.
+        **overrides: keys of the recipe, such as model.smoothness=1 or device=cuda.
+
+    Returns:
+        The result.
 
     Raises:
-        LimnerError: a picture or the weights are missing or unfit.
+        LimnerError: a setting is out of range, or a picture or the weights are missing or cannot be used.
     """
     if strength < 0 or scales < 1 or iterations < 1:
-        raise LimnerError("strength must not be negative, scales and iterations are 1 or more")
+        raise LimnerError("strength must not be negative; scales and iterations must be 1 or more")
     styles = _names(style)
     shares(style_shares, len(styles), "style_shares")
     if not photographs.known(str(content)) and Path(content).is_dir():
         raise LimnerError(f"{content} is a folder; name one picture, or paint a folder in one pass with model=RUN")
     if out is not None:
-        writable(Path(out))
+        check_suffix(Path(out))
     data: dict[str, Any] = {"name": "styled", "path": str(content), "style": styles, "style_size": style_size}
     if masks is not None:
         data["masks"] = [str(m) for m in masks]
-    model = {"name": "style_transfer", "weights": str(weights), "style_weight": _STYLE * strength, "start": start}
+    beta = _STYLE_WEIGHT * strength
+    model = {"name": "style_transfer", "weights": str(weights), "style_weight": beta, "start": start}
     if style_shares is not None:
         model["style_shares"] = list(style_shares)
-    descend = {"name": "lbfgs"} if optimiser == "lbfgs" else {"name": "adam", "lr": 0.04}
+    optim = {"picture": {"name": "lbfgs"} if optimiser == "lbfgs" else {"name": "adam", "lr": 0.04}}
     train = {"images": iterations, "batch": 1, "samples": 1, "log_images": 10, "checkpoint_images": 50}
-    done: Run | None = None
+    trained: Run | None = None
     for side in _sides(size, scales):
-        if done is not None:
-            coarse = save(api.load(done.path).sample(1)[0], done.path / _RESULT)
+        if trained is not None:
+            coarse = save(api.load(trained.path).sample(1)[0], trained.path / _RESULT)
             data["first"], model["start"] = str(coarse), "first"
-        told = {"name": "stylise", "model": model, "data": data | {"size": side}, "optim": {"picture": descend}}
-        where = run if side == size or run is None else Path(run).with_name(f"{Path(run).name}-{side}")
+        settings = {"name": "stylise", "model": model, "data": data | {"size": side}, "optim": optim, "train": train}
+        folder = run if side == size or run is None else Path(run).with_name(f"{Path(run).name}-{side}")
         (progress or Silent()).say(f"stylise: {side} pixels")
-        done = api.train(told | {"train": train}, out=where, progress=progress, **overrides)
-    assert done is not None
-    result = api.load(done.path).sample(1)
+        trained = api.train(settings, out=folder, progress=progress, **overrides)
+    assert trained is not None
+    result = api.load(trained.path).sample(1)
     if keep_colours:
-        result = painting.coloured_like(result.cpu(), _content(done))
-    made = f"{Path(content).name} in the style of {', '.join(Path(s).name for s in styles)}"
-    description = f"limner stylise: {made}; VGG-19 of {files.vgg19_named(str(weights))}"
-    for place in (done.path / _RESULT, *([] if out is None else [Path(out)])):
-        save(result[0], place, description)
+        x = to_float(recipe.load(trained.recipe).data.build().fetch([0]))  # (1,3,H,W), the content
+        result = one_pass.transfer_lightness(result.cpu(), x)
+    names = f"{Path(content).name} in the style of {_joined(styles)}"
+    description = f"limner stylise: {names}; VGG-19 of {weight_files.vgg19_named(str(weights))}"
+    for path in (trained.path / _RESULT, *([] if out is None else [Path(out)])):
+        save(result[0], path, description)
     return make_grid(result, 1)
 
 
@@ -138,36 +144,36 @@ def paint(
     """Paints a picture, a folder or a ZIP in one pass, with a model that was trained for it.
 
     Args:
-        model: run folder of `fast_style` (its own style), or of `adain` or `wct` (any style).
-        source: what to paint, or the name of a photograph; names, formats, EXIF and transparency stay. A picture
-            without an EXIF description gets one: what made it, and with which weights.
+        model: run folder of `fast_style` (one style, which it learnt), or of `adain` or `wct` (any style).
+        source: a picture, a folder or a ZIP, or the name of a photograph. Results keep names, formats, EXIF and
+            transparency; those without an EXIF description get one that names the model and the weights.
         out: a folder, or a file for one picture.
         style: a picture, or several; for models of any style.
-        strength: of the style, for models of any style; 1 is all of it.
-        style_shares: of several styles; equal by default.
-        style_size: longer side that styles are looked at with; smaller makes finer strokes.
-        keep_colours: colours of the picture, lightness of the painting.
-        size: longer side of what is painted; by default pictures keep their size.
+        strength: strength of the style, for models of any style; 1 is full strength.
+        style_shares: weights of several styles, such as 3,1; equal by default.
+        style_size: longer side to which styles are resized; smaller makes finer strokes.
+        keep_colours: keep the colours of the picture and take the lightness of the result.
+        size: longer side to which pictures are resized first; by default they keep their size.
         device: auto, cpu, cuda or mps.
 
     Returns:
-        What was written.
+        The files that were written.
 
     Raises:
         LimnerError: the model does not paint, a style is missing, or a picture cannot be read.
     """
-    painter = _painter(model, style, device, strength, style_shares, style_size, keep_colours)
-    place, made = Path(out), _described(painter.model, _names(style))
+    painter = _make_painter(model, style, device, strength, style_shares, style_size, keep_colours)
+    out, description = Path(out), _describe(painter.model, _names(style))
     bad: list[tuple[str, str]] = []
     written = []
     single = Path(source).suffix.lower() != ".zip" and not Path(source).is_dir()
-    for whole in painting.opened(str(source), bad):
-        picture = painting.within(whole, size)
-        y = painter(picture.tensor(3))
-        picture.exif.setdefault(DESCRIPTION, made)
-        written.append(write(y if picture.alpha is None else torch.cat([y, picture.alpha], 1), picture, place, single))
+    for original in one_pass.read_sources(str(source), bad):
+        file = one_pass.resize(original, size)
+        y = painter(file.tensor(3))
+        file.exif.setdefault(DESCRIPTION, description)
+        written.append(write_image(y if file.alpha is None else torch.cat([y, file.alpha], 1), file, out, single))
     if not written:
-        raise LimnerError(f"no picture could be read from {source}; give PNG, JPEG, WebP, BMP, GIF or TIFF files")
+        raise nothing_readable(source, bad)
     return written
 
 
@@ -188,41 +194,45 @@ def paint_clip(
     style_size: int = STYLE_SIZE,
     keep_colours: bool = False,
     device: str = "auto",
-    said: Callable[[int, float, float], None] = lambda frames, at, whole: None,
+    on_frame: Callable[[int, float, float], None] = lambda frames, seconds, total: None,
 ) -> video.Clip:
     """Paints a clip frame by frame, and keeps its sound; needs ``limner[video]``.
 
     Args:
-        model: run folder of `fast_style` (its own style), or of `adain` or `wct` (any style).
-        source: MP4, MOV, MKV, WebM or AVI.
-        out: likewise. Ctrl-C leaves what is painted by then beside it, as a whole clip.
+        model: run folder of `fast_style` (one style, which it learnt), or of `adain` or `wct` (any style).
+        source: an MP4, MOV, MKV, WebM or AVI file.
+        out: the file to write, of one of these kinds. Ctrl-C leaves a playable clip of the frames so far beside it.
         style: a picture, or several; for models of any style.
-        steady: how much each frame holds on to the last one where optical flow finds the same point; 0 paints frames
-            one by one.
-        start: seconds of the clip to begin with.
-        end: seconds to end before.
+        steady: how much of the last frame each frame keeps where optical flow finds the same point; 0 paints frames
+            independently. Raise it if the clip flickers; lower it if movements leave traces.
+        start: where to begin, in seconds of the clip.
+        end: where to end, in seconds of the clip; by default at its end.
         sound: copy the sound.
         size: longer side of the result; by default that of the clip.
-        strength: of the style, for models of any style; 1 is all of it.
-        style_shares: of several styles; equal by default.
-        style_size: longer side that styles are looked at with; smaller makes finer strokes.
-        keep_colours: colours of the clip, lightness of the painting.
+        strength: strength of the style, for models of any style; 1 is full strength.
+        style_shares: weights of several styles, such as 3,1; equal by default.
+        style_size: longer side to which styles are resized; smaller makes finer strokes.
+        keep_colours: keep the colours of the clip and take the lightness of the result.
         device: auto, cpu, cuda or mps.
-        said: is told after each frame: how many are painted, seconds of the clip reached, and seconds in all.
+        on_frame: called after each frame with the number of frames, the seconds of the clip so far, and its length.
 
     Raises:
         LimnerError: the model does not paint, a style is missing, or the clip cannot be read or written.
     """
-    painter = _painter(model, style, device, strength, style_shares, style_size, keep_colours)
+    painter = _make_painter(model, style, device, strength, style_shares, style_size, keep_colours)
     times: dict[str, Any] = {"start": start, "end": end, "sound": sound}
-    return video.paint(painter, Path(source), Path(out), steady=steady, size=size, said=said, **times)
+    return video.paint(painter, Path(source), Path(out), steady=steady, size=size, on_frame=on_frame, **times)
 
 
 def _names(style: str | Path | Sequence[str | Path]) -> list[str]:
     return [str(s) for s in ([style] if isinstance(style, (str, Path)) else style)]
 
 
-def _painter(
+def _joined(paths: Sequence[str]) -> str:
+    return ", ".join(Path(p).name for p in paths)
+
+
+def _make_painter(
     model: str | Path,
     style: str | Path | Sequence[str | Path],
     device: str,
@@ -230,18 +240,18 @@ def _painter(
     style_shares: Sequence[float] | None,
     style_size: int,
     keep_colours: bool,
-) -> painting.Painter:
-    how: dict[str, Any] = {"strength": strength, "shares": style_shares, "keep_colours": keep_colours}
-    return painting.painter(api.load(model, device), _names(style), style_size=style_size, **how)
+) -> one_pass.Painter:
+    options: dict[str, Any] = {"strength": strength, "shares": style_shares, "keep_colours": keep_colours}
+    return one_pass.make_painter(api.load(model, device), _names(style), style_size=style_size, **options)
 
 
-def _described(model: GenerativeModel, styles: Sequence[str]) -> str:
-    """What made a picture, for its EXIF block: the model, the paintings, and VGG-19's weights."""
+def _describe(model: GenerativeModel, styles: Sequence[str]) -> str:
+    """The EXIF description of a result: the model, the paintings, and VGG-19's weights."""
     weights = str(model.spec.to_dict().get("weights", "vgg19"))
-    there = weights == "vgg19" or Path(weights).expanduser().is_file()  # a net for one style does not need them in use
-    named = files.vgg19_named(weights) if there else Path(weights).name
-    own = f"in the style of {', '.join(Path(s).name for s in styles)}" if styles else "in the style that it learnt"
-    return f"limner stylise: {model.spec.name} {own}; VGG-19 of {named}"
+    exists = weights == "vgg19" or Path(weights).expanduser().is_file()  # `fast_style` needs the file in training only
+    vgg = weight_files.vgg19_named(weights) if exists else Path(weights).name
+    style = f"in the style of {_joined(styles)}" if styles else "in the style that it learnt"
+    return f"limner stylise: {model.spec.name} {style}; VGG-19 of {vgg}"
 
 
 def _sides(size: int, scales: int) -> list[int]:
@@ -250,9 +260,4 @@ def _sides(size: int, scales: int) -> list[int]:
     >>> _sides(512, 3), _sides(200, 3)
     ([128, 256, 512], [200])
     """
-    return [s for s in (size >> k for k in reversed(range(scales))) if s >= _LEAST or s == size]
-
-
-def _content(run: Run) -> Tensor:
-    """The picture (1,3,H,W) that a run began with."""
-    return to_float(recipe.load(run.recipe).data.build().fetch([0]))
+    return [s for s in (size >> k for k in reversed(range(scales))) if s >= _MIN_SIDE or s == size]

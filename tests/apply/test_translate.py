@@ -1,4 +1,4 @@
-"""Whole pictures through a model that translates: names, sizes, alpha, EXIF, masks, tiles."""
+"""Translation of image files: names, sizes, transparency, EXIF, masks and tiles."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from limner.apply import translate as whole
+from limner.apply import translate
 from limner.apply.blend import band
 from limner.apply.tasks import apply
 from limner.config.spec import Spec
@@ -25,8 +25,8 @@ from limner.core.errors import LimnerError
 PHOTO = Image.fromarray(load_sample_image("china.jpg")).resize((96, 64))
 
 
-def saved(path: Path, pairing: dict[str, Any] | None = None, source: int = 3, kind: str = "pix2pix") -> Path:
-    """A small model with weights that came from nowhere."""
+def save_model(path: Path, pairing: dict[str, Any] | None = None, source: int = 3, kind: str = "pix2pix") -> Path:
+    """The file of a small model with random weights."""
     d = {"name": "patchgan.Discriminator", "width": 4, "patch": 16, "norm": "instance"}
     tree: dict[str, Any] = {
         "name": "pix2pix",
@@ -43,8 +43,8 @@ def saved(path: Path, pairing: dict[str, Any] | None = None, source: int = 3, ki
     return checkpoint.export(model, path)
 
 
-def folder(path: Path) -> Path:
-    """Pictures of every kind that a folder may hold."""
+def image_folder(path: Path) -> Path:
+    """A folder of images of many formats and modes, one of them broken."""
     (path / "in" / "more").mkdir(parents=True)
     rgb = PHOTO
     exif = Image.Exif()
@@ -63,11 +63,11 @@ def folder(path: Path) -> Path:
 
 
 def test_a_folder_keeps_names_sizes_alpha_and_exif(tmp_path: Path) -> None:
-    source = folder(tmp_path)
-    done = apply(saved(tmp_path / "m.safetensors"), source, tmp_path / "out", device="cpu")
-    assert done["task"] == "translate"
-    assert done["n"] == 6
-    assert [name for name, _ in done["skipped"]] == ["broken.png"]
+    source = image_folder(tmp_path)
+    result = apply(save_model(tmp_path / "m.safetensors"), source, tmp_path / "out", device="cpu")
+    assert result["task"] == "translate"
+    assert result["n"] == 6
+    assert [name for name, _ in result["skipped"]] == ["broken.png"]
     sizes = {p.relative_to(tmp_path / "out").as_posix(): Image.open(p).size for p in (tmp_path / "out").rglob("*.*")}
     assert sizes == {
         "turned.jpg": (64, 96),  # upright now
@@ -79,43 +79,43 @@ def test_a_folder_keeps_names_sizes_alpha_and_exif(tmp_path: Path) -> None:
     }
     turned = Image.open(tmp_path / "out" / "turned.jpg").getexif()
     assert (turned[0x0112], turned[0x010E]) == (1, "a pagoda")
-    kept = Image.open(tmp_path / "out" / "more" / "alpha.png")
-    assert kept.mode == "RGBA"
+    result_image = Image.open(tmp_path / "out" / "more" / "alpha.png")
+    assert result_image.mode == "RGBA"
     before = Image.open(source / "more" / "alpha.png").getchannel("A")
-    assert np.array_equal(np.asarray(kept.getchannel("A")), np.asarray(before))
+    assert np.array_equal(np.asarray(result_image.getchannel("A")), np.asarray(before))
 
 
-def test_one_file_goes_to_one_file_from_the_command_line(tmp_path: Path) -> None:
+def test_the_command_line_writes_one_file_for_one_file(tmp_path: Path) -> None:
     PHOTO.save(tmp_path / "a.png")
-    model = saved(tmp_path / "m.safetensors", kind="cyclegan")
+    model = save_model(tmp_path / "m.safetensors", kind="cyclegan")
     for to in ("a", "b"):
         out = tmp_path / f"{to}.png"
         command = ["limner", "apply", model, tmp_path / "a.png", out, "--to", to, "--json", "--device", "cpu"]
-        done = subprocess.run([sys.executable, "-m", *map(str, command)], capture_output=True, text=True, check=True)
-        assert json.loads(done.stdout)["written"] == [str(out)]
+        process = subprocess.run([sys.executable, "-m", *map(str, command)], capture_output=True, text=True, check=True)
+        assert json.loads(process.stdout)["written"] == [str(out)]
     assert not np.array_equal(*(np.asarray(Image.open(tmp_path / f"{to}.png")) for to in "ab"))
 
 
-def test_upscale_makes_larger_pictures_and_larger_alpha(tmp_path: Path) -> None:
-    model = saved(tmp_path / "m.safetensors", {"name": "upscale", "amount": 2.0})
-    apply(model, folder(tmp_path), tmp_path / "out", device="cpu")
+def test_upscale_enlarges_images_and_their_alpha(tmp_path: Path) -> None:
+    model = save_model(tmp_path / "m.safetensors", {"name": "upscale", "amount": 2.0})
+    apply(model, image_folder(tmp_path), tmp_path / "out", device="cpu")
     assert Image.open(tmp_path / "out" / "odd.png").size == (106, 74)
-    kept = Image.open(tmp_path / "out" / "more" / "alpha.png")
-    assert (kept.mode, kept.size) == ("RGBA", (192, 128))
+    result_image = Image.open(tmp_path / "out" / "more" / "alpha.png")
+    assert (result_image.mode, result_image.size) == ("RGBA", (192, 128))
 
 
-def test_colourise_keeps_the_luminance_of_the_picture(tmp_path: Path) -> None:
+def test_colourise_keeps_the_luminance(tmp_path: Path) -> None:
     PHOTO.convert("L").save(tmp_path / "grey.png")
-    model = saved(tmp_path / "m.safetensors", {"name": "colourise", "amount": None}, source=1)
-    done = apply(model, tmp_path / "grey.png", tmp_path / "out.png", device="cpu")
-    assert done["task"] == "colourise"
+    model = save_model(tmp_path / "m.safetensors", {"name": "colourise", "amount": None}, source=1)
+    result = apply(model, tmp_path / "grey.png", tmp_path / "out.png", device="cpu")
+    assert result["task"] == "colourise"
     grey = np.asarray(PHOTO.convert("L"), dtype=float)
-    found = np.asarray(Image.open(tmp_path / "out.png").convert("L"), dtype=float)
-    assert np.corrcoef(grey.ravel(), found.ravel())[0, 1] > 0.95
+    result_grey = np.asarray(Image.open(tmp_path / "out.png").convert("L"), dtype=float)
+    assert np.corrcoef(grey.ravel(), result_grey.ravel())[0, 1] > 0.95
 
 
-def test_inpaint_leaves_everything_outside_the_holes_alone(tmp_path: Path) -> None:
-    model = saved(tmp_path / "m.safetensors", {"name": "inpaint", "amount": 0.25}, source=4)
+def test_inpainting_changes_no_pixel_outside_the_mask(tmp_path: Path) -> None:
+    model = save_model(tmp_path / "m.safetensors", {"name": "inpaint", "amount": 0.25}, source=4)
     PHOTO.save(tmp_path / "a.png")
     hole = np.zeros((64, 96), np.uint8)
     hole[20:40, 30:60] = 255
@@ -135,23 +135,23 @@ def test_inpaint_leaves_everything_outside_the_holes_alone(tmp_path: Path) -> No
     assert np.array_equal(np.asarray(Image.open(tmp_path / "again.png")), after)
 
 
-def test_bad_masks_and_senseless_options_are_one_line(tmp_path: Path) -> None:
+def test_bad_masks_and_options_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
     PHOTO.save(tmp_path / "a.png")
     Image.new("L", (40, 40)).save(tmp_path / "small.png")
-    holes = saved(tmp_path / "i.safetensors", {"name": "inpaint", "amount": 0.25}, source=4)
-    plain = saved(tmp_path / "p.safetensors")
+    holes = save_model(tmp_path / "i.safetensors", {"name": "inpaint", "amount": 0.25}, source=4)
+    plain = save_model(tmp_path / "p.safetensors")
 
     def refused(match: str, model: Path, **options: Any) -> None:
         with pytest.raises(LimnerError, match=match):
             apply(model, tmp_path / "a.png", tmp_path / "out.png", device="cpu", **options)
 
     refused("40×40 and a.png 64×96", holes, mask=tmp_path / "small.png")
-    refused("where are the holes of a.png", holes)
+    refused("which parts of a.png are missing", holes)
     refused("no mask for a.png", holes, mask=tmp_path / "none")
     refused("mask is for models trained to inpaint", plain, mask=tmp_path / "small.png")
     refused("translates to b only", plain, to="a")
     refused("tile=20 is too small", plain, tile=20)
-    refused("nothing is degraded", plain, degrade=True)
+    refused("knows no way to degrade", plain, degrade=True)
     refused("trained to translate, not to denoise", plain, task="denoise")
     refused("model trained to inpaint", plain, blend=tmp_path / "a.png", mask=tmp_path / "small.png")
     refused("--mask FILE too", holes, blend=tmp_path / "a.png")
@@ -161,63 +161,63 @@ def test_bad_masks_and_senseless_options_are_one_line(tmp_path: Path) -> None:
         apply(plain, tmp_path / "bad", tmp_path / "out", device="cpu")
 
 
-def test_degrade_makes_the_source_first(tmp_path: Path) -> None:
+def test_degrade_changes_the_result(tmp_path: Path) -> None:
     PHOTO.save(tmp_path / "a.png")
-    model = saved(tmp_path / "m.safetensors", {"name": "edges", "amount": 0.8}, source=1)
+    model = save_model(tmp_path / "m.safetensors", {"name": "edges", "amount": 0.8}, source=1)
     apply(model, tmp_path / "a.png", tmp_path / "sketch.png", device="cpu")
     apply(model, tmp_path / "a.png", tmp_path / "photo.png", degrade=True, device="cpu")
     assert not np.array_equal(*(np.asarray(Image.open(tmp_path / n)) for n in ("sketch.png", "photo.png")))
 
 
-def test_tiles_of_a_pointwise_net_are_the_whole() -> None:
+def test_tiles_of_a_pointwise_net_equal_the_whole() -> None:
     x = torch.randn(1, 3, 301, 517)
-    torch.testing.assert_close(whole.tiled(lambda part: part.sin(), x, 128, 32), x.sin())
+    torch.testing.assert_close(translate.tiled(lambda part: part.sin(), x, 128, 32), x.sin())
     sides = []
-    whole.tiled(lambda part: sides.append(part.shape[2:]) or part, x, 128, 32)
+    translate.tiled(lambda part: sides.append(part.shape[2:]) or part, x, 128, 32)
     assert max(max(s) for s in sides) <= 128
 
 
 def test_tiles_of_a_local_net_have_no_seams() -> None:
-    """A net that looks no farther than a quarter of the overlap gives the same in tiles."""
+    """A net with a small receptive field gives the same result in tiles."""
     torch.manual_seed(0)
     conv = torch.nn.Conv2d(3, 3, 9, padding=4, padding_mode="replicate")
     x = torch.randn(1, 3, 200, 330)
     with torch.no_grad():
-        torch.testing.assert_close(whole.tiled(conv, x, 128, 64), conv(x), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(translate.tiled(conv, x, 128, 64), conv(x), rtol=1e-4, atol=1e-5)
 
 
-def test_a_picture_above_a_megapixel_goes_through_in_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(whole, "LARGE", 10_000)
-    monkeypatch.setattr(whole, "_TILE", 128)
+def test_a_large_image_is_translated_in_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(translate, "LARGE", 10_000)
+    monkeypatch.setattr(translate, "_TILE", 128)
     PHOTO.resize((300, 200)).save(tmp_path / "a.png")
-    apply(saved(tmp_path / "m.safetensors"), tmp_path / "a.png", tmp_path / "out.png", device="cpu")
+    apply(save_model(tmp_path / "m.safetensors"), tmp_path / "a.png", tmp_path / "out.png", device="cpu")
     assert Image.open(tmp_path / "out.png").size == (300, 200)
 
 
 def test_the_seam_is_a_band_around_the_edge_of_the_mask() -> None:
     mask = torch.zeros(1, 1, 40, 40)
     mask[..., 10:30, 10:30] = 1
-    found = band(mask, 3)
+    seam = band(mask, 3)
     inside = torch.zeros_like(mask)
     inside[..., 7:33, 7:33] = 1
     inside[..., 13:27, 13:27] = 0
-    assert torch.equal(found, inside)
+    assert torch.equal(seam, inside)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("cv2") is None, reason="the extra 'classic' is not installed")
-def test_blending_changes_nothing_but_the_seam_and_leaves_poisson_beside_it(tmp_path: Path) -> None:
-    model = saved(tmp_path / "m.safetensors", {"name": "inpaint", "amount": 0.25}, source=4)
+def test_blending_changes_the_seam_only_and_writes_a_poisson_blend_beside_it(tmp_path: Path) -> None:
+    model = save_model(tmp_path / "m.safetensors", {"name": "inpaint", "amount": 0.25}, source=4)
     PHOTO.save(tmp_path / "back.png")
     other = Image.fromarray(load_sample_image("flower.jpg")).resize((96, 64))
     other.save(tmp_path / "fore.png")
     mask = np.zeros((64, 96), np.uint8)
     mask[16:48, 24:72] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
-    done = apply(
+    result = apply(
         model, tmp_path / "back.png", tmp_path / "out.png", blend=tmp_path / "fore.png", mask=tmp_path / "mask.png",
         device="cpu",
     )  # fmt: skip
-    assert [Path(w).name for w in done["written"]] == ["out.png", "out-poisson.png"]
+    assert [Path(w).name for w in result["written"]] == ["out.png", "out-poisson.png"]
     out = np.asarray(Image.open(tmp_path / "out.png"))
     assert np.array_equal(out[:6], np.asarray(PHOTO)[:6])
     assert np.array_equal(out[28:36, 40:56], np.asarray(other)[28:36, 40:56])

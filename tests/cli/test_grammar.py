@@ -23,7 +23,7 @@ from limner.labs import titles
 NAMES = {"lab": ["style"], "bench": ["modes"], "list": ["recipes"]}
 FORMS = [(name, NAMES.get(name, ["one", "two", "three"][: len(verb.names)])) for name, verb in VERBS.items()]
 CASES = [pytest.param(name, words, id=name) for name, words in FORMS]
-OBJECTS = ("progress", "said")
+OBJECTS = ("progress", "on_frame")
 """Arguments that only programs have."""
 
 

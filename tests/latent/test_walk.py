@@ -1,4 +1,4 @@
-"""Walks keep to their geometry, and grids to the prior."""
+"""The geometry of walks, and the grid of quantiles of the prior."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_slerp_keeps_the_norm_and_turns_evenly(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("b", [[1.0, 0.0], [2.0, 0.0], [-1.0, 0.0], [0.0, 0.0]])
-def test_slerp_is_a_straight_line_where_there_is_no_one_arc(b: list[float]) -> None:
+def test_slerp_is_a_straight_line_where_the_arc_is_not_unique(b: list[float]) -> None:
     start, end = torch.tensor([1.0, 0.0]), torch.tensor(b)
     torch.testing.assert_close(walk.slerp(start, end, 5), walk.lerp(start, end, 5))
 
@@ -63,14 +63,14 @@ def test_manifold_of_another_latent_size_says_what_to_do() -> None:
         walk.manifold(Cube(), 3)
 
 
-def test_traverse_changes_one_number_alone() -> None:
+def test_traverse_changes_one_dimension_only() -> None:
     values = torch.tensor([-1.0, 0.0, 4.0])
-    seen = walk.traverse(Plane(), torch.tensor([5.0, 6.0]), 1, values).flatten(1)
-    assert seen.tolist() == [[5.0, -1.0], [5.0, 0.0], [5.0, 4.0]]
+    codes = walk.traverse(Plane(), torch.tensor([5.0, 6.0]), 1, values).flatten(1)
+    assert codes.tolist() == [[5.0, -1.0], [5.0, 0.0], [5.0, 4.0]]
 
 
 @pytest.mark.parametrize("dim", [-1, 2])
-def test_traverse_names_the_numbers_there_are(dim: int) -> None:
+def test_traverse_names_the_dimensions_of_the_code(dim: int) -> None:
     with pytest.raises(LimnerError, match="0 to 1"):
         walk.traverse(Plane(), torch.zeros(2), dim, torch.zeros(3))
 

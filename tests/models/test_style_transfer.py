@@ -176,7 +176,7 @@ def test_a_search_that_has_come_to_rest_still_reports(files):
         ({"style_shares": [-1]}, "none negative"),
         ({"out": "x.xyz"}, "x.xyz is no name for a picture"),
         ({"content": "."}, "is a folder; name one picture"),
-        ({"iterations": 0}, "iterations are 1 or more"),
+        ({"iterations": 0}, "iterations must be 1 or more"),
     ],
 )
 def test_what_stylise_cannot_do_is_said_before_it_begins(files, tmp_path, given, message):

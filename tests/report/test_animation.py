@@ -1,4 +1,4 @@
-"""The film of a toy run: its numbers, its frames, and that a resumed run forgets what it will draw again."""
+"""The animation of a toy run: the arrays of its frames, the files, and frames of resumed runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def ring(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return limner.train("toy-gan", out=out, images=1280, **SMALL | {"train.sample_images": 256})
 
 
-def test_a_frame_holds_points_the_field_and_the_pull(ring: Run) -> None:
+def test_a_frame_holds_points_logits_and_sample_gradients(ring: Run) -> None:
     frames = ring.frames()
     assert [images for images, _ in frames] == [0, 256, 512, 768, 1024, 1280]
     last = dict(np.load(frames[-1][1]))
@@ -37,15 +37,15 @@ def test_a_frame_holds_points_the_field_and_the_pull(ring: Run) -> None:
     model = limner.load(ring.latest)
     x = model.sample(512, seed=0)
     assert np.allclose(last["fake"], x.flatten(1).numpy(), atol=1e-5)
-    asked = torch.from_numpy(last["places"])[:, :, None, None]
-    assert np.allclose(last["logits"], model.critic(asked).detach().numpy(), atol=1e-4)
+    positions = torch.from_numpy(last["places"])[:, :, None, None]
+    assert np.allclose(last["logits"], model.critic(positions).detach().numpy(), atol=1e-4)
     with torch.enable_grad():
         x = x.clone().requires_grad_()
         torch.nn.functional.softplus(-model.critic(x)).sum().backward()
     assert np.allclose(last["pull"], -x.grad.flatten(1).numpy(), atol=1e-4)
 
 
-def test_the_film_is_in_the_report_and_moves(ring: Run, tmp_path: Path) -> None:
+def test_the_animation_is_in_the_report(ring: Run, tmp_path: Path) -> None:
     with Image.open(ring.path / "figures" / "animation.webp") as film:
         assert film.n_frames == 6
     page = (ring.path / "report.html").read_text()
@@ -65,20 +65,20 @@ def test_a_resumed_run_has_the_same_frames(ring: Run, tmp_path: Path) -> None:
     run = limner.train("toy-gan", out=tmp_path / "half", images=704, **half)
     assert [images for images, _ in run.frames()] == [0, 256, 512, 704]
     run = limner.resume(run.path, images=1280)
-    kept = dict(run.frames())
+    resumed = dict(run.frames())
     for images, file in ring.frames():
-        ours, theirs = dict(np.load(kept[images])), dict(np.load(file))
+        ours, theirs = dict(np.load(resumed[images])), dict(np.load(file))
         assert all(np.array_equal(ours[k], theirs[k]) for k in theirs), images
 
 
-def test_the_lectures_line_has_a_film_too(tmp_path: Path) -> None:
+def test_points_on_a_line_have_an_animation_too(tmp_path: Path) -> None:
     run = limner.train("toy-shift", out=tmp_path / "line", images=600, **SMALL | {"train.sample_images": 300})
     assert (run.path / "figures" / "animation.webp").is_file()
     assert set(run.read_json("scores.json")) == {"modes", "high_quality", "reverse_kl"}
 
 
-def moment(run: Run, images: int, **numbers: object) -> None:
-    """One frame of a made-up game on a line."""
+def save_frame(run: Run, images: int, **numbers: object) -> None:
+    """Saves a frame of points on a line."""
     x = torch.linspace(-1, 1, 64)[:, None]
     parts = {"real": x, "fake": x, "pull": torch.zeros_like(x), "places": places(x), "logits": torch.zeros(256)}
     run.save_frame(images, parts | numbers)
@@ -95,12 +95,12 @@ def frames_of(path: Path | None) -> int:
         return int(film.n_frames)
 
 
-def test_a_game_that_has_run_away_is_still_drawn(empty: Run) -> None:
+def test_diverged_samples_are_still_drawn(empty: Run) -> None:
     x = torch.linspace(-1, 1, 64)[:, None]
-    moment(empty, 0, fake=x + 1e6)  # every sample beyond the edge
-    moment(empty, 1, fake=0 * x, pull=1e8 * x, logits=1e8 * torch.arange(256.0))
-    moment(empty, 2, fake=x / 0)  # not finite: left out
-    moment(empty, 3)
+    save_frame(empty, 0, fake=x + 1e6)  # every sample outside the plot
+    save_frame(empty, 1, fake=0 * x, pull=1e8 * x, logits=1e8 * torch.arange(256.0))
+    save_frame(empty, 2, fake=x / 0)  # not finite: left out
+    save_frame(empty, 3)
     (empty.path / "frames" / "00000004.npz").write_bytes(b"cut short")
     assert frames_of(report.film(empty.path)) == 3
     for file in (empty.path / "frames").iterdir():
@@ -108,8 +108,8 @@ def test_a_game_that_has_run_away_is_still_drawn(empty: Run) -> None:
     assert report.film(empty.path) is None
 
 
-def test_a_film_that_cannot_be_written_ends_no_training(empty: Run, tmp_path: Path) -> None:
-    moment(empty, 0)
+def test_an_animation_that_cannot_be_written_is_left_out(empty: Run, tmp_path: Path) -> None:
+    save_frame(empty, 0)
     (empty.path / "figures").write_text("in the way")
     assert report.film(empty.path) is None
     with pytest.raises(LimnerError, match="choose another folder"):
@@ -117,9 +117,9 @@ def test_a_film_that_cannot_be_written_ends_no_training(empty: Run, tmp_path: Pa
     assert [p.name for p in tmp_path.rglob("*.tmp")] == []
 
 
-def test_a_long_film_has_forty_frames_and_the_first_and_the_last(empty: Run) -> None:
+def test_a_long_animation_has_forty_frames_with_the_first_and_the_last(empty: Run) -> None:
     for images in range(90):
-        moment(empty, images, fake=torch.full((64, 1), images / 90 - 0.5))
+        save_frame(empty, images, fake=torch.full((64, 1), images / 90 - 0.5))
     path = report.film(empty.path)
     assert frames_of(path) == 40
     assert path is not None
@@ -130,18 +130,18 @@ def test_a_long_film_has_forty_frames_and_the_first_and_the_last(empty: Run) -> 
         assert first.tobytes() != film.convert("RGB").tobytes()
 
 
-def test_sheets_of_points_show_one_square_for_the_whole_run(ring: Run) -> None:
-    sheets = [np.asarray(Image.open(file).convert("L")) for _, file in ring.samples()]
+def test_grids_of_points_have_one_scale_in_the_whole_run(ring: Run) -> None:
+    grids = [np.asarray(Image.open(file).convert("L")) for _, file in ring.samples()]
     tight = np.asarray(plot_points(torch.tensor([[0.5, 0.0]])))
     inner = np.asarray(plot_points(torch.tensor([[0.5, 0.0], [9.0, 9.0]]), extent=2.0))
-    assert len({s.shape for s in sheets}) == 1
+    assert len({grid.shape for grid in grids}) == 1
     across = [float(np.argwhere(p < 128)[:, 1].mean()) for p in (tight, inner)]
     assert across[0] == pytest.approx(255 / 2 * (1 + 0.5 / 1.2), abs=1)
-    assert across[1] == pytest.approx(255 / 2 * (1 + 0.5 / 2.0), abs=1), "what lies beyond is not drawn"
+    assert across[1] == pytest.approx(255 / 2 * (1 + 0.5 / 2.0), abs=1), "points outside are not drawn"
     model = limner.load(ring.latest)
-    reach = 1.5 * float(limner.data.load("ring", n=256).pixels.abs().max())
-    drawn = np.asarray(plot_points(model.sample(8, seed=0).flatten(1), reach))
-    assert np.array_equal(drawn, sheets[-1])
+    extent = 1.5 * float(limner.data.load("ring", n=256).pixels.abs().max())
+    expected = np.asarray(plot_points(model.sample(8, seed=0).flatten(1), extent))
+    assert np.array_equal(expected, grids[-1])
 
 
 def test_only_points_on_a_line_or_in_the_plane_are_drawn() -> None:

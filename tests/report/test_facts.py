@@ -1,4 +1,4 @@
-"""Reading, smoothing and thinning: facts on small inputs."""
+"""Sessions of a run merged, curves smoothed and thinned, and private text removed."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import pytest
 from limner.report import curves, facts, words
 
 
-def test_a_resumed_run_counts_each_step_once_and_its_time_goes_on() -> None:
+def test_a_resumed_run_has_each_step_once_and_one_clock() -> None:
     rows = [{"images": i, "seconds": float(i)} for i in (1, 2, 3, 4)]
-    again = [{"images": 3, "seconds": 0.5}, {"images": 4, "seconds": 1.5}]  # a clock that starts anew
-    assert facts.settle(rows + again) == [
+    repeated = [{"images": 3, "seconds": 0.5}, {"images": 4, "seconds": 1.5}]  # a clock that starts anew
+    assert facts.merge_sessions(rows + repeated) == [
         {"images": 1, "seconds": 1.0},
         {"images": 2, "seconds": 2.0},
         {"images": 3, "seconds": 2.5},
         {"images": 4, "seconds": 3.5},
     ]
-    goes_on = [{"images": 3, "seconds": 2.9}]  # a clock that was saved
-    assert facts.settle(rows + goes_on)[-1] == {"images": 3, "seconds": 2.9}
+    continued = [{"images": 3, "seconds": 2.9}]  # a clock that was saved
+    assert facts.merge_sessions(rows + continued)[-1] == {"images": 3, "seconds": 2.9}
 
 
 @pytest.mark.parametrize("n", [3, 1999, 2000, 2001, 50_000])
@@ -27,17 +27,17 @@ def test_thinned_curves_keep_ends_extremes_and_gaps(n: int) -> None:
     rng = random.Random(n)
     values: list[float | None] = [rng.gauss(0, 1) for _ in range(n)]
     values[n // 2] = None
-    at = curves.thin(values)
-    assert len(at) <= 2000
-    assert at == sorted(set(at))
-    assert {0, n - 1, n // 2} <= set(at)
+    indices = curves.thin(values)
+    assert len(indices) <= 2000
+    assert indices == sorted(set(indices))
+    assert {0, n - 1, n // 2} <= set(indices)
     finite = [v for v in values if v is not None]
-    kept = [values[i] for i in at if values[i] is not None]
-    assert min(kept) == min(finite)  # type: ignore[type-var]
-    assert max(kept) == max(finite)  # type: ignore[type-var]
+    remaining = [values[i] for i in indices if values[i] is not None]
+    assert min(remaining) == min(finite)  # type: ignore[type-var]
+    assert max(remaining) == max(finite)  # type: ignore[type-var]
 
 
-def test_smoothing_neither_trails_nor_shifts() -> None:
+def test_smoothing_does_not_lag() -> None:
     line = curves.smooth([float(i) for i in range(201)], 5)
     assert line[100] == pytest.approx(100.0)
     assert curves.smooth([1.0, None, 3.0], 1) == [1.0, None, 3.0]  # a window of one changes nothing

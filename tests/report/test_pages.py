@@ -1,5 +1,5 @@
-"""The report of a run, the page of a lab and the model card: what they show, what they must not, and that a broken
-folder does not break them. The run folder is made here, as training leaves it; no training is needed."""
+"""The report of a run, the page of a lab and the model card: their contents, private text that they must not show, and
+damaged run folders. The run folder is written here, as training would leave it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ import pytest
 from PIL import Image
 
 from limner.core.errors import LimnerError
-from limner.report import Check, Figure, Section, Table, pictures, write, write_card, write_page
+from limner.report import Check, Figure, Section, Table, images, write, write_card, write_page
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-in_a_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome here")
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome here")
 
 RECIPE = """\
 name: gan-mnist
@@ -97,9 +97,9 @@ def run_folder(tmp_path: Path) -> Path:
     }
     (run / "env.json").write_text(json.dumps(env), encoding="utf-8")
     write_lines(run / "metrics.jsonl", [metric_line(i) for i in range(640, 160_001, 640)])  # type: ignore[misc]
-    told = {"data": "folder", "items": 5000, "shape": [1, 28, 28], "fingerprint": "ab12" * 16}
+    facts = {"data": "folder", "items": 5000, "shape": [1, 28, 28], "fingerprint": "ab12" * 16}
     events: list[dict[str, object]] = [
-        {"event": "start", "images": 0, "seconds": 0.0, **told, "parameters": {"G": 545_040, "D": 201_217}},
+        {"event": "start", "images": 0, "seconds": 0.0, **facts, "parameters": {"G": 545_040, "D": 201_217}},
         {
             "event": "skip",
             "images": 0,
@@ -129,9 +129,9 @@ def run_folder(tmp_path: Path) -> Path:
         noise = rng.integers(0, 256, real.shape)
         clean = (i + 0.5) / len(STEPS)
         save_image(run / "samples" / f"{step:08d}.webp", (clean * real + (1 - clean) * noise).astype(np.uint8))
-        two = digits(1, 12)
-        blurred = (clean * two + (1 - clean) * 90).astype(np.uint8)
-        save_image(run / "reconstructions" / f"{step:08d}.webp", np.concatenate([two, blurred]))
+        top = digits(1, 12)
+        blurred = (clean * top + (1 - clean) * 90).astype(np.uint8)
+        save_image(run / "reconstructions" / f"{step:08d}.webp", np.concatenate([top, blurred]))
     return run
 
 
@@ -187,7 +187,7 @@ def test_sections_are_in_order_and_say_what_the_files_say(run_folder: Path) -> N
     rooms = [a["id"] for t, a in page.tags if t == "section"]
     assert rooms == ["scores", "samples", "reconstructions", "curves", "speed", "settings", "environment", "events"]
     text = " ".join(page.text.split())
-    for said in (
+    for expected in (
         "done 160,000 images seen 32 s 5,079 images/s",
         "PSNR 17.23 dB on 500 held-out images",
         "Test ELBO −98.4 nats",
@@ -199,7 +199,7 @@ def test_sections_are_in_order_and_say_what_the_files_say(run_folder: Path) -> N
         "folder, 5,000 images, 1 × 28 × 28",
         "G 545,040, D 201,217",
     ):
-        assert said in text, said
+        assert expected in text, expected
 
 
 def test_every_step_is_in_the_timeline_and_only_the_last_is_visible(run_folder: Path) -> None:
@@ -268,49 +268,49 @@ def test_nothing_private_is_shown(run_folder: Path) -> None:
 FILES = ("recipe.yaml", "env.json", "metrics.jsonl", "events.jsonl", "scores.json", "data/reals.png")
 
 
-def drop(name: str) -> Callable[[Path], None]:
+def remove(name: str) -> Callable[[Path], None]:
     return lambda run: (run / name).unlink()
 
 
-def cut(name: str) -> Callable[[Path], None]:
+def truncate(name: str) -> Callable[[Path], None]:
     return lambda run: (run / name).write_bytes((run / name).read_bytes()[:-9])
 
 
-def put(name: str, data: bytes) -> Callable[[Path], None]:
+def fill(name: str, data: bytes) -> Callable[[Path], None]:
     return lambda run: (run / name).write_bytes(data) and None
 
 
-def empty(run: Path) -> None:
+def remove_all(run: Path) -> None:
     for path in [p for p in run.rglob("*") if p.is_file()]:
         path.unlink()
 
 
 @pytest.mark.parametrize(
-    "harm",
+    "damage",
     [
-        *(drop(name) for name in FILES),
-        *(cut(name) for name in FILES),
-        *(put(n, b"\xff\xfe\x00[null, {}]\n7\n") for n in ("recipe.yaml", "env.json", "metrics.jsonl", "scores.json")),
-        put("events.jsonl", b'{"event": null}\n[1]\n{"images": "x", "seconds": NaN}\nnull\n' + b"[" * 100_000 + b"\n"),
-        put(
+        *(remove(name) for name in FILES),
+        *(truncate(name) for name in FILES),
+        *(fill(n, b"\xff\xfe\x00[null, {}]\n7\n") for n in ("recipe.yaml", "env.json", "metrics.jsonl", "scores.json")),
+        fill("events.jsonl", b'{"event": null}\n[1]\n{"images": "x", "seconds": NaN}\nnull\n' + b"[" * 100_000 + b"\n"),
+        fill(
             "metrics.jsonl", b'{"images": 1e400, "loss/G": 1}\n{"images": 3, "loss/G": "a", "loss/D": null, "x": [1]}\n'
         ),
-        put(
+        fill(
             "metrics.jsonl",
             b'{"images": 5, "loss/G": ' + b"9" * 400 + b', "seconds": -1}\n{"images": 6, "loss/G": Infinity}\n',
         ),
-        put("recipe.yaml", b"a: !!python/object/apply:os.system ['true']\n"),
-        put("samples/00003200.webp", b""),
-        empty,
+        fill("recipe.yaml", b"a: !!python/object/apply:os.system ['true']\n"),
+        fill("samples/00003200.webp", b""),
+        remove_all,
     ],
 )
-def test_a_harmed_run_still_has_a_page(run_folder: Path, harm: Callable[[Path], None]) -> None:
-    harm(run_folder)
+def test_a_damaged_run_still_has_a_page(run_folder: Path, damage: Callable[[Path], None]) -> None:
+    damage(run_folder)
     assert_self_contained(write(run_folder).read_text("utf-8"))
 
 
-def test_a_cut_last_line_loses_only_itself(run_folder: Path) -> None:
-    cut("metrics.jsonl")(run_folder)
+def test_a_truncated_last_line_is_left_out(run_folder: Path) -> None:
+    truncate("metrics.jsonl")(run_folder)
     page = page_of(run_folder)
     assert page.data["charts"][0]["curves"][0]["x"][-1] == 160_000 - 640
     assert "unreadable" not in page.text
@@ -336,7 +336,7 @@ def test_state_is_that_of_the_last_session(run_folder: Path) -> None:
     assert state("start", "stop", "resume", "done") == "done"
 
 
-def test_an_unreadable_sample_is_left_out_and_said(run_folder: Path) -> None:
+def test_an_unreadable_sample_is_left_out_with_a_note(run_folder: Path) -> None:
     path = run_folder / "samples" / "00003200.webp"
     path.write_bytes(path.read_bytes()[:200])
     page = page_of(run_folder)
@@ -361,7 +361,7 @@ def test_a_large_run_stays_small(run_folder: Path) -> None:
     assert path.stat().st_size < 15_000_000
     page = Page(path.read_text("utf-8"))
     steps = page.data["steps"]
-    assert len(steps) <= pictures.MAX_STEPS
+    assert len(steps) <= images.MAX_STEPS
     assert (steps[0], steps[-1]) == (3200, 280_000)
     assert f"Shown are {len(steps)} of" in " ".join(page.text.split())
     curve = page.data["charts"][0]["curves"][0]
@@ -370,7 +370,7 @@ def test_a_large_run_stays_small(run_folder: Path) -> None:
     assert curve["x"][-1] == 64 * 20_000
 
 
-def test_the_page_is_replaced_whole(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_is_replaced_atomically(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = write(run_folder).read_text("utf-8")
 
     def full(fd: int) -> None:
@@ -383,7 +383,7 @@ def test_the_page_is_replaced_whole(run_folder: Path, monkeypatch: pytest.Monkey
     assert not list(run_folder.glob(".report.html*"))
 
 
-def test_a_missing_folder_is_said(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(LimnerError, match="there is no run folder"):
         write(tmp_path / "nowhere")
 
@@ -391,7 +391,7 @@ def test_a_missing_folder_is_said(tmp_path: Path) -> None:
 # ---- pages of labs, and model cards
 
 
-def test_a_lab_page_shows_its_parts(run_folder: Path, tmp_path: Path) -> None:
+def test_a_lab_page_shows_its_sections(run_folder: Path, tmp_path: Path) -> None:
     png = run_folder / "data" / "reals.png"
     sections = [
         Section(
@@ -415,22 +415,22 @@ def test_a_lab_page_shows_its_parts(run_folder: Path, tmp_path: Path) -> None:
     assert "Numbers <1>" in text
     assert "z PSNR 2 14.2 32 – all yes" in text
     assert [t for t, a in page.tags if a.get("class") == "prose"] == ["p", "p"]
-    images = [a for t, a in page.tags if t == "img"]
-    assert [a["alt"] for a in images] == ["digits", "digits again"]
-    assert images[0]["src"] == images[1]["src"]
+    shown = [a for t, a in page.tags if t == "img"]
+    assert [a["alt"] for a in shown] == ["digits", "digits again"]
+    assert shown[0]["src"] == shown[1]["src"]
 
 
-def test_a_picture_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_an_unreadable_figure_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LimnerError, match="picture 1 of section 'A' cannot be read"):
         write_page(tmp_path / "x.html", "x", [Section("A", figures=[Figure(b"GIF89a", "c", "a")])])
     assert not (tmp_path / "x.html").exists()
 
 
-def test_the_card_tells_what_the_run_knows(run_folder: Path) -> None:
+def test_the_card_holds_the_facts_of_the_run(run_folder: Path) -> None:
     path = write_card(run_folder, "A game of two networks.")
     card = path.read_text("utf-8")
     assert path == run_folder / "README.md"
-    for said in (
+    for expected in (
         "# gan-mnist",
         "A game of two networks.",
         "- Size: 5,000 images",
@@ -441,7 +441,7 @@ def test_the_card_tells_what_the_run_knows(run_folder: Path) -> None:
         "- State: done after 160,000 images",
         "adversarial: nonsaturating",
     ):
-        assert said in card, said
+        assert expected in card, expected
     assert "alice" not in card.lower()
 
 
@@ -454,7 +454,7 @@ def test_a_card_of_an_empty_folder_and_of_a_hostile_recipe(tmp_path: Path) -> No
     assert "````yaml\n" in card  # the fence is longer than the backticks inside
 
 
-# ---- in a real browser: the script runs, and the address chooses the moment
+# ---- in a real browser: the script runs, and the URL selects the step
 
 
 def dom(url: str, profile: Path) -> Page:
@@ -474,7 +474,7 @@ def visible(page: Page) -> list[int]:
     return [int(a["data-step"] or 0) for t, a in page.tags if t == "img" and "data-step" in a and "hidden" not in a]
 
 
-@in_a_browser
+@needs_browser
 def test_the_script_runs_and_draws_every_curve(run_folder: Path, tmp_path: Path) -> None:
     page = dom(write(run_folder).as_uri(), tmp_path / "profile")
     assert page.tags[0][1].get("data-ready") == "1"
@@ -486,15 +486,15 @@ def test_the_script_runs_and_draws_every_curve(run_folder: Path, tmp_path: Path)
     assert len([a for t, a in page.tags if t == "button" and "data-to" in a]) == len(STEPS)
 
 
-@in_a_browser
+@needs_browser
 @pytest.mark.parametrize(("asked", "shown"), [(12_800, 12_800), (13_000, 12_800), (0, 3200), (10**9, 160_000)])
-def test_the_address_chooses_the_moment(run_folder: Path, tmp_path: Path, asked: int, shown: int) -> None:
+def test_the_url_selects_the_step(run_folder: Path, tmp_path: Path, asked: int, shown: int) -> None:
     page = dom(write(run_folder).as_uri() + f"#step={asked}", tmp_path / "profile")
     assert visible(page) == [shown] * 2
     assert f"after {shown:,} images" in page.text
 
 
-@in_a_browser
+@needs_browser
 def test_an_empty_run_and_odd_curves_do_not_stop_the_script(run_folder: Path, tmp_path: Path) -> None:
     (run_folder / "metrics.jsonl").write_text(
         '{"images": 5, "loss/G": null, "same": 2.0, "loss/D": -1}\n'
@@ -509,9 +509,9 @@ def test_an_empty_run_and_odd_curves_do_not_stop_the_script(run_folder: Path, tm
     assert dom(write(bare).as_uri(), tmp_path / "profile").tags[0][1].get("data-ready") == "1"
 
 
-@in_a_browser
-def test_one_control_turns_all_and_charts_answer_to_pointer_and_keys(run_folder: Path, tmp_path: Path) -> None:
-    acts = """<script>
+@needs_browser
+def test_one_slider_moves_all_and_charts_react_to_pointer_and_keys(run_folder: Path, tmp_path: Path) -> None:
+    events = """<script>
       const slider = document.querySelectorAll(".control input")[1];
       slider.value = 0;
       slider.dispatchEvent(new Event("input"));
@@ -520,9 +520,9 @@ def test_one_control_turns_all_and_charts_answer_to_pointer_and_keys(run_folder:
       plot.dispatchEvent(new PointerEvent("pointermove", { clientX: box.left - 99, bubbles: true }));
       document.querySelector(".legend button").click();
     </script>"""
-    acted = tmp_path / "acted.html"
-    acted.write_text(write(run_folder).read_text("utf-8").replace("</body>", acts + "</body>"), "utf-8")
-    page = dom(acted.as_uri(), tmp_path / "profile")
+    changed = tmp_path / "changed.html"
+    changed.write_text(write(run_folder).read_text("utf-8").replace("</body>", events + "</body>"), "utf-8")
+    page = dom(changed.as_uri(), tmp_path / "profile")
     assert visible(page) == [STEPS[1]] * 2  # the other slider to the start, then one step by key
     assert page.text.count("at 640 images") == 5  # left of the first chart is the first value, read on every chart
     lines = [a for t, a in page.tags if t == "path" and (a.get("class") or "").startswith("line")]

@@ -1,1 +1,1 @@
-"""Tasks on a trained model and the user's own pictures; models are known only by what they can do."""
+"""Tasks of trained models on the user's own images; a model is known only by its capabilities."""

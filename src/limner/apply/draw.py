@@ -1,11 +1,11 @@
-"""Samples of a trained model as pictures on disk."""
+"""Samples of a trained model as image files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from limner.apply.pictures import save
+from limner.apply.images import save
 from limner.config.load import load_model
 from limner.core.capabilities import Conditional
 from limner.core.device import pick
@@ -23,22 +23,22 @@ def draw(
     device: str = "auto",
     **options: Any,
 ) -> list[Path]:
-    """Samples of a trained model as one grid (`out` ends in .png or .webp) or as single PNGs in a folder.
+    """Draws samples of a trained model, as one grid or as single PNG files in a folder.
 
-    Single images are drawn with `seed`, so a grid and a folder of the same seed hold the same images.
+    A grid and a folder of the same seed hold the same images.
 
     Args:
         path: run folder, checkpoint folder or ``model.safetensors``.
-        out: a .png or .webp for one grid, or a folder for single images.
-        n: how many images.
-        seed: of the noise.
+        out: a .png or .webp file for one grid, or a folder for single images.
+        n: number of images.
+        seed: seed of the noise; the same seed gives the same images.
         y: for conditional models, a class by its name or its index; all classes in turn by default.
         device: auto, cpu, cuda or mps.
-        **options: sampling options of the model, such as truncation=0.7 of models that draw from a prior (the largest
-            number in the noise: more typical, less varied).
+        **options: sampling options of the model, such as truncation=0.7 for models that draw from a prior (the largest
+            number in the noise: images become more typical and less varied).
 
     Returns:
-        What was written.
+        The files that were written.
 
     Raises:
         LimnerError: there is no such model, it does not draw samples, or `out` has another suffix.
@@ -47,7 +47,7 @@ def draw(
     x = model.sample(n, seed=seed, y=y, **options)
     out = Path(out)
     classes = model.condition.size if isinstance(model, Conditional) and y is None else 0
-    columns = classes if 1 < classes <= 16 else max(1, round(n**0.5))  # a class a column
+    columns = classes if 1 < classes <= 16 else max(1, round(n**0.5))  # one column for each class
     if out.suffix.lower() in (".png", ".webp"):
         out.parent.mkdir(parents=True, exist_ok=True)
         save_grid(make_grid(x, columns), out)
@@ -55,5 +55,5 @@ def draw(
     if out.suffix:
         raise LimnerError(f"cannot write {out.name}; give a name that ends in .png or .webp, or a folder")
     if x.shape[2] * x.shape[3] == 1:
-        raise LimnerError("points are no pictures; give a grid that ends in .png")
+        raise LimnerError("the samples of this model are points, not images; give a file that ends in .png for a plot")
     return [save(image, out / f"{i:05d}.png") for i, image in enumerate(x)]

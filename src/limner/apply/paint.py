@@ -1,4 +1,4 @@
-"""Painting pictures in one pass, one after the other: what is common to files and to the frames of a clip."""
+"""Style transfer in one pass, for image files and for the frames of a clip."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from limner.apply.translate import Picture, Translation, pictures
+from limner.apply.translate import ImageFile, Translation, read_images
 from limner.core import units
 from limner.core.capabilities import Stylises, Translates
 from limner.core.errors import LimnerError
 from limner.core.inference import stylised
 from limner.core.model import GenerativeModel
-from limner.data import degradations as tasks
+from limner.data import degradations
 from limner.data.sources import photographs
 
 STYLE_SIZE = 512
-"""Longer side in pixels that a painting is looked at with, as Huang and Belongie 2017 do."""
+"""Longer side in pixels to which a painting is resized, as in Huang and Belongie 2017."""
 
 
 @dataclass(frozen=True)
 class Painter:
-    """A model that paints, and how it should.
+    """A model that paints, with its settings.
 
     Args:
         model: in evaluation mode; paints in its own style (`Translates`) or in any (`Stylises`).
-        styles: what the model sees in each painting; none for a model of one style.
-        shares: of several styles; equal by default.
-        strength: of the style, for models of any style.
-        keep_colours: colours of the picture, lightness of the painting (Gatys et al. 2016, arXiv:1606.05897).
+        styles: features of each painting (`encode_features`); none for a model of one style.
+        shares: weight of each style; equal by default.
+        strength: strength of the style, for models of any style.
+        keep_colours: keep the colours of the image and take the lightness of the result (Gatys et al. 2016,
+            arXiv:1606.05897).
     """
 
     model: GenerativeModel
@@ -43,17 +44,17 @@ class Painter:
 
     @torch.inference_mode()
     def __call__(self, x: Tensor) -> Tensor:
-        """Painted pictures (1,3,H,W) in [-1,1], on the CPU, of pictures (1,3,H,W)."""
+        """Painted images (1,3,H,W) in [-1,1], on the CPU, of images (1,3,H,W)."""
         if isinstance(self.model, Stylises):
-            on = x.to(self.model.device)
-            y = stylised(self.model, on, self.styles, strength=self.strength, shares=self.shares).cpu()
+            x_device = x.to(self.model.device)
+            y = stylised(self.model, x_device, self.styles, strength=self.strength, shares=self.shares).cpu()
         else:
             assert isinstance(self.model, Translates)
             y = Translation(self.model).run(x).clamp(-1, 1)
-        return coloured_like(y, x) if self.keep_colours else y
+        return transfer_lightness(y, x) if self.keep_colours else y
 
 
-def painter(
+def make_painter(
     model: GenerativeModel,
     paintings: Sequence[str],
     *,
@@ -62,18 +63,18 @@ def painter(
     strength: float = 1.0,
     keep_colours: bool = False,
 ) -> Painter:
-    """A painter of a model and the files of paintings, each looked at once.
+    """A painter of a model and the files of paintings, whose features are computed once.
 
     Args:
         model: in evaluation mode.
-        paintings: files; none for a model that has learnt a style.
-        style_size: longer side that paintings are looked at with; smaller makes finer strokes.
-        shares: of several paintings, not negative; equal by default.
-        strength: of the style, for models of any style; 1 is all of it.
-        keep_colours: colours of the pictures.
+        paintings: image files; none for a model that has learnt one style.
+        style_size: longer side to which paintings are resized; smaller makes finer strokes.
+        shares: weight of each painting, not negative; equal by default.
+        strength: strength of the style, for models of any style; 1 is full strength.
+        keep_colours: keep the colours of the images.
 
     Raises:
-        LimnerError: the model does not paint, or not so; a painting is missing or cannot be read.
+        LimnerError: the model does not paint or does not have these settings, or a painting cannot be read.
     """
     if strength < 0:
         raise LimnerError(f"strength must not be negative, got {strength:g}")
@@ -87,43 +88,43 @@ def painter(
         raise LimnerError(f"{model.spec.name} does not paint; train fast-style, adain or wct, or leave model out")
     if not paintings:
         raise LimnerError("this model paints in any style; name a painting too")
-    parts = units.shares(shares, len(paintings), "style_shares")
+    weights = units.shares(shares, len(paintings), "style_shares")
     with torch.inference_mode():
-        seen = tuple(model.encode_features(_read(p, style_size).tensor(3).to(model.device)) for p in paintings)
-    return Painter(model, seen, parts, strength, keep_colours)
+        features = tuple(model.encode_features(_read(p, style_size).tensor(3).to(model.device)) for p in paintings)
+    return Painter(model, features, weights, strength, keep_colours)
 
 
-def coloured_like(y: Tensor, x: Tensor) -> Tensor:
-    """The lightness of y with the colours of x, (B,3,H,W) in [-1,1] both."""
-    task = tasks.make("colourise")
-    return task.finish(task.prepare(y), x)
+def transfer_lightness(y: Tensor, x: Tensor) -> Tensor:
+    """Images with the lightness of y and the colours of x, (B,3,H,W) in [-1,1] both."""
+    colourise = degradations.make("colourise")
+    return colourise.finish(colourise.prepare(y), x)
 
 
-def within(picture: Picture, side: int | None) -> Picture:
-    """A picture whose longer side is `side` pixels; as it is where that is None."""
-    if side is None or max(picture.size) == side:
-        return picture
-    scale = side / max(picture.size)
-    w, h = (max(1, round(n * scale)) for n in picture.image.size)
-    return replace(picture, image=picture.image.resize((w, h), Image.Resampling.LANCZOS))
+def resize(file: ImageFile, side: int | None) -> ImageFile:
+    """An image whose longer side is `side` pixels; the same image if that is None."""
+    if side is None or max(file.size) == side:
+        return file
+    scale = side / max(file.size)
+    w, h = (max(1, round(n * scale)) for n in file.image.size)
+    return replace(file, image=file.image.resize((w, h), Image.Resampling.LANCZOS))
 
 
-def opened(source: str, bad: list[tuple[str, str]]) -> Iterator[Picture]:
-    """Pictures of a file, a folder or a ZIP, or the photograph of that name; what cannot be read goes into `bad`.
+def read_sources(source: str, bad: list[tuple[str, str]]) -> Iterator[ImageFile]:
+    """The images of a file, a folder or a ZIP, or the named photograph; unreadable ones go into `bad`.
 
     Raises:
         LimnerError: the source is missing.
     """
     if photographs.known(source) and not Path(source).exists():
-        yield Picture(f"{source}.png", photographs.opened(source), Image.Exif())
+        yield ImageFile(f"{source}.png", photographs.opened(source), Image.Exif())
     else:
-        yield from pictures(source, bad)
+        yield from read_images(source, bad)
 
 
-def _read(path: str, side: int) -> Picture:
-    """The first picture of a file."""
+def _read(path: str, side: int) -> ImageFile:
+    """The first image of a file, resized."""
     bad: list[tuple[str, str]] = []
-    found = next(opened(path, bad), None)
-    if found is None:
+    file = next(read_sources(path, bad), None)
+    if file is None:
         raise LimnerError(f"{Path(path).name} cannot be used: {bad[0][1] if bad else 'it holds no picture'}")
-    return within(found, side)
+    return resize(file, side)

@@ -105,7 +105,7 @@ class Form:
         bare, given = self._read(words)
         known = [*self.settings, *self.verb.names, "help"]
         for key in given:
-            if key in ("progress", "said") or not (self.open or key in known):
+            if key in ("progress", "on_frame") or not (self.open or key in known):
                 raise unknown("setting", key, known)
         names: list[str] = []
         for key, parameter in self.verb.names.items():

@@ -128,7 +128,7 @@ def stylise(content: str, *style: str, out: Path | None = None, model: str | Non
         raise LimnerError("clips are painted in one pass: limner stylise clip.mp4 [painting.jpg] model=RUN")
     if clip:
         chosen = read_texts(painting.paint_clip, settings)
-        made = painting.paint_clip(str(model), content, out, styles, said=Ticker(), **chosen)
+        made = painting.paint_clip(str(model), content, out, styles, on_frame=Ticker(), **chosen)
         stopped = SystemExit(130) if made.stopped is not None else None
         return Answer(asdict(made) | {"path": str(made.path)}, made.text, stopped)
     if model is not None:

@@ -1,1 +1,1 @@
-"""Tools for looking at codes: maps, walks, neighbours. They know models only through the protocols of `core.model`."""
+"""Tools for latent codes: maps, walks and nearest neighbours."""

@@ -1,13 +1,12 @@
-"""Maps of codes: few numbers for each image, so that an eye can see what lies near what.
+"""Projections of codes to few dimensions, for plots.
 
-PCA: Hotelling 1933, through the singular value decomposition. t-SNE: van der Maaten and Hinton 2008, *Visualizing data
-using t-SNE*, JMLR 9. A t-SNE map keeps neighbourhoods only: neither distances between groups nor their sizes mean
-anything.
+PCA: Hotelling 1933, by the singular value decomposition. t-SNE: van der Maaten and Hinton 2008, *Visualizing data using
+t-SNE*, JMLR 9. A t-SNE map preserves neighbourhoods only: distances between groups and their sizes have no meaning.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,12 +20,12 @@ if TYPE_CHECKING:
 
 
 def flat(codes: Tensor) -> NDArray[np.float32]:
-    """Codes (N,…) as (N,D): every number of a code counts, also those of a map (64×2×2 gives 256)."""
+    """Codes (N,…) as vectors (N,D): a map of 64×2×2 becomes a vector of 256."""
     return codes.detach().flatten(1).float().cpu().numpy()
 
 
 def pooled(codes: Tensor) -> NDArray[np.float32]:
-    """Code maps (N,C,h,w) as (N,C): the mean of each channel over the map, blind to place. Vectors stay as they are.
+    """Code maps (N,C,h,w) as vectors (N,C), the mean of each channel over all positions. Vectors are not changed.
 
     >>> pooled(torch.arange(8.0).view(1, 2, 2, 2))
     array([[1.5, 5.5]], dtype=float32)
@@ -35,49 +34,45 @@ def pooled(codes: Tensor) -> NDArray[np.float32]:
 
 
 def principal(x: Tensor, dims: int, seed: int = 0) -> PCA:
-    """A fitted `sklearn.decomposition.PCA` of x (N,…) with `dims` axes: the best linear code of that size.
+    """A fitted `sklearn.decomposition.PCA` of x (N,…) with `dims` components: the best linear code of that size.
 
     Args:
         x: images or codes, (N,…); they are flattened.
-        dims: number of axes, at most the smaller of N and the numbers in one x.
-        seed: of the randomised solver that large sets get.
+        dims: number of components, at most the smaller of N and the dimensions of one x.
+        seed: seed of the randomised solver, which is used for large sets.
 
     Raises:
-        LimnerError: there are not that many axes.
+        LimnerError: there are not that many components.
     """
     from sklearn.decomposition import PCA
 
     table = flat(x)
     if not 1 <= dims <= min(table.shape):
         raise LimnerError(
-            f"PCA of {len(table)} vectors of {table.shape[1]} has 1 to {min(table.shape)} axes, not {dims}"
+            f"PCA of {len(table)} vectors of {table.shape[1]} has 1 to {min(table.shape)} components, not {dims}"
         )
     return PCA(dims, random_state=seed).fit(table)
 
 
 def project(fitted: PCA, x: Tensor) -> Tensor:
-    """The linear reconstruction (N,…) of x (N,…): put on the axes of a PCA, and back."""
-    back = fitted.inverse_transform(fitted.transform(flat(x)))
-    return torch.from_numpy(back).to(x.dtype).view_as(x)
+    """The reconstruction (N,…) of x (N,…) from its principal components."""
+    reconstruction = fitted.inverse_transform(fitted.transform(flat(x)))
+    return torch.from_numpy(reconstruction).to(x.dtype).view_as(x)
 
 
 def pca(codes: Tensor, dims: int = 2) -> NDArray[np.float32]:
-    """Coordinates (N,dims) of codes (N,…) on their first principal axes, widest first."""
-    return _fitted(principal(codes, dims), flat(codes))
-
-
-def _fitted(model: Any, table: NDArray[np.float32]) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = model.transform(table)
-    return found
+    """The first `dims` principal components (N,dims) of codes (N,…), in order of falling variance."""
+    components: NDArray[np.float32] = principal(codes, dims).transform(flat(codes))
+    return components
 
 
 def tsne(codes: Tensor | NDArray[np.float32], *, perplexity: float = 30.0, seed: int = 0) -> NDArray[np.float32]:
-    """A t-SNE map (N,2) of codes (N,…), started from their first two principal axes.
+    """A t-SNE map (N,2) of codes (N,…), initialised with their first two principal components.
 
     Args:
-        codes: at least four; 2,000 take some ten seconds.
-        perplexity: about how many neighbours each point keeps; at most a third of the points are used.
-        seed: of the optimiser.
+        codes: at least four; 2,000 take about ten seconds.
+        perplexity: effective number of neighbours of each point; it is lowered to a third of the points where larger.
+        seed: seed of the optimiser.
 
     Raises:
         LimnerError: there are too few codes.
@@ -87,6 +82,6 @@ def tsne(codes: Tensor | NDArray[np.float32], *, perplexity: float = 30.0, seed:
     table = flat(codes) if isinstance(codes, Tensor) else codes
     if len(table) < 4:
         raise LimnerError(f"a t-SNE map needs at least 4 codes, got {len(table)}")
-    fewer = min(perplexity, (len(table) - 1) / 3)
-    placed: NDArray[np.float32] = TSNE(2, perplexity=fewer, init="pca", random_state=seed).fit_transform(table)
-    return placed
+    perplexity = min(perplexity, (len(table) - 1) / 3)
+    points: NDArray[np.float32] = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(table)
+    return points

@@ -1,4 +1,4 @@
-"""Which images are alike, by the distance of their codes."""
+"""Nearest neighbours of codes, by Euclidean distance."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from limner.core.errors import LimnerError
 
 
 def nearest(codes: Tensor, query: Tensor, k: int = 8) -> tuple[Tensor, Tensor]:
-    """The k nearest of `codes` (N,…) to each code of `query` (Q,…), by Euclidean distance.
+    """The k nearest of `codes` (N,…) to each code of `query` (Q,…).
 
     Returns:
-        Distances (Q,k), rising, and indices into `codes` (Q,k). A query that is one of the codes finds itself first.
+        Distances (Q,k) in ascending order, and indices into `codes` (Q,k). A query from `codes` finds itself first.
 
     Raises:
         LimnerError: there are fewer than k codes.
@@ -22,11 +22,11 @@ def nearest(codes: Tensor, query: Tensor, k: int = 8) -> tuple[Tensor, Tensor]:
     """
     if not 1 <= k <= len(codes):
         raise LimnerError(f"cannot find the {k} nearest of {len(codes)} codes; ask for 1 to {len(codes)}")
-    known, asked = codes.flatten(1).float(), query.flatten(1).float()
-    # by matrix product, which is fast but loses digits where codes are close: so centred, a few more, and those exactly
-    middle = known.mean(0)
-    rough = torch.cdist(asked - middle, known - middle, compute_mode="use_mm_for_euclid_dist")
-    candidates = rough.topk(min(len(known), k + 8), largest=False).indices  # (Q,k+8)
-    exact = torch.stack([(known[own] - one).norm(dim=1) for own, one in zip(candidates, asked)])
-    values, order = exact.sort(dim=1, stable=True)
-    return values[:, :k], candidates.gather(1, order)[:, :k]
+    codes, query = codes.flatten(1).float(), query.flatten(1).float()
+    # The matrix product is fast but inexact for close codes, so it selects candidates, whose distances are exact.
+    mean = codes.mean(0)
+    approximate = torch.cdist(query - mean, codes - mean, compute_mode="use_mm_for_euclid_dist")
+    candidates = approximate.topk(min(len(codes), k + 8), largest=False).indices  # (Q,k+8)
+    exact = torch.stack([(codes[ids] - q).norm(dim=1) for ids, q in zip(candidates, query)])
+    distances, order = exact.sort(dim=1, stable=True)
+    return distances[:, :k], candidates.gather(1, order)[:, :k]

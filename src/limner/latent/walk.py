@@ -1,7 +1,7 @@
-"""Walks through latent space: between two codes, along one number, over the whole of a two-number space.
+"""Walks through latent space: between two codes, along one dimension, and over a two-dimensional space.
 
-Straight lines between Gaussian codes pass through the middle, where hardly any code lies; the arc of `slerp` keeps to
-the shell where they do (White 2016, *Sampling generative networks*, arXiv:1609.04468, section 2.1). The grid of
+A straight line between Gaussian codes passes near the origin, where hardly any code lies; the arc of `slerp` stays at
+the norms that codes have (White 2016, *Sampling generative networks*, arXiv:1609.04468, section 2.1). The grid of
 `manifold` is that of Kingma and Welling 2013 (arXiv:1312.6114), figure 4.
 """
 
@@ -21,19 +21,19 @@ def lerp(a: Tensor, b: Tensor, steps: int) -> Tensor:
     >>> lerp(torch.tensor([0.0]), torch.tensor([1.0]), 3).flatten()
     tensor([0.0000, 0.5000, 1.0000])
     """
-    return _walk(interpolation.lerp, a, b, steps)
+    return _interpolate(interpolation.lerp, a, b, steps)
 
 
 def slerp(a: Tensor, b: Tensor, steps: int) -> Tensor:
     """`steps` codes (steps,…) on the arc from code a (…) to code b (…), both ends included.
 
-    Codes of one norm keep it all along. Where a and b point the same or the opposite way there is no one arc, and the
-    straight line is taken.
+    If a and b have the same norm, all codes have it. If a and b are parallel, no arc is unique and the straight line is
+    used.
     """
-    return _walk(interpolation.slerp, a, b, steps)
+    return _interpolate(interpolation.slerp, a, b, steps)
 
 
-def _walk(between: interpolation.Between, a: Tensor, b: Tensor, steps: int) -> Tensor:
+def _interpolate(between: interpolation.Between, a: Tensor, b: Tensor, steps: int) -> Tensor:
     if steps < 2:
         raise LimnerError(f"a walk has at least 2 steps, its ends; got {steps}")
     t = torch.linspace(0, 1, steps, dtype=a.dtype, device=a.device)
@@ -42,30 +42,30 @@ def _walk(between: interpolation.Between, a: Tensor, b: Tensor, steps: int) -> T
 
 @torch.inference_mode()
 def traverse(model: Decodes, z: Tensor, dim: int, values: Tensor, y: Tensor | None = None) -> Tensor:
-    """Images (len(values),C,H,W) as number `dim` of code z (…) takes each value and all others stay.
+    """Images (T,C,H,W) of code z (…) as dimension `dim` takes each value and all others stay the same.
 
     Args:
         model: anything that decodes.
-        z: one code; of a map, numbers are counted as it is stored.
-        dim: which number.
-        values: (T,) what it becomes.
+        z: one code.
+        dim: index into the flattened code.
+        values: (T,) values of that dimension.
         y: (T,) classes, for conditional models.
 
     Raises:
-        LimnerError: the code has no such number.
+        LimnerError: the code has no such dimension.
     """
     if not 0 <= dim < z.numel():
-        raise LimnerError(f"a code of {z.numel()} numbers has numbers 0 to {z.numel() - 1}, not {dim}")
+        raise LimnerError(f"dim={dim} is out of range; this code has dimensions 0 to {z.numel() - 1}")
     codes = z.repeat(len(values), *[1] * z.dim())  # (T,…)
     codes.flatten(1)[:, dim] = values
     return model.decode(codes, y)
 
 
 def quantile_grid(n: int) -> Tensor:
-    """Codes (n·n,2) at equal steps of probability: z1 grows to the right, z2 upwards, rows from the top.
+    """Codes (n·n,2) at quantiles of N(0, I): z1 grows to the right, z2 upwards, rows from the top.
 
-    Each square of the grid holds the same share 1/n² of N(0, I): coordinates are the inverse normal distribution
-    function at (i + ½)/n, so the grid is dense where codes are.
+    Coordinates are the inverse normal distribution function at (i + ½)/n, so each cell of the grid has probability 1/n²
+    and the grid is denser where codes are more frequent.
 
     >>> quantile_grid(2)
     tensor([[-0.6745,  0.6745],
@@ -82,7 +82,7 @@ def quantile_grid(n: int) -> Tensor:
 
 @torch.inference_mode()
 def manifold(model: Decodes, n: int = 20, device: torch.device | str = "cpu") -> Tensor:
-    """Images (n·n,C,H,W) over the whole of a two-number latent space, in the order of `quantile_grid`.
+    """Images (n·n,C,H,W) over a two-dimensional latent space, in the order of `quantile_grid`.
 
     Raises:
         LimnerError: the model's codes have another size.
@@ -90,4 +90,4 @@ def manifold(model: Decodes, n: int = 20, device: torch.device | str = "cpu") ->
     try:
         return model.decode(quantile_grid(n).to(device), None)
     except (RuntimeError, ValueError):
-        raise LimnerError("a manifold can be drawn of two latent numbers only; train with model.z=2") from None
+        raise LimnerError("a manifold needs a model with two latent dimensions; train one with model.z=2") from None

@@ -1,4 +1,4 @@
-"""Pages a person reads: the report of a run, the model card, the page of a lab. Everything comes from plain files."""
+"""The report of a run, its model card and animation, and the pages of labs and benches."""
 
 from __future__ import annotations
 

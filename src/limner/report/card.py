@@ -1,6 +1,6 @@
-"""The model card of a run: README.md, plain Markdown that reads well as it is.
+"""The model card of a run: README.md, in plain Markdown.
 
-After Mitchell et al. 2019, *Model cards for model reporting* (arXiv:1810.03993), cut to what a run knows of itself.
+After Mitchell et al. 2019, *Model cards for model reporting* (arXiv:1810.03993), cut to what the files of a run tell.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def _name(part: object) -> str:
 
 
 def _data(facts: Facts) -> list[str]:
-    """What is known of the data: from the recipe, and from what the start event tells."""
-    items, shape, fingerprint = as_number(facts.told("items")), facts.told("shape"), facts.told("fingerprint")
+    """Lines on the data, from the recipe and the start event."""
+    items, shape, fingerprint = as_number(facts.last("items")), facts.last("shape"), facts.last("fingerprint")
     lines = [f"- Name: {_code(facts.data_name)}"] if facts.data_name else []
     if items is not None:
         lines.append(f"- Size: {number(items)} images")
@@ -58,7 +58,7 @@ def _data(facts: Facts) -> list[str]:
     if fingerprint:
         lines.append(f"- Fingerprint (SHA-256 of what it holds): {_code(fingerprint)}")
     licence = (
-        facts.told("licence") or "not recorded; check the source before you share the data, the model or its samples"
+        facts.last("licence") or "not recorded; check the source before you share the data, the model or its samples"
     )
     return [*lines, f"- Licence: {_plain(licence)}"]
 
@@ -74,13 +74,13 @@ def _training(facts: Facts) -> list[str]:
     if device:
         threads = f", {number(n)} threads" if (n := as_number(env.get("threads"))) is not None else ""
         lines.append(f"- Device: {_plain(device)}{threads}")
-    joules = as_number(facts.told("energy_joules"))
-    used = (
+    joules = as_number(facts.last("energy_joules"))
+    energy = (
         f"{number(joules / 3600)} Wh, measured"
         if joules is not None
         else "not measured; the time and device above bound it"
     )
-    lines.append(f"- Energy: {used}")
+    lines.append(f"- Energy: {energy}")
     versions = [f"{k} {_plain(env[k])}" for k in ("limner", "python", "torch") if env.get(k)]
     return lines + ([f"- Software: {', '.join(versions)}"] if versions else [])
 
@@ -95,16 +95,16 @@ def _scores(facts: Facts) -> list[str]:
         for s in facts.scores
         if s.value is not None or s.text or not s.why
     ]
-    absent = [f"- n/a: {_plain(s.why)}" for s in facts.scores if s.why]
-    return ["| score | value | on | how |", "| --- | ---: | --- | --- |", *rows, *([""] if absent else []), *absent]
+    missing = [f"- n/a: {_plain(s.why)}" for s in facts.scores if s.why]
+    return ["| score | value | on | how |", "| --- | ---: | --- | --- |", *rows, *([""] if missing else []), *missing]
 
 
 def _example(facts: Facts) -> str:
     lines = ["import limner", "", f'model = limner.load("{facts.name}")']
     if (facts.folder / "reconstructions").is_dir() and not (facts.folder / "samples").is_dir():
         lines.append("codes = model.encode(images)  # (B,C,H,W) in [-1,1] -> codes")
-    elif facts.told("rows"):
-        lines.append("pictures = model.translate(sources)  # (B,C,H,W) in [-1,1] of (B,C',H,W), any height and width")
+    elif facts.last("rows"):
+        lines.append("images = model.translate(sources)  # (B,C,H,W) in [-1,1] of (B,C',H,W), any height and width")
     else:
         lines.append("images = model.sample(16)  # (16,C,H,W) in [-1,1]")
     return "\n".join(lines)
@@ -131,18 +131,18 @@ def write_card(run_folder: Path, about: str = "") -> Path:
     """
     facts = read(run_folder)
     model = _name(facts.recipe.get("model"))
-    opening = [_plain(p) for p in re.split(r"\n\s*\n", about) if p.strip()]
+    introduction = [_plain(p) for p in re.split(r"\n\s*\n", about) if p.strip()]
     if model:
-        opening.append(f"Model {_code(model)}, trained with limner.")
+        introduction.append(f"Model {_code(model)}, trained with limner.")
     parts = [
         f"# {_plain(facts.recipe_name)}",
-        *opening,
+        *introduction,
         "[The full report](report.html) has samples over time, curves and settings.",
         "## Data",
         "\n".join(_data(facts)),
         "## Training",
         "\n".join(_training(facts)),
-        "Train it again, from the folder that holds this run:",
+        "To train it again, from the folder that holds this run:",
         _fenced(command(facts), "sh"),
         "## Scores",
         "\n".join(_scores(facts)),

@@ -1,4 +1,4 @@
-"""What the plain files of a run folder say, read so that no missing, truncated or odd file stops the reader."""
+"""The files of a run folder, read for its report; missing, truncated and damaged files are tolerated."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _MAX_TEXT = 256_000  # characters of a recipe; the longest shipped one has a few
 
 @dataclass(frozen=True)
 class Score:
-    """One line of scores.json: `value` is None when it was not finite or could not be measured; then `why` may tell.
+    """An entry of scores.json; `value` is None when it was not finite or could not be measured, and `why` the reason.
 
     Attributes:
         text: the value where it is a word, such as a verdict.
-        property: of a good generative model, that it speaks to.
-        low, high: ends of its 95 % interval; `error` is one standard error.
-        ceiling: what real images score; `floor`: what noise scores; `norm`: where between, 0 to 1.
+        property: the property of a generative model that it measures.
+        low, high: ends of the 95 % interval; `error` is one standard error.
+        ceiling: score of real images; `floor`: score of noise; `norm`: position between them, from 0 to 1.
     """
 
     key: str
@@ -47,13 +47,13 @@ class Score:
 
 @dataclass(frozen=True)
 class Facts:
-    """A run as its files tell it, already without absolute paths.
+    """The contents of a run folder, without absolute paths.
 
     Attributes:
         name: name of the run folder, e.g. ``"0007-gan-mnist"``.
         recipe: the resolved recipe; `recipe_text` is the same as YAML.
-        metrics: one dict a log step in order of images seen; what a resumed run did again is here once.
-        notes: one line for each thing that could not be read.
+        metrics: one dict for each log step, in order of images seen; steps that a resumed run repeated are here once.
+        notes: one line for each file or line that could not be read.
     """
 
     folder: Path
@@ -82,7 +82,7 @@ class Facts:
 
     @property
     def seconds(self) -> float:
-        """Seconds of training, all sessions together."""
+        """Seconds of training in all sessions."""
         return max(last_number(self.metrics, "seconds") or 0.0, last_number(self.events, "seconds") or 0.0)
 
     @property
@@ -104,20 +104,21 @@ class Facts:
 
     @property
     def data_name(self) -> str:
-        """How a user calls the data: from the start event, else from the recipe."""
-        told, data = self.told("data"), self.recipe.get("data")
-        named = data.get("name") if isinstance(data, dict) else data
-        return told if isinstance(told, str) else str(named or "")
+        """The name of the data, from the start event, else from the recipe."""
+        name, data = self.last("data"), self.recipe.get("data")
+        if isinstance(name, str):
+            return name
+        return str((data.get("name") if isinstance(data, dict) else data) or "")
 
     @property
     def parameters(self) -> list[tuple[str, float]]:
-        """(group, number of parameters), where the start event tells them."""
-        told = self.told("parameters")
-        counts = told.items() if isinstance(told, dict) else ()
-        return [(str(k), n) for k, v in counts if (n := as_number(v)) is not None]
+        """(group, number of parameters) from the start event, where it has them."""
+        counts = self.last("parameters")
+        items = counts.items() if isinstance(counts, dict) else ()
+        return [(str(k), n) for k, v in items if (n := as_number(v)) is not None]
 
-    def told(self, key: str) -> Any:
-        """The last value that any event gives for `key`, or None."""
+    def last(self, key: str) -> Any:
+        """The last value of `key` in the events, or None."""
         return next((e[key] for e in reversed(self.events) if e.get(key) is not None), None)
 
 
@@ -161,7 +162,7 @@ def _json(path: Path, notes: list[str]) -> Row:
 
 
 def _jsonl(path: Path, notes: list[str]) -> list[Row]:
-    """The lines that are JSON objects. A cut last line is how a kill looks, so it goes without a note."""
+    """The lines that are JSON objects. A truncated last line is left by a killed run, so it gets no note."""
     lines = _text(path, notes).split("\n")
     rows, bad = [], 0
     for i, line in enumerate(lines):
@@ -189,7 +190,7 @@ def _recipe(path: Path, notes: list[str]) -> tuple[Row, str]:
         return {}, ""
     try:
         raw = yaml.safe_load(text)
-        for value in sorted(set(strings(raw)), key=len, reverse=True):  # names with spaces, which no pattern can bound
+        for value in sorted(set(strings(raw)), key=len, reverse=True):  # `public` misses paths with spaces
             if is_absolute(value):
                 text = text.replace(value, last_name(value))
         text = public(text)
@@ -200,39 +201,39 @@ def _recipe(path: Path, notes: list[str]) -> tuple[Row, str]:
     return (value if isinstance(value, dict) else {}), text.strip("\n")
 
 
-def settle(rows: list[Row]) -> list[Row]:
-    """The metrics of the run that counts: in order of images, one clock.
+def merge_sessions(rows: list[Row]) -> list[Row]:
+    """The metrics of all sessions in order of images seen, with one clock.
 
-    A run killed after its last checkpoint does some steps again when resumed, so a line that goes back drops the
-    lines from there on. When the clock starts anew in the later session, the earlier sessions' time is added.
+    A run that is killed after its last checkpoint repeats some steps when it is resumed; the repeated lines replace the
+    earlier ones. If the clock of the later session starts at 0, the time of the earlier sessions is added.
     """
-    kept: list[Row] = []
+    merged: list[Row] = []
     offset = 0.0
     for row in rows:
         images = as_number(row.get("images"))
         if images is None:
             continue
-        while kept and kept[-1]["images"] >= images:
-            kept.pop()
+        while merged and merged[-1]["images"] >= images:
+            merged.pop()
         row = {**row, "images": int(images)}
         seconds = as_number(row.get("seconds"))
         if seconds is not None:
-            before = last_number(kept[-1:], "seconds") or 0.0
+            before = last_number(merged[-1:], "seconds") or 0.0
             if seconds + offset < before:
                 offset = before
             row["seconds"] = seconds + offset
-        kept.append(row)
-    return kept
+        merged.append(row)
+    return merged
 
 
 def _scores(raw: Row) -> list[Score]:
     scores = []
     for key, entry in raw.items():
         fields = entry if isinstance(entry, dict) else {"value": entry}
-        told: dict[str, Any] = {k: str(fields.get(k) or "") for k in ("unit", "on", "how", "property", "why")}
-        told |= {k: as_number(fields.get(k)) for k in ("value", "error", "low", "high", "ceiling", "floor", "norm")}
+        values: dict[str, Any] = {k: str(fields.get(k) or "") for k in ("unit", "on", "how", "property", "why")}
+        values |= {k: as_number(fields.get(k)) for k in ("value", "error", "low", "high", "ceiling", "floor", "norm")}
         value = fields.get("value")
-        scores.append(Score(key, text=value if isinstance(value, str) else "", **told))
+        scores.append(Score(key, text=value if isinstance(value, str) else "", **values))
     return scores
 
 
@@ -241,10 +242,10 @@ def _as_row(value: object) -> Row:
 
 
 def read(run_folder: Path) -> Facts:
-    """Read what is there of a run folder.
+    """Read the files of a run folder, as far as they exist.
 
     Args:
-        run_folder: the folder of a run, whole or not.
+        run_folder: the folder of a run, complete or not.
 
     Raises:
         LimnerError: the folder does not exist.
@@ -263,7 +264,7 @@ def read(run_folder: Path) -> Facts:
         recipe=recipe,
         recipe_text=text,
         env=_as_row(public_value(_json(folder / "env.json", notes))),
-        metrics=settle(_jsonl(folder / "metrics.jsonl", notes)),
+        metrics=merge_sessions(_jsonl(folder / "metrics.jsonl", notes)),
         events=[{**e, "event": str(e.get("event", "event"))} for e in events],
         scores=_scores(_as_row(public_value(_json(folder / "scores.json", notes)))),
         notes=notes,

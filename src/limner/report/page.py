@@ -1,7 +1,7 @@
-"""A page in one file: the design shared by reports and labs, and the page of a lab.
+"""HTML pages in one file: the templates shared by reports and labs, and the page of a lab.
 
-A page opens from disk with nothing beside it. Its content security policy forbids all but what is inside it, and
-every text goes through Jinja's escaping, so what a file says can be shown whoever wrote it.
+A page needs no other file and no network. Its content security policy forbids everything that is not inside the page,
+and Jinja escapes every text, so text of unknown origin can be shown.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from limner.core.errors import LimnerError
-from limner.report.pictures import Picture, picture
+from limner.report.images import InlineImage, inline
 from limner.report.words import duration, number, public
 
 _FIGURE_BYTES = 1_500_000
@@ -28,11 +28,11 @@ _FIGURE_BYTES = 1_500_000
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture with its caption.
+    """An image with its caption.
 
     Attributes:
-        image: bytes or path of a PNG, WebP, JPEG or SVG picture.
-        alt: what it shows, for a reader who cannot see it.
+        image: bytes or path of a PNG, WebP, JPEG or SVG image.
+        alt: a description of the image, for readers who cannot see it.
     """
 
     image: bytes | Path
@@ -42,7 +42,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; numbers in `rows` are formatted and set to the right."""
+    """A table; numbers in `rows` are formatted and aligned to the right."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[object]]
@@ -50,7 +50,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Check:
-    """One number of a lab beside what was measured here; `ok` says whether they agree."""
+    """An expected number beside the measured one; `ok` says whether they agree."""
 
     name: str
     expected: object
@@ -60,7 +60,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: `text` is plain paragraphs parted by empty lines."""
+    """A section of a page; empty lines in `text` separate paragraphs."""
 
     title: str
     text: str = ""
@@ -98,18 +98,18 @@ def _environment() -> Environment:
     env.filters |= {"number": number, "duration": duration, "cell": _cell, "slug": _slug, "paragraphs": _paragraphs}
     env.tests["numeric"] = lambda v: isinstance(v, (int, float)) and not isinstance(v, bool)
     templates = files("limner.report") / "templates"
-    for name in ("style.css", "report.js"):  # our own files, inlined as they are
+    for name in ("style.css", "report.js"):  # they are part of the package, so they are not escaped
         env.globals[name.replace(".", "_")] = Markup((templates / name).read_text("utf-8"))
     return env
 
 
 def render(template: str, **context: Any) -> str:
-    """The text of a page from a template of this package."""
+    """The HTML of a page from a template of this package."""
     return _environment().get_template(template).render(**context)
 
 
 def save(path: Path, text: str) -> Path:
-    """Write `text` whole or not at all: a reader sees the old file or the new one.
+    """Write `text` to a temporary file and move it to `path`, so that the file is always complete.
 
     Raises:
         LimnerError: the disk is full or the folder cannot be written to.
@@ -124,7 +124,7 @@ def save(path: Path, text: str) -> Path:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o644)  # a temporary file is its owner's only; a report is meant to be shared
+        temporary.chmod(0o644)  # a temporary file can be read by its owner only
         temporary.replace(path)
     except OSError as error:
         if temporary is not None:
@@ -136,30 +136,30 @@ def save(path: Path, text: str) -> Path:
 
 
 def write_page(path: Path, title: str, sections: Sequence[Section], kind: str = "lab") -> Path:
-    """Write a self-contained page of texts, pictures, tables and checks, in the design of the reports.
+    """Write a self-contained page of text, images, tables and checks, in the design of the reports.
 
     Args:
-        path: the HTML file to write; it is replaced in one go.
+        path: the HTML file to write or replace.
         title: the heading.
-        sections: what to show, in order.
-        kind: what the page is of, in a word: lab, bench or comparison.
+        sections: the sections in order.
+        kind: lab, bench or comparison; shown in the corner.
 
     Returns:
         `path`.
 
     Raises:
-        LimnerError: a picture cannot be read, or the page cannot be written.
+        LimnerError: an image cannot be read, or the page cannot be written.
     """
-    shown: list[tuple[Section, list[tuple[Figure, Picture]]]] = []
+    rendered: list[tuple[Section, list[tuple[Figure, InlineImage]]]] = []
     for section in sections:
         figures = []
         for i, figure in enumerate(section.figures, 1):
-            image = picture(figure.image, _FIGURE_BYTES)
+            image = inline(figure.image, _FIGURE_BYTES)
             if image is None:
                 raise LimnerError(
                     f"picture {i} of section {section.title!r} cannot be read; give a PNG, WebP, JPEG or SVG"
                 )
             figures.append((figure, image))
-        shown.append((section, figures))
+        rendered.append((section, figures))
     checks = [c for s in sections for c in s.checks]
-    return save(Path(path), render("page.html", kind=kind, title=title, sections=shown, checks=checks))
+    return save(Path(path), render("page.html", kind=kind, title=title, sections=rendered, checks=checks))

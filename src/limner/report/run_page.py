@@ -1,4 +1,4 @@
-"""The report of a run: one page from the plain files of its folder."""
+"""The report of a run: one HTML page made from the files of its folder."""
 
 from __future__ import annotations
 
@@ -10,39 +10,26 @@ from pathlib import Path
 from typing import Any
 
 from limner.metrics.scorecard import base
-from limner.report import curves, pictures, scores
+from limner.report import curves, scores
 from limner.report.facts import Facts, Row, as_number, read
+from limner.report.images import InlineImage, inline, read_timeline
 from limner.report.page import render, save
-from limner.report.pictures import Picture
 from limner.report.words import number, public, title
 
 _MAX_EVENTS = 200
 _MAX_FIGURES = 24
-_FILM_BYTES = 3_000_000  # a moving picture cannot be stored again smaller
-_NEWS = ("warning", "skip")  # kinds of event that are shown first
-_TOLD_ELSEWHERE = frozenset(
-    (
-        "event",
-        "images",
-        "seconds",
-        "message",
-        "command",
-        "data",
-        "items",
-        "shape",
-        "fingerprint",
-        "licence",
-        "parameters",
-        "rows",
-        "learnt",
-    )
+_ANIMATION_BYTES = 3_000_000  # larger than other images, because an animation cannot be encoded again
+_WARNINGS = ("warning", "skip")  # events of these kinds come first
+_SHOWN_ELSEWHERE = frozenset(
+    {"event", "images", "seconds", "message", "command", "data", "items", "shape", "fingerprint", "licence"}
+    | {"parameters", "rows", "learnt"}
 )
 _YAML_LINE = re.compile(r"^(\s*(?:- )*)([\w./-]+:)(?=\s|$)(.*)$")
 
 
 @dataclass(frozen=True)
-class Happening:
-    """An event as the page lists it."""
+class EventRow:
+    """An event as a row of the page's table."""
 
     kind: str
     images: float | None
@@ -52,16 +39,16 @@ class Happening:
 
     @property
     def is_warning(self) -> bool:
-        return self.kind in _NEWS
+        return self.kind in _WARNINGS
 
 
-def _happening(event: Row) -> Happening:
-    extra = {k: v for k, v in event.items() if k not in _TOLD_ELSEWHERE}
+def _event_row(event: Row) -> EventRow:
+    extra = {k: v for k, v in event.items() if k not in _SHOWN_ELSEWHERE}
     parts = (
         f"{k} {v if isinstance(v, (str, int, float)) else json.dumps(v, ensure_ascii=False)}" for k, v in extra.items()
     )
     details = ", ".join(parts)
-    return Happening(
+    return EventRow(
         kind=event["event"],
         images=as_number(event.get("images")),
         seconds=as_number(event.get("seconds")),
@@ -70,53 +57,52 @@ def _happening(event: Row) -> Happening:
     )
 
 
-def _happenings(events: list[Row]) -> tuple[list[Happening], int]:
-    """At most `_MAX_EVENTS` events, warnings first, and how many more there are."""
-    every = sorted((_happening(e) for e in events), key=lambda h: not h.is_warning)
-    return every[:_MAX_EVENTS], max(len(every) - _MAX_EVENTS, 0)
+def _event_rows(events: list[Row]) -> tuple[list[EventRow], int]:
+    """At most `_MAX_EVENTS` events, warnings first, and the number of events left out."""
+    rows = sorted((_event_row(e) for e in events), key=lambda row: not row.is_warning)
+    return rows[:_MAX_EVENTS], max(len(rows) - _MAX_EVENTS, 0)
 
 
 def _phases(facts: Facts) -> list[tuple[str, float, float]]:
-    """(phase, seconds, share): what events say they took; the rest of the time is training."""
+    """(phase, seconds, share) from the durations of events; the remaining time is training."""
     seconds: dict[str, float] = {}
     for event in facts.events:
         took = as_number(event.get("took"))
         if took is not None and took > 0:
             seconds[event["event"]] = seconds.get(event["event"], 0.0) + took
-    rest = facts.seconds - sum(seconds.values())
-    if not seconds or rest <= 0:  # nothing to tell apart, or what was rolled back is counted too
+    training = facts.seconds - sum(seconds.values())
+    if not seconds or training <= 0:  # no event has a duration, or events of repeated steps count twice
         return []
-    seconds["training"] = rest
+    seconds["training"] = training
     return [(k, s, s / facts.seconds) for k, s in sorted(seconds.items(), key=lambda kv: -kv[1])]
 
 
-def _reals(folder: Path) -> Picture | None:
-    """The sheet of real images, in either of the two lossless formats."""
-    both = (pictures.picture(folder / "data" / name) for name in ("reals.webp", "reals.png"))
-    return next((p for p in both if p is not None), None)
+def _reals(folder: Path) -> InlineImage | None:
+    """The grid of real images."""
+    return inline(folder / "data" / "reals.webp") or inline(folder / "data" / "reals.png")
 
 
-def _figures(folder: Path) -> list[tuple[Picture, str]]:
-    """The pictures of ``figures/`` with their captions; one without a caption has its name."""
+def _figures(folder: Path) -> list[tuple[InlineImage, str]]:
+    """The images of ``figures/`` with their captions, or their names where they have none."""
     try:
-        found = sorted(p for p in (folder / "figures").iterdir() if p.suffix in (".png", ".svg", ".webp"))
+        paths = sorted(p for p in (folder / "figures").iterdir() if p.suffix in (".png", ".svg", ".webp"))
     except OSError:
         return []
     try:
         captions = json.loads((folder / "figures" / "captions.json").read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
         captions = {}
-    out = []
-    for path in found[:_MAX_FIGURES]:
-        image = pictures.picture(path, limit=_FILM_BYTES if path.stem == "animation" else 150_000)
+    figures = []
+    for path in paths[:_MAX_FIGURES]:
+        image = inline(path, limit=_ANIMATION_BYTES if path.stem == "animation" else 150_000)
         caption = captions.get(path.stem) if isinstance(captions, dict) else None
         if image is not None:
-            out.append((image, public(str(caption)) if caption else title(path.stem.replace("-", "_"))))
-    return out
+            figures.append((image, public(str(caption)) if caption else title(path.stem.replace("-", "_"))))
+    return figures
 
 
 def _settings(text: str) -> list[tuple[str, str, str]]:
-    """Each line of the recipe as (indent, key, rest), so that the page can set keys apart."""
+    """Each line of the recipe as (indent, key, rest), so that the page can highlight keys."""
     lines = []
     for line in text.splitlines():
         match = _YAML_LINE.match(line)
@@ -125,7 +111,7 @@ def _settings(text: str) -> list[tuple[str, str, str]]:
 
 
 def _environment(env: Row) -> list[tuple[str, str]]:
-    """(name, value) of all that env.json tells in plain values."""
+    """(name, value) of every plain value of env.json."""
     rows = []
     for key, value in env.items():
         if isinstance(value, dict):
@@ -140,8 +126,8 @@ def _environment(env: Row) -> list[tuple[str, str]]:
 
 
 def _size(facts: Facts) -> list[tuple[str, str]]:
-    """(name, value) of the data and the parameters, as far as they are told."""
-    items, shape = as_number(facts.told("items")), facts.told("shape")
+    """(name, value) of the data and the parameters, as far as they are known."""
+    items, shape = as_number(facts.last("items")), facts.last("shape")
     data = [
         facts.data_name,
         f"{number(items)} images" if items is not None else "",
@@ -155,16 +141,15 @@ def _size(facts: Facts) -> list[tuple[str, str]]:
 
 
 def command(facts: Facts) -> str:
-    """The one command that trains this again: as the start event tells it, else from the resolved recipe."""
-    told = facts.told("command")
-    return told if isinstance(told, str) and told else f"limner train {shlex.quote(facts.name)}/recipe.yaml"
+    """The command that trains the run again: from the start event, else with the resolved recipe."""
+    recorded = facts.last("command")
+    return recorded if isinstance(recorded, str) and recorded else f"limner train {shlex.quote(facts.name)}/recipe.yaml"
 
 
 def write(run_folder: Path) -> Path:
-    """Write ``report.html`` into a run folder, from the plain files that are there.
+    """Write ``report.html`` into a run folder, from the files that are there; an older report is replaced.
 
-    It works on a run that has only begun and on one that was killed. The page needs nothing beside it, holds no
-    absolute path, and replaces an older one in one go.
+    The run need not be finished. The page needs no other file and holds no absolute path.
 
     Args:
         run_folder: the folder of a run.
@@ -176,15 +161,15 @@ def write(run_folder: Path) -> Path:
         LimnerError: there is no such folder, or the page cannot be written.
     """
     facts = read(run_folder)
-    reels = pictures.reels(facts.folder)
+    timeline = read_timeline(facts.folder)
     charts, left_out = curves.charts(facts.metrics)
     speed = curves.speed(facts.metrics)
-    happenings, more = _happenings(facts.events)
+    event_rows, more = _event_rows(facts.events)
     text = render(
         "run.html",
         title=facts.recipe_name,
         facts=facts,
-        reels=reels,
+        timeline=timeline,
         reals=_reals(facts.folder),
         figures=_figures(facts.folder),
         charts=charts,
@@ -200,17 +185,17 @@ def write(run_folder: Path) -> Path:
         settings=_settings(facts.recipe_text),
         command=command(facts),
         environment=_environment(facts.env),
-        happenings=happenings,
-        more_happenings=more,
-        page_data=_page_data(reels.steps, charts + ([speed] if speed else [])),
+        event_rows=event_rows,
+        more_events=more,
+        page_data=_page_data(timeline.steps, charts + ([speed] if speed else [])),
     )
     return save(facts.folder / "report.html", text)
 
 
 def _page_data(steps: list[int], charts: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the page's script draws: the timeline's steps, and the curves without what only the table needs."""
-    drawn = [
+    """The data of the page's script: the timeline's steps, and the curves without the summary for the table."""
+    plotted = [
         {**chart, "curves": [{k: c[k] for k in ("name", "x", "y", "s", "gaps")} for c in chart["curves"]]}
         for chart in charts
     ]
-    return {"steps": steps, "charts": drawn}
+    return {"steps": steps, "charts": plotted}

@@ -1,4 +1,4 @@
-"""Numbers, times and names as a reader wants them, and text without what is private."""
+"""Numbers, times and names in words, and text without private paths."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 
 from limner.core.units import clock
 
-# "d" and "g" are the paper letters of a GAN's two networks
+# "d" and "g" are the two networks of a GAN
 _ACRONYMS = frozenset(
     {
         "auroc",
@@ -33,13 +33,13 @@ _ACRONYMS = frozenset(
     | {"mae", "mig", "ms", "mse", "ndb", "nll", "pca", "psnr", "rmse", "sap", "ssim"}
 )
 
-_STOP = r"\s/\\'\"`<>|,;:()\[\]{}"  # what ends one name of an unquoted path
+_END = r"\s/\\'\"`<>|,;:()\[\]{}"  # characters that end a name in an unquoted path
 _QUOTED = re.compile(r"""(['"`])((?:file://)?(?:~?/|[A-Za-z]:[\\/]|\\\\)[^'"`\n]*)\1""")
 _HOME = re.compile(
-    rf"(?:\b[A-Za-z]:)?[/\\]+(?:home|Users)[/\\]+[^{_STOP}]+|(?<![\w.])/root(?=[/\s'\"]|$)", re.IGNORECASE
+    rf"(?:\b[A-Za-z]:)?[/\\]+(?:home|Users)[/\\]+[^{_END}]+|(?<![\w.])/root(?=[/\s'\"]|$)", re.IGNORECASE
 )
-_POSIX = re.compile(rf"(?<![\w.…/\\<)~-])~?(?:/(?!/)[^{_STOP}]*[^\W\d][^{_STOP}]*(?:/[^{_STOP}]+)*/?)")
-_WINDOWS = re.compile(rf"(?:~|\b[A-Za-z]:|\\)(?:[\\/]+[^{_STOP}]+)+[\\/]?")
+_POSIX = re.compile(rf"(?<![\w.…/\\<)~-])~?(?:/(?!/)[^{_END}]*[^\W\d][^{_END}]*(?:/[^{_END}]+)*/?)")
+_WINDOWS = re.compile(rf"(?:~|\b[A-Za-z]:|\\)(?:[\\/]+[^{_END}]+)+[\\/]?")
 
 _PRIVATE_WORDS = frozenset(
     {"user", "username", "login", "owner", "email", "host", "hostname", "node", "ip", "mac", "home", "cwd", "path"}
@@ -77,7 +77,7 @@ def duration(seconds: float | None) -> str:
 
 
 def title(key: str, unit: str = "") -> str:
-    """The words of a key, without the unit it may end in.
+    """A key in words, without the unit at its end.
 
     >>> title("psnr_db", "dB"), title("iwae50_nats", "nats per image"), title("linear_probe")
     ('PSNR', 'IWAE 50', 'Linear probe')
@@ -90,13 +90,13 @@ def title(key: str, unit: str = "") -> str:
 
 
 def _capitals(word: str) -> str:
-    """An acronym in capitals, its number apart; other words as they are."""
+    """An acronym in capitals, with a space before its number; other words unchanged."""
     letters = word.rstrip("0123456789")
     return f"{letters.upper()} {word[len(letters) :]}".strip() if letters.lower() in _ACRONYMS else word
 
 
 def is_private(key: str) -> bool:
-    """Whether a key names something about the person or the machine that does not belong on a page.
+    """Whether a key names something private about the user or the machine.
 
     >>> is_private("hostname"), is_private("device_name"), is_private("python_executable")
     (True, False, True)
@@ -105,7 +105,7 @@ def is_private(key: str) -> bool:
 
 
 def last_name(path: str) -> str:
-    r"""What may be shown of an absolute path: its last name, unless that is a user's.
+    r"""The last name of an absolute path, or ~ where that is the name of a user.
 
     >>> last_name("/home/ann/my photos"), last_name("/home/ann"), last_name(r"C:\Users\Ann B\cats")
     ('…/my photos', '~', '…/cats')
@@ -120,12 +120,12 @@ def last_name(path: str) -> str:
 
 
 def is_absolute(text: str) -> bool:
-    """Whether the whole text is one absolute path (or one under a home folder)."""
+    """Whether the whole text is one absolute path, or a path that begins with ~."""
     return bool(re.match(r"(?:file://)?(?:~?/[^/\s]|[A-Za-z]:[\\/]|\\\\)", text)) and "\n" not in text
 
 
 def public(text: str) -> str:
-    """`text` with every absolute path cut to its last name, so that no page tells where or whose it was.
+    """`text` with every absolute path cut to its last name, so that a page shows no folders or user names.
 
     >>> public("skipped /home/ann/photos/cat.png: truncated")
     'skipped …/cat.png: truncated'
@@ -139,7 +139,7 @@ def public(text: str) -> str:
 
 
 def public_value(value: object) -> object:
-    """`public` over every string of a JSON value, without the keys that `is_private` names."""
+    """A JSON value with `public` applied to every string, and without the keys for which `is_private` is true."""
     if isinstance(value, str):
         return last_name(value) if is_absolute(value) and " " in value and ": " not in value else public(value)
     if isinstance(value, dict):

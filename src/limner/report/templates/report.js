@@ -1,5 +1,5 @@
 "use strict";
-// Draws the curves and turns the timeline. All text reaches the page as text, never as markup.
+// Draws the curves and runs the timeline. All text is inserted as text, never as markup.
 const data = JSON.parse(document.getElementById("page-data").textContent);
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 const grouped = (n) => Math.round(n).toLocaleString("en-GB");
@@ -146,7 +146,7 @@ class Chart {
     this.momentLine = shape("line", { y1: top, y2: bottom, class: "moment" }, this.svg);
     this.cross = shape("line", { y1: top, y2: bottom, class: "cross" }, this.svg);
     for (const c of this.curves) c.dot = shape("circle", { r: 3.5, class: c.colour }, this.svg);
-    this.read(this.here);  // a chart that is drawn again, say in another width, keeps what was read
+    this.read(this.here);  // after a change of width the chart shows the same values
     this.mark(this.moment);
   }
 
@@ -184,7 +184,7 @@ class Chart {
     }
   }
 
-  mark(images) {  // the moment that the slider shows
+  mark(images) {  // draws the position of the slider
     this.moment = images;
     if (!this.x) return;
     const inside = images !== null && images >= this.span[0] && images <= this.span[1];
@@ -198,9 +198,9 @@ for (const host of all("[data-chart]")) Chart.charts.push(new Chart(host));
 // ---- the timeline: one moment for samples, reconstructions and curves -------------------------------------------
 
 const steps = data.steps;
-const reels = all("[data-reel]").map((reel) => {
-  const frames = all("img", reel);
-  return { frames, steps: frames.map((f) => Number(f.dataset.step)), now: reel.closest("figure").querySelector(".now") };
+const series = all("[data-frames]").map((host) => {
+  const frames = all("img", host);
+  return { frames, steps: frames.map((f) => Number(f.dataset.step)), now: host.closest("figure").querySelector(".now") };
 });
 const sliders = all(".control input"), plays = all(".play");
 let moment = steps.length - 1, playing = 0;
@@ -208,10 +208,10 @@ let moment = steps.length - 1, playing = 0;
 function show(index, tell = true) {
   moment = Math.min(Math.max(index, 0), steps.length - 1);
   const images = steps[moment];
-  for (const reel of reels) {  // the latest picture up to this moment, else the first
-    const at = Math.max(reel.steps.findLastIndex((s) => s <= images), 0);
-    reel.frames.forEach((frame, i) => { frame.hidden = i !== at; });
-    reel.now.textContent = grouped(reel.steps[at]);
+  for (const item of series) {  // the latest image up to this moment, else the first
+    const at = Math.max(item.steps.findLastIndex((s) => s <= images), 0);
+    item.frames.forEach((frame, i) => { frame.hidden = i !== at; });
+    item.now.textContent = grouped(item.steps[at]);
   }
   for (const slider of sliders) {
     slider.value = moment;
@@ -242,11 +242,11 @@ function fromHash() {
 }
 
 function thumbnails() {
-  const strip = document.querySelector(".strip"), reel = reels.find((r) => r.frames[0].closest("[data-reel=samples]"));
-  if (!strip || !reel || reel.frames.length < 3) return;
-  const count = Math.min(reel.frames.length, 9);
+  const strip = document.querySelector(".strip"), item = series.find((r) => r.frames[0].closest("[data-frames=samples]"));
+  if (!strip || !item || item.frames.length < 3) return;
+  const count = Math.min(item.frames.length, 9);
   for (let i = 0; i < count; i++) {
-    const frame = reel.frames[Math.round(i * (reel.frames.length - 1) / (count - 1))];
+    const frame = item.frames[Math.round(i * (item.frames.length - 1) / (count - 1))];
     const to = nearest(steps, Number(frame.dataset.step));
     const button = element("button", { type: "button", tabindex: "-1", "data-to": String(to) });
     const image = element("img", { src: frame.src, alt: "" });
@@ -256,11 +256,11 @@ function thumbnails() {
   }
 }
 
-function fit() {  // a whole number of device pixels for each pixel of a small picture, where that nearly fills its place
+function fit() {  // a whole number of device pixels for each pixel of a small picture, where that nearly fills its column
   const ratio = window.devicePixelRatio || 1;
-  for (const reel of all(".reel")) {
-    for (const image of all("img.small", reel)) {
-      const width = Number(image.getAttribute("width")), times = reel.clientWidth * ratio / width;
+  for (const host of all(".frames")) {
+    for (const image of all("img.small", host)) {
+      const width = Number(image.getAttribute("width")), times = host.clientWidth * ratio / width;
       image.style.width = Math.floor(times) > 0.85 * times ? Math.floor(times) * width / ratio + "px" : "";
     }
   }
@@ -287,7 +287,7 @@ if (!fromHash() && steps.length) show(moment, false);
 async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
-  } catch {  // a page from disk may have no clipboard of its own
+  } catch {  // pages opened from disk may have no access to the clipboard
     const area = element("textarea", { "aria-hidden": "true" });
     document.body.append(area);
     area.value = text;

@@ -1,4 +1,4 @@
-"""Probes and anomaly scores against their definitions."""
+"""Linear probes, two-sample tests and AUROC against their definitions."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def test_auroc_of_random_scores_is_near_a_half() -> None:
     assert auroc(normal(20_000), normal(20_000, seed=1) > 0) == pytest.approx(0.5, abs=0.02)
 
 
-def test_auroc_needs_both_kinds_and_finite_scores() -> None:
+def test_auroc_needs_both_classes_and_finite_scores() -> None:
     with pytest.raises(LimnerError, match="missing"):
         auroc(torch.zeros(3), torch.zeros(3, dtype=torch.bool))
     with pytest.raises(LimnerError, match="finite"):
         auroc(torch.tensor([0.0, float("nan")]), torch.tensor([True, False]))
 
 
-def test_a_linear_probe_reads_what_a_straight_cut_separates_and_no_more() -> None:
+def test_a_linear_probe_finds_linear_boundaries_only() -> None:
     x = normal(600, 2, 5)
     straight, crossed = (x[:, 0, 0] > 0).long(), (x[:, 0, 0] * x[:, 0, 1] > 0).long()
     assert linear_probe(x[:400], straight[:400], x[400:], straight[400:]) > 0.93
@@ -56,12 +56,12 @@ def test_a_linear_probe_does_not_depend_on_the_scale_of_the_codes() -> None:
     assert ours == theirs
 
 
-def test_sets_of_one_kind_cannot_be_told_apart_and_others_can_even_with_equal_moments() -> None:
+def test_sets_are_distinguishable_by_their_dependence_alone() -> None:
     x = normal(800, 4)
     same = distinguishable(x[:400], x[400:], trees=60)
     assert same == pytest.approx(0.5, abs=0.08)
     tied = x[:400].clone()
-    tied[:, 1] = tied[:, 0]  # each number keeps its mean and spread; only their dependence differs
+    tied[:, 1] = tied[:, 0]  # each dimension keeps its mean and variance; only their dependence differs
     assert distinguishable(tied, x[400:], trees=60) > 0.8
 
 

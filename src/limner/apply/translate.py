@@ -98,7 +98,7 @@ class Translation:
             raise LimnerError("this model learnt from pairs that were given, so nothing is degraded; leave it out")
 
     @property
-    def task(self) -> tasks.Task | None:
+    def task(self) -> tasks.Degradation | None:
         """What made the sources in training."""
         pairing = self.model.pairing
         return None if pairing is None else tasks.make(str(pairing["name"]), pairing["amount"])

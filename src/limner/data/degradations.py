@@ -41,7 +41,7 @@ _LLOYD = 6  # rounds of k-means: colours of a photograph hardly move after them
 Shape = tuple[int, int, int]
 
 
-class Task:
+class Degradation:
     """One way to make sources of targets.
 
     Args:
@@ -104,7 +104,7 @@ class Task:
         return ""
 
 
-class Colourise(Task):
+class Colourise(Degradation):
     """Luminance to colour, in CIE Lab."""
 
     name = "colourise"
@@ -131,7 +131,7 @@ class Colourise(Task):
         return "grey"
 
 
-class Upscale(Task):
+class Upscale(Degradation):
     """A small picture, enlarged by bicubic interpolation, to a sharp one."""
 
     name, usual, least, unit = "upscale", 2.0, 1.0, "a whole factor from 2 on"
@@ -161,7 +161,7 @@ class Upscale(Task):
         return "bicubic"
 
 
-class Inpaint(Task):
+class Inpaint(Degradation):
     """A picture with holes, and the mask of the holes, to a whole one."""
 
     name, usual, most, unit = "inpaint", 0.25, 0.9, "a share of the picture between 0 and 0.9"
@@ -215,7 +215,7 @@ class Inpaint(Task):
         return "Telea's inpainting"
 
 
-class Edges(Task):
+class Edges(Degradation):
     """A drawing of lines to a picture."""
 
     name, usual, unit = "edges", 0.8, "the width of lines in pixels"
@@ -234,7 +234,7 @@ class Edges(Task):
         return _grey(x)
 
 
-class Denoise(Task):
+class Denoise(Degradation):
     """A noisy picture to a clean one."""
 
     name, usual, unit = "denoise", 0.1, "sigma of the noise on the [0,1] scale"
@@ -251,7 +251,7 @@ class Denoise(Task):
         return "median filter of 3×3"
 
 
-class Deblur(Task):
+class Deblur(Degradation):
     """A blurred picture to a sharp one."""
 
     name, usual, unit = "deblur", 1.5, "sigma of the blur in pixels"
@@ -267,7 +267,7 @@ class Deblur(Task):
         return "unsharp mask"
 
 
-class Labels(Task):
+class Labels(Degradation):
     """A map of flat colours to a picture."""
 
     name, usual, least, most, unit = "labels", 8.0, 1.0, 65.0, "a number of colours from 2 to 64"
@@ -288,11 +288,11 @@ class Labels(Task):
         return flat.transpose(1, 2).reshape(b, c, h, w)
 
 
-TASKS: dict[str, type[Task]] = {t.name: t for t in (Colourise, Upscale, Inpaint, Edges, Denoise, Deblur, Labels)}
+TASKS: dict[str, type[Degradation]] = {t.name: t for t in (Colourise, Upscale, Inpaint, Edges, Denoise, Deblur, Labels)}
 NAMES = tuple(TASKS)
 
 
-def make(name: str, amount: float | None = None) -> Task:
+def make(name: str, amount: float | None = None) -> Degradation:
     """A task by its name.
 
     >>> make("upscale", 4).to_dict()
@@ -306,7 +306,7 @@ def make(name: str, amount: float | None = None) -> Task:
     return TASKS[name](amount)
 
 
-def classic(task: Task, a: Tensor) -> Tensor | None:
+def classic(task: Degradation, a: Tensor) -> Tensor | None:
     """What is made of sources without learning, (B,C,H,W) in [-1,1]; None where there is no such thing."""
     return task.classic(a)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from limner.core.batch import Augment, Dataset, ImageSet, Paired, Part, Unpaired, batch_of
 from limner.core.errors import LimnerError
-from limner.data.degradations import Task
+from limner.data.degradations import Degradation
 from limner.data.prepare import fingerprint
 
 
@@ -61,7 +61,7 @@ class PairSet(ImageSet):
     labels: Tensor | None = None
     pixels: Tensor | None = None  # targets alone would be a second copy; `stacked` holds them
 
-    def __init__(self, stacked: Dataset, task: Task | None = None, name: str | None = None) -> None:
+    def __init__(self, stacked: Dataset, task: Degradation | None = None, name: str | None = None) -> None:
         self.stacked, self.task, self.name = stacked, task, name or stacked.name
         if task is None:
             if not isinstance(stacked, StackedPairs):

@@ -45,7 +45,7 @@ from limner.core.inference import translated
 from limner.core.model import GenerativeModel
 from limner.core.previews import rgb
 from limner.data import degradations as tasks
-from limner.data.degradations import Task
+from limner.data.degradations import Degradation
 from limner.data.pairs import DomainSet, PairSet
 from limner.metrics import paired
 from limner.metrics.extractors import features, pretrained
@@ -243,13 +243,13 @@ def baselines(heldout: Dataset, train: Dataset | None = None, references: int = 
     return ways
 
 
-def task_of(heldout: Dataset) -> Task | None:
+def task_of(heldout: Dataset) -> Degradation | None:
     """What makes sources of the targets of such pairs; None where both were given."""
     told: dict[str, Any] | None = getattr(heldout, "pairing", None)
     return None if told is None else tasks.make(**told)
 
 
-def translator(model: Translates, task: Task | None = None, seed: int = 0) -> Way:
+def translator(model: Translates, task: Degradation | None = None, seed: int = 0) -> Way:
     """A model's way, finished as the task has it."""
 
     def way(a: Tensor) -> Tensor:
@@ -415,7 +415,7 @@ def _between(value: float, floor: float | None, ceiling: float | None) -> float 
     return min(max((value - floor) / (ceiling - floor), 0.0), 1.0)
 
 
-def _diversity(model: Translates, heldout: Dataset, task: Task | None, effort: Effort, perceptual: Perceptual) -> Card:
+def _diversity(model: Translates, heldout: Dataset, task: Degradation | None, effort: Effort, perceptual: Perceptual) -> Card:
     """How much translations of one source differ with the seed of the noise."""
     if effort.seeds < 2:
         return {}

@@ -1,7 +1,7 @@
-"""Sets to learn translation from: pairs that lie in folders or are made by a task, and two domains without pairs.
+"""Data sets for translation: pairs from folders or made by a degradation, and two domains without pairs.
 
-The layouts are those of `limner.data.files.pair_layout`. What is held out is a folder test/ (or val/), else 5 % by a hash of the
-name. Sources and targets are mirrored and moved together.
+`limner.data.files.pair_layout` describes the layouts. A folder test/ (or val/) is held out, or else 5 % by a hash of the
+name. Augmentation mirrors and moves a source and its target together.
 """
 
 from __future__ import annotations

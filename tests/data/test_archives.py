@@ -164,7 +164,7 @@ def test_a_member_that_lies_about_its_size_gives_no_more_than_it_declared(packed
 
 def test_no_zip_and_empty_zips_are_one_clear_line(tmp_path, packed):
     (tmp_path / "fake.zip").write_bytes(b"PK\x03\x04 but no archive")
-    with pytest.raises(LimnerError, match="is no whole ZIP"):
+    with pytest.raises(LimnerError, match="is not a complete ZIP"):
         load(tmp_path / "fake.zip")
     with pytest.raises(LimnerError, match="is empty"):
         load(packed())

@@ -129,7 +129,7 @@ def test_outlines_and_colours(openmoji):
 
 def test_drawn_once_at_each_size(openmoji, monkeypatch):
     first = load("openmoji", size=32)
-    monkeypatch.setattr(emoji, "_draw", lambda *_: pytest.fail("drawn again"))
+    monkeypatch.setattr(emoji, "_render", lambda *_: pytest.fail("rendered again"))
     again = load("openmoji", size=32)
     assert again.fingerprint == first.fingerprint
     assert again.shape == (3, 32, 32)

@@ -43,7 +43,7 @@ def test_without_scikit_image_two_photographs_are_left_and_the_line_says_what_to
     assert len(load("photos", size=32, split="test")) > 0
     monkeypatch.setitem(sys.modules, "skimage.data", None)
     with pytest.raises(
-        LimnerError, match=r"brick lies inside scikit-image; install it with: pip install 'limner\[photos\]'"
+        LimnerError, match=r"brick is part of scikit-image; install it with: pip install 'limner\[photos\]'"
     ):
         photographs.opened("brick")
     with pytest.raises(LimnerError, match="there is no photograph 'moon'; choose from: china"):

@@ -163,8 +163,8 @@ def test_fingerprints_tell_sets_apart():
         ({"siz": 3}, "did you mean 'size'"),
         ({"split": "valid"}, "choose from: train, test, all"),
         ({"channels": 5}, "choose from: 1, 2, 3, 4"),
-        ({"size": 0}, "is no size"),
-        ({"size": [8, 8, 8]}, "is no size"),
+        ({"size": 0}, "is not a size"),
+        ({"size": [8, 8, 8]}, "is not a size"),
         ({"limit": 0}, "leaves no image"),
         ({"shift": -1}, "is negative"),
         ({"binarise": "yes"}, "choose from: none, static, dynamic"),
@@ -223,7 +223,7 @@ def test_a_wrong_checksum_is_refused_and_not_kept(served, tables, tmp_path):
     with pytest.raises(LimnerError) as caught:
         load("mnist")
     message = str(caught.value)
-    assert "what arrived has another checksum" in message
+    assert "the downloaded file has another checksum" in message
     assert f"sha256 {'0' * 64}" in message
     assert "put it there as mnist/train-images-idx3-ubyte.gz" in message
     assert not list((tmp_path / "cache").rglob("*ubyte*"))
@@ -326,7 +326,7 @@ def test_cifar_is_streamed_out_of_its_archive(nowhere, monkeypatch, tmp_path):
     assert np.array_equal(train.pixels[0].numpy().ravel(), row)
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["cifar-10-binary.tar.gz", "cifar10"]
     cifar_archive(archive, leave_out="data_batch_3.bin")
-    with pytest.raises(LimnerError, match=r"has no whole data_batch_3\.bin"):
+    with pytest.raises(LimnerError, match=r"has no complete data_batch_3\.bin"):
         load("cifar10")
     archive.write_bytes(archive.read_bytes()[:2000])
     with pytest.raises(LimnerError, match="cifar-10-binary"):
@@ -339,7 +339,7 @@ def test_cifar_is_streamed_out_of_its_archive(nowhere, monkeypatch, tmp_path):
         (b"", "not an IDX file"),
         (b"\0\0\x0d\x01" + bytes(8), "not an IDX file"),
         (b"\0\0\x08\x03\0\0", "truncated"),
-        (b"\0\0\x08\x01\0\0\0\x05abc", "holds 3 values where its header says 5"),
+        (b"\0\0\x08\x01\0\0\0\x05abc", "holds 3 values and its header says 5"),
         (b"\0\0\x08\x04" + b"\xff" * 16, "holds 0 values"),
         (gzip.compress(bytes(100), mtime=0)[:20], "cannot be read"),
     ],

@@ -194,10 +194,10 @@ def test_names_without_a_partner(tmp_path):
     pairs = load("pairs", path=str(tmp_path))
     assert len(pairs) == 6
     assert dict(pairs.quarantine) == {
-        "A/more.png": "no picture of that name on the other side",
-        "B/3.png": "a second picture of that name",
+        "A/more.png": "no image of that name on the other side",
+        "B/3.png": "a second image of that name",
     }
-    assert said(pairs, "left out 2 bad files: 1 a second picture of that name, 1 no picture of that name")
+    assert said(pairs, "left out 2 bad files: 1 a second image of that name, 1 no image of that name")
     for k in range(20):
         put(tmp_path / f"A/x{k}.png", flat(0))
         put(tmp_path / f"B/y{k}.png", flat(0))
@@ -378,8 +378,8 @@ def test_files_without_a_side_and_bad_files_of_domains(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "two domains are wanted"),
-        ({"a": "digits"}, "two domains are wanted"),
+        ({}, "domains needs two sets"),
+        ({"a": "digits"}, "domains needs two sets"),
         ({"path": "x", "a": "digits"}, "path has both domains already"),
         ({"path": "digits"}, "digits is one domain"),
         ({"a": "digits", "b": "ring"}, "ring gives points"),

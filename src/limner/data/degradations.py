@@ -12,8 +12,8 @@
 ``labels``      flat colours: k-means of the image's pixels         number of colours                        none
 ==============  ==================================================  =======================================  ==========
 
-A degradation is a function of images and of keys (`limner.core.rng`). What is random depends on the key alone, not on the
-batch, the rank or the worker. A source has the height and width of its target. Images are (B,C,H,W) in [-1,1].
+A degradation is a function of images and of keys (`limner.core.rng`). What is random depends on the key alone, not on
+the batch, the rank or the worker. A source has the height and width of its target. Images are (B,C,H,W) in [-1,1].
 
 XDoG: Winnemöller, Kyprianidis and Olsen 2012, *XDoG: an extended difference-of-Gaussians compendium*; here its
 threshold is 0, so it draws lines and no dark areas.

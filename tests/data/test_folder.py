@@ -83,7 +83,7 @@ def test_val_is_the_test_split_unless_there_is_a_test_folder(folder_of):
     both = folder_of(*numbered(6, "train/"), *numbered(3, "val/"), *numbered(2, "test/"), root="both")
     assert len(load(both, split="test")) == 2
     assert len(load(both, split="all")) == 11
-    assert has_note(load(both), "3 images lie in neither")
+    assert has_note(load(both), "3 images are in neither")
 
 
 def test_the_hold_out_is_stable_and_disjoint(folder_of):

@@ -247,7 +247,7 @@ def test_different_proportions_are_noted(tmp_path):
     save_pairs(tmp_path, "A/{k}.png", "B/{k}.png", range(3))
     save(tmp_path / "A/wide.png", uniform(1, (32, 16)))
     save(tmp_path / "B/wide.png", uniform(1))
-    assert has_note(load("pairs", path=str(tmp_path)), "1 pairs have sides of unlike proportions")
+    assert has_note(load("pairs", path=str(tmp_path)), "1 pairs have images of unlike proportions")
 
 
 @pytest.mark.parametrize("cache", [False, True])

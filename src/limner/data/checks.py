@@ -90,8 +90,8 @@ class Report:
             if counts:
                 lines.append(f"  {title}: {listed(counts.items())}")
         lines += ["", "nothing to put right"] if self.ok else ["", *(f"- {f}" for f in self.findings)]
-        for path, why in self.bad[:_SHOWN]:
-            lines.append(f"    {path}: {why}")
+        for path, reason in self.bad[:_SHOWN]:
+            lines.append(f"    {path}: {reason}")
         if len(self.bad) > _SHOWN:
             lines.append(f"    and {len(self.bad) - _SHOWN} more bad files (--json lists all)")
         return str(_printable("\n".join(lines)))
@@ -101,8 +101,6 @@ class Report:
 
 @dataclass(frozen=True)
 class _Result:
-    """What the check reads of one image."""
-
     header: decode.Header
     sha256: str
     bits: int

@@ -77,9 +77,9 @@ def fingerprint(*parts: bytes | str | NDArray[np.generic] | None) -> str:
     return digest.hexdigest()
 
 
-def identity(classes: list[str] | None, options: Options | None) -> str:
+def identity(classes: list[str] | None, options: Options) -> str:
     """The part of a fingerprint that is not pixels: class names and options."""
-    return json.dumps([classes, options.text() if options else None])
+    return json.dumps([classes, options.text()])
 
 
 def listed(counts: Iterable[tuple[str, int]], most: int = 8) -> str:
@@ -99,4 +99,4 @@ def by_reason(quarantine: Sequence[tuple[str, str]]) -> str:
     >>> by_reason([("a.png", "truncated"), ("b.png", "truncated"), ("c.png", "empty file")])
     '2 truncated, 1 empty file'
     """
-    return ", ".join(f"{n} {why}" for why, n in Counter(why for _, why in quarantine).most_common())
+    return ", ".join(f"{n} {reason}" for reason, n in Counter(reason for _, reason in quarantine).most_common())

@@ -1,4 +1,4 @@
-"""Decodes image files, or gives the reason why it cannot.
+"""Decodes image files, or gives the reason why a file cannot be used.
 
 Everything that reads images uses this module. It handles EXIF orientation, palettes with transparency, 1-bit images,
 16-bit grey (divided by 257, not clipped at 255), CMYK, embedded colour profiles (to sRGB), alpha over white and

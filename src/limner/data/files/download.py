@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ class Remote:
     name: str
     mirrors: tuple[str, ...]
     sha256: dict[str, str]
-    installed: tuple[str, ...] = field(default=())
+    installed: tuple[str, ...] = ()
 
 
 def _idx(train_images: str, train_labels: str, test_images: str, test_labels: str) -> dict[str, str]:
@@ -168,11 +168,6 @@ def _pooch() -> Any:
         return import_module("pooch")
     except ImportError:
         raise LimnerError("downloads need pooch; install it with: pip install pooch") from None
-
-
-def local_npz(name: str) -> Path | None:
-    """``$LIMNER_DATA/NAME.npz``, or None."""
-    return find_local(name, ".npz")
 
 
 def local(remote: Remote, file: str) -> Path | None:

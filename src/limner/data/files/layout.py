@@ -68,7 +68,7 @@ def read_splits(
         held_out = f", {test.sum()} to test on" if test_folder else ""
         notes.append(f"{folders}: {train.sum()} {what} to train on{held_out}")
         if ignored:
-            notes.append(f"{ignored} {what} lie in neither; only split=all takes them")
+            notes.append(f"{ignored} {what} are in neither; only split=all takes them")
         if not test_folder:
             train, test = _held_out(inner, train, notes, what)
     else:
@@ -120,7 +120,7 @@ def _digest(name: str) -> bytes:
 
 
 def sample_ids(names: list[str]) -> NDArray[np.int64]:
-    """A 64-bit id (N,) for each path, the same whatever other images there are."""
+    """A 64-bit id (N,) for each path, which does not depend on the other images."""
     return np.array([int.from_bytes(_digest(n), signed=True) for n in names], dtype=np.int64)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -23,12 +24,43 @@ from limner.data.prepare import binarised, fingerprint
 
 T = TypeVar("T")
 R = TypeVar("R")
+BadFile = tuple[str, str]  # path and reason
 
 
 def in_threads(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """Maps in order with a few threads, because Pillow releases the interpreter lock."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         yield from pool.map(function, items)
+
+
+def first_readable(
+    read: Callable[[int], NDArray[np.uint8] | BadFile], indices: Iterable[int], quarantine: list[BadFile]
+) -> NDArray[np.uint8] | None:
+    """The first item that `read` can read, or None; adds the bad files before it to `quarantine`."""
+    for i in indices:
+        result = read(i)
+        if not isinstance(result, tuple):
+            return result
+        if result not in quarantine:
+            quarantine.append(result)
+    return None
+
+
+def decode_all(
+    read: Callable[[int], NDArray[np.uint8] | BadFile], n: int, shape: tuple[int, ...]
+) -> tuple[Tensor, list[int], list[BadFile]]:
+    """The items 0 to n-1 that `read` can read, (K,C,H,W) uint8, their indices, and the bad files."""
+    pixels = torch.empty((n, *shape), dtype=torch.uint8)
+    indices: list[int] = []
+    bad: list[BadFile] = []
+    with decode.strict():
+        for i, result in enumerate(in_threads(read, range(n))):
+            if isinstance(result, tuple):
+                bad.append(result)
+            else:
+                pixels[len(indices)] = torch.from_numpy(result)
+                indices.append(i)
+    return pixels[: len(indices)], indices, bad
 
 
 class Files(ImageSet):
@@ -73,7 +105,6 @@ class Files(ImageSet):
         self.condition = None if classes is None else Classes(classes)
         self.notes, self.quarantine = list(notes), list(quarantine)
         self.prepared = prepared
-        self._fingerprint: str | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -81,19 +112,13 @@ class Files(ImageSet):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {len(self)} × {self.shape})"
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of paths, sizes, checksums, labels and options. The first access reads all files."""
-        if self._fingerprint is None:
-            stamps = in_threads(self.store.stamp, self.paths)
-            lines = "".join(f"{p}\0{size}\0{crc:08x}\n" for p, (size, crc) in zip(self.paths, stamps))
-            labels = None if self.labels is None else self.labels.numpy()
-            self._fingerprint = fingerprint(self.prepared, repr(self.shape), lines, labels)
-        return self._fingerprint
-
-    @fingerprint.setter
-    def fingerprint(self, value: str) -> None:
-        self._fingerprint = value
+        stamps = in_threads(self.store.stamp, self.paths)
+        lines = "".join(f"{p}\0{size}\0{crc:08x}\n" for p, (size, crc) in zip(self.paths, stamps))
+        labels = None if self.labels is None else self.labels.numpy()
+        return fingerprint(self.prepared, repr(self.shape), lines, labels)
 
     def fetch(self, indices: Sequence[int]) -> Tensor:
         """Items as (B,C,H,W) uint8."""
@@ -103,22 +128,20 @@ class Files(ImageSet):
 
     def _image(self, index: int) -> NDArray[np.uint8]:
         """One image (C,H,W), or the image that replaces it."""
-        for i in self._replacements(index):
-            try:
-                return self.read(self.paths[i])
-            except Exception as error:  # a hostile file may raise anything, and must not stop a training
-                entry = (self.paths[i], decode.reason(error))
-                if entry not in self.quarantine:
-                    self.quarantine.append(entry)
-        raise LimnerError(
-            f"{self.name}: neither {self.paths[index]} nor any image of its class is readable; restore the files"
-        )
+        following = ((index + step) % len(self) for step in range(len(self)))
+        same_class = (i for i in following if self.labels is None or self.labels[i] == self.labels[index])
+        image = first_readable(self._read_or_reason, same_class, self.quarantine)
+        if image is None:
+            raise LimnerError(
+                f"{self.name}: no image of the class of {self.paths[index]} is readable; restore the files"
+            )
+        return image
 
-    def _replacements(self, index: int) -> Iterator[int]:
-        n = len(self)
-        for i in ((index + step) % n for step in range(n)):
-            if self.labels is None or self.labels[i] == self.labels[index]:
-                yield i
+    def _read_or_reason(self, index: int) -> NDArray[np.uint8] | BadFile:
+        try:
+            return self.read(self.paths[index])
+        except Exception as error:  # a hostile file may raise anything, and must not stop a training
+            return self.paths[index], decode.reason(error)
 
     def read(self, path: str) -> NDArray[np.uint8]:
         """Reads one image (C,H,W). Call it under `decode.strict`; a bad file may raise any exception."""
@@ -137,19 +160,9 @@ class Files(ImageSet):
         Raises:
             LimnerError: no image is readable.
         """
-        pixels = torch.empty((len(self), *self.shape), dtype=torch.uint8)
-        indices: list[int] = []  # of the readable images
-        bad: list[tuple[str, str]] = []
-        with decode.strict():
-            for i, result in enumerate(in_threads(self._read_or_reason, self.paths)):
-                if isinstance(result, str):
-                    bad.append((self.paths[i], result))
-                else:
-                    pixels[len(indices)] = torch.from_numpy(result)
-                    indices.append(i)
+        pixels, indices, bad = decode_all(self._read_or_reason, len(self), self.shape)
         if not indices:
             raise LimnerError(f"{self.name}: no image is readable; run 'limner data check' on it to see why")
-        pixels = pixels[: len(indices)]
         return Pixels(
             self.name,
             pixels if self.ids is None else binarised(pixels, self.ids[indices]),
@@ -161,9 +174,3 @@ class Files(ImageSet):
             paths=[self.paths[i] for i in indices],
             prepared=self.prepared,
         )
-
-    def _read_or_reason(self, path: str) -> NDArray[np.uint8] | str:
-        try:
-            return self.read(path)
-        except Exception as error:  # see _image
-            return decode.reason(error)

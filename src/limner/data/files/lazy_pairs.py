@@ -19,7 +19,7 @@ from limner.data.datasets import Pixels
 from limner.data.degradations import NAMES
 from limner.data.files import decode
 from limner.data.files.layout import read_splits, unwrapped
-from limner.data.files.lazy import Files, in_threads
+from limner.data.files.lazy import BadFile, Files, decode_all, first_readable
 from limner.data.files.pair_layout import NO_PARTNER, DomainPath, MatchedPairs, domain_paths, match_names
 from limner.data.files.store import open_store
 from limner.data.options import Options
@@ -82,17 +82,13 @@ class LazyStackedPairs(StackedPairs):
             return torch.from_numpy(np.stack([self._pair(int(i)) for i in indices]))
 
     def _pair(self, index: int) -> NDArray[np.uint8]:
-        for i in ((index + step) % len(self) for step in range(len(self))):
-            result = self._read_or_reason(i)
-            if not isinstance(result, tuple):
-                return result
-            if result not in self.quarantine:
-                self.quarantine.append(result)
-        raise LimnerError(
-            f"{self.name}: neither {self.b.paths[index]} nor any other pair is readable; restore the files"
-        )
+        following = ((index + step) % len(self) for step in range(len(self)))
+        pair = first_readable(self._read_or_reason, following, self.quarantine)
+        if pair is None:
+            raise LimnerError(f"{self.name}: no pair is readable any more; restore the files")
+        return pair
 
-    def _read_or_reason(self, i: int) -> NDArray[np.uint8] | tuple[str, str]:
+    def _read_or_reason(self, i: int) -> NDArray[np.uint8] | BadFile:
         """One pair (Ca+Cb,H,W), or the path of the bad file and the reason."""
         a, b, path = self.a, self.b, self.a.paths[i]
         try:
@@ -111,19 +107,10 @@ class LazyStackedPairs(StackedPairs):
         Raises:
             LimnerError: no pair is readable.
         """
-        pixels = torch.empty((len(self), *self.shape), dtype=torch.uint8)
-        indices: list[int] = []  # of the readable pairs
-        bad: list[tuple[str, str]] = []
-        with decode.strict():
-            for i, result in enumerate(in_threads(self._read_or_reason, range(len(self)))):
-                if isinstance(result, tuple):
-                    bad.append(result)
-                else:
-                    pixels[len(indices)] = torch.from_numpy(result)
-                    indices.append(i)
+        pixels, indices, bad = decode_all(self._read_or_reason, len(self), self.shape)
         if not indices:
             raise LimnerError(f"{self.name}: no pair is readable; run 'limner data check' on it to see why")
-        pixels, c = pixels[: len(indices)], self.a.shape[0]
+        c = self.a.shape[0]
         pairs = StackedPairs(_in_memory(self.a, pixels[:, :c], indices), _in_memory(self.b, pixels[:, c:], indices))
         pairs.pixels = pixels  # the pixels of sources and targets are views of it
         pairs.notes, pairs.quarantine = self.notes, [*self.quarantine, *bad]
@@ -270,5 +257,5 @@ def _shapes(
     headers = zip(surveys[0].headers, surveys[1].headers)
     unlike = sum(a.size[0] * b.size[1] != a.size[1] * b.size[0] for a, b in headers)
     if unlike:
-        notes.append(f"{unlike} pairs have sides of unlike proportions: each is cropped at its own centre")
+        notes.append(f"{unlike} pairs have images of unlike proportions: each is cropped at its own centre")
     return (channels[0], height, width), (channels[1], height, width)

@@ -76,8 +76,8 @@ def open_store(path: str | os.PathLike[str]) -> Store:
             return Archive(location)
         location.open("rb").close()
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise LimnerError(f"{str(path)!r} cannot be read ({why}); check the path and its permissions") from None
+        reason = getattr(error, "strerror", None) or str(error)
+        raise LimnerError(f"{str(path)!r} cannot be read ({reason}); check the path and its permissions") from None
     if location.suffix.lower() in SUFFIXES:
         raise LimnerError(f"{str(path)!r} is one image and a model needs many; give the folder or a ZIP of images")
     if location.suffix.lower() == ".zip":
@@ -265,6 +265,5 @@ def _refuse_hostile(path: Path, infos: list[zipfile.ZipInfo]) -> None:
 
 
 def _outside(name: str) -> bool:
-    """Whether a member's name leads out of the archive on any operating system."""
     plain = name.replace("\\", "/")
     return plain.startswith("/") or ".." in plain.split("/") or "\0" in name or bool(re.match(r"[A-Za-z]:", plain))

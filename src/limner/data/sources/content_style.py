@@ -151,7 +151,6 @@ def _fit_size(name: str, image: Image, side: int) -> tuple[int, int]:
 
 
 def _pixels(image: Image, size: tuple[int, int], channels: int) -> Any:
-    """(C,H,W) uint8 at the size (H,W)."""
     from limner.data.files import decode
 
     return decode.pixels(decode.fitted(decode.channelled(image, channels), size)).copy()

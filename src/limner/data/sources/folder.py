@@ -19,7 +19,6 @@ from limner.data.registry import source
 if TYPE_CHECKING:
     from limner.core.batch import Dataset
     from limner.data.files.decode import Header
-    from limner.data.files.layout import Layout
     from limner.data.files.lazy import Files
     from limner.data.files.lazy_pairs import LazyStackedPairs
     from limner.data.files.store import Store
@@ -57,7 +56,13 @@ def read(store: Store, path: str, cache: bool | None, options: Options) -> Datas
     Raises:
         LimnerError: there are too few usable images, or none in the split.
     """
-    from limner.data.files.layout import read_layout
+    import numpy as np
+    import torch
+
+    from limner.core.batch import evenly_spaced
+    from limner.data.files.layout import read_layout, sample_ids
+    from limner.data.files.lazy import Files
+    from limner.data.prepare import augmentations, choose_classes, identity
 
     survey = read_headers(store, path)
     if len(survey.names) < 2:
@@ -67,7 +72,28 @@ def read(store: Store, path: str, cache: bool | None, options: Options) -> Datas
     if store.ignored:
         notes.append(f"ignored {sum(store.ignored.values())} other files")
     shape = (channels_of(survey, options.channels, notes), *size_of(survey, options, notes))
-    return _dataset(path, store, survey, layout, shape, notes, cache, options)
+    name = Path(path).name or store.title
+    labels, classes, of_class = choose_classes(name, layout.labels, layout.classes, options)
+    keep = {"train": layout.train, "test": layout.test, "all": np.ones(len(survey.names), dtype=bool)}[options.split]
+    indices = np.flatnonzero(keep if of_class is None else keep & of_class)
+    indices = indices[evenly_spaced(len(indices), options.limit or len(indices))]
+    if not len(indices):
+        raise LimnerError(f"{name}: no image is left in split {options.split!r}; loosen 'split', 'only' or 'without'")
+    paths = [survey.names[i] for i in indices]
+    files = Files(
+        name,
+        store,
+        paths,
+        shape,
+        labels=None if labels is None else torch.from_numpy(labels[indices].astype(np.int64)),
+        classes=classes,
+        ids=torch.from_numpy(sample_ids(paths)) if options.binarise == "static" else None,
+        augment=augmentations(options),
+        notes=notes,
+        quarantine=survey.quarantine,
+        prepared=identity(classes, options),
+    )
+    return in_memory_if_small(path, files, cache)
 
 
 @dataclass
@@ -147,7 +173,6 @@ def refuse_empty(path: str, store: Store) -> None:
 
 
 def _refuse_mostly_bad(path: str, bad: list[tuple[str, str]], total: int) -> None:
-    """Raises a `LimnerError` where more than half of the images cannot be used."""
     from limner.data.prepare import by_reason
 
     if 2 * len(bad) > total:
@@ -197,49 +222,6 @@ def size_of(survey: Survey, options: Options, notes: list[str]) -> tuple[int, in
     if height * width > _LARGE and not options.height_width:
         notes.append(f"{height}x{width} is large for most models: size: 64 or 128 trains much faster")
     return size
-
-
-def _dataset(
-    path: str,
-    store: Store,
-    survey: Survey,
-    layout: Layout,
-    shape: tuple[int, int, int],
-    notes: list[str],
-    cache: bool | None,
-    options: Options,
-) -> Dataset:
-    """The images that the options select, in memory or from files."""
-    import numpy as np
-    import torch
-
-    from limner.core.batch import evenly_spaced
-    from limner.data.files.layout import sample_ids
-    from limner.data.files.lazy import Files
-    from limner.data.prepare import augmentations, choose_classes, identity
-
-    name = Path(path).name or store.title
-    labels, classes, of_class = choose_classes(name, layout.labels, layout.classes, options)
-    keep = {"train": layout.train, "test": layout.test, "all": np.ones(len(survey.names), dtype=bool)}[options.split]
-    indices = np.flatnonzero(keep if of_class is None else keep & of_class)
-    indices = indices[evenly_spaced(len(indices), options.limit or len(indices))]
-    if not len(indices):
-        raise LimnerError(f"{name}: no image is left in split {options.split!r}; loosen 'split', 'only' or 'without'")
-    paths = [survey.names[i] for i in indices]
-    files = Files(
-        name,
-        store,
-        paths,
-        shape,
-        labels=None if labels is None else torch.from_numpy(labels[indices].astype(np.int64)),
-        classes=classes,
-        ids=torch.from_numpy(sample_ids(paths)) if options.binarise == "static" else None,
-        augment=augmentations(options),
-        notes=notes,
-        quarantine=survey.quarantine,
-        prepared=identity(classes, options),
-    )
-    return in_memory_if_small(path, files, cache)
 
 
 def in_memory_if_small(path: str, files: Files | LazyStackedPairs, cache: bool | None) -> Dataset:

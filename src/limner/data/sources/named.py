@@ -97,7 +97,7 @@ def emnist(part: Literal["balanced", "letters"] = "balanced") -> Arrays:
     if part not in ("balanced", "letters"):
         raise LimnerError(f"part: {part!r} is not possible; choose from: balanced, letters")
     classes = BALANCED if part == "balanced" else LETTERS
-    npz = download.local_npz("emnist")
+    npz = download.find_local("emnist", ".npz")
     if npz is not None:
         return _from_npz(npz, classes)
     arrays = _splits(*(_emnist_file(f"emnist-{part}-{table}") for table in _tables("test")), classes=classes)
@@ -111,7 +111,7 @@ def emnist(part: Literal["balanced", "letters"] = "balanced") -> Arrays:
 @source("cifar10")
 def cifar10() -> Arrays:
     """60,000 small photographs, 32×32 RGB, 10 classes, 10,000 of them the test set (Krizhevsky 2009)."""
-    npz = download.local_npz("cifar10")
+    npz = download.find_local("cifar10", ".npz")
     if npz is not None:
         return _from_npz(npz, cifar.CLASSES)
     images, labels, test = cifar.read(download.fetch(download.REMOTES["cifar10"], "cifar-10-binary.tar.gz"))
@@ -124,7 +124,7 @@ def _tables(test: str) -> list[str]:
 
 
 def _mnist_like(name: str, classes: list[str]) -> Arrays:
-    npz = download.local_npz(name)
+    npz = download.find_local(name, ".npz")
     if npz is not None:
         return _from_npz(npz, classes)
     files = (idx.read(download.fetch(download.REMOTES[name], table)) for table in _tables("t10k"))

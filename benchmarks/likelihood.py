@@ -29,20 +29,19 @@ import torch
 
 import limner
 import limner.data
-from limner.core.batch import Dataset
+from limner.core.batch import Dataset, evenly_spaced
 from limner.core.checkpoint import folders
 from limner.core.run import Run
 from limner.data.datasets import Pixels
-from limner.data.prepare import spread
 from limner.evaluation.likelihood import Likelihood, bounds
 
 PUBLISHED = {1: ("pythae's VAE", 89.78, 200), 50: ("pythae's IWAE-50", 86.82, 5000)}
 """By the draws in training: whose, minus log p(x) in nats, and its draws."""
 
 
-def part(dataset: Dataset, ids: np.ndarray[Any, Any], name: str) -> Pixels:
+def part(dataset: Dataset, ids: list[int], name: str) -> Pixels:
     """Some images of a set."""
-    pixels = dataset.fetch(ids.tolist())
+    pixels = dataset.fetch(ids)
     assert bool(((pixels == 0) | (pixels == 255)).all()), "these images are not black and white"
     return Pixels(name, pixels)
 
@@ -51,8 +50,8 @@ def held_out(data: dict[str, Any]) -> tuple[Pixels, Dataset]:
     """2,000 of the training images that training left out, and the test images."""
     options = {k: v for k, v in data.items() if k not in ("name", "limit", "split")}
     whole = limner.data.load(data["name"], **options, split="train")
-    unused = np.setdiff1d(np.arange(len(whole)), spread(len(whole), data["limit"]))
-    return part(whole, unused[spread(len(unused), 2000)], "validation"), limner.data.load(
+    unused = np.setdiff1d(np.arange(len(whole)), evenly_spaced(len(whole), data["limit"]))
+    return part(whole, unused[evenly_spaced(len(unused), 2000)].tolist(), "validation"), limner.data.load(
         data["name"], **options, split="test"
     )
 
@@ -99,7 +98,7 @@ def main() -> None:
         f"judged at {seen:,} images, the best of {len(tried)} checkpoints by validation ELBO ({tried[folder.name]:.2f})"
     )
     began = time.monotonic()
-    chosen = part(test, spread(len(test), options.images), "test")
+    chosen = part(test, evenly_spaced(len(test), options.images), "test")
     found = bounds(limner.load(folder), chosen, k=options.draws)
     print(report(found, math.prod(chosen.shape), time.monotonic() - began))
     whose, nats, draws = PUBLISHED.get(trained_with, PUBLISHED[1])

@@ -7,6 +7,7 @@ them (a canary says so) the picture of a seed and every tensor at the end must b
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -32,7 +33,10 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     with zipfile.ZipFile(ARCHIVE) as packed:
         packed.extractall(place)
     script = FIXTURES / "resume_runs.py"
-    done = subprocess.run([sys.executable, script], cwd=place, capture_output=True, text=True, timeout=600)
+    environment = os.environ | {"PYTHONPATH": str(FIXTURES.parents[1] / "src")}
+    done = subprocess.run(
+        [sys.executable, script], cwd=place, env=environment, capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return dict(json.loads((place / "found.json").read_text()))
 

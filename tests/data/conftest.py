@@ -1,4 +1,4 @@
-"""Pictures made on the fly, and real data where they are at hand."""
+"""Generated images, and real data where this machine has them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def shared() -> Callable[[str], Path]:
 
     def find(name: str) -> Path:
         if not (SHARED / name).exists():
-            pytest.skip(f"{name} is not here; set LIMNER_SHARED to the folder that has it")
+            pytest.skip(f"{name} is not on this machine; set LIMNER_SHARED to the folder that has it")
         return SHARED / name
 
     return find
@@ -29,7 +29,7 @@ def shared() -> Callable[[str], Path]:
 
 @pytest.fixture
 def paint() -> Callable[..., Image.Image]:
-    """A picture of noise, different for each seed."""
+    """An image of noise, different for each seed."""
 
     def make(seed: int = 0, size: tuple[int, int] = (12, 12), mode: str = "RGB") -> Image.Image:
         h, w = size
@@ -42,7 +42,7 @@ def paint() -> Callable[..., Image.Image]:
 
 @pytest.fixture
 def encode() -> Callable[..., bytes]:
-    """The bytes of a picture in a file format."""
+    """The bytes of an image in a file format."""
 
     def save(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
         stream = io.BytesIO()

@@ -1,4 +1,4 @@
-"""ZIP files: read in place when honest, refused when not."""
+"""ZIP files: honest ones are read in place, hostile ones are refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from limner.data.files import store
 
 @pytest.fixture
 def packed(tmp_path, paint, encode):
-    """A ZIP with a picture at each path, and whatever other members."""
+    """A ZIP with an image at each path, and other members."""
 
     def make(*paths: str, name: str = "set.zip", **others: bytes) -> Path:
         file = tmp_path / name
@@ -32,8 +32,8 @@ def packed(tmp_path, paint, encode):
     return make
 
 
-def as_sent(dataset):
-    """As a data loader worker receives it."""
+def pickled(dataset):
+    """A copy as a data loader worker receives it."""
     return ForkingPickler.loads(ForkingPickler.dumps(dataset))
 
 
@@ -55,25 +55,25 @@ def test_nothing_is_unpacked(packed, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["set.zip"]
 
 
-def test_an_open_zip_travels_to_workers(packed):
+def test_an_open_zip_can_be_sent_to_workers(packed):
     streamed = load(packed(*numbered(4)), cache=False)
     x = streamed.fetch([0, 1, 2])
-    assert torch.equal(as_sent(streamed).fetch([0, 1, 2]), x)
+    assert torch.equal(pickled(streamed).fetch([0, 1, 2]), x)
 
 
 def test_stylegan_labels(packed):
     paths = numbered(12, "00000/img")
     labels = {"labels": [[p, 7 if i % 3 else 2] for i, p in enumerate(paths)]}
-    found = load(packed(*paths, dataset__json=json.dumps(labels).encode()), split="all")
-    assert found.classes == ["2", "7"]
-    assert found.labels.tolist() == [0, 1, 1] * 4
-    assert found.notes[0] == "found 12 images in 2 classes of dataset.json (2 4, 7 8)"
+    dataset = load(packed(*paths, dataset__json=json.dumps(labels).encode()), split="all")
+    assert dataset.classes == ["2", "7"]
+    assert dataset.labels.tolist() == [0, 1, 1] * 4
+    assert dataset.notes[0] == "found 12 images in 2 classes of dataset.json (2 4, 7 8)"
 
 
 def test_stylegan_without_labels(packed):
     paths = [*numbered(6, "00000/img"), *numbered(6, "00001/img")]
-    found = load(packed(*paths, dataset__json=b'{"labels": null}'))
-    assert found.classes is None
+    dataset = load(packed(*paths, dataset__json=b'{"labels": null}'))
+    assert dataset.classes is None
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_bombs_are_refused(packed):
         load(packed(*numbered(3), zeros__bmp=bytes(30_000_000)))
 
 
-def test_crowds_are_refused(packed, monkeypatch):
+def test_too_many_members_are_refused(packed, monkeypatch):
     monkeypatch.setattr(store, "MAX_MEMBERS", 3)
     assert len(load(packed(*numbered(3)))) == 3
     with pytest.raises(LimnerError, match="more than 3 members"):
@@ -148,9 +148,9 @@ def test_a_damaged_member_is_left_out(packed):
         at = z.getinfo("003.png").header_offset + 60
     raw[at : at + 20] = bytes(20)
     file.write_bytes(raw)
-    found = load(file, split="all")
-    assert len(found) == 11
-    assert found.quarantine == [("003.png", "damaged inside the ZIP")]
+    dataset = load(file, split="all")
+    assert len(dataset) == 11
+    assert dataset.quarantine == [("003.png", "damaged inside the ZIP")]
 
 
 def test_a_member_that_lies_about_its_size_gives_no_more_than_it_declared(packed):
@@ -164,7 +164,7 @@ def test_a_member_that_lies_about_its_size_gives_no_more_than_it_declared(packed
 
 def test_no_zip_and_empty_zips_are_one_clear_line(tmp_path, packed):
     (tmp_path / "fake.zip").write_bytes(b"PK\x03\x04 but no archive")
-    with pytest.raises(LimnerError, match="is no whole ZIP"):
+    with pytest.raises(LimnerError, match="is not a complete ZIP"):
         load(tmp_path / "fake.zip")
     with pytest.raises(LimnerError, match="is empty"):
         load(packed())

@@ -1,4 +1,4 @@
-"""Augmentation is a function of the sample's key and of nothing else."""
+"""Augmentations are functions of the key of a sample."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def test_half_of_the_images_are_flipped():
 
 
 def test_every_move_is_equally_likely_and_repeats_the_edge():
-    n, reach = 9000, 1
+    n, radius = 9000, 1
     x = torch.arange(25.0).view(1, 1, 5, 5).expand(n, 1, 5, 5)
-    moved = augment.shift(x, some_keys(n), reach)
-    centre = moved[:, 0, 2, 2].long()  # tells the move, as each value occurs once
+    moved = augment.shift(x, some_keys(n), radius)
+    centre = moved[:, 0, 2, 2].long()  # each value occurs once, so it identifies the move
     dy, dx = 2 - centre // 5, 2 - centre % 5
-    counts = torch.zeros(3, 3).index_put((dy + reach, dx + reach), torch.ones(n), accumulate=True)
+    counts = torch.zeros(3, 3).index_put((dy + radius, dx + radius), torch.ones(n), accumulate=True)
     assert (counts - n / 9).abs().max() < 5 * (n / 9) ** 0.5
     right = moved[(dy == 0) & (dx == 1)][0, 0]
     assert torch.equal(right, x[0, 0][:, [0, 0, 1, 2, 3]])

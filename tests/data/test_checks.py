@@ -1,4 +1,4 @@
-"""The check finds what is there, says nothing else, and survives everything."""
+"""The check finds each fault, reports nothing else, and survives every file."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from limner.core.errors import LimnerError
 from limner.data import check
 
 
-def found(report, part: str) -> bool:
+def has_finding(report, part: str) -> bool:
     return any(part in finding for finding in report.findings)
 
 
 @pytest.fixture
-def mess(folder_of, paint):
-    """One of everything that can be wrong."""
+def faulty(folder_of, paint):
+    """A folder with each fault that the check knows."""
     photos = folder_of(*(f"cat/{i:03}.png" for i in range(300)), *(f"dog/{i:03}.png" for i in range(5)), size=(32, 32))
     (photos / "cat/empty.png").write_bytes(b"")
     (photos / "cat/text.png").write_text("words")
@@ -40,8 +40,8 @@ def mess(folder_of, paint):
     return photos
 
 
-def test_everything_that_is_wrong_is_found(mess):
-    report = check(mess)
+def test_everything_that_is_wrong_is_found(faulty):
+    report = check(faulty)
     assert report.images == 312
     assert {p for p, _ in report.bad} == {"cat/empty.png", "cat/text.png", "cat/half.png"}
     assert report.classes == {"cat": 306, "dog": 6}
@@ -67,11 +67,11 @@ def test_everything_that_is_wrong_is_found(mess):
         "1 images repeat another one exactly",
         "1 pairs look nearly the same",
     ):
-        assert found(report, part), part
+        assert has_finding(report, part), part
     assert not report.ok
 
 
-def test_a_clean_set_has_nothing_to_put_right(folder_of):
+def test_a_clean_set_has_no_findings(folder_of):
     report = check(folder_of(*(f"{c}/{i}.png" for c in "ab" for i in range(250)), size=(16, 16)))
     assert report.ok
     assert report.findings == []
@@ -84,17 +84,17 @@ def test_a_folder_without_a_good_image_is_still_reported(folder_of):
     (photos / "a.png").write_bytes(b"x")
     report = check(photos)
     assert report.images == 0
-    assert found(report, "1 bad files")
-    assert found(report, "0 usable images")
+    assert has_finding(report, "1 bad files")
+    assert has_finding(report, "0 usable images")
     with pytest.raises(LimnerError, match="there is no folder"):
         check(photos / "none")
 
 
-def test_a_zip_is_checked_in_place(mess, tmp_path):
+def test_a_zip_is_checked_in_place(faulty, tmp_path):
     with zipfile.ZipFile(tmp_path / "mess.zip", "w") as z:
-        for file in sorted(mess.rglob("*.*")):
-            z.write(file, file.relative_to(mess))
-    zipped, folder = check(tmp_path / "mess.zip").to_dict(), check(mess).to_dict()
+        for file in sorted(faulty.rglob("*.*")):
+            z.write(file, file.relative_to(faulty))
+    zipped, folder = check(tmp_path / "mess.zip").to_dict(), check(faulty).to_dict()
     assert zipped.pop("name") == "mess"
     assert folder.pop("name") == "photos"
     assert zipped == folder
@@ -104,17 +104,17 @@ def test_a_zip_is_checked_in_place(mess, tmp_path):
 def limner(monkeypatch, capsys):
     """Runs the command line in this process; gives its exit code and what it printed."""
 
-    def run(*words):
-        monkeypatch.setattr("sys.argv", ["limner", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["limner", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
             main()
-        return ended.value.code, *capsys.readouterr()
+        return exit_.value.code, *capsys.readouterr()
 
     return run
 
 
-def test_json_is_one_document(mess, limner):
-    code, out, _ = limner("data", "check", mess, "--json")
+def test_json_is_one_document(faulty, limner):
+    code, out, _ = limner("data", "check", faulty, "--json")
     assert code == 0
     document = json.loads(out)
     assert document["ok"] is False
@@ -122,15 +122,15 @@ def test_json_is_one_document(mess, limner):
     assert ["cat/empty.png", "empty file"] in document["bad"]
 
 
-def test_text_names_the_bad_files(mess, limner):
-    assert "    cat/empty.png: empty file" in limner("data", "check", mess)[1]
+def test_text_names_the_bad_files(faulty, limner):
+    assert "    cat/empty.png: empty file" in limner("data", "check", faulty)[1]
 
 
 def test_get_and_list(limner):
     listed = json.loads(limner("data", "list", "--json")[1])
     assert {"mnist-5k", "folder", "ring"} <= set(listed)
-    _, told, _ = limner("data", "get", "digits")
-    assert told == "digits: 1797 images of 1×8×8, 10 classes; 179 held out for testing\n"
-    code, _, said = limner("data", "get", "digit")
+    _, output, _ = limner("data", "get", "digits")
+    assert output == "digits: 1797 images of 1×8×8, 10 classes; 179 held out for testing\n"
+    code, _, error = limner("data", "get", "digit")
     assert code == 2
-    assert "did you mean 'digits'" in said
+    assert "did you mean 'digits'" in error

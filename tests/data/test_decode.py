@@ -1,4 +1,4 @@
-"""Right pixels: what a file means, not what is cheapest to read from it."""
+"""Decoding: orientation, modes, colour profiles, resizing, and the reasons of unusable files."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def header(raw: bytes) -> decode.Header:
         return decode.header(io.BytesIO(raw))
 
 
-def why(raw: bytes) -> str:
+def reason_of(raw: bytes) -> str:
     with pytest.raises(Exception) as caught:  # noqa: PT011 - what Pillow raises differs from format to format
         picture(raw)
     return decode.reason(caught.value)
 
 
 def stored(orientation: int) -> np.ndarray:
-    """How a camera held the other way stores an upright F (Exif 2.32, figure of tag 0x0112)."""
+    """How a rotated camera stores an upright F (Exif 2.32, figure of tag 0x0112)."""
     return {
         1: F,
         2: F[:, ::-1],
@@ -142,7 +142,7 @@ def test_colours_of_a_wide_profile_come_out_as_srgb(encode):
     colour = Image.new("RGB", (2, 2), (200, 60, 30))
     same = picture(encode(colour, "PNG", icc_profile=srgb.tobytes()))
     assert np.asarray(same)[0, 0].tolist() == [200, 60, 30]
-    # a profile of another colour space cannot describe RGB pixels: it is passed over, not fatal
+    # a profile of another colour space cannot describe RGB pixels: it is ignored
     assert np.asarray(picture(encode(colour, "PNG", icc_profile=lab.tobytes())))[0, 0].tolist() == [200, 60, 30]
     assert np.asarray(picture(encode(colour, "PNG", icc_profile=b"nonsense")))[0, 0].tolist() == [200, 60, 30]
     swapped = picture(encode(colour, "PNG", icc_profile=_red_for_blue()))
@@ -151,7 +151,7 @@ def test_colours_of_a_wide_profile_come_out_as_srgb(encode):
 
 
 def _red_for_blue() -> bytes:
-    """An sRGB profile that names its red primary blue and the other way about."""
+    """An sRGB profile that exchanges the red and the blue primary."""
     raw = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     for i in range(struct.unpack(">I", raw[128:132])[0]):
         at = 132 + 12 * i
@@ -168,24 +168,27 @@ def _red_for_blue() -> bytes:
     ],
 )
 def test_pixels_without_a_range_are_refused_with_the_reason(make, reason, encode):
-    assert reason in why(encode(make(), "TIFF"))
+    assert reason in reason_of(encode(make(), "TIFF"))
 
 
 def test_reasons(encode, paint):
     png, jpeg = encode(paint(size=(64, 64))), encode(paint(size=(64, 64)), "JPEG")
-    assert why(b"") == "empty file"
-    assert why(b"just some text") == "not a PNG, JPEG, WebP, BMP, GIF or TIFF image"
-    assert why(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n") == "not a PNG, JPEG, WebP, BMP, GIF or TIFF image"
-    assert why(jpeg[: len(jpeg) // 2]) == "truncated"
-    assert why(png[: len(png) // 2]) in {"truncated", "damaged (SyntaxError)"}
-    assert why(encode(Image.new("1", (7072, 7072)))) == "larger than 50 megapixels"
+    assert reason_of(b"") == "empty file"
+    assert reason_of(b"just some text") == "not a PNG, JPEG, WebP, BMP, GIF or TIFF image"
+    assert (
+        reason_of(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+        == "not a PNG, JPEG, WebP, BMP, GIF or TIFF image"
+    )
+    assert reason_of(jpeg[: len(jpeg) // 2]) == "truncated"
+    assert reason_of(png[: len(png) // 2]) in {"truncated", "damaged (SyntaxError)"}
+    assert reason_of(encode(Image.new("1", (7072, 7072)))) == "larger than 50 megapixels"
 
 
 def test_a_bomb_is_refused_from_its_header():
     ihdr = b"IHDR" + struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + ihdr + struct.pack(">I", zlib.crc32(ihdr))
     bomb += struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
-    assert why(bomb) == "larger than 50 megapixels"
+    assert reason_of(bomb) == "larger than 50 megapixels"
 
 
 def test_limits_of_pillow_are_put_back():
@@ -215,7 +218,7 @@ def test_the_middle_of_a_wide_picture_is_kept():
     assert small[:, 1:4].min() > 240
 
 
-def test_clear_pixels_do_not_bleed_their_colour():
+def test_the_colour_of_transparent_pixels_does_not_bleed():
     rgba = np.zeros((8, 8, 4), np.uint8)
     rgba[:, :4] = (255, 0, 0, 255)  # opaque red beside clear black
     small = decode.fitted(Image.fromarray(rgba), (2, 2))

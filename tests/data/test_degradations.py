@@ -1,4 +1,4 @@
-"""Facts of the degradations that make pairs of any pictures."""
+"""Degradations, which make pairs of any images."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from sklearn.datasets import load_sample_image
 
 from limner.core.errors import LimnerError
 from limner.core.rng import keys
-from limner.data import degradations as tasks
-from limner.data import load
+from limner.data import degradations, load
 from limner.data.pairs import PairSet
 
 
@@ -28,40 +27,40 @@ def some_keys(n: int) -> torch.Tensor:
     return keys(0, torch.zeros_like(ids), ids)
 
 
-@pytest.mark.parametrize("name", tasks.NAMES)
+@pytest.mark.parametrize("name", degradations.NAMES)
 def test_a_source_has_the_size_of_its_target_and_is_a_function_of_its_key(name):
-    x, k, task = photographs(), some_keys(2), tasks.make(name)
-    a = task(x, k)
-    assert a.shape == (2, *task.source((3, 64, 96)))
+    x, k, degradation = photographs(), some_keys(2), degradations.make(name)
+    a = degradation(x, k)
+    assert a.shape == (2, *degradation.source((3, 64, 96)))
     assert float(a.abs().max()) <= 1 + 1e-6
-    torch.testing.assert_close(task(x[1:], k[1:]), a[1:])  # whatever batch it is in
-    assert tasks.make(**task.to_dict()).to_dict() == task.to_dict()
-    assert float((task.finish(a, x) - x).abs().max()) < 1e-4  # a perfect translation is left as it is
+    torch.testing.assert_close(degradation(x[1:], k[1:]), a[1:])  # independent of the batch
+    assert degradations.make(**degradation.to_dict()).to_dict() == degradation.to_dict()
+    assert float((degradation.finish(a, x) - x).abs().max()) < 1e-4  # a perfect translation is left as it is
 
 
-@pytest.mark.parametrize("name", [n for n in tasks.NAMES if n != "colourise"])
-def test_grey_pictures_have_sources_too(name):
+@pytest.mark.parametrize("name", [n for n in degradations.NAMES if n != "colourise"])
+def test_grey_images_have_sources_too(name):
     x = photographs()[:, :1]
-    assert tasks.make(name)(x, some_keys(2)).shape == (2, *tasks.make(name).source((1, 64, 96)))
+    assert degradations.make(name)(x, some_keys(2)).shape == (2, *degradations.make(name).source((1, 64, 96)))
 
 
 def test_colourise_gives_luminance_and_keeps_it():
     x = photographs()
-    task = tasks.make("colourise")
-    a = task(x, some_keys(2))
-    invented = task.finish(a, x.flip(0))  # colours of another picture
-    assert float((task(invented, some_keys(2)) - a).abs().mean()) < 0.02  # but where a colour does not exist so dark
-    grey = task.classic(a)
+    degradation = degradations.make("colourise")
+    a = degradation(x, some_keys(2))
+    invented = degradation.finish(a, x.flip(0))  # colours of another picture
+    assert float((degradation(invented, some_keys(2)) - a).abs().mean()) < 0.02  # except where a colour is outside sRGB
+    grey = degradation.classic(a)
     assert float((grey[:, 0] - grey[:, 1]).abs().max()) < 1e-3
     with pytest.raises(LimnerError, match="colour pictures"):
-        task.source((1, 8, 8))
+        degradation.source((1, 8, 8))
 
 
 def test_luminance_is_that_of_an_independent_implementation():
     """CIE 1976 by hand from the sRGB standard, for single colours."""
     colours = torch.tensor([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.2, 0.6, 0.4]]).view(4, 3, 1, 1)
-    found = (tasks.make("colourise").prepare(colours * 2 - 1).flatten() + 1) * 50
-    for (r, g, b), value in zip(colours.flatten(1).tolist(), found.tolist(), strict=True):
+    luminance = (degradations.make("colourise").prepare(colours * 2 - 1).flatten() + 1) * 50
+    for (r, g, b), value in zip(colours.flatten(1).tolist(), luminance.tolist(), strict=True):
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (r, g, b)]
         y = sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
         expected = 116 * y ** (1 / 3) - 16 if y > (6 / 29) ** 3 else y * (29 / 3) ** 3
@@ -71,42 +70,42 @@ def test_luminance_is_that_of_an_independent_implementation():
 def test_upscale_loses_what_is_finer_than_its_factor():
     x = torch.ones(1, 3, 32, 32)
     x[..., ::2] = -1  # stripes of one pixel
-    a = tasks.make("upscale", 2)(x, some_keys(1))
+    a = degradations.make("upscale", 2)(x, some_keys(1))
     assert float(a[..., 4:-4].abs().max()) < 0.2
     small = photographs(32, 48)
-    assert tasks.make("upscale", 4).prepare(small).shape == (2, 3, 128, 192)
+    assert degradations.make("upscale", 4).prepare(small).shape == (2, 3, 128, 192)
     for amount in (1, 2.5, -3):
         with pytest.raises(LimnerError, match=r"whole factor|upscale"):
-            tasks.make("upscale", amount)
+            degradations.make("upscale", amount)
 
 
 def test_holes_have_about_their_share_and_hide_what_is_below():
-    task = tasks.make("inpaint", 0.3)
-    holes = task.holes(some_keys(400), (64, 64))
+    degradation = degradations.make("inpaint", 0.3)
+    holes = degradation.holes(some_keys(400), (64, 64))
     assert 0.2 < float(holes.mean()) < 0.4
     assert holes.unique().tolist() == [0, 1]
     x, k = photographs(), some_keys(2)
-    a = task(x, k)
+    a = degradation(x, k)
     hole = a[:, -1:] > 0
     assert bool((a[:, :-1][hole.expand(-1, 3, -1, -1)] == 0).all())
     torch.testing.assert_close(a[:, :-1][~hole.expand(-1, 3, -1, -1)], x[~hole.expand(-1, 3, -1, -1)])
-    kept = task.finish(a, torch.zeros_like(x))
-    torch.testing.assert_close(kept[~hole.expand(-1, 3, -1, -1)], x[~hole.expand(-1, 3, -1, -1)])
+    finished = degradation.finish(a, torch.zeros_like(x))
+    torch.testing.assert_close(finished[~hole.expand(-1, 3, -1, -1)], x[~hole.expand(-1, 3, -1, -1)])
     with pytest.raises(LimnerError, match="--mask"):
-        task.prepare(x)
+        degradation.prepare(x)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("cv2") is None, reason="the extra 'classic' is not installed")
 def test_teleas_inpainting_is_better_than_grey():
-    x, k, task = photographs(), some_keys(2), tasks.make("inpaint")
-    a = task(x, k)
-    filled = task.classic(a)
+    x, k, degradation = photographs(), some_keys(2), degradations.make("inpaint")
+    a = degradation(x, k)
+    filled = degradation.classic(a)
     assert float((filled - x).abs().mean()) < 0.5 * float((a[:, :-1] - x).abs().mean())
 
 
 def test_noise_has_its_sigma_and_is_normal():
     x = torch.zeros(64, 1, 16, 16)
-    noise = (tasks.make("denoise", 0.1)(x, some_keys(64))).flatten()
+    noise = (degradations.make("denoise", 0.1)(x, some_keys(64))).flatten()
     assert abs(float(noise.std()) - 0.2) < 0.005  # 0.1 of [0,1] is 0.2 of [-1,1]
     assert abs(float(noise.mean())) < 0.005
     within = float((noise.abs() < 0.2).float().mean())
@@ -116,32 +115,32 @@ def test_noise_has_its_sigma_and_is_normal():
 def test_a_median_filter_denoises_and_an_unsharp_mask_sharpens():
     x, k = photographs(), some_keys(2)
     for name in ("denoise", "deblur"):
-        task = tasks.make(name)
-        a = task(x, k)
-        assert float((task.classic(a) - x).square().mean()) < float((a - x).square().mean())
+        degradation = degradations.make(name)
+        a = degradation(x, k)
+        assert float((degradation.classic(a) - x).square().mean()) < float((a - x).square().mean())
 
 
 def test_edges_are_lines_on_white():
     x = -torch.ones(1, 3, 32, 32)
     x[..., 16:] = 1  # one edge
-    a = tasks.make("edges")(x, some_keys(1))[0, 0]
+    a = degradations.make("edges")(x, some_keys(1))[0, 0]
     assert bool((a[:, :10] == 1).all())
     assert bool((a[:, 24:] == 1).all())
     assert float(a[:, 14:17].min()) < 0
 
 
-def test_labels_are_so_many_flat_colours_near_the_picture():
+def test_labels_are_a_number_of_flat_colours_near_the_image():
     x = photographs()
-    a = tasks.make("labels", 5)(x, some_keys(2))
-    for picture in a:
-        assert len(np.unique((picture.flatten(1).T * 1e4).round().numpy(), axis=0)) <= 5
-    fewer, more = (float((tasks.make("labels", n)(x, some_keys(2)) - x).square().mean()) for n in (2, 16))
+    a = degradations.make("labels", 5)(x, some_keys(2))
+    for image in a:
+        assert len(np.unique((image.flatten(1).T * 1e4).round().numpy(), axis=0)) <= 5
+    fewer, more = (float((degradations.make("labels", n)(x, some_keys(2)) - x).square().mean()) for n in (2, 16))
     assert more < fewer
     flat = torch.full((1, 3, 8, 8), 0.3)
-    torch.testing.assert_close(tasks.make("labels", 4)(flat, some_keys(1)), flat)
+    torch.testing.assert_close(degradations.make("labels", 4)(flat, some_keys(1)), flat)
 
 
-def test_what_does_not_exist_is_said_in_a_line():
+def test_impossible_degradations_are_one_clear_line():
     for name, amount, match in (
         ("colorize", None, "colourise"),
         ("colourise", 2, "no amount"),
@@ -150,11 +149,11 @@ def test_what_does_not_exist_is_said_in_a_line():
         ("labels", 100, "number of colours"),
     ):
         with pytest.raises(LimnerError, match=match):
-            tasks.make(name, amount)
+            degradations.make(name, amount)
 
 
 def test_held_out_pairs_are_the_same_each_time():
-    pairs = PairSet(load("digits", split="test"), tasks.make("denoise"))
+    pairs = PairSet(load("digits", split="test"), degradations.make("denoise"))
     one, again = pairs.pairs([3, 5]), pairs.pairs([3, 5])
     assert torch.equal(one.a, again.a)
     assert torch.equal(pairs.pairs([5]).a, one.a[1:])

@@ -1,4 +1,4 @@
-"""Emoji: packages in the published layout, split by code point; the real ones where they are at hand."""
+"""Emoji: packages in the published layout, split by code point; the real ones where they are installed."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def package(path: Path, files: dict[str, bytes]) -> None:
 
 
 @pytest.fixture
-def own(monkeypatch, tmp_path):
+def local_data(monkeypatch, tmp_path):
     """An empty LIMNER_DATA, an empty cache and no network."""
     monkeypatch.setenv("LIMNER_DATA", str(tmp_path / "own"))
     monkeypatch.setenv("LIMNER_CACHE", str(tmp_path / "cache"))
@@ -67,20 +67,20 @@ def own(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def openmoji(own):
+def openmoji(local_data):
     """Orange discs; the first drawing has no outline."""
     pytest.importorskip("resvg_py", reason="resvg-py draws OpenMoji: pip install 'limner[emoji]'")
     entries = [{"hexcode": c, "group": "flags" if c.startswith("1F1") else "people"} for c in [*CODES, "1F999"]]
     files = {"data/openmoji.json": json.dumps(entries).encode(), "README.md": b"read me"}
     files |= {f"color/svg/{c}.svg": svg("#f80") for c in [*CODES, "1F999"]}
     files |= {f"black/svg/{c}.svg": svg("none") for c in CODES}
-    path = own / "openmoji/openmoji-17.0.0.tgz"
+    path = local_data / "openmoji/openmoji-17.0.0.tgz"
     package(path, files)
     return path
 
 
 @pytest.fixture
-def styles(own):
+def styles(local_data):
     """Both styles: the k-th picture has the level k in one and 100 + k in the other, except one it lacks."""
     listed = [c.lower() for c in CODES]
     base = [{"image": f"{c}.png", "category": "Flags" if c.startswith("1f1") else "Faces"} for c in listed]
@@ -91,7 +91,7 @@ def styles(own):
         files |= {f"img/{style}/sheets/64.png": png(7), "emoji.json": raw}
         if style == "google":
             del files["img/google/64/1f1eb-1f1f7.png"]
-        package(own / name / f"emoji-datasource-{style}-16.0.0.tgz", files)
+        package(local_data / name / f"emoji-datasource-{style}-16.0.0.tgz", files)
 
 
 def test_variants_have_one_base():
@@ -127,9 +127,9 @@ def test_outlines_and_colours(openmoji):
     assert [p.name[:5] for p in drawn] == ["64px-"]
 
 
-def test_drawn_once_at_each_size(openmoji, monkeypatch):
+def test_rendered_once_at_each_size(openmoji, monkeypatch):
     first = load("openmoji", size=32)
-    monkeypatch.setattr(emoji, "_draw", lambda *_: pytest.fail("drawn again"))
+    monkeypatch.setattr(emoji, "_render", lambda *_: pytest.fail("rendered again"))
     again = load("openmoji", size=32)
     assert again.fingerprint == first.fingerprint
     assert again.shape == (3, 32, 32)
@@ -215,15 +215,15 @@ def test_two_styles_without_pairs_in_training(styles):
     assert [x.known for x in (train, test, whole)] == [False, True, True]
     assert len(whole) == len(CODES), "one is missing on one side, one is a variant"
     level = [[int(v) for v in x.pixels[:, 0, 32, 32]] for x in (train.a, train.b, test.a, test.b)]
-    assert [v + 100 for v in level[2]] == level[3], "the i-th of both is the same emoji"
+    assert [v + 100 for v in level[2]] == level[3], "the i-th images of both are the same emoji"
     assert sorted(v + 100 for v in level[0]) == sorted(level[1])
     same = sum(a + 100 == b for a, b in zip(*level[:2]))
-    assert same < 8, "the order gives nothing away"
+    assert same < 8, "the orders are independent"
     assert train.a.pixels[0, :, 0, 0].tolist() == [255, 255, 255], "over white"
     assert not {base_of(CODES[v]) for v in level[0] if v < len(CODES)} & {base_of(CODES[v]) for v in level[2]}
     assert load("emoji", only=["Flags"], split="all").a.classes == ["Flags"]
-    found = limner.data.get("emoji")
-    assert (found["gives"], found["images"], found["held_out"]) == ("domains", len(CODES), len(test))
+    description = limner.data.get("emoji")
+    assert (description["gives"], description["images"], description["held_out"]) == ("domains", len(CODES), len(test))
 
 
 def test_styles_are_decoded_once(styles, monkeypatch):
@@ -232,16 +232,16 @@ def test_styles_are_decoded_once(styles, monkeypatch):
     assert load("emoji").fingerprint == first.fingerprint
 
 
-def test_a_damaged_picture_of_a_style(styles, own):
+def test_a_damaged_picture_of_a_style(styles, local_data):
     entries = json.dumps([{"image": "1f600.png", "category": "Faces"}]).encode()
     for style, name in (("twitter", "twemoji"), ("google", "noto-emoji")):
         files = {"emoji.json": entries, f"img/{style}/64/1f600.png": b"no picture"}
-        package(own / name / f"emoji-datasource-{style}-16.0.0.tgz", files)
+        package(local_data / name / f"emoji-datasource-{style}-16.0.0.tgz", files)
     with pytest.raises(LimnerError, match=r"twitter's 1f600\.png is unusable"):
         load("emoji")
 
 
-def test_without_a_network_the_message_says_what_to_do(own):
+def test_without_a_network_the_message_says_what_to_do(local_data):
     for name, file in (("openmoji", "openmoji-17.0.0.tgz"), ("emoji", "emoji-datasource-twitter-16.0.0.tgz")):
         if name == "openmoji":
             pytest.importorskip("resvg_py")
@@ -278,9 +278,9 @@ def test_the_real_openmoji(real):
     assert a.mean() > 0.6, "outlines are thin"
     black = (a < -0.5)[:, 0]
     assert (b.amax(1)[black] < 0).float().mean() > 0.9, "where the outline is black, so is the picture"
-    seen = {x.numpy().tobytes() for x in sets["train"].fetch(range(4127))}
-    known = sum(x.numpy().tobytes() in seen for x in sets["test"].fetch(range(368)))
-    assert known <= 2, "flags of islands that are those of their countries"
+    training = {x.numpy().tobytes() for x in sets["train"].fetch(range(4127))}
+    copies = sum(x.numpy().tobytes() in training for x in sets["test"].fetch(range(368)))
+    assert copies <= 2, "flags of islands that are those of their countries"
 
 
 def test_the_real_styles(real):

@@ -1,7 +1,8 @@
-"""Folders as people have them: any layout, any sizes, some rubbish in between."""
+"""Folders and ZIP files of images: layouts, sizes, channels, unusable files."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from multiprocessing.reduction import ForkingPickler
@@ -12,18 +13,22 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from limner.config.spec import Spec
 from limner.core.batch import Dataset
 from limner.core.errors import LimnerError
 from limner.core.stream import Stream
 from limner.data import Files, Pixels, load
+from limner.data.files import decode
+from limner.data.sources import folder
+from limner.evaluation.scoring import heldout_of
 
 
-def as_sent(dataset):
-    """As a data loader worker receives it."""
+def pickled(dataset):
+    """A copy as a data loader worker receives it."""
     return ForkingPickler.loads(ForkingPickler.dumps(dataset))
 
 
-def said(dataset, part: str) -> bool:
+def has_note(dataset, part: str) -> bool:
     return any(part in note for note in dataset.notes)
 
 
@@ -50,16 +55,16 @@ def test_a_flat_folder_has_no_classes(folder_of):
     flat = load(folder_of(*numbered(12)))
     assert flat.labels is None
     assert flat.classes is None
-    assert said(flat, "without classes")
+    assert has_note(flat, "without classes")
 
 
 def test_nested_folders_are_one_set(folder_of):
     nested = load(folder_of("2024/may/1.png", "2024/june/2.png", "2025/3.png", "2025/a/b/c/4.png"))
     assert nested.classes is None
-    assert said(nested, "nested folders, taken as one set")
+    assert has_note(nested, "nested folders, taken as one set")
 
 
-def test_a_folder_in_a_folder_is_looked_through(folder_of):
+def test_folders_that_all_images_share_are_skipped(folder_of):
     assert load(folder_of(*numbered(6, "photos/a/"), *numbered(6, "photos/b/"))).classes == ["a", "b"]
 
 
@@ -69,16 +74,16 @@ def test_train_and_test_folders_are_splits(folder_of):
     assert [len(d) for d in (train, test, whole)] == [11, 3, 14]
     assert train.classes == test.classes == ["a", "b"]
     assert test.labels.tolist() == [0, 0, 1]
-    assert said(train, "folders train/ and test/: 11 images to train on, 3 to test on")
+    assert has_note(train, "folders train/ and test/: 11 images to train on, 3 to test on")
 
 
-def test_val_stands_in_for_test_and_is_left_out_beside_it(folder_of):
+def test_val_is_the_test_split_unless_there_is_a_test_folder(folder_of):
     photos = folder_of(*numbered(6, "train/"), *numbered(3, "val/"))
     assert len(load(photos, split="test")) == 3
     both = folder_of(*numbered(6, "train/"), *numbered(3, "val/"), *numbered(2, "test/"), root="both")
     assert len(load(both, split="test")) == 2
     assert len(load(both, split="all")) == 11
-    assert said(load(both), "3 images lie in neither")
+    assert has_note(load(both), "3 images are in neither")
 
 
 def test_the_hold_out_is_stable_and_disjoint(folder_of):
@@ -96,14 +101,16 @@ def test_the_hold_out_is_stable_and_disjoint(folder_of):
 def test_small_sets_hold_out_one_or_say_that_they_cannot(folder_of, n, train, test):
     photos = folder_of(*numbered(n))
     assert (len(load(photos)), len(load(photos, split="test"))) == (train, test)
-    assert said(load(photos), "the test split is the training split") == (n < 10)
+    assert has_note(load(photos), "the test split is the training split") == (n < 10)
 
 
 def test_mixed_sizes_take_the_common_one(folder_of):
     folder_of(*numbered(7), size=(10, 14))
     mixed = load(folder_of(*numbered(4, "x"), size=(30, 20)), split="all")
     assert mixed.shape == (3, 10, 14)
-    assert said(mixed, "mixed sizes (2 of them): resized and centre-cropped to 10x14, the size that most of them have")
+    assert has_note(
+        mixed, "mixed sizes (2 of them): resized and centre-cropped to 10x14, the size that most of them have"
+    )
 
 
 def test_mixed_sizes_without_a_common_one_become_a_square(folder_of, paint):
@@ -112,8 +119,8 @@ def test_mixed_sizes_without_a_common_one_become_a_square(folder_of, paint):
         paint(i, (100 + i, 200 + i)).save(photos / f"{i}.png")
     mixed = load(photos, split="all")
     assert mixed.shape == (3, 64, 64)
-    assert said(mixed, "mixed sizes (9 of them)")
-    assert said(mixed, "1 of 9 images are smaller than 64x64 and are enlarged")
+    assert has_note(mixed, "mixed sizes (9 of them)")
+    assert has_note(mixed, "1 of 9 images are smaller than 64x64 and are enlarged")
     assert load(photos, split="all", size=(16, 24)).shape == (3, 16, 24)
 
 
@@ -122,14 +129,14 @@ def test_channels_follow_the_images(folder_of, paint):
     assert load(grey).shape == (1, 12, 12)
     paint(9).save(grey / "colour.png")
     assert load(grey).shape == (3, 12, 12)
-    assert said(load(grey), "4 of 5 images are grey")
+    assert has_note(load(grey), "4 of 5 images are grey")
     clear = folder_of(*numbered(4), mode="RGBA", root="clear")
     assert load(clear).shape == (3, 12, 12)
-    assert said(load(clear), "4 of 4 images have transparency: laid over white (channels: 4 keeps it)")
+    assert has_note(load(clear), "4 of 4 images have transparency: laid over white (channels: 4 keeps it)")
     assert [load(clear, channels=c).shape[0] for c in (1, 2, 3, 4)] == [1, 2, 3, 4]
 
 
-def test_rubbish_is_left_out_and_listed(folder_of):
+def test_unusable_files_are_left_out_and_listed(folder_of):
     photos = folder_of(*numbered(12))
     (photos / "empty.png").write_bytes(b"")
     (photos / "text.jpg").write_text("not a picture")
@@ -142,8 +149,8 @@ def test_rubbish_is_left_out_and_listed(folder_of):
     assert reasons["empty.png"] == "empty file"
     assert reasons["text.jpg"] == "not a PNG, JPEG, WebP, BMP, GIF or TIFF image"
     assert set(reasons) == {"empty.png", "text.jpg", "half.png"}
-    assert said(found, "left out 3 bad files: ")
-    assert said(found, "ignored 1 other files")
+    assert has_note(found, "left out 3 bad files: ")
+    assert has_note(found, "ignored 1 other files")
 
 
 def test_too_deep_is_left_out(folder_of):
@@ -175,7 +182,7 @@ def test_a_pipe_is_no_image(folder_of):
         (lambda p: [f.write_bytes(b"") for f in sorted(p.iterdir())[1:]], "3 of 4 images are unusable (3 empty file)"),
     ],
 )
-def test_hopeless_folders_are_one_clear_line(folder_of, spoil, message):
+def test_unusable_folders_are_one_clear_line(folder_of, spoil, message):
     photos = folder_of(*numbered(4))
     spoil(photos)
     with pytest.raises(LimnerError) as caught:
@@ -202,7 +209,7 @@ def test_mostly_damaged_pixels_are_an_error_too(folder_of):
         load(photos, split="all")
 
 
-def test_classes_can_be_chosen(folder_of):
+def test_classes_can_be_selected(folder_of):
     photos = folder_of(*numbered(4, "a/"), *numbered(5, "b/"), *numbered(6, "c/"))
     some = load(photos, split="all", only=["c", "a"])
     assert some.classes == ["a", "c"]
@@ -217,13 +224,13 @@ def test_classes_can_be_chosen(folder_of):
 
 def test_streaming_gives_the_same_images(folder_of):
     photos = folder_of(*numbered(8, "a/"), *numbered(8, "b/"))
-    held, streamed = load(photos, split="all"), load(photos, split="all", cache=False)
+    in_memory, streamed = load(photos, split="all"), load(photos, split="all", cache=False)
     assert isinstance(streamed, Files)
     assert isinstance(streamed, Dataset)
     assert streamed.pixels is None
-    assert torch.equal(streamed.fetch(range(16)), held.fetch(range(16)))
-    assert torch.equal(streamed.labels, held.labels)
-    assert said(streamed, "read from files while training")
+    assert torch.equal(streamed.fetch(range(16)), in_memory.fetch(range(16)))
+    assert torch.equal(streamed.labels, in_memory.labels)
+    assert has_note(streamed, "read from files while training")
     static = [load(photos, split="all", cache=c, binarise="static").fetch(range(16)) for c in (True, False)]
     assert torch.equal(*static)
 
@@ -237,11 +244,11 @@ def test_large_sets_stream(folder_of, monkeypatch):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_workers_do_not_change_a_batch(folder_of, workers):
     streamed = load(folder_of(*numbered(12)), split="all", cache=False, flip=True, shift=1)
-    assert torch.equal(as_sent(streamed).fetch([3, 1]), streamed.fetch([3, 1]))
+    assert torch.equal(pickled(streamed).fetch([3, 1]), streamed.fetch([3, 1]))
     loader = DataLoader(_Indexed(streamed), batch_size=4, num_workers=workers)
     assert torch.equal(torch.cat(list(loader)), streamed.fetch(range(12)))
-    held = load(streamed.store.root, split="all", flip=True, shift=1)
-    batches = [next(Stream(d, 8, seed=3, workers=workers)).x for d in (streamed, held)]
+    in_memory = load(streamed.store.root, split="all", flip=True, shift=1)
+    batches = [next(Stream(d, 8, seed=3, workers=workers)).x for d in (streamed, in_memory)]
     assert torch.equal(*batches)
 
 
@@ -256,7 +263,7 @@ class _Indexed(torch.utils.data.Dataset):
         return self.files.fetch([index])[0]
 
 
-def test_a_file_damaged_later_has_a_stand_in_of_its_class(folder_of):
+def test_a_file_damaged_later_is_replaced_by_one_of_its_class(folder_of):
     photos = folder_of(*numbered(3, "a/"), *numbered(3, "b/"))
     streamed = load(photos, split="all", cache=False)
     (photos / "a/002.png").write_bytes(b"")
@@ -280,6 +287,84 @@ def test_augmentation_is_for_training_only(folder_of):
     options = {"flip": True, "shift": 2, "binarise": "dynamic"}
     assert len(load(photos, **options).augment) == 3
     assert len(load(photos, split="test", **options).augment) == 1
+
+
+@pytest.fixture
+def header_reads(monkeypatch):
+    """A list that gets an entry whenever the header of an image is read."""
+    reads, read = [], decode.header
+
+    def counted(stream):
+        reads.append(1)
+        return read(stream)
+
+    monkeypatch.setattr(decode, "header", counted)
+    return reads
+
+
+def test_training_and_its_held_out_images_read_each_header_once(folder_of, header_reads):
+    photos = folder_of(*(f"{k:02}.jpg" for k in range(40)))
+    data = Spec("data", "folder", {"path": str(photos), "split": "train"})
+    train, heldout = data.build(), heldout_of(data)
+    assert len(train) + len(heldout) == 40
+    assert len(header_reads) == 40
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_headers_are_read_again_when_a_file_changes(folder_of, paint, header_reads, packed):
+    photos = folder_of(*numbered(4), mode="L")
+    modified = (photos / "000.png").stat().st_mtime_ns
+
+    def shape_after_saving(mode: str, name: str) -> tuple[int, ...]:
+        paint(9, mode=mode).save(photos / name)
+        os.utime(photos / name, ns=(modified, modified))
+        header_reads.clear()
+        return load(shutil.make_archive(str(photos), "zip", photos) if packed else photos, split="all").shape
+
+    assert shape_after_saving("L", "000.png") == (1, 12, 12)
+    assert shape_after_saving("RGB", "000.png") == (3, 12, 12)
+    assert len(header_reads) == 4
+    assert shape_after_saving("RGBA", "new.png") == (3, 12, 12)
+    assert len(header_reads) == 5
+    (photos / "new.png").unlink()
+    assert shape_after_saving("L", "000.png") == (1, 12, 12)
+    assert len(header_reads) == 4
+
+
+def test_a_header_that_could_not_be_read_is_tried_again(folder_of, monkeypatch):
+    photos, read = folder_of(*numbered(4)), decode.header
+
+    def failing(stream):
+        if stream.name.endswith("003.png"):
+            raise OSError(errno.EIO, "Input/output error")
+        return read(stream)
+
+    monkeypatch.setattr(decode, "header", failing)
+    assert load(photos, split="all").quarantine == [("003.png", "cannot be read (Input/output error)")]
+    monkeypatch.undo()
+    again = load(photos, split="all")
+    assert (len(again), again.quarantine) == (4, [])
+
+
+def test_the_headers_of_two_sets_are_remembered_and_no_more(folder_of, header_reads):
+    folders = [folder_of(*numbered(3), root=root) for root in ("a", "b", "c")]
+    for photos in (folders[0], folders[1], folders[0], folders[1]):
+        load(photos)
+    assert len(header_reads) == 6
+    for photos in (folders[2], folders[0]):
+        load(photos)
+    assert len(header_reads) == 12
+    assert len(folder._RECENT) == 2
+
+
+def test_folders_of_the_same_name_and_files_are_not_confused(tmp_path, paint, header_reads):
+    for parent, mode in (("one", "L"), ("two", "RGB")):
+        (tmp_path / parent / "photos").mkdir(parents=True)
+        for k in range(3):
+            paint(k, mode=mode).save(tmp_path / parent / "photos" / f"{k}.png")
+    assert load(tmp_path / "one/photos").shape == (1, 12, 12)
+    assert load(tmp_path / "two/photos").shape == (3, 12, 12)
+    assert len(header_reads) == 6
 
 
 def test_flowers(shared):

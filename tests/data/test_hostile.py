@@ -1,4 +1,4 @@
-"""Files nobody meant well: each is read or refused with a reason, and nothing else happens."""
+"""Hostile files are read or refused with a reason."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def _corpus() -> list[bytes]:
         (rgb, "TIFF", {"compression": "tiff_lzw"}),
         (Image.fromarray(rng.integers(0, 65536, (9, 9), dtype=np.uint16)), "TIFF", {}),
     ]
-    found = []
+    corpus = []
     for image, format, options in saved:
         stream = io.BytesIO()
         image.save(stream, format, **options)
-        found.append(stream.getvalue())
-    return found
+        corpus.append(stream.getvalue())
+    return corpus
 
 
 CORPUS = _corpus()
@@ -80,11 +80,11 @@ def test_a_folder_of_mutants_is_loaded_and_checked(folder_of):
         for at in rng.integers(0, len(raw), 5):
             raw[at] = rng.integers(256)
         (photos / f"mutant{i}{end}").write_bytes(raw)
-    found = load(photos, split="all", size=12, channels=3)
-    assert 40 <= len(found) == 70 - len(found.quarantine)
+    dataset = load(photos, split="all", size=12, channels=3)
+    assert 40 <= len(dataset) == 70 - len(dataset.quarantine)
     report = check(photos)
-    assert report.images == len(found)
-    assert {p for p, _ in report.bad} == {p for p, _ in found.quarantine}
+    assert report.images == len(dataset)
+    assert {p for p, _ in report.bad} == {p for p, _ in dataset.quarantine}
 
 
 @pytest.mark.parametrize(("side", "refused"), [(7071, False), (7072, True)])

@@ -1,4 +1,4 @@
-"""Photographs that come inside packages."""
+"""Photographs of installed packages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from limner.data import load
 from limner.data.sources import photographs
 
 
-def test_crops_are_cut_from_the_photographs_and_one_photograph_is_held_out():
+def test_crops_are_parts_of_the_photographs_and_one_photograph_is_held_out():
     train, test = load("photos", crop=64, size=64), load("photos", crop=64, size=64, split="test")
     assert train.shape == (3, 64, 64)
     assert {train.classes[k] for k in train.labels.tolist()} == set(photographs.PHOTOGRAPHS) - {photographs.HELD_OUT}
@@ -24,7 +24,7 @@ def test_crops_are_cut_from_the_photographs_and_one_photograph_is_held_out():
     assert np.array_equal(train.fetch([1])[0].numpy(), china[:, :64, 16:80])
 
 
-def test_a_name_stands_for_a_file_in_style_transfer_and_a_file_of_that_name_goes_first(tmp_path, monkeypatch):
+def test_style_transfer_takes_names_and_prefers_files_of_that_name(tmp_path, monkeypatch):
     data = load("styled", path="china", style="brick", size=40)
     assert data.shape == (3, 27, 40)
     assert data.styles[0].shape == (1, 3, 40, 40)
@@ -35,15 +35,15 @@ def test_a_name_stands_for_a_file_in_style_transfer_and_a_file_of_that_name_goes
     assert (grey[0] == grey[1]).all()
 
 
-def test_without_scikit_image_two_photographs_are_left_and_the_line_says_what_to_install(monkeypatch):
-    found: Any = importlib.util.find_spec
-    monkeypatch.setattr(photographs, "find_spec", lambda name: None if name == "skimage" else found(name))
+def test_without_scikit_image_there_are_two_photographs_and_a_note_on_what_to_install(monkeypatch):
+    find_spec: Any = importlib.util.find_spec
+    monkeypatch.setattr(photographs, "find_spec", lambda name: None if name == "skimage" else find_spec(name))
     assert photographs.names() == ["china", "flower"]
     assert any("pip install 'limner[photos]'" in note for note in load("photos", size=32).notes)
     assert len(load("photos", size=32, split="test")) > 0
     monkeypatch.setitem(sys.modules, "skimage.data", None)
     with pytest.raises(
-        LimnerError, match=r"brick lies inside scikit-image; install it with: pip install 'limner\[photos\]'"
+        LimnerError, match=r"brick is part of scikit-image; install it with: pip install 'limner\[photos\]'"
     ):
         photographs.opened("brick")
     with pytest.raises(LimnerError, match="there is no photograph 'moon'; choose from: china"):

@@ -43,17 +43,17 @@ def test_a_picture_gives_points_where_it_is_dark_and_upwards_is_up(tmp_path: Pat
     assert left.mean() == pytest.approx(2 / 3, abs=0.02)
 
 
-def test_a_picture_is_read_as_its_maker_sees_it(tmp_path: Path) -> None:
+def test_a_picture_is_decoded_as_it_is_displayed(tmp_path: Path) -> None:
     paper = np.full((40, 40), 65535, np.uint16)
     paper[:10] = 0  # a 16-bit scan with a black bar on top
     Image.fromarray(paper).save(tmp_path / "scan.png")
     assert float(data.load("points", path=str(tmp_path / "scan.png"), n=500).pixels[:, 1].min()) >= 0.5
-    clear = np.zeros((40, 40, 4), np.uint8)  # black all over, but seen only on the left
+    clear = np.zeros((40, 40, 4), np.uint8)  # black all over, but opaque only on the left
     clear[:, :10, 3] = 255
     Image.fromarray(clear).save(tmp_path / "clear.png")
     assert float(data.load("points", path=str(tmp_path / "clear.png"), n=500).pixels[:, 0].max()) <= -0.5
     photo = Image.new("L", (40, 40), 255)
-    photo.paste(0, (0, 0, 40, 10))  # a bar on top, of a camera held on its side
+    photo.paste(0, (0, 0, 40, 10))  # a bar on top, stored by a rotated camera
     turned = Image.Exif()
     turned[0x0112] = 6  # a quarter to the right
     photo.save(tmp_path / "photo.png", exif=turned)

@@ -1,4 +1,4 @@
-"""Named sets: what they hold, where they come from, and what can be asked of them."""
+"""Named sets: their content, their files, and their options."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def tables() -> dict[str, bytes]:
 
 
 @pytest.fixture
-def nowhere(monkeypatch, tmp_path):
-    """Neither local copies, nor a cache with something in it, nor a network."""
+def offline(monkeypatch, tmp_path):
+    """No local copies, an empty cache and no network."""
     monkeypatch.delenv("LIMNER_DATA", raising=False)
     monkeypatch.setenv("LIMNER_CACHE", str(tmp_path / "cache"))
     for name, remote in download.REMOTES.items():
@@ -61,18 +61,18 @@ def nowhere(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def served(nowhere, monkeypatch, tmp_path):
+def served(offline, monkeypatch, tmp_path):
     """Serves files over HTTP in place of a set's public host."""
     root = tmp_path / "www"
     root.mkdir()
-    seen: list[str] = []
+    requests: list[str] = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, directory=str(root), **kwargs)
 
         def log_message(self, format, *args):
-            seen.append(self.path)
+            requests.append(self.path)
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -81,9 +81,9 @@ def served(nowhere, monkeypatch, tmp_path):
         for file, raw in files.items():
             (root / file).write_bytes(raw)
         sums = sha256 or {f: hashlib.sha256(raw).hexdigest() for f, raw in files.items()}
-        mirrors = ("http://127.0.0.1:9/", f"http://127.0.0.1:{server.server_port}/")  # the first answers nothing
+        mirrors = ("http://127.0.0.1:9/", f"http://127.0.0.1:{server.server_port}/")  # the first does not answer
         monkeypatch.setitem(download.REMOTES, name, download.Remote(name, mirrors, sums))
-        return seen
+        return requests
 
     yield publish
     server.shutdown()
@@ -163,8 +163,8 @@ def test_fingerprints_tell_sets_apart():
         ({"siz": 3}, "did you mean 'size'"),
         ({"split": "valid"}, "choose from: train, test, all"),
         ({"channels": 5}, "choose from: 1, 2, 3, 4"),
-        ({"size": 0}, "is no size"),
-        ({"size": [8, 8, 8]}, "is no size"),
+        ({"size": 0}, "is not a size"),
+        ({"size": [8, 8, 8]}, "is not a size"),
         ({"limit": 0}, "leaves no image"),
         ({"shift": -1}, "is negative"),
         ({"binarise": "yes"}, "choose from: none, static, dynamic"),
@@ -203,17 +203,17 @@ def test_listing_needs_no_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_the_package_offers_what_it_says():
+def test_the_package_has_the_names_that_it_lists():
     assert all(hasattr(limner.data, name) for name in limner.data.__all__)
     with pytest.raises(AttributeError):
         limner.data.nothing  # noqa: B018
 
 
 def test_download_is_checked_and_kept(served, tables):
-    seen = served("mnist", tables)
+    requests = served("mnist", tables)
     train = load("mnist")
     assert (len(train), len(load("mnist", split="test"))) == (20, 10)
-    assert len(seen) == 4  # the second time they were at hand
+    assert len(requests) == 4  # the second call finds them in the cache
     assert train.labels.tolist() == list(range(10)) * 2
 
 
@@ -223,13 +223,13 @@ def test_a_wrong_checksum_is_refused_and_not_kept(served, tables, tmp_path):
     with pytest.raises(LimnerError) as caught:
         load("mnist")
     message = str(caught.value)
-    assert "what arrived has another checksum" in message
+    assert "the downloaded file has another checksum" in message
     assert f"sha256 {'0' * 64}" in message
     assert "put it there as mnist/train-images-idx3-ubyte.gz" in message
     assert not list((tmp_path / "cache").rglob("*ubyte*"))
 
 
-def test_without_a_network_the_message_says_what_to_do(nowhere):
+def test_without_a_network_the_message_says_what_to_do(offline):
     with pytest.raises(LimnerError) as caught:
         load("cifar10")
     message = str(caught.value)
@@ -247,7 +247,7 @@ def test_checksums_are_sha256():
 
 
 @pytest.mark.parametrize("unpacked", [False, True])
-def test_a_local_copy_needs_no_network(nowhere, monkeypatch, tmp_path, tables, unpacked):
+def test_a_local_copy_needs_no_network(offline, monkeypatch, tmp_path, tables, unpacked):
     monkeypatch.setenv("LIMNER_DATA", str(tmp_path))
     (tmp_path / "kmnist").mkdir()
     for file, raw in tables.items():
@@ -256,7 +256,7 @@ def test_a_local_copy_needs_no_network(nowhere, monkeypatch, tmp_path, tables, u
     assert len(load("kmnist", split="all")) == 30
 
 
-def test_a_distribution_s_copy_is_found(nowhere, monkeypatch, tmp_path, tables):
+def test_an_installed_copy_is_found(offline, monkeypatch, tmp_path, tables):
     for file, raw in tables.items():
         (tmp_path / file).write_bytes(raw)
     remote = replace(download.REMOTES["fashion-mnist"], installed=(str(tmp_path),))
@@ -264,7 +264,7 @@ def test_a_distribution_s_copy_is_found(nowhere, monkeypatch, tmp_path, tables):
     assert load("fashion-mnist", only=["Sandal"]).classes == ["Sandal"]
 
 
-def test_npz_files(nowhere, monkeypatch, tmp_path):
+def test_npz_files(offline, monkeypatch, tmp_path):
     monkeypatch.setenv("LIMNER_DATA", str(tmp_path))
     x, y = np.zeros((10, 5, 5), np.uint8), np.arange(10)
     np.savez(tmp_path / "mnist.npz", x_train=x, y_train=y, x_test=x[:4], y_test=y[:4])
@@ -283,7 +283,7 @@ def test_npz_files(nowhere, monkeypatch, tmp_path):
         load("mnist")
 
 
-def test_emnist_is_read_out_of_its_archive_and_set_upright(nowhere, monkeypatch, tmp_path):
+def test_emnist_is_read_out_of_its_archive_and_set_upright(offline, monkeypatch, tmp_path):
     monkeypatch.setenv("LIMNER_DATA", str(tmp_path))
     (tmp_path / "emnist").mkdir()
     x, y = np.arange(2 * 3 * 3).reshape(2, 3, 3), np.array([1, 26])
@@ -313,7 +313,7 @@ def cifar_archive(path: Path, rows: int = 3, leave_out: str = "") -> None:
         archive.addfile(evil, io.BytesIO(b"evil"))
 
 
-def test_cifar_is_streamed_out_of_its_archive(nowhere, monkeypatch, tmp_path):
+def test_cifar_is_streamed_out_of_its_archive(offline, monkeypatch, tmp_path):
     monkeypatch.setenv("LIMNER_DATA", str(tmp_path))
     (tmp_path / "cifar10").mkdir()
     archive = tmp_path / "cifar10" / "cifar-10-binary.tar.gz"
@@ -326,7 +326,7 @@ def test_cifar_is_streamed_out_of_its_archive(nowhere, monkeypatch, tmp_path):
     assert np.array_equal(train.pixels[0].numpy().ravel(), row)
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["cifar-10-binary.tar.gz", "cifar10"]
     cifar_archive(archive, leave_out="data_batch_3.bin")
-    with pytest.raises(LimnerError, match=r"has no whole data_batch_3\.bin"):
+    with pytest.raises(LimnerError, match=r"has no complete data_batch_3\.bin"):
         load("cifar10")
     archive.write_bytes(archive.read_bytes()[:2000])
     with pytest.raises(LimnerError, match="cifar-10-binary"):
@@ -339,7 +339,7 @@ def test_cifar_is_streamed_out_of_its_archive(nowhere, monkeypatch, tmp_path):
         (b"", "not an IDX file"),
         (b"\0\0\x0d\x01" + bytes(8), "not an IDX file"),
         (b"\0\0\x08\x03\0\0", "truncated"),
-        (b"\0\0\x08\x01\0\0\0\x05abc", "holds 3 values where its header says 5"),
+        (b"\0\0\x08\x01\0\0\0\x05abc", "holds 3 values and its header says 5"),
         (b"\0\0\x08\x04" + b"\xff" * 16, "holds 0 values"),
         (gzip.compress(bytes(100), mtime=0)[:20], "cannot be read"),
     ],
@@ -350,11 +350,11 @@ def test_broken_idx_files_are_one_clear_line(tmp_path, raw, message):
         idx.read(tmp_path / "x-ubyte")
 
 
-def test_get_says_what_a_set_is():
-    found = limner.data.get("digits")
-    assert found["images"] == 1797
-    assert found["held_out"] == len(load("digits", split="test"))
-    assert found["shape"] == [1, 8, 8]
+def test_get_describes_a_set():
+    description = limner.data.get("digits")
+    assert description["images"] == 1797
+    assert description["held_out"] == len(load("digits", split="test"))
+    assert description["shape"] == [1, 8, 8]
     with pytest.raises(LimnerError, match="unknown data source"):
         limner.data.get("folder")
 

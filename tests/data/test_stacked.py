@@ -1,4 +1,4 @@
-"""Facts of Stacked MNIST."""
+"""Stacked MNIST: classes, splits, seed and options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Points and sprites whose truth is known."""
+"""Points of known densities, and sprites with known factors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GAUSSIANS = ["line", "ring", "grid"]
 
 
 @pytest.mark.parametrize(("name", "modes", "d"), [("line", 3, 1), ("ring", 8, 2), ("grid", 25, 2)])
-def test_every_mode_has_its_share_and_its_spread(name, modes, d):
+def test_every_mode_has_its_share_and_its_standard_deviation(name, modes, d):
     points = load(name, n=20_000)
     assert isinstance(points, Dataset)
     assert points.shape == (d, 1, 1)
@@ -28,11 +28,11 @@ def test_every_mode_has_its_share_and_its_spread(name, modes, d):
         assert torch.equal(nearest, points.labels)
     share = points.labels.bincount() / len(x)
     assert (share - 1 / modes).abs().max() < 5 * (1 / modes / len(x)) ** 0.5
-    spread = (x - points.centres[points.labels]).std().item()
-    assert spread == pytest.approx(points.sigma, rel=0.02)
+    std = (x - points.centres[points.labels]).std().item()
+    assert std == pytest.approx(points.sigma, rel=0.02)
 
 
-def test_the_ring_and_the_grid_lie_where_the_papers_put_them():
+def test_the_ring_and_the_grid_are_those_of_the_papers():
     ring, grid = load("ring", n=10), load("grid", n=10)
     assert torch.allclose(ring.centres.norm(dim=1), torch.ones(8))
     assert ring.sigma == 0.01
@@ -46,7 +46,7 @@ def test_options_move_the_centres():
     assert len(load("grid", side=3, n=4).centres) == 9
 
 
-def test_a_line_about_another_centre_and_what_it_was_before_it_could_have_one():
+def test_a_line_with_another_centre_and_an_older_fingerprint():
     near, far = load("line", n=400), load("line", n=400, centre=3)
     assert far.centres.flatten().tolist() == [2.0, 3.0, 4.0]
     assert torch.allclose(far.pixels, near.pixels + 3, atol=1e-6)
@@ -69,7 +69,7 @@ def test_the_swiss_roll_lies_on_its_curve():
 
 
 @pytest.mark.parametrize("name", [*GAUSSIANS, "swiss-roll"])
-def test_splits_are_fresh_draws_and_the_seed_decides(name):
+def test_splits_are_independent_samples_and_depend_on_the_seed(name):
     train, again, test = load(name, n=500), load(name, n=500), load(name, n=500, split="test")
     assert torch.equal(train.pixels, again.pixels)
     assert train.fingerprint == again.fingerprint
@@ -88,9 +88,9 @@ def test_bad_options_are_one_clear_line(bad):
 @pytest.fixture(scope="module")
 def sprites():
     start = time.perf_counter()
-    found = load("mini-dsprites", split="all")
+    dataset = load("mini-dsprites", split="all")
     assert time.perf_counter() - start < 10
-    return found
+    return dataset
 
 
 def test_every_combination_of_factors_occurs_once(sprites):
@@ -135,7 +135,7 @@ def test_hearts_point_down_and_turn(sprites):
     assert rows[top + 1] > 2 * rows[bottom - 1]
 
 
-def test_sprites_keep_their_factors_when_chosen_from():
+def test_selected_sprites_keep_their_factors():
     some = load("mini-dsprites", only=["heart"], limit=100, split="test", size=16)
     assert some.shape == (1, 16, 16)
     assert some.factors.shape == (100, 5)

@@ -1,4 +1,4 @@
-"""Pairs and domains as people have them: every layout, unlike files, missing partners."""
+"""Pairs and domains: every layout, files of different kinds, missing partners, published sets."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ import limner.data
 from limner.core.batch import Dataset
 from limner.core.errors import LimnerError
 from limner.core.stream import Stream
-from limner.data import degradations as tasks
-from limner.data import load
-from limner.data.files import download
+from limner.data import degradations, load
+from limner.data.files import decode, download
 from limner.data.pairs import DomainSet, PairSet
 from limner.data.registry import SOURCES
 from limner.data.sources.translation import TaskName
@@ -30,21 +29,21 @@ from limner.data.sources.translation import TaskName
 SIDE = 16
 
 
-def flat(level: int, size: tuple[int, int] = (SIDE, SIDE), mode: str = "RGB") -> Image.Image:
-    """A picture of one grey level."""
+def uniform(level: int, size: tuple[int, int] = (SIDE, SIDE), mode: str = "RGB") -> Image.Image:
+    """An image of one grey level."""
     return Image.new(mode, size, level if mode == "L" else (level,) * len(mode))
 
 
-def put(file: Path, image: Image.Image, **options: object) -> None:
+def save(file: Path, image: Image.Image, **options: object) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     image.save(file, **options)
 
 
-def lay(root: Path, pattern_a: str, pattern_b: str, numbers: range, **options: object) -> None:
+def save_pairs(root: Path, pattern_a: str, pattern_b: str, numbers: range, **options: object) -> None:
     """Source k has the level 100 + k, its target the level k."""
     for k in numbers:
-        put(root / pattern_a.format(k=k), flat(100 + k), **options)
-        put(root / pattern_b.format(k=k), flat(k), **options)
+        save(root / pattern_a.format(k=k), uniform(100 + k), **options)
+        save(root / pattern_b.format(k=k), uniform(k), **options)
 
 
 def levels(dataset) -> list[tuple[int, int]]:
@@ -53,7 +52,7 @@ def levels(dataset) -> list[tuple[int, int]]:
     return [tuple(round((float(x.mean()) + 1) * 127.5) for x in pair) for pair in zip(a, b)]
 
 
-def said(dataset, part: str) -> bool:
+def has_note(dataset, part: str) -> bool:
     return any(part in note for note in dataset.notes)
 
 
@@ -88,7 +87,7 @@ LAYOUTS = {
 def test_layouts(tmp_path, layout, packed):
     root = tmp_path / "pairs"
     for each in LAYOUTS[layout]:
-        lay(root, *each)
+        save_pairs(root, *each)
     if packed:
         shutil.make_archive(str(root), "zip", root)
         root = root.with_suffix(".zip")
@@ -101,7 +100,7 @@ def test_layouts(tmp_path, layout, packed):
     assert len(whole) == 12
     if len(LAYOUTS[layout]) == 2:
         assert sorted(b for _, b in levels(test)) == [10, 11]
-    assert said(train, "found 12 pairs in A/ and B/")
+    assert has_note(train, "found 12 pairs in A/ and B/")
 
 
 @pytest.mark.parametrize("folders", [("",), ("train/", "test/"), ("train/", "val/")])
@@ -109,23 +108,23 @@ def test_joined_pictures(tmp_path, folders):
     for place, numbers in zip(folders, (range(10), range(10, 12))):
         for k in numbers:
             whole = Image.new("RGB", (2 * SIDE, SIDE))
-            whole.paste(flat(100 + k), (0, 0))
-            whole.paste(flat(k), (SIDE, 0))
-            put(tmp_path / f"{place}{k}.png", whole)
+            whole.paste(uniform(100 + k), (0, 0))
+            whole.paste(uniform(k), (SIDE, 0))
+            save(tmp_path / f"{place}{k}.png", whole)
     train, test = (load("pairs", path=str(tmp_path), split=s) for s in ("train", "test"))
     assert train.shape == train.source == (3, SIDE, SIDE)
     assert all(a == b + 100 for a, b in levels(train) + levels(test))
-    assert said(train, "in the halves of pictures")
+    assert has_note(train, "in the halves of pictures")
     if len(folders) == 2:
         assert sorted(b for _, b in levels(test)) == [10, 11]
     swapped = load("pairs", path=str(tmp_path), swap=True, cache=False)
     assert levels(swapped) == [(b, a) for a, b in levels(train)]
 
 
-def test_joined_pictures_of_other_proportions_must_be_called_so(tmp_path):
+def test_joined_pictures_of_other_proportions_need_the_option(tmp_path):
     for k in range(4):
-        put(tmp_path / f"{k}.png", flat(k, (40, 30)))
-    put(tmp_path / "odd.png", flat(9, (41, 30)))
+        save(tmp_path / f"{k}.png", uniform(k, (40, 30)))
+    save(tmp_path / "odd.png", uniform(9, (41, 30)))
     with pytest.raises(LimnerError, match="no pairs: lay them out as A/ and B/"):
         load("pairs", path=str(tmp_path))
     joined = load("pairs", path=str(tmp_path), layout="joined")
@@ -140,10 +139,10 @@ def test_pictures_alone_are_one_clear_line(folder_of):
         load("pairs", path=str(folder_of("1.png", "2.png", "3.png")))
     message = str(caught.value)
     assert "\n" not in message
-    assert all(word in message for word in ("A/ and B/", "A|B", "layout=joined", "task=", *tasks.NAMES))
+    assert all(word in message for word in ("A/ and B/", "A|B", "layout=joined", "task=", *degradations.NAMES))
 
 
-def mirrored(k: int) -> np.ndarray:
+def asymmetric(k: int) -> np.ndarray:
     """A picture that differs from its mirror image, without the extremes."""
     return np.random.default_rng(k).integers(40, 60, (SIDE, SIDE, 3), dtype=np.uint8)
 
@@ -153,12 +152,12 @@ def mirrored(k: int) -> np.ndarray:
 def test_sources_and_targets_are_mirrored_and_moved_together_and_never_exchanged(tmp_path, joined, cache):
     """Sources are dark, their targets the same 150 levels brighter."""
     for k in range(12):
-        dark = mirrored(k)
+        dark = asymmetric(k)
         if joined:
-            put(tmp_path / f"{k}.png", Image.fromarray(np.concatenate([dark, dark + 150], 1)))
+            save(tmp_path / f"{k}.png", Image.fromarray(np.concatenate([dark, dark + 150], 1)))
         else:
-            put(tmp_path / f"A/{k}.png", Image.fromarray(dark))
-            put(tmp_path / f"B/{k}.png", Image.fromarray(dark + 150))
+            save(tmp_path / f"A/{k}.png", Image.fromarray(dark))
+            save(tmp_path / f"B/{k}.png", Image.fromarray(dark + 150))
     pairs = load("pairs", path=str(tmp_path), flip=True, shift=2, split="all", cache=cache)
     plain, stream = pairs.pairs(range(12)), Stream(pairs, 12, 0)
     turned = 0
@@ -178,29 +177,29 @@ def test_sources_and_targets_are_mirrored_and_moved_together_and_never_exchanged
 
 def test_suffixes_may_differ_and_letters_at_the_end(tmp_path):
     for k in range(6):
-        put(tmp_path / f"A/{k}_a.png", flat(100 + k))
-        put(tmp_path / f"B/{k}-B.jpg", flat(k))
+        save(tmp_path / f"A/{k}_a.png", uniform(100 + k))
+        save(tmp_path / f"B/{k}-B.jpg", uniform(k))
     assert len(load("pairs", path=str(tmp_path))) == 6
     for k in range(6):
-        put(tmp_path / f"same/A/villa_{k}_a.png", flat(100 + k))
-        put(tmp_path / f"same/B/villa_{k}_a.png", flat(k))
+        save(tmp_path / f"same/A/villa_{k}_a.png", uniform(100 + k))
+        save(tmp_path / f"same/B/villa_{k}_a.png", uniform(k))
     assert all(a == b + 100 for a, b in levels(load("pairs", path=str(tmp_path / "same"))))
 
 
 def test_names_without_a_partner(tmp_path):
-    lay(tmp_path, "A/{k}.png", "B/{k}.png", range(6))
-    put(tmp_path / "A/more.png", flat(0))
-    put(tmp_path / "B/3.jpg", flat(0))
+    save_pairs(tmp_path, "A/{k}.png", "B/{k}.png", range(6))
+    save(tmp_path / "A/more.png", uniform(0))
+    save(tmp_path / "B/3.jpg", uniform(0))
     pairs = load("pairs", path=str(tmp_path))
     assert len(pairs) == 6
     assert dict(pairs.quarantine) == {
-        "A/more.png": "no picture of that name on the other side",
-        "B/3.png": "a second picture of that name",
+        "A/more.png": "no image of that name on the other side",
+        "B/3.png": "a second image of that name",
     }
-    assert said(pairs, "left out 2 bad files: 1 a second picture of that name, 1 no picture of that name")
+    assert has_note(pairs, "left out 2 bad files: 1 a second image of that name, 1 no image of that name")
     for k in range(20):
-        put(tmp_path / f"A/x{k}.png", flat(0))
-        put(tmp_path / f"B/y{k}.png", flat(0))
+        save(tmp_path / f"A/x{k}.png", uniform(0))
+        save(tmp_path / f"B/y{k}.png", uniform(0))
     with pytest.raises(LimnerError) as caught:
         load("pairs", path=str(tmp_path))
     assert "41 of 54 pictures have no partner of the same name (such as A/more.png)" in str(caught.value)
@@ -210,80 +209,97 @@ def test_names_without_a_partner(tmp_path):
 
 def test_no_name_in_common(tmp_path):
     for k in range(4):
-        put(tmp_path / f"A/x{k}.png", flat(0))
-        put(tmp_path / f"B/y{k}.png", flat(0))
+        save(tmp_path / f"A/x{k}.png", uniform(0))
+        save(tmp_path / f"B/y{k}.png", uniform(0))
     with pytest.raises(LimnerError, match="8 of 8 pictures have no partner"):
         load("pairs", path=str(tmp_path))
 
 
-def test_unlike_files(tmp_path):
+def test_files_of_different_kinds(tmp_path):
     """Grey sources and coloured targets of other sizes; 16 bits, CMYK, transparency."""
     for k in range(4):
-        put(tmp_path / f"A/{k}.png", flat(100, (32, 32), "L"))
-        put(tmp_path / f"B/{k}.png", flat(50))
-    put(tmp_path / "A/deep.png", Image.fromarray(np.full((SIDE, SIDE), 200 * 257, dtype=np.uint16)))
-    put(tmp_path / "B/deep.jpg", Image.new("CMYK", (SIDE, SIDE), (0, 0, 0, 0)))
-    put(tmp_path / "A/clear.png", Image.new("LA", (SIDE, SIDE), (0, 0)))
-    put(tmp_path / "B/clear.png", Image.new("RGBA", (SIDE, SIDE), (0, 0, 0, 0)))
+        save(tmp_path / f"A/{k}.png", uniform(100, (32, 32), "L"))
+        save(tmp_path / f"B/{k}.png", uniform(50))
+    save(tmp_path / "A/deep.png", Image.fromarray(np.full((SIDE, SIDE), 200 * 257, dtype=np.uint16)))
+    save(tmp_path / "B/deep.jpg", Image.new("CMYK", (SIDE, SIDE), (0, 0, 0, 0)))
+    save(tmp_path / "A/clear.png", Image.new("LA", (SIDE, SIDE), (0, 0)))
+    save(tmp_path / "B/clear.png", Image.new("RGBA", (SIDE, SIDE), (0, 0, 0, 0)))
     pairs = load("pairs", path=str(tmp_path))
     assert (pairs.source, pairs.shape) == ((1, SIDE, SIDE), (3, SIDE, SIDE))
     a, b = pairs.pairs(range(6))
     assert [round(float(x.mean() + 1) * 127.5) for x in a] == [100] * 4 + [255, 200]  # clear and deep come last
     assert [round(float(x.mean() + 1) * 127.5) for x in b] == [50] * 4 + [255, 255]
-    assert said(pairs, "targets: 1 of 6 images have transparency: laid over white")
+    assert has_note(pairs, "targets: 1 of 6 images have transparency: laid over white")
     colour = load("pairs", path=str(tmp_path), source_channels=3, channels=1, size=8)
     assert (colour.source, colour.shape) == ((3, 8, 8), (1, 8, 8))
 
 
 def test_mixed_channels_become_rgb(tmp_path):
-    lay(tmp_path, "A/{k}.png", "B/{k}.png", range(3))
-    put(tmp_path / "A/grey.png", flat(90, mode="L"))
-    put(tmp_path / "B/grey.png", flat(90))
+    save_pairs(tmp_path, "A/{k}.png", "B/{k}.png", range(3))
+    save(tmp_path / "A/grey.png", uniform(90, mode="L"))
+    save(tmp_path / "B/grey.png", uniform(90))
     pairs = load("pairs", path=str(tmp_path))
     assert pairs.source == (3, SIDE, SIDE)
-    assert said(pairs, "sources: 1 of 4 images are grey")
+    assert has_note(pairs, "sources: 1 of 4 images are grey")
 
 
-def test_proportions_that_do_not_agree_are_said(tmp_path):
-    lay(tmp_path, "A/{k}.png", "B/{k}.png", range(3))
-    put(tmp_path / "A/wide.png", flat(1, (32, 16)))
-    put(tmp_path / "B/wide.png", flat(1))
-    assert said(load("pairs", path=str(tmp_path)), "1 pairs have sides of unlike proportions")
+def test_different_proportions_are_noted(tmp_path):
+    save_pairs(tmp_path, "A/{k}.png", "B/{k}.png", range(3))
+    save(tmp_path / "A/wide.png", uniform(1, (32, 16)))
+    save(tmp_path / "B/wide.png", uniform(1))
+    assert has_note(load("pairs", path=str(tmp_path)), "1 pairs have images of unlike proportions")
 
 
 @pytest.mark.parametrize("cache", [False, True])
 def test_a_damaged_file_takes_its_partner_with_it(tmp_path, cache):
-    lay(tmp_path, "A/{k}.png", "B/{k}.png", range(8))
+    save_pairs(tmp_path, "A/{k}.png", "B/{k}.png", range(8))
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8))
-    put(tmp_path / "B/3.png", noise)
+    save(tmp_path / "B/3.png", noise)
     whole = (tmp_path / "B/3.png").read_bytes()
     (tmp_path / "B/3.png").write_bytes(whole[: len(whole) // 2])  # the header is good
     (tmp_path / "A/5.png").write_bytes(b"no picture")
     pairs = load("pairs", path=str(tmp_path), cache=cache)
     assert len(pairs) == (6 if cache else 7)
-    assert all(a == b + 100 for a, b in levels(pairs)), "no stand-in of one side alone"
+    assert all(a == b + 100 for a, b in levels(pairs)), "both images of a pair are replaced"
     assert {p for p, _ in pairs.quarantine} == {"A/5.png", "B/5.png", "B/3.png"}
 
 
 def test_pairs_from_files_are_those_in_memory(tmp_path, paint):
     for k in range(6):
-        put(tmp_path / f"A/{k}.png", paint(k, (20, 30)))
-        put(tmp_path / f"B/{k}.png", paint(50 + k, (20, 30)))
-    held, read = (load("pairs", path=str(tmp_path), size=16, cache=cache) for cache in (True, False))
-    assert held.stacked.pixels is not None
-    assert read.stacked.pixels is None
-    assert torch.equal(held.stacked.fetch(range(6)), read.stacked.fetch(range(6)))
-    sent = ForkingPickler.loads(ForkingPickler.dumps(read.stacked))
-    assert torch.equal(sent.fetch([4]), held.stacked.fetch([4]))
-    assert said(read, "read from files while training")
+        save(tmp_path / f"A/{k}.png", paint(k, (20, 30)))
+        save(tmp_path / f"B/{k}.png", paint(50 + k, (20, 30)))
+    in_memory, lazy = (load("pairs", path=str(tmp_path), size=16, cache=cache) for cache in (True, False))
+    assert in_memory.stacked.pixels is not None
+    assert lazy.stacked.pixels is None
+    assert torch.equal(in_memory.stacked.fetch(range(6)), lazy.stacked.fetch(range(6)))
+    sent = ForkingPickler.loads(ForkingPickler.dumps(lazy.stacked))
+    assert torch.equal(sent.fetch([4]), in_memory.stacked.fetch([4]))
+    assert has_note(lazy, "read from files while training")
     prints = [load("pairs", path=str(tmp_path), **o).fingerprint for o in ({}, {"swap": True}, {"size": 8})]
     assert len(set(prints)) == 3
 
 
+@pytest.mark.parametrize("name", ["pairs", "domains"])
+def test_both_splits_read_each_header_once(tmp_path, monkeypatch, name):
+    reads, read = [], decode.header
+
+    def counted(stream):
+        reads.append(1)
+        return read(stream)
+
+    monkeypatch.setattr(decode, "header", counted)
+    for k in range(20):
+        save(tmp_path / f"A/{k}.png", uniform(k, mode="L"))
+        save(tmp_path / f"B/{k}.png", uniform(k))
+    train, test = (load(name, path=str(tmp_path), split=split) for split in ("train", "test"))
+    assert train.shape == test.shape == (3, SIDE, SIDE)
+    assert len(reads) == 40
+
+
 def test_what_is_held_out_depends_on_the_name_alone(tmp_path):
-    lay(tmp_path, "A/{k}.png", "B/{k}.png", range(40))
+    save_pairs(tmp_path, "A/{k}.png", "B/{k}.png", range(40))
     test = load("pairs", path=str(tmp_path), split="test")
-    assert said(test, "of 40 pairs are held out by a hash of their path")
+    assert has_note(test, "of 40 pairs are held out by a hash of their path")
     again = load("pairs", path=str(tmp_path), split="test", swap=True)
     assert sorted(levels(again)) == sorted((b, a) for a, b in levels(test))
     limited = load("pairs", path=str(tmp_path), limit=5)
@@ -301,7 +317,7 @@ def test_a_task_makes_pairs_of_any_pictures(folder_of, path):
 
 
 def test_the_names_of_tasks_are_declared():
-    assert typing.get_args(TaskName) == tasks.NAMES
+    assert typing.get_args(TaskName) == degradations.NAMES
 
 
 @pytest.mark.parametrize(
@@ -335,7 +351,7 @@ def test_domains(tmp_path, folders):
     counts = (12, 15, 3, 4)
     for place, n in zip(folders, counts):
         for k in range(n):
-            put(tmp_path / f"{place}/{k}.png", flat(200 if "B" in place else 20))
+            save(tmp_path / f"{place}/{k}.png", uniform(200 if "B" in place else 20))
     train, test = (load("domains", path=str(tmp_path), split=s) for s in ("train", "test"))
     assert isinstance(train, Dataset)
     assert isinstance(train, DomainSet)
@@ -351,12 +367,12 @@ def test_domains(tmp_path, folders):
 
 def test_two_folders_get_one_shape(tmp_path):
     for k in range(4):
-        put(tmp_path / f"sketches/{k}.png", flat(20, (40, 40), "L"))
-        put(tmp_path / f"photos/{k}.png", flat(200, (24, 32)))
+        save(tmp_path / f"sketches/{k}.png", uniform(20, (40, 40), "L"))
+        save(tmp_path / f"photos/{k}.png", uniform(200, (24, 32)))
     two = load("domains", a=str(tmp_path / "sketches"), b=str(tmp_path / "photos"), flip=True)
     assert two.a.shape == two.b.shape == (3, 32, 24)
     assert two.name == "sketches and photos"
-    assert said(two, "both domains at 32x24 with 3 channels")
+    assert has_note(two, "both domains at 32x24 with 3 channels")
     assert len(two.b.augment) == 1
     named = load("domains", a="digits", b=str(tmp_path / "sketches"), size=16)
     assert named.shape == (1, 16, 16)
@@ -366,9 +382,9 @@ def test_two_folders_get_one_shape(tmp_path):
 
 def test_files_without_a_side_and_bad_files_of_domains(tmp_path):
     for k in range(12):
-        put(tmp_path / f"trainA/{k}.png", flat(20))
-        put(tmp_path / f"trainB/{k}.png", flat(20))
-    put(tmp_path / "preview.png", flat(1))
+        save(tmp_path / f"trainA/{k}.png", uniform(20))
+        save(tmp_path / f"trainB/{k}.png", uniform(20))
+    save(tmp_path / "preview.png", uniform(1))
     (tmp_path / "trainB/bad.png").write_bytes(b"no picture")
     train = load("domains", path=str(tmp_path), split="all")
     assert (len(train.a), len(train.b)) == (12, 12)
@@ -378,8 +394,8 @@ def test_files_without_a_side_and_bad_files_of_domains(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "two domains are wanted"),
-        ({"a": "digits"}, "two domains are wanted"),
+        ({}, "domains needs two sets"),
+        ({"a": "digits"}, "domains needs two sets"),
         ({"path": "x", "a": "digits"}, "path has both domains already"),
         ({"path": "digits"}, "digits is one domain"),
         ({"a": "digits", "b": "ring"}, "ring gives points"),
@@ -399,7 +415,7 @@ def test_a_folder_with_one_domain(folder_of):
 
 
 @pytest.fixture
-def own(monkeypatch, tmp_path):
+def local_data(monkeypatch, tmp_path):
     """An empty LIMNER_DATA, an empty cache and no network."""
     monkeypatch.setenv("LIMNER_DATA", str(tmp_path / "own"))
     monkeypatch.setenv("LIMNER_CACHE", str(tmp_path / "cache"))
@@ -409,7 +425,7 @@ def own(monkeypatch, tmp_path):
     return tmp_path / "own"
 
 
-def test_what_sources_give_is_known():
+def test_kinds_of_batch_of_each_source():
     kinds = {name: list(build.gives) for name, build in SOURCES.items()}
     assert kinds["folder"] == kinds["mnist-5k"] == ["images"]
     assert all(kinds[name] == ["pairs"] for name in ("pairs", "facades128", "facades", "maps"))
@@ -418,42 +434,42 @@ def test_what_sources_give_is_known():
     assert kinds["ring"] == ["points"]
 
 
-def test_facades128_says_where_it_must_lie(own):
+def test_facades128_says_which_folder_must_have_it(local_data):
     with pytest.raises(LimnerError) as caught:
         load("facades128")
     assert "set LIMNER_DATA to the folder that has facades128.zip, or take facades" in str(caught.value)
-    lay(own, "facades128/A/train/{k}.png", "facades128/B/train/{k}.png", range(4))
-    lay(own, "facades128/A/test/{k}.png", "facades128/B/test/{k}.png", range(4, 6))
+    save_pairs(local_data, "facades128/A/train/{k}.png", "facades128/B/train/{k}.png", range(4))
+    save_pairs(local_data, "facades128/A/test/{k}.png", "facades128/B/test/{k}.png", range(4, 6))
     assert levels(load("facades128", split="test")) == [(104, 4), (105, 5)]
-    found = limner.data.get("facades128")
-    assert (found["gives"], found["images"], found["held_out"]) == ("pairs", 6, 2)
+    description = limner.data.get("facades128")
+    assert (description["gives"], description["images"], description["held_out"]) == ("pairs", 6, 2)
 
 
-def test_facades_are_label_map_to_photograph_from_either_publication(own):
+def test_facades_are_label_map_to_photograph_from_either_publication(local_data):
     """In both publications the photograph is A."""
     for k in range(3):
         for split in ("train", "test"):
-            put(own / f"facades/{split}A/{k}_A.jpg", flat(k))
-            put(own / f"facades/{split}B/{k}_B.jpg", flat(100 + k))
+            save(local_data / f"facades/{split}A/{k}_A.jpg", uniform(k))
+            save(local_data / f"facades/{split}B/{k}_B.jpg", uniform(100 + k))
     assert levels(load("facades")) == [(100, 0), (101, 1), (102, 2)]
     assert levels(load("facades", swap=True)) == [(0, 100), (1, 101), (2, 102)]
-    shutil.rmtree(own / "facades")
-    tar_of(own / "facades.tar.gz", [f"facades/{s}/{k}.png" for s in ("train", "test", "val") for k in range(3)])
+    shutil.rmtree(local_data / "facades")
+    tar_of(local_data / "facades.tar.gz", [f"facades/{s}/{k}.png" for s in ("train", "test", "val") for k in range(3)])
     assert levels(load("facades")) == [(100, 0), (101, 1), (102, 2)]
-    assert len(list((own.parent / "cache/facades").iterdir())) == 1
-    raw = (own / "facades.tar.gz").read_bytes()
-    (own / "facades.tar.gz").write_bytes(raw[: len(raw) // 2])
+    assert len(list((local_data.parent / "cache/facades").iterdir())) == 1
+    raw = (local_data / "facades.tar.gz").read_bytes()
+    (local_data / "facades.tar.gz").write_bytes(raw[: len(raw) // 2])
     with pytest.raises(LimnerError, match=r"facades\.tar\.gz is damaged"):
         load("facades")
-    assert len(list((own.parent / "cache/facades").iterdir())) == 1, "nothing half done stays"
+    assert len(list((local_data.parent / "cache/facades").iterdir())) == 1, "no incomplete file remains"
 
 
 def tar_of(path: Path, names: list[str], *more: tarfile.TarInfo) -> None:
-    """Joined pictures, photograph k beside map 100 + k, and whatever else."""
+    """Joined images, photograph k beside map 100 + k, and other members."""
     with tarfile.open(path, "w:gz") as archive:
         for k, name in enumerate(names):
             whole, raw = Image.new("RGB", (2 * SIDE, SIDE), (k % 3,) * 3), io.BytesIO()
-            whole.paste(flat(100 + k % 3), (SIDE, 0))
+            whole.paste(uniform(100 + k % 3), (SIDE, 0))
             whole.save(raw, "PNG")
             info = tarfile.TarInfo(name)
             info.size = len(raw.getvalue())
@@ -462,24 +478,24 @@ def tar_of(path: Path, names: list[str], *more: tarfile.TarInfo) -> None:
             archive.addfile(info, io.BytesIO(bytes(info.size)))
 
 
-def test_a_hostile_tar_writes_nothing_elsewhere(own, tmp_path):
+def test_a_hostile_tar_writes_nothing_elsewhere(local_data, tmp_path):
     link = tarfile.TarInfo("maps/train/link.png")
     link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-    tar_of(own / "maps.tar.gz", [f"maps/train/{k}.png" for k in range(3)], link)
+    tar_of(local_data / "maps.tar.gz", [f"maps/train/{k}.png" for k in range(3)], link)
     assert len(load("maps")) == 3
-    tar_of(own / "maps.tar.gz", [f"maps/train/{k}.png" for k in range(3)] + ["../../evil.png"])
+    tar_of(local_data / "maps.tar.gz", [f"maps/train/{k}.png" for k in range(3)] + ["../../evil.png"])
     with pytest.raises(LimnerError, match="leads out of the archive"):
         load("maps")
     assert not list(tmp_path.rglob("evil*"))
 
 
-def test_cyclegan_sets_are_read_in_place(own):
-    (own / "horse2zebra").mkdir()
-    with zipfile.ZipFile(own / "horse2zebra/horse2zebra.zip", "w") as z:
+def test_cyclegan_sets_are_read_in_place(local_data):
+    (local_data / "horse2zebra").mkdir()
+    with zipfile.ZipFile(local_data / "horse2zebra/horse2zebra.zip", "w") as z:
         for side, level in (("A", 20), ("B", 200)):
             for k in range(3):
                 raw = io.BytesIO()
-                flat(level).save(raw, "JPEG", quality=100)
+                uniform(level).save(raw, "JPEG", quality=100)
                 z.writestr(f"horse2zebra/train{side}/{k}.jpg", raw.getvalue())
                 z.writestr(f"horse2zebra/test{side}/{k}.jpg", raw.getvalue())
     two = load("horse2zebra", split="test")
@@ -488,7 +504,7 @@ def test_cyclegan_sets_are_read_in_place(own):
 
 
 @pytest.mark.parametrize("name", ["facades", "maps", "horse2zebra", "summer2winter", "monet2photo"])
-def test_without_a_network_the_message_says_what_to_do(own, name):
+def test_without_a_network_the_message_says_what_to_do(local_data, name):
     with pytest.raises(LimnerError) as caught:
         load(name)
     file, sum_ = next(iter(download.REMOTES[name].sha256.items()))
@@ -498,13 +514,13 @@ def test_without_a_network_the_message_says_what_to_do(own, name):
 
 def test_check_takes_a_folder_of_pairs(tmp_path, paint):
     for k in range(4):
-        put(tmp_path / f"A/{k}.png", paint(k))
-        put(tmp_path / f"B/{k}.png", paint(50 + k))
+        save(tmp_path / f"A/{k}.png", paint(k))
+        save(tmp_path / f"B/{k}.png", paint(50 + k))
     report = limner.data.check(tmp_path)
     assert report.images == 8
     assert report.classes == {"A": 4, "B": 4}
     assert report.layout[-1] == "as pairs: 4 in A/ and B/, 0 images without a partner"
-    put(tmp_path / "A/x.png", paint(99))
+    save(tmp_path / "A/x.png", paint(99))
     assert limner.data.check(tmp_path).layout[-1].endswith("1 images without a partner (such as A/x.png)")
 
 

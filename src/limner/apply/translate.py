@@ -98,7 +98,7 @@ class Translation:
             raise LimnerError("this model learnt from given pairs and knows no way to degrade; leave --degrade out")
 
     @property
-    def task(self) -> degradations.Task | None:
+    def task(self) -> degradations.Degradation | None:
         """The degradation that made the sources in training; None if the pairs were given."""
         pairing = self.model.pairing
         return None if pairing is None else degradations.make(str(pairing["name"]), pairing["amount"])

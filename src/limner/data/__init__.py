@@ -1,10 +1,10 @@
-"""Images to learn from: named sets, folders, ZIP files, toys with a known truth.
+"""Data sets: named sets, folders and ZIP files of images, and points of known densities.
 
     dataset = limner.data.load("mnist-5k", size=32)
     dataset = limner.data.load("photos/", channels=3, flip=True)
     report = limner.data.check("photos/")
 
-Nothing here imports torch before a set is loaded, so names, options and help are quick.
+This package imports torch only when a set is loaded, so that names, options and help are fast.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from limner.data.registry import list_sources as list_sources
     from limner.data.registry import load as load
 
-_HOMES = {
+_MODULES = {
     "Files": "limner.data.files.lazy",
     "Pixels": "limner.data.datasets",
     "Points": "limner.data.datasets",
@@ -38,11 +38,11 @@ __all__ = ["Files", "Pixels", "Points", "Report", "check", "get", "list_sources"
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if _HOMES[name] == "limner.data.registry":
-        import_module("limner.data.sources")  # every module there registers its sources
-    return getattr(import_module(_HOMES[name]), name)
+    if _MODULES[name] == "limner.data.registry":
+        import_module("limner.data.sources")  # its modules register their sources
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

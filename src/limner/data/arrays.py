@@ -1,6 +1,6 @@
-"""What a source function hands over: plain arrays, before they are chosen from and prepared.
+"""The plain arrays that source functions return, before images are selected and prepared.
 
-Sources return these, not tensors, so that listing and explaining them needs no torch.
+They are not tensors, so that listing and explaining sources does not import torch.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class Arrays:
-    """A whole set of images as it came.
+    """All images of a source.
 
     Args:
         images: (N,H,W) or (N,H,W,C) uint8, C in 1..4 (grey, grey+alpha, RGB, RGBA).
         labels: (N,) class indices.
         classes: names of the classes.
-        test: (N,) bool, True for what is held out of training.
+        test: (N,) bool, True for held-out images.
         factors: (N,F) the generative factors, where they are known.
-        factor_sizes: how many values each factor takes.
-        factor_names: what the factors are.
-        notes: sentences for the user.
+        factor_sizes: the number of values of each factor.
+        factor_names: the names of the factors.
+        notes: messages for the user.
     """
 
     images: NDArray[np.uint8]
@@ -46,7 +46,7 @@ class Cloud:
         points: (N,D) float32.
         sigma: standard deviation of the noise around a centre, or around the curve.
         centres: (K,D) float32 modes of the density, or None for a curve.
-        labels: (N,) which mode a point was drawn from.
+        labels: (N,) the index of the mode of each point.
     """
 
     points: NDArray[np.float32]
@@ -56,11 +56,11 @@ class Cloud:
 
 
 def last_tenth(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Marks the last 10 % of each class, (N,) bool: the hold-out of a set that came without one."""
+    """Marks the last 10 % of each class, (N,) bool, as the hold-out of a set that has no official one."""
     import numpy as np
 
     test = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
-        places = np.flatnonzero(labels == label)
-        test[places[len(places) - round(len(places) / 10) :]] = True
+        indices = np.flatnonzero(labels == label)
+        test[indices[len(indices) - round(len(indices) / 10) :]] = True
     return test

@@ -1,7 +1,7 @@
-"""Augmentation as pure functions of an image and its key.
+"""Augmentations as pure functions of an image and its key.
 
-A key (`limner.core.rng`) is mixed from seed, epoch and sample, so an image gets the same change in whatever
-batch, on whatever rank and by whatever worker it is drawn, and there is no state to save.
+A key (`limner.core.rng`) is made of seed, epoch and sample. The batch, the rank and the worker therefore do not change
+the augmentation of an image, and there is no state to save.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from limner.core.rng import uniform
 
-_FLIP, _SHIFT, _BINARISE = 101, 102, 103  # stream ids: no two augmentations share a draw
+_FLIP, _SHIFT, _BINARISE = 101, 102, 103  # stream ids: no two augmentations share random numbers
 
 
 def flip(x: Tensor, keys: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ def flip(x: Tensor, keys: Tensor) -> Tensor:
 
 
 def shift(x: Tensor, keys: Tensor, pixels: int) -> Tensor:
-    """Moves each image by a whole number of pixels in [-pixels, pixels] each way; the edge is repeated.
+    """Moves each image by a whole number of pixels in [-pixels, pixels] along both axes and repeats its edge.
 
     Args:
         x: (B,C,H,W).

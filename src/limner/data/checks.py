@@ -1,6 +1,6 @@
-"""What is wrong with a folder or ZIP of images, before a training run finds out.
+"""Finds faults in a folder or ZIP of images before a training.
 
-Every file is decoded whole. One bad file never stops the check: it is counted and listed with its reason.
+The check decodes every file completely. It counts each bad file and lists it with the reason, and continues.
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ from PIL import Image
 from limner.data.files import decode
 from limner.data.files.layout import Layout, read_layout
 from limner.data.files.lazy import in_threads
-from limner.data.files.pair_layout import matched, places_of
+from limner.data.files.pair_layout import domain_paths, match_names
 from limner.data.files.store import Store, open_store
 from limner.data.prepare import by_reason, listed
 
 TINY = 16
-"""An image with a shorter side than this has next to nothing to learn from."""
+"""Images whose shorter side has fewer pixels than this are reported as too small."""
 
 _FEW, _FEW_PER_CLASS, _UNBALANCED = 500, 20, 10
-_NEAR_BITS, _NEAR_LEVELS, _CROWD = 3, 6.0, 200
+_NEAR_BITS, _NEAR_LEVELS, _LARGEST_GROUP = 3, 6.0, 200
 _SHOWN = 5
 
 
 @dataclass
 class Report:
-    """What `check` found.
+    """The result of `check`.
 
     Args:
-        name: the folder's or ZIP's own name.
-        images: images that can be used.
+        name: the name of the folder or ZIP, without its parent folders.
+        images: number of images that can be used.
         layout: sentences on classes and splits.
-        classes: images of each class, or None.
-        formats: images of each file format.
-        modes: images of each pixel format (Pillow's names).
-        sizes: images of each HEIGHTxWIDTH when upright, most frequent first.
+        classes: number of images of each class, or None.
+        formats: number of images of each file format.
+        modes: number of images of each pixel format (Pillow's names).
+        sizes: number of images of each HEIGHTxWIDTH when upright, most frequent first.
         bad: (path, reason) of each file that cannot be used.
-        ignored: other files, by suffix.
+        ignored: number of other files, by suffix.
         rotated: images that EXIF turns or mirrors.
         alpha: images with transparency.
         animated: files with more than one frame.
         tiny: images with a shorter side below 16 pixels.
-        duplicates: groups of images with the very same pixels.
-        near_duplicates: pairs of images that look the same at 16×16.
-        findings: what deserves attention, in sentences, each with what to do.
+        duplicates: groups of images with the same pixels.
+        near_duplicates: pairs of images that are almost the same at 16×16.
+        findings: sentences on what to mend, and how.
     """
 
     name: str
@@ -74,24 +74,24 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing deserves attention."""
+        """Whether there is nothing to mend."""
         return not self.findings
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values for JSON, file names included."""
+        """The report as plain values for JSON; characters of file names that are not valid text become "?"."""
         plain: dict[str, Any] = _printable(asdict(self))
         return {"ok": self.ok, **plain}
 
     def text(self) -> str:
-        """The report for people."""
+        """The report as text."""
         lines = [f"{self.name}: {self.images} images"]
         lines += [f"  {note}" for note in self.layout]
         for title, counts in (("formats", self.formats), ("modes", self.modes), ("sizes", self.sizes)):
             if counts:
                 lines.append(f"  {title}: {listed(counts.items())}")
         lines += ["", "nothing to put right"] if self.ok else ["", *(f"- {f}" for f in self.findings)]
-        for path, why in self.bad[:_SHOWN]:
-            lines.append(f"    {path}: {why}")
+        for path, reason in self.bad[:_SHOWN]:
+            lines.append(f"    {path}: {reason}")
         if len(self.bad) > _SHOWN:
             lines.append(f"    and {len(self.bad) - _SHOWN} more bad files (--json lists all)")
         return str(_printable("\n".join(lines)))
@@ -100,9 +100,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class _Look:
-    """What one image showed."""
-
+class _Result:
     header: decode.Header
     sha256: str
     bits: int
@@ -120,27 +118,27 @@ def check(path: str | os.PathLike[str]) -> Report:
     """
     store = open_store(path)
     report = Report(store.title, bad=list(store.quarantine), ignored=dict(store.ignored.most_common()))
-    seen: dict[str, _Look] = {}
+    results: dict[str, _Result] = {}
     with decode.strict():
-        for name, found in zip(store.names, in_threads(lambda n: _look(store, n), store.names)):
-            if isinstance(found, str):
-                report.bad.append((name, found))
+        for name, result in zip(store.names, in_threads(lambda n: _examine(store, n), store.names)):
+            if isinstance(result, str):
+                report.bad.append((name, result))
             else:
-                seen[name] = found
-    report.images = len(seen)
-    if seen:
-        _describe(report, seen)
-        layout = read_layout(store.title, list(seen), store.metadata())
+                results[name] = result
+    report.images = len(results)
+    if results:
+        _describe(report, results)
+        layout = read_layout(store.title, list(results), store.metadata())
         report.layout = layout.notes
         report.classes = _class_sizes(layout)
-        report.layout += _as_pairs(list(seen))
-        report.duplicates = _duplicates(seen)
-        report.near_duplicates = list(_near_duplicates(seen))
+        report.layout += _as_pairs(list(results))
+        report.duplicates = _duplicates(results)
+        report.near_duplicates = list(_near_duplicates(results))
     report.findings = list(_findings(report))
     return report
 
 
-def _look(store: Store, name: str) -> _Look | str:
+def _examine(store: Store, name: str) -> _Result | str:
     try:
         with store.open(name) as stream:
             header = decode.header(stream)
@@ -148,21 +146,21 @@ def _look(store: Store, name: str) -> _Look | str:
             image = decode.picture(stream)
         digest = hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).hexdigest()
         bits, thumb = _fingerprint(image)
-        return _Look(header, digest, bits, thumb)
-    except Exception as error:  # whatever a hostile file provokes is that file's fault alone
+        return _Result(header, digest, bits, thumb)
+    except Exception as error:  # a hostile file may raise anything, and must not stop the check
         return decode.reason(error)
 
 
 def _fingerprint(image: Image.Image) -> tuple[int, NDArray[np.int16]]:
-    """64 bits (is each of 8×8 cells brighter than the one to its left?) and the picture at 16×16."""
+    """64 bits (whether each of 8×8 cells is brighter than the one to its left) and the image at 16×16."""
     grey = decode.channelled(image, 1)
     cells = np.asarray(grey.resize((9, 8), Image.Resampling.BOX), dtype=np.int16)
     bits = int.from_bytes(np.packbits(cells[:, 1:] > cells[:, :-1]).tobytes())
     return bits, np.asarray(grey.resize((16, 16), Image.Resampling.BOX), dtype=np.int16)
 
 
-def _describe(report: Report, seen: dict[str, _Look]) -> None:
-    headers = {name: look.header for name, look in seen.items()}
+def _describe(report: Report, results: dict[str, _Result]) -> None:
+    headers = {name: result.header for name, result in results.items()}
     report.formats = dict(Counter(h.format for h in headers.values()).most_common())
     report.modes = dict(Counter(h.mode for h in headers.values()).most_common())
     report.sizes = dict(Counter(f"{h.size[0]}x{h.size[1]}" for h in headers.values()).most_common())
@@ -173,13 +171,13 @@ def _describe(report: Report, seen: dict[str, _Look]) -> None:
 
 
 def _as_pairs(names: list[str]) -> list[str]:
-    """What A/ and B/ hold as pairs, where there is nothing else."""
-    placed = places_of(names)
-    if placed is None or len(placed) < len(names):
+    """A sentence on the pairs in A/ and B/, where there are no other folders."""
+    paths = domain_paths(names)
+    if paths is None or len(paths) < len(names):
         return []
-    pairs = matched(placed)
-    such = f" (such as {pairs.left_out[0][0]})" if pairs.left_out else ""
-    return [f"as pairs: {len(pairs.names)} in A/ and B/, {len(pairs.left_out)} images without a partner{such}"]
+    pairs = match_names(paths)
+    example = f" (such as {pairs.left_out[0][0]})" if pairs.left_out else ""
+    return [f"as pairs: {len(pairs.names)} in A/ and B/, {len(pairs.left_out)} images without a partner{example}"]
 
 
 def _class_sizes(layout: Layout) -> dict[str, int] | None:
@@ -189,36 +187,36 @@ def _class_sizes(layout: Layout) -> dict[str, int] | None:
     return {name: int(n) for name, n in zip(layout.classes, counts)}
 
 
-def _duplicates(seen: dict[str, _Look]) -> list[list[str]]:
+def _duplicates(results: dict[str, _Result]) -> list[list[str]]:
     groups: defaultdict[str, list[str]] = defaultdict(list)
-    for name, look in seen.items():
-        groups[look.sha256].append(name)
+    for name, result in results.items():
+        groups[result.sha256].append(name)
     return [names for names in groups.values() if len(names) > 1]
 
 
-def _near_duplicates(seen: dict[str, _Look]) -> Iterator[tuple[str, str]]:
-    """Pairs that differ in at most 3 of 64 bits and by little at 16×16, but are not the same.
+def _near_duplicates(results: dict[str, _Result]) -> Iterator[tuple[str, str]]:
+    """Pairs that differ in 0 to 3 of 64 bits and little at 16×16, but are not exact duplicates.
 
-    Two numbers of 64 bits that differ in at most 3 agree in one of their four quarters, so only images that
-    share a quarter are compared.
+    Two numbers of 64 bits that differ in at most 3 bits have one of their four quarters in common, so only images with
+    a common quarter are compared.
     """
-    first = {look.sha256: name for name, look in reversed(seen.items())}  # one of each group of duplicates
-    shared: defaultdict[tuple[int, int], list[str]] = defaultdict(list)
-    for name in (n for n in seen if first[seen[n].sha256] == n):
+    first = {result.sha256: name for name, result in reversed(results.items())}  # one of each group of duplicates
+    groups: defaultdict[tuple[int, int], list[str]] = defaultdict(list)
+    for name in (n for n in results if first[results[n].sha256] == n):
         for quarter in range(4):
-            shared[quarter, (seen[name].bits >> 16 * quarter) & 0xFFFF].append(name)
+            groups[quarter, (results[name].bits >> 16 * quarter) & 0xFFFF].append(name)
     compared: set[tuple[str, str]] = set()
-    for crowd in shared.values():
-        if len(crowd) > _CROWD:  # flat pictures: their bits say nothing
+    for group in groups.values():
+        if len(group) > _LARGEST_GROUP:  # images without contrast, whose bits are alike by chance
             continue
-        for pair in combinations(crowd, 2):
+        for pair in combinations(group, 2):
             if pair not in compared:
                 compared.add(pair)
-                if _alike(seen[pair[0]], seen[pair[1]]):
+                if _alike(results[pair[0]], results[pair[1]]):
                     yield pair
 
 
-def _alike(a: _Look, b: _Look) -> bool:
+def _alike(a: _Result, b: _Result) -> bool:
     close = (a.bits ^ b.bits).bit_count() <= _NEAR_BITS
     return close and float(np.abs(a.thumb - b.thumb).mean()) <= _NEAR_LEVELS
 
@@ -230,16 +228,16 @@ def _findings(report: Report) -> Iterator[str]:
         yield f"{report.images} usable images: a model needs at least 2, and hundreds to learn something"
         return
     if report.images < _FEW:
-        yield f"only {report.images} images: expect the model to learn them by heart; add some, or set flip and shift"
+        yield f"only {report.images} images: expect the model to memorise them; add some, or set flip and shift"
     yield from _form_findings(report)
     yield from _class_findings(report)
     if report.duplicates:
-        spare = sum(len(group) - 1 for group in report.duplicates)
-        shown = " = ".join(report.duplicates[0][:2])
-        yield f"{spare} images repeat another one exactly (such as {shown}): remove them, or they count double"
+        copies = sum(len(group) - 1 for group in report.duplicates)
+        example = " = ".join(report.duplicates[0][:2])
+        yield f"{copies} images repeat another one exactly (such as {example}): remove them, or they count double"
     if report.near_duplicates:
-        shown = " and ".join(report.near_duplicates[0])
-        yield f"{len(report.near_duplicates)} pairs look nearly the same (such as {shown}): keep one of each"
+        example = " and ".join(report.near_duplicates[0])
+        yield f"{len(report.near_duplicates)} pairs look nearly the same (such as {example}): keep one of each"
 
 
 def _form_findings(report: Report) -> Iterator[str]:
@@ -249,7 +247,7 @@ def _form_findings(report: Report) -> Iterator[str]:
     if len(report.sizes) > 1:
         yield f"{len(report.sizes)} different sizes ({listed(report.sizes.items(), most=3)}): set size to choose one"
     if report.rotated:
-        yield f"{len(report.rotated)} images are stored turned (such as {report.rotated[0]}): EXIF turns them upright"
+        yield f"{len(report.rotated)} images are stored turned (such as {report.rotated[0]}): limner turns them upright"
     if report.alpha:
         yield f"{len(report.alpha)} images have transparency: laid over white, unless channels is 2 or 4"
     if report.animated:
@@ -265,14 +263,14 @@ def _class_findings(report: Report) -> Iterator[str]:
     (least, few), (most, many) = ordered[0], ordered[-1]
     if few < _FEW_PER_CLASS:
         small = [(name, n) for name, n in ordered if n < _FEW_PER_CLASS]
-        shown = listed(small, most=3)
-        yield f"{len(small)} classes have fewer than {_FEW_PER_CLASS} images ({shown}): add some, or leave them out"
+        examples = listed(small, most=3)
+        yield f"{len(small)} classes have fewer than {_FEW_PER_CLASS} images ({examples}): add some, or leave them out"
     if many > _UNBALANCED * few:
-        yield f"classes are unbalanced ({most} {many}, {least} {few}): the small ones will be learnt badly"
+        yield f"classes are unbalanced ({most} {many}, {least} {few}): expect poor images of the small ones"
 
 
 def _printable(value: Any) -> Any:
-    """The same value with file names that are no valid text made so."""
+    """The same value, with file names as valid text."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Sets that fit in memory: one tensor, from which a batch is one indexing."""
+"""Data sets that fit in memory as one tensor, so that a batch is one indexing operation."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from limner.core.batch import Augment, Dataset, ImageSet, Part, Styled, to_float
+from limner.core.batch import Augment, Dataset, ImageSet, Part, Styled, evenly_spaced, to_float
 from limner.core.condition import Classes
 from limner.core.errors import LimnerError
 from limner.data.arrays import Arrays, Cloud
 from limner.data.files import decode
 from limner.data.options import Options
-from limner.data.prepare import augmentations, binarised, choose_classes, fingerprint, identity, spread
+from limner.data.prepare import augmentations, binarised, choose_classes, fingerprint, identity
 
 
 class Pixels(ImageSet):
-    """A set held as one tensor. Satisfies `limner.core.batch.Dataset`.
+    """A set in one tensor. Satisfies `limner.core.batch.Dataset`.
 
     Args:
-        name: how a user calls it.
-        pixels: (N,C,H,W) uint8, or float32 for values that are no image.
+        name: the name of the set.
+        pixels: (N,C,H,W) uint8, or float32 where the items are not images.
         labels: (N,) int64 class indices.
         classes: names of the classes.
         augment: functions applied to each training batch.
-        notes: sentences that say what was found and done.
+        notes: messages for the user.
         quarantine: (path, reason) of each file that was left out.
-        paths: where each image came from, relative to the folder or ZIP.
+        paths: the path of each image, relative to the folder or ZIP.
         factors: (N,F) int64 generative factors, where they are known.
-        factor_sizes: how many values each factor takes.
-        factor_names: what the factors are.
-        prepared: whatever else makes this set what it is, for the fingerprint.
+        factor_sizes: the number of values of each factor.
+        factor_names: the names of the factors.
+        prepared: text that becomes part of the fingerprint, such as the options.
     """
 
     def __init__(
@@ -54,37 +54,36 @@ class Pixels(ImageSet):
         prepared: str = "",
     ) -> None:
         self.name = name
-        self.pixels: Tensor | None = pixels  # never None here; a Dataset may have none
-        self._held = pixels
+        self.pixels: Tensor | None = pixels  # a `Dataset` may have None
+        self._pixels = pixels
         _, c, h, w = pixels.shape
         self.shape = (int(c), int(h), int(w))
         self.labels, self.augment = labels, augment
         self.condition = None if classes is None else Classes(classes)
         self.notes, self.quarantine, self.paths = list(notes), list(quarantine), paths
         self.factors, self.factor_sizes, self.factor_names = factors, factor_sizes, factor_names
-        marks = None if labels is None else labels.numpy()
-        self.fingerprint = fingerprint(prepared, pixels.numpy(), marks)
+        self.fingerprint = fingerprint(prepared, pixels.numpy(), None if labels is None else labels.numpy())
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._pixels)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {len(self)} × {self.shape})"
 
     def fetch(self, indices: Sequence[int]) -> Tensor:
-        """Items as (B,C,H,W), of the type they are held in."""
-        return self._held[torch.as_tensor(indices, dtype=torch.int64)]
+        """Items as (B,C,H,W), in the type of `pixels`."""
+        return self._pixels[torch.as_tensor(indices, dtype=torch.int64)]
 
 
 class StyledSet(ImageSet):
-    """Images and the styles that they are to take on. Satisfies `limner.core.batch.Dataset`.
+    """Content images and style images for style transfer. Satisfies `limner.core.batch.Dataset`.
 
     Args:
         images: the content; one image or many.
         styles: each (1,3,h,w) uint8.
-        masks: for each style (1,1,H,W) uint8, or None for everywhere.
-        first: (1,3,h,w) uint8, an image to begin with, or None.
-        fingerprint: what identifies content and styles together; that of `images` by default.
+        masks: for each style (1,1,H,W) uint8, or None where it applies everywhere.
+        first: (1,3,h,w) uint8, the initial image, or None.
+        fingerprint: identifies content and styles together; by default that of `images`.
     """
 
     batch_type: type = Styled
@@ -102,7 +101,7 @@ class StyledSet(ImageSet):
         self.name, self.shape, self.pixels, self.augment = images.name, images.shape, images.pixels, images.augment
         self.notes, self.quarantine = images.notes, images.quarantine
         self.fingerprint = fingerprint or images.fingerprint
-        self._ready: dict[torch.device, tuple[Any, ...]] = {}
+        self._styles_by_device: dict[torch.device, tuple[Any, ...]] = {}
 
     def __len__(self) -> int:
         return len(self.images)
@@ -112,31 +111,35 @@ class StyledSet(ImageSet):
         return self.images.fetch(indices)
 
     def parts(self) -> tuple[Any, ...]:
-        """The content images."""
+        """The content images, which are the only part that is sampled."""
         return (self.images,)
 
     def collate(self, parts: Sequence[Part]) -> Styled:
-        """Content images with all styles."""
+        """A batch of content images with all styles."""
         (part,) = parts
         device = part.x.device
-        if device not in self._ready:
+        if device not in self._styles_by_device:
             styles = tuple(to_float(s.to(device)) for s in self.styles)
             masks = tuple(None if m is None else m.to(device).float() / 255 for m in self.masks)
-            self._ready[device] = styles, masks, None if self.first is None else to_float(self.first.to(device))
-        return Styled(part.x, *self._ready[device])
+            self._styles_by_device[device] = (
+                styles,
+                masks,
+                None if self.first is None else to_float(self.first.to(device)),
+            )
+        return Styled(part.x, *self._styles_by_device[device])
 
 
 class Points(Pixels):
-    """Draws of a known density, (N,D,1,1) float32.
+    """Samples of a known density, (N,D,1,1) float32.
 
     Args:
-        name: how a user calls it.
+        name: the name of the set.
         pixels: the points.
         centres: (K,D) modes of the density, or None for a curve.
         sigma: standard deviation around a centre or a curve.
-        labels: (N,) which centre each point belongs to.
-        notes: sentences that say what was made.
-        prepared: the options it was made with, for the fingerprint.
+        labels: (N,) the index of each point's centre.
+        notes: messages for the user.
+        prepared: the options, which become part of the fingerprint.
     """
 
     def __init__(
@@ -156,32 +159,32 @@ class Points(Pixels):
 
 
 def from_cloud(name: str, cloud: Cloud, prepared: str) -> Points:
-    """Points as a data set."""
+    """Makes a data set of points."""
     n, d = cloud.points.shape
-    what = f"{len(cloud.centres)} Gaussians" if cloud.centres is not None else "a curve"
+    density = f"{len(cloud.centres)} Gaussians" if cloud.centres is not None else "a curve"
     return Points(
         name,
         torch.from_numpy(cloud.points).view(n, d, 1, 1),
         centres=None if cloud.centres is None else torch.from_numpy(cloud.centres),
         sigma=cloud.sigma,
         labels=None if cloud.labels is None else torch.from_numpy(cloud.labels),
-        notes=[f"drew {n} points in {d} dimension{'s' * (d > 1)} from {what} with sigma {cloud.sigma:g}"],
+        notes=[f"drew {n} points in {d} dimension{'s' * (d > 1)} from {density} with sigma {cloud.sigma:g}"],
         prepared=prepared,
     )
 
 
 def from_arrays(name: str, arrays: Arrays, options: Options) -> Pixels:
-    """Chooses from a whole set what was asked for, and prepares it.
+    """Makes a data set of the images that the options select, at the size and channels that they ask for.
 
     Raises:
-        LimnerError: nothing is left, or a class does not exist.
+        LimnerError: no image is left, or a class does not exist.
     """
     labels, classes, of_class = choose_classes(name, arrays.labels, arrays.classes, options)
     keep = np.ones(len(arrays.images), dtype=bool) if of_class is None else of_class.copy()
     if options.split != "all" and arrays.test is not None:
         keep &= arrays.test == (options.split == "test")
     ids = np.flatnonzero(keep)
-    ids = ids[spread(len(ids), options.limit)]
+    ids = ids[evenly_spaced(len(ids), options.limit or len(ids))]
     if not len(ids):
         raise LimnerError(f"{name}: no image is left; loosen 'split', 'only' or 'without'")
     images = arrays.images[ids]
@@ -204,7 +207,7 @@ def from_arrays(name: str, arrays: Arrays, options: Options) -> Pixels:
 
 
 def _prepared(images: NDArray[np.uint8], options: Options, notes: list[str]) -> NDArray[np.uint8]:
-    """(N,H,W,C) -> (N,C,H,W) with the size and the channels that were asked for."""
+    """(N,H,W,C) -> (N,C,H,W) with the size and the channels of the options."""
     _, h, w, c = images.shape
     size, channels = options.height_width or (h, w), options.channels or c
     if (size, channels) == ((h, w), c):

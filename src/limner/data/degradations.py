@@ -1,22 +1,22 @@
-"""Degradations: what turns any set of pictures into pairs, (degraded, picture), without a second set.
+"""Degradations make pairs (degraded image, image) of any set of images.
 
 ==============  ==================================================  =======================================  ==========
-task            source                                              amount                                   classic
+``task``        source                                              amount                                   classic
 ==============  ==================================================  =======================================  ==========
 ``colourise``   luminance, Lab's L (1 channel)                      none                                     grey
 ``upscale``     made smaller, then larger again by bicubic          factor: 2, 3, 4 …                        bicubic
-``inpaint``     holes filled with grey, and the mask (C+1 channels) share of the picture in holes            Telea 2004
+``inpaint``     holes filled with grey, and the mask (C+1 channels) share of the image in holes              Telea 2004
 ``edges``       lines of a drawing, XDoG (1 channel)                width of the lines in pixels             none
 ``denoise``     Gaussian noise added                                sigma on the [0,1] scale                 median 3×3
 ``deblur``      Gaussian blur                                       sigma in pixels                          unsharp
-``labels``      flat colours: k-means of the picture's own          number of colours                        none
+``labels``      flat colours: k-means of the image's pixels         number of colours                        none
 ==============  ==================================================  =======================================  ==========
 
-A task is a function of pictures and of keys (`limner.core.rng`), so that what is random about a source is the same
-whichever batch, rank or worker makes it. It has the height and width of its target. Pictures are (B,C,H,W) in [-1,1].
+A degradation is a function of images and of keys (`limner.core.rng`). What is random depends on the key alone, not on
+the batch, the rank or the worker. A source has the height and width of its target. Images are (B,C,H,W) in [-1,1].
 
-XDoG: Winnemöller, Kyprianidis and Olsen 2012, *XDoG: an extended difference-of-Gaussians compendium*; here with the
-threshold at 0, which leaves lines alone and no dark areas.
+XDoG: Winnemöller, Kyprianidis and Olsen 2012, *XDoG: an extended difference-of-Gaussians compendium*; here its
+threshold is 0, so it draws lines and no dark areas.
 """
 
 from __future__ import annotations
@@ -35,83 +35,85 @@ from limner.core.batch import to_float, to_uint8
 from limner.core.errors import LimnerError, extra, unknown
 from limner.core.rng import uniform
 
-_NOISE, _HOLE, _STROKES = 201, 202, 203  # stream ids: no two tasks share a draw
-_LLOYD = 6  # rounds of k-means: colours of a photograph hardly move after them
+_NOISE, _HOLE, _STROKES = 201, 202, 203  # stream ids: no two degradations share random numbers
+_KMEANS_STEPS = 6  # the colours of a photograph hardly change after these
 
 Shape = tuple[int, int, int]
 
 
-class Task:
-    """One way to make sources of targets.
+class Degradation:
+    """Base class of degradations, which make the source of a pair from its target.
 
     Args:
-        amount: how strong, in the task's own unit; its default where it is None.
+        amount: the strength, in the unit of the degradation; None means its default.
 
     Attributes:
-        name: how a user calls it.
-        usual: the default amount.
-        unit: of the amount, for messages.
+        name: the name in recipes.
+        default: the default amount; None where there is no amount.
+        lower: the amount must be above this.
+        upper: the amount must be below this.
+        unit: what the amount is, for error messages.
+        classic_name: the name of the classical method; "" where there is none.
     """
 
     name: ClassVar[str]
-    usual: ClassVar[float | None] = None
-    least: ClassVar[float] = 0.0
-    most: ClassVar[float] = math.inf
+    default: ClassVar[float | None] = None
+    lower: ClassVar[float] = 0.0
+    upper: ClassVar[float] = math.inf
     unit: ClassVar[str] = ""
+    classic_name: ClassVar[str] = ""
 
     def __init__(self, amount: float | None = None) -> None:
-        if amount is not None and self.usual is None:
-            raise LimnerError(f"{self.name} has no amount; leave it out")
-        if amount is not None and not self.least < amount < self.most:
-            raise LimnerError(f"amount={amount:g} is not possible for {self.name}: {self.unit}, such as {self.usual:g}")
-        self.amount = self.usual if amount is None else amount
+        if amount is not None and self.default is None:
+            raise LimnerError(f"task {self.name} has no amount; leave amount out")
+        if amount is not None and not self.lower < amount < self.upper:
+            raise LimnerError(
+                f"amount={amount:g} does not fit {self.name}: write {self.unit}, such as {self.default:g}"
+            )
+        self.amount = self.default if amount is None else amount
 
     def to_dict(self) -> dict[str, Any]:
-        """Name and amount, as a checkpoint keeps them; `make` takes them back."""
+        """Name and amount, as checkpoints store them; `make(**…)` builds the same degradation."""
         return {"name": self.name, "amount": self.amount}
 
     def source(self, shape: Shape) -> Shape:
-        """(C',H,W) of the sources of targets of a shape.
+        """The shape (C',H,W) of sources whose targets have `shape`.
 
         Raises:
-            LimnerError: such targets have no sources of this kind.
+            LimnerError: targets of this shape cannot be degraded so.
         """
         return shape
 
     def __call__(self, x: Tensor, keys: Tensor) -> Tensor:
-        """Sources (B,C',H,W) of pictures x (B,C,H,W); keys (B,) int64."""
+        """Sources (B,C',H,W) of images x (B,C,H,W) in [-1,1]; keys (B,) int64."""
         raise NotImplementedError
 
     def prepare(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """A user's picture (B,C,H,W), already degraded by life, as a source (B,C',H',W').
+        """Makes a source (B,C',H',W') of images that are already degraded, such as a user's pictures.
 
         Args:
-            x: the picture.
-            mask: (B,1,H,W), 1 where it has a hole; only for `inpaint`.
+            x: (B,C,H,W) in [-1,1].
+            mask: (B,1,H,W), 1 in the holes; only for `inpaint`.
         """
         return x
 
     def finish(self, a: Tensor, y: Tensor) -> Tensor:
-        """A translation y (B,C,H,W) of sources a, made to agree with what a source already tells for certain."""
+        """Replaces what sources a determine exactly in their translations y (B,C,H,W)."""
         return y
 
     def classic(self, a: Tensor) -> Tensor | None:
-        """What is made of sources a (B,C',H,W) without learning, (B,C,H,W); None where there is no such thing."""
+        """The result (B,C,H,W) of the classical method on sources a (B,C',H,W); None where there is none."""
         return None
 
-    def say_classic(self) -> str:
-        """The name of the classic way."""
-        return ""
 
-
-class Colourise(Task):
+class Colourise(Degradation):
     """Luminance to colour, in CIE Lab."""
 
-    name = "colourise"
+    name, classic_name = "colourise", "grey"
 
     def source(self, shape: Shape) -> Shape:
         if shape[0] != 3:
-            raise LimnerError(f"colourise learns from colour pictures (3 channels), these have {shape[0]}; channels: 3")
+            raise LimnerError(f"colourise needs colour pictures, and these have {shape[0]} channels; set channels to 3")
         return (1, *shape[1:])
 
     def __call__(self, x: Tensor, keys: Tensor) -> Tensor:
@@ -121,50 +123,40 @@ class Colourise(Task):
         return _lab(x if x.shape[1] == 3 else x[:, :1].expand(-1, 3, -1, -1))[:, :1] / 50 - 1
 
     def finish(self, a: Tensor, y: Tensor) -> Tensor:
-        """The colours of y with the luminance of a: only colour was to be invented."""
-        return _of_lab(torch.cat([(a + 1) * 50, _lab(y)[:, 1:]], 1))
+        """The colours of y with the luminance of a."""
+        return _from_lab(torch.cat([(a + 1) * 50, _lab(y)[:, 1:]], 1))
 
     def classic(self, a: Tensor) -> Tensor | None:
-        return _of_lab(torch.cat([(a + 1) * 50, torch.zeros_like(a), torch.zeros_like(a)], 1))
-
-    def say_classic(self) -> str:
-        return "grey"
+        return _from_lab(torch.cat([(a + 1) * 50, torch.zeros_like(a), torch.zeros_like(a)], 1))
 
 
-class Upscale(Task):
-    """A small picture, enlarged by bicubic interpolation, to a sharp one."""
+class Upscale(Degradation):
+    """A small image, enlarged by bicubic interpolation, to a sharp one."""
 
-    name, usual, least, unit = "upscale", 2.0, 1.0, "a whole factor from 2 on"
+    name, default, lower, unit, classic_name = "upscale", 2.0, 1.0, "a whole factor from 2 on", "bicubic"
 
     def __init__(self, amount: float | None = None) -> None:
         super().__init__(amount)
-        if int(self.factor) != self.factor:
-            raise LimnerError(f"amount={amount:g} is not possible for upscale: {self.unit}, such as 2 or 4")
-
-    @property
-    def factor(self) -> float:
-        """How many times larger."""
-        return self.amount or 2.0
+        self.factor = int(self.amount or 2)
+        if self.amount != self.factor:
+            raise LimnerError(f"amount={amount:g} does not fit upscale: write {self.unit}, such as 2 or 4")
 
     def __call__(self, x: Tensor, keys: Tensor) -> Tensor:
         h, w = x.shape[2:]
-        small = _resized(x, (-(-h // int(self.factor)), -(-w // int(self.factor))))
-        return _resized(small, (h, w))
+        return _resize(_resize(x, (-(-h // self.factor), -(-w // self.factor))), (h, w))
 
     def prepare(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        return _resized(x, (x.shape[2] * int(self.factor), x.shape[3] * int(self.factor)))
+        return _resize(x, (x.shape[2] * self.factor, x.shape[3] * self.factor))
 
     def classic(self, a: Tensor) -> Tensor | None:
         return a
 
-    def say_classic(self) -> str:
-        return "bicubic"
 
+class Inpaint(Degradation):
+    """An image with holes, and the mask of the holes, to a whole one."""
 
-class Inpaint(Task):
-    """A picture with holes, and the mask of the holes, to a whole one."""
-
-    name, usual, most, unit = "inpaint", 0.25, 0.9, "a share of the picture between 0 and 0.9"
+    name, default, upper, unit = "inpaint", 0.25, 0.9, "a share of the image between 0 and 0.9"
+    classic_name = "Telea's inpainting"
 
     def source(self, shape: Shape) -> Shape:
         return (shape[0] + 1, *shape[1:])
@@ -173,71 +165,65 @@ class Inpaint(Task):
         return self.prepare(x, self.holes(keys, (x.shape[2], x.shape[3])))
 
     def holes(self, keys: Tensor, size: tuple[int, int]) -> Tensor:
-        """Random holes (B,1,H,W), 1 inside: a rectangle of half to all of the share, and three strokes of a brush."""
+        """Random holes (B,1,H,W), 1 inside: a rectangle of half to all of the amount, and three brush strokes."""
         h, w = size
         rows = (torch.arange(h, device=keys.device) + 0.5)[:, None] / h
         columns = (torch.arange(w, device=keys.device) + 0.5)[None] / w
         u = uniform(keys, _HOLE, 4)[:, :, None, None]
         area, aspect = (self.amount or 0.25) * (1 + u[:, 0]) / 2, 4 ** (u[:, 1] - 0.5)
-        tall, wide = (area * aspect).sqrt().clamp(max=0.95), (area / aspect).sqrt().clamp(max=0.95)
-        top, left = u[:, 2] * (1 - tall), u[:, 3] * (1 - wide)
-        inside = (rows >= top) & (rows < top + tall) & (columns >= left) & (columns < left + wide)
-        ends = uniform(keys, _STROKES, 15).view(-1, 3, 5, 1, 1)
-        for y0, x0, y1, x1, thick in (stroke.unbind(1) for stroke in ends.unbind(1)):
+        height, width = (area * aspect).sqrt().clamp(max=0.95), (area / aspect).sqrt().clamp(max=0.95)
+        top, left = u[:, 2] * (1 - height), u[:, 3] * (1 - width)
+        inside = (rows >= top) & (rows < top + height) & (columns >= left) & (columns < left + width)
+        strokes = uniform(keys, _STROKES, 15).view(-1, 3, 5, 1, 1)
+        for y0, x0, y1, x1, thickness in (stroke.unbind(1) for stroke in strokes.unbind(1)):
             dy, dx = y1 - y0, x1 - x0
-            along = (((rows - y0) * dy + (columns - x0) * dx) / (dy * dy + dx * dx).clamp_min(1e-6)).clamp(0, 1)
-            far = (rows - y0 - along * dy) ** 2 + (columns - x0 - along * dx) ** 2
-            inside |= far < (0.01 + 0.03 * thick) ** 2
+            t = (((rows - y0) * dy + (columns - x0) * dx) / (dy * dy + dx * dx).clamp_min(1e-6)).clamp(0, 1)
+            squared_distance = (rows - y0 - t * dy) ** 2 + (columns - x0 - t * dx) ** 2
+            inside |= squared_distance < (0.01 + 0.03 * thickness) ** 2
         return inside[:, None].float()
 
     def prepare(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         if mask is None:
-            raise LimnerError(
-                "inpaint must know where the holes are; give --mask FILE, white where something is missing"
-            )
+            raise LimnerError("inpaint needs to know the holes; give --mask FILE, an image that is white in the holes")
         return torch.cat([x * (1 - mask), 2 * mask - 1], 1)
 
     def finish(self, a: Tensor, y: Tensor) -> Tensor:
-        """What is no hole stays as it was."""
+        """The pixels of a outside the holes, and those of y inside."""
         return torch.where(a[:, -1:] > 0, y, a[:, :-1])
 
     def classic(self, a: Tensor) -> Tensor | None:
-        """Telea 2004, *An image inpainting technique based on the fast marching method*, by OpenCV."""
+        """Telea 2004, *An image inpainting technique based on the fast marching method*, as OpenCV implements it."""
         cv2 = opencv()
-        pictures, holes = to_uint8(a[:, :-1]).cpu().numpy(), (a[:, -1] > 0).byte().cpu().numpy()
+        images, holes = to_uint8(a[:, :-1]).cpu().numpy(), (a[:, -1] > 0).byte().cpu().numpy()
         filled = [
             [cv2.inpaint(plane, hole, 3, cv2.INPAINT_TELEA) for plane in planes]
-            for planes, hole in zip(pictures, holes, strict=True)
+            for planes, hole in zip(images, holes, strict=True)
         ]
         return self.finish(a, to_float(torch.from_numpy(np.array(filled))).to(a.device))
 
-    def say_classic(self) -> str:
-        return "Telea's inpainting"
 
+class Edges(Degradation):
+    """A line drawing to an image."""
 
-class Edges(Task):
-    """A drawing of lines to a picture."""
-
-    name, usual, unit = "edges", 0.8, "the width of lines in pixels"
-    _WIDER, _TAU, _STEEP = 1.6, 0.99, 40.0  # k, tau and phi of the paper
+    name, default, unit = "edges", 0.8, "the width of lines in pixels"
+    _K, _TAU, _PHI = 1.6, 0.99, 40.0  # the constants of the paper
 
     def source(self, shape: Shape) -> Shape:
         return (1, *shape[1:])
 
     def __call__(self, x: Tensor, keys: Tensor) -> Tensor:
-        sigma, light = self.amount or 0.8, _grey(x) / 2 + 0.5
-        u = _blurred(light, sigma) - self._TAU * _blurred(light, sigma * self._WIDER)
-        drawn = torch.where(u > 0, 1.0, 1 + torch.tanh(self._STEEP * u))
-        return 2 * drawn - 1
+        sigma, grey = self.amount or 0.8, _grey(x) / 2 + 0.5
+        u = _blur(grey, sigma) - self._TAU * _blur(grey, sigma * self._K)
+        return 2 * torch.where(u > 0, 1.0, 1 + torch.tanh(self._PHI * u)) - 1
 
     def prepare(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         return _grey(x)
 
 
-class Denoise(Task):
-    """A noisy picture to a clean one."""
+class Denoise(Degradation):
+    """A noisy image to a clean one."""
 
-    name, usual, unit = "denoise", 0.1, "sigma of the noise on the [0,1] scale"
+    name, default, unit, classic_name = "denoise", 0.1, "sigma of the noise on the [0,1] scale", "median filter of 3×3"
 
     def __call__(self, x: Tensor, keys: Tensor) -> Tensor:
         u, v = uniform(keys, _NOISE, 2 * x[0].numel()).view(len(x), 2, *x.shape[1:]).unbind(1)
@@ -247,75 +233,68 @@ class Denoise(Task):
     def classic(self, a: Tensor) -> Tensor | None:
         return median_blur(a, (3, 3))
 
-    def say_classic(self) -> str:
-        return "median filter of 3×3"
 
+class Deblur(Degradation):
+    """A blurred image to a sharp one."""
 
-class Deblur(Task):
-    """A blurred picture to a sharp one."""
-
-    name, usual, unit = "deblur", 1.5, "sigma of the blur in pixels"
+    name, default, unit, classic_name = "deblur", 1.5, "sigma of the blur in pixels", "unsharp mask"
 
     def __call__(self, x: Tensor, keys: Tensor) -> Tensor:
-        return _blurred(x, self.amount or 1.5)
+        return _blur(x, self.amount or 1.5)
 
     def classic(self, a: Tensor) -> Tensor | None:
         sigma = self.amount or 1.5
-        return unsharp_mask(a, _window(sigma), (sigma, sigma)).clamp(-1, 1)
-
-    def say_classic(self) -> str:
-        return "unsharp mask"
+        return unsharp_mask(a, _kernel_size(sigma), (sigma, sigma)).clamp(-1, 1)
 
 
-class Labels(Task):
-    """A map of flat colours to a picture."""
+class Labels(Degradation):
+    """A map of flat colours to an image."""
 
-    name, usual, least, most, unit = "labels", 8.0, 1.0, 65.0, "a number of colours from 2 to 64"
+    name, default, lower, upper, unit = "labels", 8.0, 1.0, 65.0, "a number of colours from 2 to 64"
 
     def __call__(self, x: Tensor, keys: Tensor) -> Tensor:
         b, c, h, w = x.shape
         k = int(self.amount or 8)
-        pixels = _blurred(x, 1.0).flatten(2).transpose(1, 2)  # (B,HW,C)
+        pixels = _blur(x, 1.0).flatten(2).transpose(1, 2)  # (B,HW,C)
         order = pixels.mean(2).argsort(1)
-        places = (torch.arange(k, device=x.device) + 0.5) * (h * w) / k
-        centres = pixels.gather(1, order[:, places.long(), None].expand(-1, -1, c))  # (B,k,C), from dark to light
-        for _ in range(_LLOYD):
+        positions = (torch.arange(k, device=x.device) + 0.5) * (h * w) / k
+        centres = pixels.gather(
+            1, order[:, positions.long(), None].expand(-1, -1, c)
+        )  # (B,k,C), starting from quantiles of brightness
+        for _ in range(_KMEANS_STEPS):
             nearest = torch.cdist(pixels, centres).argmin(2)  # (B,HW)
             one_hot = F.one_hot(nearest, k).to(x.dtype)
             counts = one_hot.sum(1)[..., None]
             centres = torch.where(counts > 0, one_hot.transpose(1, 2) @ pixels / counts.clamp_min(1), centres)
-        flat = centres.gather(1, torch.cdist(pixels, centres).argmin(2)[..., None].expand(-1, -1, c))
-        return flat.transpose(1, 2).reshape(b, c, h, w)
+        flattened = centres.gather(1, torch.cdist(pixels, centres).argmin(2)[..., None].expand(-1, -1, c))
+        return flattened.transpose(1, 2).reshape(b, c, h, w)
 
 
-TASKS: dict[str, type[Task]] = {t.name: t for t in (Colourise, Upscale, Inpaint, Edges, Denoise, Deblur, Labels)}
-NAMES = tuple(TASKS)
+DEGRADATIONS: dict[str, type[Degradation]] = {
+    d.name: d for d in (Colourise, Upscale, Inpaint, Edges, Denoise, Deblur, Labels)
+}
+NAMES = tuple(DEGRADATIONS)
 
 
-def make(name: str, amount: float | None = None) -> Task:
-    """A task by its name.
+def make(name: str, amount: float | None = None) -> Degradation:
+    """Builds a degradation by its name.
 
     >>> make("upscale", 4).to_dict()
     {'name': 'upscale', 'amount': 4}
 
     Raises:
-        LimnerError: there is no such task, or it has no such amount.
+        LimnerError: there is no such degradation, or the amount is not possible.
     """
-    if name not in TASKS:
+    if name not in DEGRADATIONS:
         raise unknown("task", name, NAMES)
-    return TASKS[name](amount)
-
-
-def classic(task: Task, a: Tensor) -> Tensor | None:
-    """What is made of sources without learning, (B,C,H,W) in [-1,1]; None where there is no such thing."""
-    return task.classic(a)
+    return DEGRADATIONS[name](amount)
 
 
 def opencv() -> Any:
     """The module cv2.
 
     Raises:
-        LimnerError: the extra that brings it is missing.
+        LimnerError: OpenCV is not installed.
     """
     return extra("cv2", "classic", "this needs OpenCV")
 
@@ -325,28 +304,28 @@ def _lab(x: Tensor) -> Tensor:
     return rgb_to_lab((x + 1) / 2)
 
 
-def _of_lab(lab: Tensor) -> Tensor:
+def _from_lab(lab: Tensor) -> Tensor:
     return lab_to_rgb(lab).clamp(0, 1) * 2 - 1
 
 
 def _grey(x: Tensor) -> Tensor:
-    """(B,1,H,W) of grey or colour pictures; alpha is not looked at."""
+    """(B,1,H,W) of grey or colour images; alpha is ignored."""
     return rgb_to_grayscale(x[:, :3]) if x.shape[1] >= 3 else x[:, :1]
 
 
-def _window(sigma: float) -> tuple[int, int]:
+def _kernel_size(sigma: float) -> tuple[int, int]:
     side = 2 * math.ceil(3 * sigma) + 1
     return side, side
 
 
-def _blurred(x: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur; pictures smaller than its window have their edges repeated."""
-    reach = math.ceil(3 * sigma)
-    if min(x.shape[2:]) > reach:
-        return gaussian_blur2d(x, _window(sigma), (sigma, sigma))
-    padded = F.pad(x, (reach, reach, reach, reach), mode="replicate")
-    return gaussian_blur2d(padded, _window(sigma), (sigma, sigma))[..., reach:-reach, reach:-reach]
+def _blur(x: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur; the edges of images that are smaller than the kernel are repeated."""
+    radius = math.ceil(3 * sigma)
+    if min(x.shape[2:]) > radius:
+        return gaussian_blur2d(x, _kernel_size(sigma), (sigma, sigma))
+    padded = F.pad(x, (radius, radius, radius, radius), mode="replicate")
+    return gaussian_blur2d(padded, _kernel_size(sigma), (sigma, sigma))[..., radius:-radius, radius:-radius]
 
 
-def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
+def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(x, size, mode="bicubic", antialias=True).clamp(-1, 1)

@@ -1,4 +1,4 @@
-"""The options that every source of images shares: how images are chosen and prepared."""
+"""The options that all sources of images share."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ Split = Literal["train", "test", "all"]
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How images are chosen and prepared.
+    """How images are selected and prepared.
 
     Args:
-        split: which part to take: "train", "test" (what training never sees) or "all". "test" has no flip or shift.
-        size: side in pixels, or (height, width): the shorter side is resized, the longer one cropped at its centre.
+        split: "train", "test" (images that training never uses) or "all". "test" has no flip or shift.
+        size: side in pixels, or (height, width): images are resized to cover it and cropped at their centre.
             Raise it if you need detail; lower it if training is too slow.
         channels: 1 grey, 2 grey with alpha, 3 RGB, 4 RGB with alpha; by default what the images have.
         only: names of the classes to keep.
         without: names of the classes to leave out.
-        limit: take this many images, spread evenly over the set. Lower it if you want a quick try.
-        flip: mirror each image left to right half of the time. Turn it on if left and right mean the same.
-        shift: move each image by up to this many pixels each way, repeating its edge. Raise it if there are few images.
-        binarise: take intensities as probabilities of white: "static" draws each image once, "dynamic" in every epoch.
+        limit: take this many images, evenly spaced in the set. Lower it if you want a quick try.
+        flip: mirror each image left to right half of the time. Set it if a mirrored image is as good as the original.
+        shift: move each image by up to this many pixels along both axes and repeat its edge. Raise it for few images.
+        binarise: draw each pixel black or white, with its intensity as the probability of white: "static" once for each
+            image, "dynamic" in every epoch.
     """
 
     split: Split = "train"
@@ -45,7 +46,7 @@ class Options:
         _one_of("channels", self.channels, (None, 1, 2, 3, 4))
         sides = (self.size,) if isinstance(self.size, int) or self.size is None else tuple(self.size)
         if self.size is not None and (len(sides) > 2 or not all(isinstance(s, int) and 1 <= s <= 8192 for s in sides)):
-            raise LimnerError(f"size: {self.size!r} is no size; write 64, or [height, width], each from 1 to 8192")
+            raise LimnerError(f"size: {self.size!r} is not a size; write 64, or [height, width], each from 1 to 8192")
         for key, names in (("only", self.only), ("without", self.without)):
             if isinstance(names, str):
                 raise LimnerError(f"{key}: {names!r} is one name; write a list of class names, such as [{names}]")
@@ -56,17 +57,17 @@ class Options:
 
     @property
     def height_width(self) -> tuple[int, int] | None:
-        """`size` as (H,W), or None when the images decide."""
+        """`size` as (H,W), or None where it follows from the images."""
         if self.size is None:
             return None
         return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
 
     def text(self) -> str:
-        """Everything that was asked for, as text for a fingerprint."""
+        """All options as text for a fingerprint."""
         return repr(sorted(asdict(self).items()))
 
 
 def _one_of(name: str, value: object, known: tuple[object, ...]) -> None:
     if value not in known:
-        shown = ", ".join(str(k) for k in known if k is not None)
-        raise LimnerError(f"{name}: {value!r} is not possible; choose from: {shown}")
+        choices = ", ".join(str(k) for k in known if k is not None)
+        raise LimnerError(f"{name}: {value!r} is not possible; choose from: {choices}")

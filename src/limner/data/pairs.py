@@ -1,4 +1,4 @@
-"""Sets for translation: pairs that were found or are made, and two domains without pairs."""
+"""Data sets for translation: pairs, and two domains without pairs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 
 from limner.core.batch import Augment, Dataset, ImageSet, Paired, Part, Unpaired, batch_of
 from limner.core.errors import LimnerError
-from limner.data.degradations import Task
+from limner.data.degradations import Degradation
 from limner.data.prepare import fingerprint
 
 
 class StackedPairs(ImageSet):
-    """Two sets read and augmented as one: items (Ca+Cb,H,W), source above target. Satisfies `Dataset`.
+    """Two sets that are read and augmented as one, with items (Ca+Cb,H,W): source channels first. Satisfies `Dataset`.
 
     Args:
         a: sources.
@@ -27,7 +27,8 @@ class StackedPairs(ImageSet):
     def __init__(self, a: Dataset, b: Dataset) -> None:
         if len(a) != len(b) or a.shape[1:] != b.shape[1:]:
             raise LimnerError(
-                f"{a.name}: {len(a)} sources {a.shape} do not go with {len(b)} targets {b.shape}; give as many of each"
+                f"{a.name}: {len(a)} sources {a.shape} cannot pair with {len(b)} targets {b.shape}; "
+                "give one source per target, of the same height and width"
             )
         self.a, self.b, self.name = a, b, b.name
         self.shape = (a.shape[0] + b.shape[0], *b.shape[1:])
@@ -40,7 +41,7 @@ class StackedPairs(ImageSet):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of both."""
+        """SHA-256 of both fingerprints."""
         return fingerprint(self.a.fingerprint, self.b.fingerprint)
 
     def fetch(self, indices: Sequence[int]) -> Tensor:
@@ -49,23 +50,23 @@ class StackedPairs(ImageSet):
 
 
 class PairSet(ImageSet):
-    """Targets, each with a source. Satisfies `Dataset` (of targets).
+    """Pairs of a source and a target. Satisfies `Dataset` (of targets).
 
     Args:
-        stacked: what is read and augmented as one: pictures alone where a task makes their sources, or a `StackedPairs`.
+        stacked: the set that is read and augmented: a `StackedPairs`, or images alone where `task` makes their sources.
         task: makes sources of targets; None for a `StackedPairs`.
-        name: how a user calls it; that of `stacked` by default.
+        name: the name of the set; that of `stacked` by default.
     """
 
     batch_type: type = Paired
     labels: Tensor | None = None
-    pixels: Tensor | None = None  # targets alone would be a second copy; `stacked` holds them
+    pixels: Tensor | None = None  # `stacked` has them; the targets alone would be a second copy
 
-    def __init__(self, stacked: Dataset, task: Task | None = None, name: str | None = None) -> None:
+    def __init__(self, stacked: Dataset, task: Degradation | None = None, name: str | None = None) -> None:
         self.stacked, self.task, self.name = stacked, task, name or stacked.name
         if task is None:
             if not isinstance(stacked, StackedPairs):
-                raise LimnerError(f"{stacked.name} holds pictures without sources; choose a task that makes them")
+                raise LimnerError(f"{stacked.name} has images without sources; set task to make them")
             self.source, self.shape = stacked.a.shape, stacked.b.shape
         else:
             self.shape = stacked.shape
@@ -82,7 +83,7 @@ class PairSet(ImageSet):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of pictures and task."""
+        """SHA-256 of the images' fingerprint and the task."""
         return fingerprint(self.stacked.fingerprint, repr(self.pairing))
 
     def fetch(self, indices: Sequence[int]) -> Tensor:
@@ -90,7 +91,7 @@ class PairSet(ImageSet):
         return self.stacked.fetch(indices)[:, -self.shape[0] :]
 
     def parts(self) -> tuple[Any, ...]:
-        """Sources and targets as one, so that both are mirrored alike; where a task makes the sources, the targets."""
+        """`stacked`, so that a source is mirrored with its target."""
         return (self.stacked,)
 
     def collate(self, parts: Sequence[Part]) -> Paired:
@@ -102,24 +103,24 @@ class PairSet(ImageSet):
         return Paired(part.x[:, :c], part.x[:, c:])
 
     def facts(self) -> dict[str, Any]:
-        """Shape of targets and of sources, and what makes sources of targets."""
+        """Shapes of targets and of sources, and the degradation that makes sources of targets."""
         return super().facts() | {"source": tuple(self.source), "pairing": self.pairing}
 
     def pairs(self, indices: Sequence[int]) -> Paired:
-        """Sources (B,C',H,W) and targets (B,C,H,W) in [-1,1], not augmented, the same each time."""
-        found: Paired = batch_of(self, [indices])
-        return found
+        """Sources (B,C',H,W) and targets (B,C,H,W) in [-1,1], without augmentation and the same each time."""
+        batch: Paired = batch_of(self, [indices])
+        return batch
 
 
 class DomainSet(ImageSet):
-    """Two domains. Satisfies `Dataset` (of the second).
+    """Two domains without pairs. Satisfies `Dataset` (of the second).
 
     Args:
         a: images to translate from.
         b: images to translate to, of the same shape.
-        name: how a user calls it.
-        known: whether the i-th images of both are a pair all the same; then scores may use it, training never does.
-        notes: sentences that say what was found and done, besides those of `a` and `b`.
+        name: the name of the set.
+        known: whether the i-th images of both are in fact a pair. Scores use that; training never does.
+        notes: messages for the user, besides those of `a` and `b`.
     """
 
     batch_type: type = Unpaired
@@ -131,10 +132,12 @@ class DomainSet(ImageSet):
     ) -> None:
         if a.shape != b.shape:
             raise LimnerError(
-                f"{a.name} has images {a.shape} and {b.name} {b.shape}; set size and channels, so that both are alike"
+                f"{a.name} has images {a.shape} and {b.name} has {b.shape}; set size and channels to make them the same"
             )
         if known and len(a) != len(b):
-            raise LimnerError(f"{len(a)} images of {a.name} are no pairs with {len(b)} of {b.name}")
+            raise LimnerError(
+                f"{a.name} has {len(a)} images and {b.name} has {len(b)}; known pairs need as many of each"
+            )
         self.a, self.b, self.known = a, b, known
         self.name, self.shape, self.source = name or f"{a.name} and {b.name}", b.shape, a.shape
         self.augment = b.augment
@@ -148,19 +151,19 @@ class DomainSet(ImageSet):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of both."""
+        """SHA-256 of both fingerprints."""
         return fingerprint(self.a.fingerprint, self.b.fingerprint)
 
     def fetch(self, indices: Sequence[int]) -> Tensor:
-        """Images of the second domain as (B,C,H,W) uint8, around again where it is the smaller one."""
+        """Images of the second domain as (B,C,H,W) uint8; indices beyond its end start again at 0."""
         return self.b.fetch([i % len(self.b) for i in indices])
 
     def parts(self) -> tuple[Any, ...]:
-        """The second domain, which is the set itself, and the first: each is drawn in an order of its own."""
+        """The second domain and the first; each is shuffled independently."""
         return self.b, self.a
 
     def facts(self) -> dict[str, Any]:
-        """Shape of both domains."""
+        """The shapes of both domains."""
         return super().facts() | {"source": tuple(self.source)}
 
     def collate(self, parts: Sequence[Part]) -> Unpaired:

@@ -1,4 +1,4 @@
-"""What all sets of images share once they are read: choosing classes and images, augmentations, fingerprints."""
+"""Steps that all sets of images share: choice of classes, augmentations, fingerprints, messages."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from limner.core.rng import keys
 from limner.data import augment
 from limner.data.options import Options
 
-_ONCE = 4096  # images prepared at a time
+_CHUNK = 4096  # images binarised at a time
 
 
 def choose_classes(
     name: str, labels: NDArray[np.int64] | None, classes: list[str] | None, options: Options
 ) -> tuple[NDArray[np.int64] | None, list[str] | None, NDArray[np.bool_] | None]:
-    """New labels (N,), new class names, and which images to keep (N,) or None for all.
+    """New labels (N,), new class names, and the mask (N,) of the images to keep, or None for all.
 
     Raises:
-        LimnerError: a class that does not exist is named, or none is left.
+        LimnerError: a named class does not exist, or no class is left.
     """
     if options.only is None and options.without is None:
         return labels, classes, None
@@ -39,38 +39,29 @@ def choose_classes(
     for c in (*only, *without):
         if c not in classes:
             raise unknown(f"class of {name}", c, classes)
-    kept = [c for c in classes if c in only and c not in without]
-    if not kept:
+    selected = [c for c in classes if c in only and c not in without]
+    if not selected:
         raise LimnerError(f"{name}: 'only' and 'without' leave no class; name fewer classes in 'without'")
-    renumbered = np.array([kept.index(c) if c in kept else -1 for c in classes], dtype=np.int64)[labels]
-    return renumbered, kept, renumbered >= 0
-
-
-def spread(n: int, limit: int | None) -> NDArray[np.int64]:
-    """Indices of at most `limit` of `n` items, spread evenly, so that a set sorted by class keeps all classes.
-
-    >>> spread(10, 4).tolist()
-    [0, 2, 5, 7]
-    """
-    if limit is None or limit >= n:
-        return np.arange(n)
-    return np.arange(limit, dtype=np.int64) * n // limit
+    renumbered = np.array([selected.index(c) if c in selected else -1 for c in classes], dtype=np.int64)[labels]
+    return renumbered, selected, renumbered >= 0
 
 
 def augmentations(options: Options) -> tuple[Augment, ...]:
-    """The functions to apply to each training batch. What is held out is not flipped or moved."""
-    found: list[Augment] = []
-    if options.split != "test":
-        found += [augment.flip] if options.flip else []
-        found += [partial(augment.shift, pixels=options.shift)] if options.shift else []
-    return (*found, *([augment.binarise] if options.binarise == "dynamic" else []))
+    """The functions that are applied to each batch. Held-out images are not flipped or moved."""
+    functions: list[Augment] = []
+    if options.flip and options.split != "test":
+        functions.append(augment.flip)
+    if options.shift and options.split != "test":
+        functions.append(partial(augment.shift, pixels=options.shift))
+    if options.binarise == "dynamic":
+        functions.append(augment.binarise)
+    return tuple(functions)
 
 
 def binarised(pixels: Tensor, ids: Tensor) -> Tensor:
-    """Black and white (N,C,H,W) uint8, drawn once and for all for each sample id (N,)."""
-    fixed = keys(0, torch.zeros_like(ids), ids)
-    parts = zip(pixels.split(_ONCE), fixed.split(_ONCE))
-    return torch.cat([to_uint8(augment.binarise(to_float(x), k)) for x, k in parts])
+    """Black and white images (N,C,H,W) uint8; the random numbers depend on the sample ids (N,) alone."""
+    chunks = zip(pixels.split(_CHUNK), keys(0, torch.zeros_like(ids), ids).split(_CHUNK))
+    return torch.cat([to_uint8(augment.binarise(to_float(x), k)) for x, k in chunks])
 
 
 def fingerprint(*parts: bytes | str | NDArray[np.generic] | None) -> str:
@@ -86,13 +77,13 @@ def fingerprint(*parts: bytes | str | NDArray[np.generic] | None) -> str:
     return digest.hexdigest()
 
 
-def identity(classes: list[str] | None, options: Options | None) -> str:
-    """The part of a fingerprint that is not pixels: class names and everything that was asked for."""
-    return json.dumps([classes, options.text() if options else None])
+def identity(classes: list[str] | None, options: Options) -> str:
+    """The part of a fingerprint that is not pixels: class names and options."""
+    return json.dumps([classes, options.text()])
 
 
 def listed(counts: Iterable[tuple[str, int]], most: int = 8) -> str:
-    """Counts as text, with the tail cut off.
+    """Counts as text; only the first `most` are listed.
 
     >>> listed([("rose", 3), ("tulip", 2)])
     'rose 3, tulip 2'
@@ -103,9 +94,9 @@ def listed(counts: Iterable[tuple[str, int]], most: int = 8) -> str:
 
 
 def by_reason(quarantine: Sequence[tuple[str, str]]) -> str:
-    """How many files were left out for which reason.
+    """How many files were left out, by reason.
 
     >>> by_reason([("a.png", "truncated"), ("b.png", "truncated"), ("c.png", "empty file")])
     '2 truncated, 1 empty file'
     """
-    return ", ".join(f"{n} {why}" for why, n in Counter(why for _, why in quarantine).most_common())
+    return ", ".join(f"{n} {reason}" for reason, n in Counter(reason for _, reason in quarantine).most_common())

@@ -1,7 +1,7 @@
-"""The closed dict of data sources, and how a name or a path becomes a data set.
+"""The registry of data sources, and `load`, which makes a data set from a name or a path.
 
-A source is a function that returns plain arrays, or a data set. `source(name)` enters it in `SOURCES`. The modules of
-`limner.data.sources` do that when they are imported, so a new file there is a new source.
+A source is a function that returns plain arrays, or a data set. The decorator `source(name)` registers it in `SOURCES`
+when its module in `limner.data.sources` is imported, so a new file there is a new source.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from limner.core.batch import Dataset
 
 Gives = Mapping[str, Mapping[str, Any]]
-"""The kinds of batch that a source can make (`limner.core.batch.KINDS`), each with the options that make it."""
+"""Each kind of batch (`limner.core.batch.KINDS`) that a source can make -> the options that make it."""
 
 IMAGES: Gives = {"images": {}}
 PAIRS: Gives = {"pairs": {}}
@@ -30,12 +30,12 @@ POINTS: Gives = {"points": {}}
 
 
 class Source:
-    """A named way to get a data set: called with options, it returns one.
+    """A data source. Calling it with options returns a data set.
 
     Attributes:
-        name: how a user calls it.
-        gives: the kinds of batch it can make, each with the options that make it.
-        declares: where its options are declared: the function, and `Options` when it is made of images.
+        name: the name in recipes.
+        gives: each kind of batch that it can make, with the options that make it.
+        declares: what declares its options: the function, and `Options` for sources of images.
     """
 
     def __init__(self, name: str, function: Callable[..., Any], gives: Gives, images: bool) -> None:
@@ -43,32 +43,32 @@ class Source:
         self.name, self.function, self.gives = name, function, gives
         self.declares: tuple[Callable[..., Any], ...] = (function, Options) if images else (function,)
         self._signature = inspect.signature(function)
-        self._prepares_itself = "options" in self._signature.parameters
+        self._takes_options = "options" in self._signature.parameters
 
     def __call__(self, *args: Any, **kwargs: Any) -> Dataset:
         shared = inspect.signature(Options).parameters if Options in self.declares else {}
-        own = {k: v for k, v in kwargs.items() if k not in shared}
+        specific = {k: v for k, v in kwargs.items() if k not in shared}
         options = Options(**{k: v for k, v in kwargs.items() if k in shared})
         known = [p for p in (*self._signature.parameters, *shared) if p != "options"]
-        for key in own:
+        for key in specific:
             if key not in known:
                 raise unknown(f"option of data source {self.name!r}", key, known)
-        if self._prepares_itself:
-            own["options"] = options
+        if self._takes_options:
+            specific["options"] = options
         try:
-            bound = self._signature.bind(*args, **own)
+            bound = self._signature.bind(*args, **specific)
         except TypeError as error:
             raise LimnerError(f"data source {self.name!r}: {error}; see 'limner explain {self.name}'") from None
         bound.apply_defaults()
-        found = self.function(*bound.args, **bound.kwargs)
-        if self._prepares_itself:
-            return found
-        datasets = import_module("limner.data.datasets")  # needs torch, which names and help do not
+        result = self.function(*bound.args, **bound.kwargs)
+        if self._takes_options:
+            return result
+        datasets = import_module("limner.data.datasets")  # imports torch, which names and help do not need
         if Options in self.declares:
-            return datasets.from_arrays(self.name, found, options)
-        # An option that is null is left out, so that one that is added later leaves older fingerprints alone.
-        asked = repr(sorted((k, v) for k, v in bound.arguments.items() if v is not None))
-        return datasets.from_cloud(self.name, found, asked)
+            return datasets.from_arrays(self.name, result, options)
+        # Options that are None are dropped, so that a new option does not change older fingerprints.
+        arguments = repr(sorted((k, v) for k, v in bound.arguments.items() if v is not None))
+        return datasets.from_cloud(self.name, result, arguments)
 
 
 SOURCES: dict[str, Source] = {}
@@ -79,12 +79,12 @@ def source(name: str, *, images: bool = True, gives: Gives | None = None) -> Cal
     """Registers a source function under a name.
 
     Args:
-        name: how a user calls it.
-        images: whether it is made of images, which take the shared `Options`; False for points.
-        gives: the kinds of batch it can make, each with the options that make it; by default what it is made of.
+        name: the name in recipes.
+        images: True for images, which have the shared `Options`; False for points.
+        gives: each kind of batch that it can make, with the options that make it; by default images or points.
 
-    A function that declares an argument `options` gets them as one `Options` and prepares its images itself;
-    for any other, the `Arrays` or the `Cloud` that it returns is made into a data set here.
+    A function with an argument `options` gets an `Options` and returns a data set. Any other function returns `Arrays`
+    or a `Cloud`, from which the `Source` makes a data set.
     """
 
     def register(function: Callable[..., Any]) -> Source:
@@ -95,35 +95,35 @@ def source(name: str, *, images: bool = True, gives: Gives | None = None) -> Cal
 
 
 def list_sources() -> dict[str, str]:
-    """Each source and the first line of its description."""
+    """The names of all sources, each with the first line of its description."""
     return {name: (SOURCES[name].__doc__ or "").splitlines()[0] for name in sorted(SOURCES)}
 
 
 def load(name: str | os.PathLike[str], **options: Any) -> Dataset:
-    """A data set by its name, or from a folder or a ZIP of images.
+    """Loads a data set by its name, or from a folder or a ZIP of images.
 
     Args:
         name: a name from `list_sources`, or a path.
         **options: arguments of that source; `limner explain NAME` lists them.
 
     Raises:
-        LimnerError: there is no such source, path or option, or the data cannot be had.
+        LimnerError: there is no such source, path or option, or the data cannot be read or downloaded.
     """
     text = os.fspath(name)
     if text in SOURCES:
         return SOURCES[text](**options)
-    if Path(text).exists() or any(s in text for s in ("/", os.sep, "~")) or text.lower().endswith(".zip"):
+    if Path(text).exists() or any(c in text for c in ("/", os.sep, "~")) or text.lower().endswith(".zip"):
         return SOURCES["folder"](text, **options)
     raise LimnerError(f"{unknown('data source', text, SOURCES)} (nor is there a folder or ZIP of that name)")
 
 
 def get(name: str) -> dict[str, Any]:
-    """Fetches a set, so that it is at hand later, and says what it is.
+    """Downloads a named set, if it is not on this machine, and describes it.
 
     Raises:
-        LimnerError: there is no such source or it cannot be had.
+        LimnerError: there is no such source, or it cannot be downloaded.
     """
-    named = [s for s in SOURCES if s not in _YOURS]
+    named = [s for s in SOURCES if s not in _USER_FILES]
     if name not in named:
         raise unknown("data source", name, named)
     whole, test = load(name, split="all"), load(name, split="test")
@@ -140,4 +140,4 @@ def get(name: str) -> dict[str, Any]:
     }
 
 
-_YOURS = ("folder", "pairs", "domains")  # there is nothing to fetch
+_USER_FILES = ("folder", "pairs", "domains")  # sources of the user's own files have nothing to download

@@ -45,7 +45,7 @@ from limner.core.inference import translated
 from limner.core.model import GenerativeModel
 from limner.core.previews import rgb
 from limner.data import degradations as tasks
-from limner.data.degradations import Task
+from limner.data.degradations import Degradation
 from limner.data.pairs import DomainSet, PairSet
 from limner.metrics import paired
 from limner.metrics.extractors import features, pretrained
@@ -232,8 +232,8 @@ def baselines(heldout: Dataset, train: Dataset | None = None, references: int = 
     """
     assert isinstance(heldout, PairSet)
     task = task_of(heldout)
-    if task is not None and task.say_classic():
-        return {"classic": lambda a: cast(Tensor, tasks.classic(task, a))}
+    if task is not None and task.classic_name:
+        return {"classic": lambda a: cast(Tensor, task.classic(a))}
     ways: dict[str, Way] = {}
     if isinstance(train, PairSet):
         known = References(train, references)
@@ -243,13 +243,13 @@ def baselines(heldout: Dataset, train: Dataset | None = None, references: int = 
     return ways
 
 
-def task_of(heldout: Dataset) -> Task | None:
+def task_of(heldout: Dataset) -> Degradation | None:
     """What makes sources of the targets of such pairs; None where both were given."""
     told: dict[str, Any] | None = getattr(heldout, "pairing", None)
     return None if told is None else tasks.make(**told)
 
 
-def translator(model: Translates, task: Task | None = None, seed: int = 0) -> Way:
+def translator(model: Translates, task: Degradation | None = None, seed: int = 0) -> Way:
     """A model's way, finished as the task has it."""
 
     def way(a: Tensor) -> Tensor:
@@ -312,7 +312,7 @@ def of_pairs(
     ways = {"": translator(model, task), **baselines(heldout, train, effort.references)}
     n = min(effort.n, len(heldout))
     tallies, seen = _tallied(ways, heldout, n, effort, extractor, perceptual)
-    said = {**_NAMES, "classic": "" if task is None else f"the classic way ({task.say_classic()})"}
+    said = {**_NAMES, "classic": "" if task is None else f"the classic way ({task.classic_name})"}
     on = f"held-out pairs of {heldout.name}" + ("" if task is None else f", {task.name}")
     card: Card = {}
     for measure in MEASURES:
@@ -415,7 +415,9 @@ def _between(value: float, floor: float | None, ceiling: float | None) -> float 
     return min(max((value - floor) / (ceiling - floor), 0.0), 1.0)
 
 
-def _diversity(model: Translates, heldout: Dataset, task: Task | None, effort: Effort, perceptual: Perceptual) -> Card:
+def _diversity(
+    model: Translates, heldout: Dataset, task: Degradation | None, effort: Effort, perceptual: Perceptual
+) -> Card:
     """How much translations of one source differ with the seed of the noise."""
     if effort.seeds < 2:
         return {}
@@ -738,7 +740,7 @@ def before_after(
     columns = {"source": a}
     for way, make in baselines(heldout, train, references).items():
         if way in ("classic", "nearest"):
-            columns[_NAMES[way] if task is None or way != "classic" else task.say_classic()] = make(a)
+            columns[_NAMES[way] if task is None or way != "classic" else task.classic_name] = make(a)
     columns |= {"translation": translator(model, task)(a), "target": b}
     return _in_rows(columns)
 

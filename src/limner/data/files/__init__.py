@@ -1,1 +1,1 @@
-"""Files of images: where they lie, how they are laid out, and how their pixels are read."""
+"""Image files: stores (folders, ZIP files, downloads), layouts and decoding."""

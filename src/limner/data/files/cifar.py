@@ -1,7 +1,7 @@
 """The binary version of CIFAR-10 (Krizhevsky 2009): rows of one label byte and 3072 pixel bytes.
 
-The other versions of the set are pickles, which can run code; this one is only numbers. Members of the tar
-are read as a stream by their known names and lengths; nothing is unpacked to disk.
+The other versions of the set are pickles, which can run code; this one has only numbers. The members of the tar are
+read as a stream, by their known names and lengths. No file is unpacked to disk.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ _LARGEST = 10_000 * _ROW
 
 
 def read(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
-    """Images (N,32,32,3), labels (N,) and the mask of the official test half (N,).
+    """Reads images (N,32,32,3), labels (N,) and a mask (N,) that is True for the official test images.
 
     Raises:
         LimnerError: the archive is damaged or lacks a batch.
     """
     import numpy as np
 
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     try:
         with tarfile.open(path, "r|gz") as archive:
             for member in archive:
                 name = member.name.rsplit("/", 1)[-1]
                 stream = archive.extractfile(member) if name in BATCHES and member.isfile() else None
                 if stream is not None and member.size <= _LARGEST:
-                    found[name] = stream.read(_LARGEST)
+                    contents[name] = stream.read(_LARGEST)
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise LimnerError(f"{path.name} is damaged ({error}); delete it and fetch it again") from None
-    missing = [n for n in BATCHES if not found.get(n) or len(found[n]) % _ROW]
+    missing = [n for n in BATCHES if not contents.get(n) or len(contents[n]) % _ROW]
     if missing:
-        raise LimnerError(f"{path.name} has no whole {missing[0]}; it must be the binary version of CIFAR-10")
-    rows = [np.frombuffer(found[n], np.uint8).reshape(-1, _ROW) for n in BATCHES]
+        raise LimnerError(f"{path.name} has no complete {missing[0]}; give the binary version of CIFAR-10")
+    rows = [np.frombuffer(contents[n], np.uint8).reshape(-1, _ROW) for n in BATCHES]
     table = np.concatenate(rows)
     images = table[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     test = np.concatenate([np.full(len(r), n == "test_batch.bin") for n, r in zip(BATCHES, rows)])

@@ -1,8 +1,8 @@
-"""From the bytes of a file to the right pixels, or to the reason why not.
+"""Decodes image files, or gives the reason why a file cannot be used.
 
-What is put right here, once, for training, checking and everything else that reads images: EXIF orientation,
-palettes with transparency, 1-bit, 16-bit grey (divided by 257, not cut off at 255), CMYK, embedded colour profiles
-(to sRGB), alpha over white, antialiased resizing. What cannot be put right is refused with `BadImage`.
+Everything that reads images uses this module. It handles EXIF orientation, palettes with transparency, 1-bit images,
+16-bit grey (divided by 257, not clipped at 255), CMYK, embedded colour profiles (to sRGB), alpha over white and
+antialiased resizing. `BadImage` refuses what has no agreed meaning.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _MAX_PROFILE = 4 << 20
 
 _GREY = frozenset(("1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N"))
 _ALPHA = frozenset(("LA", "La", "PA", "RGBA", "RGBa"))
-_EIGHT_OF_16 = ((np.arange(65536) + 128) // 257).astype(np.uint8)
+_DIVIDED_BY_257 = ((np.arange(65536) + 128) // 257).astype(np.uint8)
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
-# EXIF orientation -> what makes the picture upright (Exif 2.32, tag 0x0112)
-_UPRIGHT = {
+# EXIF orientation (Exif 2.32, tag 0x0112) -> the operation that makes the image upright
+_TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -49,10 +49,10 @@ class BadImage(Exception):
 
 @contextmanager
 def strict() -> Iterator[None]:
-    """Pillow with hard limits while files of unknown origin are read.
+    """Sets hard limits in Pillow while files of unknown origin are read.
 
-    A bomb is an error, not a warning, and a truncated file is never filled up with grey. Pillow keeps these
-    limits in module variables, so they are put back afterwards.
+    A decompression bomb is an error, not a warning, and a truncated file is not padded with grey. Pillow has these
+    limits in module variables, which are restored afterwards.
     """
     before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
     with warnings.catch_warnings():
@@ -66,7 +66,7 @@ def strict() -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """Why a file cannot be used, in words that are the same for all files with the same trouble."""
+    """The reason why a file cannot be used, in the same words for all files with the same fault."""
     if isinstance(error, BadImage):
         return str(error)
     if isinstance(error, UnidentifiedImageError):
@@ -84,7 +84,7 @@ def reason(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says about itself before its pixels are decoded.
+    """Properties of an image that are known before its pixels are decoded.
 
     Args:
         size: (H,W) when upright.
@@ -112,16 +112,16 @@ def header(stream: BinaryIO) -> Header:
         Exception: anything Pillow raises on a bad file; `reason` puts it into words.
     """
     image = _open(stream)
-    # Pillow looks for EXIF behind the pixels of a PNG by decoding all of them: not for a header
-    turn = _orientation(image) if image.format != "PNG" or "exif" in image.info else 1
+    # For a PNG without EXIF before its pixels, Pillow would decode all pixels to look for it after them.
+    orientation = _orientation(image) if image.format != "PNG" or "exif" in image.info else 1
     width, height = image.size
-    if turn >= 5 and image.format != "TIFF":  # there Pillow has exchanged the sides already
+    if orientation >= 5 and image.format != "TIFF":  # Pillow exchanges them itself for a TIFF
         width, height = height, width
     alpha = image.mode in _ALPHA or "transparency" in image.info
-    # a JPEG from a phone may carry a second, smaller picture; Pillow then calls it MPO
+    # A JPEG from a phone may contain a second, smaller image; Pillow then calls the format MPO.
     name = "JPEG" if image.format == "MPO" else image.format or ""
     animated = name != "JPEG" and bool(getattr(image, "is_animated", False))
-    return Header((height, width), image.mode, name, image.mode in _GREY, alpha, turn != 1, animated)
+    return Header((height, width), image.mode, name, image.mode in _GREY, alpha, orientation != 1, animated)
 
 
 def picture(stream: BinaryIO, side: int | None = None) -> Image.Image:
@@ -129,8 +129,8 @@ def picture(stream: BinaryIO, side: int | None = None) -> Image.Image:
 
     Args:
         stream: the file.
-        side: the longer side that is needed in the end. A JPEG is then decoded at no more than the scale
-            (1/2, 1/4, 1/8) that still has twice this many pixels along its shorter side, which is much quicker.
+        side: the longer side that is needed in the end. A JPEG is then decoded at the smallest scale (1, 1/2, 1/4,
+            1/8) that has at least twice this many pixels along both sides, which is much faster.
 
     Raises:
         Exception: anything Pillow raises on a bad file; `reason` puts it into words.
@@ -139,9 +139,9 @@ def picture(stream: BinaryIO, side: int | None = None) -> Image.Image:
     if side is not None:
         image.draft(None, (2 * side, 2 * side))
     image.load()
-    turn = _orientation(image)
-    upright = image.transpose(_UPRIGHT[turn]) if turn in _UPRIGHT else image
-    return _eight_bits(_srgb(upright))
+    orientation = _orientation(image)
+    upright = image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
+    return _to_8_bits(_to_srgb(upright))
 
 
 def _open(stream: BinaryIO) -> Image.Image:
@@ -162,65 +162,67 @@ def _open(stream: BinaryIO) -> Image.Image:
 
 def _orientation(image: Image.Image) -> int:
     try:
-        turn = image.getexif().get(0x0112, 1)
-    except Exception:  # a broken EXIF block is no reason to lose a good picture
+        orientation = image.getexif().get(0x0112, 1)
+    except Exception:  # a broken EXIF block does not make the image unusable
         return 1
-    return turn if isinstance(turn, int) and 1 <= turn <= 8 else 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Any mode Pillow reads -> L, LA, RGB or RGBA."""
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Converts any mode that Pillow reads to L, LA, RGB or RGBA."""
     mode = image.mode
     if mode.startswith("I;16"):
         return _from_16_bits(image)
-    see_through = mode in _ALPHA or "transparency" in image.info
+    transparent = mode in _ALPHA or "transparency" in image.info
     if mode == "P" and image.palette is not None and image.palette.mode == "RGBA":
-        see_through = True
-    wanted = ("LA" if see_through else "L") if mode in _GREY else ("RGBA" if see_through else "RGB")
-    return image if mode == wanted else image.convert(wanted)
+        transparent = True
+    mode_out = ("LA" if transparent else "L") if mode in _GREY else ("RGBA" if transparent else "RGB")
+    return image if mode == mode_out else image.convert(mode_out)
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:
-    """65535 / 257 = 255: Pillow's own conversion would cut everything above 255 to white."""
-    wide = np.asarray(image)
-    grey = Image.fromarray(_EIGHT_OF_16[wide])
-    clear = image.info.get("transparency")
-    if not isinstance(clear, int):
+    """Divides by 257, as 65535 / 257 = 255; Pillow's own conversion would clip at 255."""
+    values16 = np.asarray(image)
+    grey = Image.fromarray(_DIVIDED_BY_257[values16])
+    transparent = image.info.get("transparency")
+    if not isinstance(transparent, int):
         return grey
-    alpha = Image.fromarray(np.where(wide == clear, 0, 255).astype(np.uint8))
+    alpha = Image.fromarray(np.where(values16 == transparent, 0, 255).astype(np.uint8))
     return Image.merge("LA", (grey, alpha))
 
 
-def _srgb(image: Image.Image) -> Image.Image:
-    """Colours of an embedded profile (Adobe RGB, Display P3, a CMYK press) as sRGB; grey profiles are left alone."""
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """Converts from an embedded profile (Adobe RGB, Display P3, CMYK) to sRGB; grey profiles are ignored."""
     profile = image.info.get("icc_profile")
     if image.mode != "CMYK":
-        image = _eight_bits(image)
+        image = _to_8_bits(image)
     if not profile or len(profile) > _MAX_PROFILE or image.mode not in ("RGB", "RGBA", "CMYK"):
         return image
-    transform = _transform(profile, image.mode)
+    transform = _srgb_transform(profile, image.mode)
     return image if transform is None else transform.apply(image)
 
 
 @lru_cache(maxsize=16)
-def _transform(profile: bytes, mode: str) -> Any:
-    """How to get from a profile to sRGB, or None when it is sRGB already or broken."""
+def _srgb_transform(profile: bytes, mode: str) -> Any:
+    """The transform from a profile to sRGB, or None when the profile is sRGB or broken."""
     try:
-        given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "srgb" in ImageCms.getProfileDescription(given).lower():
+        embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "srgb" in ImageCms.getProfileDescription(embedded).lower():
             return None
-        return ImageCms.buildTransform(given, ImageCms.createProfile("sRGB"), mode, "RGBA" if mode == "RGBA" else "RGB")
+        return ImageCms.buildTransform(
+            embedded, ImageCms.createProfile("sRGB"), mode, "RGBA" if mode == "RGBA" else "RGB"
+        )
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return None
 
 
 def channelled(image: Image.Image, channels: int) -> Image.Image:
-    """An image of mode L, LA, RGB or RGBA with 1, 2, 3 or 4 channels; lost alpha is laid over white."""
+    """Converts mode L, LA, RGB or RGBA to 1, 2, 3 or 4 channels; alpha that is dropped is composited over white."""
     if image.mode in ("LA", "RGBA") and channels in (1, 3):
         colour = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", colour.size, "white"), colour).convert("RGB")
-    wanted = _MODES[channels]
-    return image if image.mode == wanted else image.convert(wanted)
+    mode_out = _MODES[channels]
+    return image if image.mode == mode_out else image.convert(mode_out)
 
 
 def fitted(image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -229,7 +231,7 @@ def fitted(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     if (image.height, image.width) == size:
         return image
     scale = max(height / image.height, width / image.width)
-    if scale == 1:  # a crop alone must not blur by half a pixel
+    if scale == 1:  # resizing with a box would blur by half a pixel
         left, top = (image.width - width) // 2, (image.height - height) // 2
         return image.crop((left, top, left + width, top + height))
     w, h = min(width / scale, image.width), min(height / scale, image.height)
@@ -238,7 +240,7 @@ def fitted(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def pixels(image: Image.Image) -> NDArray[np.uint8]:
-    """(C,H,W) uint8."""
+    """The pixels of an image as (C,H,W) uint8."""
     values = np.asarray(image)
     return np.ascontiguousarray(values[None] if values.ndim == 2 else values.transpose(2, 0, 1))
 

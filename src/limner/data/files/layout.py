@@ -1,4 +1,4 @@
-"""What the paths of images say: splits, classes, and which images are held out."""
+"""Reads splits and classes from the paths of images."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from limner.core.errors import LimnerError
 from limner.data.prepare import listed
 
 HELD_OUT = 0.05
-_TRAIN, _TEST = ("train",), ("test", "val")  # of test/ and val/, test/ is preferred
-_FEWEST = 10  # with fewer images than this nothing is held out
+_TRAIN, _TEST = ("train",), ("test", "val")  # test/ is preferred to val/
+_FEWEST = 10  # a set with fewer images has no hold-out
 
 
 @dataclass
 class Layout:
-    """What was found, image by image in the order of the paths.
+    """Splits and classes of images, in the order of their paths.
 
     Args:
-        train: (N,) bool, the training images.
-        test: (N,) bool, the held-out images; both are True everywhere when there are too few to hold any out.
+        train: (N,) bool, True for training images.
+        test: (N,) bool, True for held-out images. Where there are too few images to hold any out, it equals `train`.
         labels: (N,) class indices, or None.
         classes: names of the classes, or None.
-        notes: sentences for the user.
+        notes: messages for the user.
     """
 
     train: NDArray[np.bool_]
@@ -38,25 +38,24 @@ class Layout:
 
 
 def read_layout(title: str, names: list[str], metadata: bytes | None) -> Layout:
-    """Reads splits and classes off the paths, and classes from StyleGAN's ``dataset.json`` where there is one.
+    """Reads splits and classes from the paths, or classes from StyleGAN's ``dataset.json`` where there is one.
 
     Raises:
-        LimnerError: ``dataset.json`` is no such file.
+        LimnerError: ``dataset.json`` has another format.
     """
-    inner = unwrapped(names)
-    train, test, inner, notes = read_splits(inner)
-    labels, classes, said = _classes(title, names, inner, metadata)
-    return Layout(train, test, labels, classes, [said, *notes])
+    train, test, inner, notes = read_splits(unwrapped(names))
+    labels, classes, message = _classes(title, names, inner, metadata)
+    return Layout(train, test, labels, classes, [message, *notes])
 
 
 def read_splits(
     inner: list[str], what: str = "images"
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], list[str], list[str]]:
-    """What to train on (N,), what is held out (N,), the paths without their split folders, and sentences on it.
+    """The masks (N,) of training and held-out items, the paths without split folders, and messages for the user.
 
     Args:
-        inner: paths without folders that all of them share.
-        what: what they are, for the sentences.
+        inner: paths without the folders that all of them share.
+        what: what the items are, for the messages.
     """
     train_folder, test_folder = _split_folders(inner)
     notes: list[str] = []
@@ -64,12 +63,12 @@ def read_splits(
         tops = np.array([n.split("/", 1)[0] for n in inner])
         train, test = tops == train_folder, tops == test_folder
         inner = [n.split("/", 1)[1] if t in (train_folder, *_TEST) else n for n, t in zip(inner, tops)]
-        found = f"folders {train_folder}/ and {test_folder}/" if test_folder else f"folder {train_folder}/"
-        other = len(inner) - int(train.sum() + test.sum())
+        folders = f"folders {train_folder}/ and {test_folder}/" if test_folder else f"folder {train_folder}/"
+        ignored = len(inner) - int(train.sum() + test.sum())
         held_out = f", {test.sum()} to test on" if test_folder else ""
-        notes.append(f"{found}: {train.sum()} {what} to train on{held_out}")
-        if other:
-            notes.append(f"{other} {what} lie in neither; only split=all takes them")
+        notes.append(f"{folders}: {train.sum()} {what} to train on{held_out}")
+        if ignored:
+            notes.append(f"{ignored} {what} are in neither; only split=all takes them")
         if not test_folder:
             train, test = _held_out(inner, train, notes, what)
     else:
@@ -78,7 +77,7 @@ def read_splits(
 
 
 def unwrapped(names: list[str]) -> list[str]:
-    """The paths without folders that all of them share, as when a ZIP holds one folder with everything in it."""
+    """The paths without the folders that all of them share, as in a ZIP of one folder."""
     while names and "/" in names[0]:
         top = names[0].split("/", 1)[0]
         if top in _TRAIN + _TEST or not all(n.startswith(top + "/") for n in names):
@@ -96,21 +95,23 @@ def _split_folders(names: list[str]) -> tuple[str | None, str | None]:
 def _held_out(
     names: list[str], among: NDArray[np.bool_], notes: list[str], what: str
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Holds out 5 % by a hash of the path: adding or removing an image never moves another one."""
-    places = np.flatnonzero(among)
-    if len(places) < _FEWEST:
-        notes.append(f"only {len(places)} {what}: none is held out, so the test split is the training split")
+    """Holds out 5 % by a hash of the path, so that adding or removing an image does not move another one."""
+    candidates = np.flatnonzero(among)
+    if len(candidates) < _FEWEST:
+        notes.append(f"only {len(candidates)} {what}: none is held out, so the test split is the training split")
         return among, among.copy()
-    draws = np.array([_draw(names[i]) for i in places])
-    chosen = draws < HELD_OUT
-    chosen[draws.argmin()] = True
+    uniforms = np.array([_uniform(names[i]) for i in candidates])
+    selected = uniforms < HELD_OUT
+    selected[uniforms.argmin()] = True
     test = np.zeros(len(names), dtype=bool)
-    test[places[chosen]] = True
-    notes.append(f"no test folder: {int(chosen.sum())} of {len(places)} {what} are held out by a hash of their path")
+    test[candidates[selected]] = True
+    notes.append(
+        f"no test folder: {int(selected.sum())} of {len(candidates)} {what} are held out by a hash of their path"
+    )
     return among & ~test, test
 
 
-def _draw(name: str) -> float:
+def _uniform(name: str) -> float:
     return int.from_bytes(_digest(name)) / 2**64
 
 
@@ -119,14 +120,14 @@ def _digest(name: str) -> bytes:
 
 
 def sample_ids(names: list[str]) -> NDArray[np.int64]:
-    """A 64-bit id (N,) for each path, the same whatever other images there are."""
+    """A 64-bit id (N,) for each path, which does not depend on the other images."""
     return np.array([int.from_bytes(_digest(n), signed=True) for n in names], dtype=np.int64)
 
 
 def _classes(
     title: str, names: list[str], inner: list[str], metadata: bytes | None
 ) -> tuple[NDArray[np.int64] | None, list[str] | None, str]:
-    """Labels, class names, and a sentence on how the images lie."""
+    """Labels, class names, and a message that describes the layout."""
     n = len(names)
     if metadata is not None:
         labels = _stylegan_labels(title, names, inner, metadata)
@@ -134,18 +135,22 @@ def _classes(
             return None, None, f"found {n} images; dataset.json gives them no classes"
         classes = sorted(set(labels))
         counts = Counter(labels)
-        said = listed((str(c), counts[c]) for c in classes)
+        sizes = listed((str(c), counts[c]) for c in classes)
         indices = np.array([classes.index(c) for c in labels], dtype=np.int64)
-        said = f"found {n} images in {len(classes)} classes of dataset.json ({said})"
-        return indices, [str(c) for c in classes], said
+        message = f"found {n} images in {len(classes)} classes of dataset.json ({sizes})"
+        return indices, [str(c) for c in classes], message
     depths = {name.count("/") for name in inner}
     tops = [name.split("/", 1)[0] for name in inner]
     if depths == {1} and len(set(tops)) > 1:
-        named = sorted(set(tops))
-        place = {c: k for k, c in enumerate(named)}
+        folders = sorted(set(tops))
+        index = {folder: k for k, folder in enumerate(folders)}
         count = Counter(tops)
-        said = listed((c, count[c]) for c in named)
-        return np.array([place[t] for t in tops]), named, f"found {n} images in {len(named)} class folders ({said})"
+        sizes = listed((folder, count[folder]) for folder in folders)
+        return (
+            np.array([index[t] for t in tops]),
+            folders,
+            f"found {n} images in {len(folders)} class folders ({sizes})",
+        )
     if depths == {0}:
         return None, None, f"found {n} images in one folder, without classes"
     return None, None, f"found {n} images in nested folders, taken as one set without classes"
@@ -159,10 +164,10 @@ def _stylegan_labels(title: str, names: list[str], inner: list[str], metadata: b
             return None
         table = {str(name): label for name, label in entries}
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise LimnerError(f'{title}: dataset.json must be {{"labels": [["PATH", CLASS], …]}}; write it so') from None
+        raise LimnerError(f'{title}: write dataset.json as {{"labels": [["PATH", CLASS], …]}}') from None
     labels = [table.get(name, table.get(short)) for name, short in zip(names, inner)]
-    found = [label for label in labels if isinstance(label, int) and not isinstance(label, bool)]
-    if len(found) < len(labels):
+    numbers = [label for label in labels if isinstance(label, int) and not isinstance(label, bool)]
+    if len(numbers) < len(labels):
         missing = next(name for name, label in zip(names, labels) if not isinstance(label, int))
-        raise LimnerError(f"{title}: dataset.json gives {missing!r} no whole-number class; add it, or remove the file")
-    return found
+        raise LimnerError(f"{title}: dataset.json has no whole number for {missing!r}; add one, or remove the file")
+    return numbers

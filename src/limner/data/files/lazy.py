@@ -1,10 +1,11 @@
-"""Sets that are read from files while training: what does not fit in memory."""
+"""Data sets that are read from files while training, because they do not fit in memory."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -23,32 +24,63 @@ from limner.data.prepare import binarised, fingerprint
 
 T = TypeVar("T")
 R = TypeVar("R")
+BadFile = tuple[str, str]  # path and reason
 
 
 def in_threads(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Maps in order with a few threads: Pillow works outside the interpreter lock."""
+    """Maps in order with a few threads, because Pillow releases the interpreter lock."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         yield from pool.map(function, items)
+
+
+def first_readable(
+    read: Callable[[int], NDArray[np.uint8] | BadFile], indices: Iterable[int], quarantine: list[BadFile]
+) -> NDArray[np.uint8] | None:
+    """The first item that `read` can read, or None; adds the bad files before it to `quarantine`."""
+    for i in indices:
+        result = read(i)
+        if not isinstance(result, tuple):
+            return result
+        if result not in quarantine:
+            quarantine.append(result)
+    return None
+
+
+def decode_all(
+    read: Callable[[int], NDArray[np.uint8] | BadFile], n: int, shape: tuple[int, ...]
+) -> tuple[Tensor, list[int], list[BadFile]]:
+    """The items 0 to n-1 that `read` can read, (K,C,H,W) uint8, their indices, and the bad files."""
+    pixels = torch.empty((n, *shape), dtype=torch.uint8)
+    indices: list[int] = []
+    bad: list[BadFile] = []
+    with decode.strict():
+        for i, result in enumerate(in_threads(read, range(n))):
+            if isinstance(result, tuple):
+                bad.append(result)
+            else:
+                pixels[len(indices)] = torch.from_numpy(result)
+                indices.append(i)
+    return pixels[: len(indices)], indices, bad
 
 
 class Files(ImageSet):
     """A set read from a folder or ZIP. Satisfies `limner.core.batch.Dataset`; picklable for data loader workers.
 
-    A file that turns out to be damaged only when its pixels are decoded cannot be dropped any more: another
-    image of its class stands in for it, always the same one, and it is entered in `quarantine`.
+    A file whose pixels cannot be decoded stays in the set: it is added to `quarantine`, and the next readable image of
+    its class replaces it.
 
     Args:
-        name: how a user calls it.
-        store: where the files lie.
-        paths: which of its members, in order.
+        name: the name of the set.
+        store: has the files.
+        paths: the images in the store, in order.
         shape: (C,H,W) of every item.
         labels: (N,) int64 class indices.
         classes: names of the classes.
-        ids: (N,) int64 sample ids; given where every image is to be binarised once and for all.
+        ids: (N,) int64 sample ids where images are binarised statically, else None.
         augment: functions applied to each training batch.
-        notes: sentences that say what was found and done.
+        notes: messages for the user.
         quarantine: (path, reason) of each file that was left out.
-        prepared: whatever else makes this set what it is, for the fingerprint.
+        prepared: text that becomes part of the fingerprint, such as the options.
     """
 
     pixels: Tensor | None = None
@@ -73,7 +105,6 @@ class Files(ImageSet):
         self.condition = None if classes is None else Classes(classes)
         self.notes, self.quarantine = list(notes), list(quarantine)
         self.prepared = prepared
-        self._fingerprint: str | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -81,19 +112,13 @@ class Files(ImageSet):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {len(self)} × {self.shape})"
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of paths, sizes, checksums, labels and options; read once, on demand: it needs every byte."""
-        if self._fingerprint is None:
-            stamps = in_threads(self.store.stamp, self.paths)
-            lines = "".join(f"{p}\0{size}\0{crc:08x}\n" for p, (size, crc) in zip(self.paths, stamps))
-            marks = None if self.labels is None else self.labels.numpy()
-            self._fingerprint = fingerprint(self.prepared, repr(self.shape), lines, marks)
-        return self._fingerprint
-
-    @fingerprint.setter
-    def fingerprint(self, value: str) -> None:
-        self._fingerprint = value
+        """SHA-256 of paths, sizes, checksums, labels and options. The first access reads all files."""
+        stamps = in_threads(self.store.stamp, self.paths)
+        lines = "".join(f"{p}\0{size}\0{crc:08x}\n" for p, (size, crc) in zip(self.paths, stamps))
+        labels = None if self.labels is None else self.labels.numpy()
+        return fingerprint(self.prepared, repr(self.shape), lines, labels)
 
     def fetch(self, indices: Sequence[int]) -> Tensor:
         """Items as (B,C,H,W) uint8."""
@@ -102,67 +127,50 @@ class Files(ImageSet):
         return x if self.ids is None else binarised(x, self.ids[torch.as_tensor(indices, dtype=torch.int64)])
 
     def _image(self, index: int) -> NDArray[np.uint8]:
-        """One image (C,H,W), or its stand-in."""
-        for i in self._candidates(index):
-            try:
-                return self.decoded(self.paths[i])
-            except Exception as error:  # whatever a hostile file provokes is that file's fault alone
-                entry = (self.paths[i], decode.reason(error))
-                if entry not in self.quarantine:
-                    self.quarantine.append(entry)
-        raise LimnerError(f"{self.name}: {self.paths[index]} and all that could stand in for it are unreadable")
+        """One image (C,H,W), or the image that replaces it."""
+        following = ((index + step) % len(self) for step in range(len(self)))
+        same_class = (i for i in following if self.labels is None or self.labels[i] == self.labels[index])
+        image = first_readable(self._read_or_reason, same_class, self.quarantine)
+        if image is None:
+            raise LimnerError(
+                f"{self.name}: no image of the class of {self.paths[index]} is readable; restore the files"
+            )
+        return image
 
-    def _candidates(self, index: int) -> Iterator[int]:
-        n = len(self)
-        for i in ((index + step) % n for step in range(n)):
-            if self.labels is None or self.labels[i] == self.labels[index]:
-                yield i
+    def _read_or_reason(self, index: int) -> NDArray[np.uint8] | BadFile:
+        try:
+            return self.read(self.paths[index])
+        except Exception as error:  # a hostile file may raise anything, and must not stop a training
+            return self.paths[index], decode.reason(error)
 
-    def decoded(self, path: str) -> NDArray[np.uint8]:
-        """One image (C,H,W). Call it under `decode.strict`; it raises whatever a bad file provokes."""
+    def read(self, path: str) -> NDArray[np.uint8]:
+        """Reads one image (C,H,W). Call it under `decode.strict`; a bad file may raise any exception."""
         with self.store.open(path) as stream:
-            return self.laid(decode.picture(stream, max(self.shape[1:])))
+            return self.fit(decode.picture(stream, max(self.shape[1:])))
 
-    def laid(self, image: Image.Image) -> NDArray[np.uint8]:
-        """A picture of any size and mode as (C,H,W)."""
+    def fit(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Makes (C,H,W) of an image of any size and mode."""
         c, h, w = self.shape
-        # to the final size first: a mode change of the whole photograph would be wasted
+        # The size changes first, so that fewer pixels change their mode.
         return decode.pixels(decode.channelled(decode.fitted(image, (h, w)), c))
 
     def in_memory(self) -> Pixels:
-        """The same set decoded once, without the files that turn out to be bad.
+        """Decodes all images into memory, without the files that cannot be decoded.
 
         Raises:
-            LimnerError: no file is left.
+            LimnerError: no image is readable.
         """
-        pixels = torch.empty((len(self), *self.shape), dtype=torch.uint8)
-        good: list[int] = []
-        bad: list[tuple[str, str]] = []
-        with decode.strict():
-            for i, found in enumerate(in_threads(self._decoded_or_why, self.paths)):
-                if isinstance(found, str):
-                    bad.append((self.paths[i], found))
-                else:
-                    pixels[len(good)] = torch.from_numpy(found)
-                    good.append(i)
-        if not good:
+        pixels, indices, bad = decode_all(self._read_or_reason, len(self), self.shape)
+        if not indices:
             raise LimnerError(f"{self.name}: no image is readable; run 'limner data check' on it to see why")
-        kept = torch.tensor(good)
-        held = pixels[: len(good)]
         return Pixels(
             self.name,
-            held if self.ids is None else binarised(held, self.ids[kept]),
-            labels=None if self.labels is None else self.labels[kept],
+            pixels if self.ids is None else binarised(pixels, self.ids[indices]),
+            labels=None if self.labels is None else self.labels[indices],
             classes=self.classes,
             augment=self.augment,
             notes=self.notes,
             quarantine=[*self.quarantine, *bad],
-            paths=[self.paths[i] for i in good],
+            paths=[self.paths[i] for i in indices],
             prepared=self.prepared,
         )
-
-    def _decoded_or_why(self, path: str) -> NDArray[np.uint8] | str:
-        try:
-            return self.decoded(path)
-        except Exception as error:  # see _image
-            return decode.reason(error)

@@ -1,8 +1,7 @@
-"""Pairs that lie in files: found, prepared, and read as one, so that a damaged file takes its partner with it."""
+"""Pairs of image files. Both files of a pair are read together, so that a damaged file removes its partner too."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,17 +13,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from limner.core.batch import evenly_spaced
 from limner.core.errors import LimnerError
 from limner.data.datasets import Pixels
 from limner.data.degradations import NAMES
 from limner.data.files import decode
 from limner.data.files.layout import read_splits, unwrapped
-from limner.data.files.lazy import Files, in_threads
-from limner.data.files.pair_layout import Matched, match, places_of
+from limner.data.files.lazy import BadFile, Files, decode_all, first_readable
+from limner.data.files.pair_layout import NO_PARTNER, DomainPath, MatchedPairs, domain_paths, match_names
 from limner.data.files.store import open_store
 from limner.data.options import Options
 from limner.data.pairs import PairSet, StackedPairs
-from limner.data.prepare import augmentations, identity, spread
+from limner.data.prepare import augmentations, identity
 from limner.data.sources import folder
 from limner.data.sources.folder import Survey
 
@@ -32,7 +32,7 @@ _LAYOUTS = "A/ and B/ with the same names, or A|B side by side in one picture"
 
 
 class Halves(Files):
-    """One half of each picture: what a pair looks like when it lies in one file.
+    """The left or right half of each image, for pairs that are joined in one image.
 
     Args:
         *args: as for `Files`.
@@ -44,34 +44,37 @@ class Halves(Files):
         super().__init__(*args, **kwargs)
         self.right = right
 
-    def decoded(self, path: str) -> NDArray[np.uint8]:
-        """One half (C,H,W)."""
-        return self.laid(self.half(self.whole(path)))
+    def read(self, path: str) -> NDArray[np.uint8]:
+        """Reads one half (C,H,W)."""
+        return self.fit_half(self.open_joined(path))
 
-    def whole(self, path: str) -> Image.Image:
-        """Both halves, at full size: a JPEG decoded at a smaller scale could be an odd number of pixels wide."""
+    def open_joined(self, path: str) -> Image.Image:
+        """Both halves at full size, because a JPEG at a smaller scale could have an odd width."""
         with self.store.open(path) as stream:
             return decode.picture(stream)
 
-    def half(self, whole: Image.Image) -> Image.Image:
-        """This half of a picture."""
-        width = whole.width // 2
-        return whole.crop((width * self.right, 0, width * (1 + self.right), whole.height))
+    def fit_half(self, joined: Image.Image) -> NDArray[np.uint8]:
+        """This half (C,H,W) of a joined image."""
+        width = joined.width // 2
+        return self.fit(joined.crop((width * self.right, 0, width * (1 + self.right), joined.height)))
 
 
 class LazyStackedPairs(StackedPairs):
-    """Pairs read from files while training. Picklable for data loader workers.
+    """Pairs that are read from files while training. Picklable for data loader workers.
 
-    A pair with a damaged file is entered in `quarantine`, and another pair stands in for it, always the same one.
+    A pair whose pixels cannot be decoded stays in the set: its damaged file is added to `quarantine`, and the next
+    readable pair replaces it.
 
     Args:
         a: sources.
         b: their targets, in the same order.
     """
 
+    a: Files
+    b: Files
+
     def __init__(self, a: Files, b: Files) -> None:
         super().__init__(a, b)
-        self.sources, self.targets = a, b
 
     def fetch(self, indices: Sequence[int]) -> Tensor:
         """Items as (B,Ca+Cb,H,W) uint8."""
@@ -79,56 +82,43 @@ class LazyStackedPairs(StackedPairs):
             return torch.from_numpy(np.stack([self._pair(int(i)) for i in indices]))
 
     def _pair(self, index: int) -> NDArray[np.uint8]:
-        for i in ((index + step) % len(self) for step in range(len(self))):
-            found = self._decoded(i)
-            if not isinstance(found, tuple):
-                return found
-            if found not in self.quarantine:
-                self.quarantine.append(found)
-        raise LimnerError(f"{self.name}: {self.targets.paths[index]} and all that could stand in for it are unreadable")
+        following = ((index + step) % len(self) for step in range(len(self)))
+        pair = first_readable(self._read_or_reason, following, self.quarantine)
+        if pair is None:
+            raise LimnerError(f"{self.name}: no pair is readable any more; restore the files")
+        return pair
 
-    def _decoded(self, i: int) -> NDArray[np.uint8] | tuple[str, str]:
-        """One pair (Ca+Cb,H,W), or the path of the file that is bad and the reason."""
-        a, b = self.sources, self.targets
-        path = a.paths[i]
+    def _read_or_reason(self, i: int) -> NDArray[np.uint8] | BadFile:
+        """One pair (Ca+Cb,H,W), or the path of the bad file and the reason."""
+        a, b, path = self.a, self.b, self.a.paths[i]
         try:
             if isinstance(a, Halves) and isinstance(b, Halves):
-                whole = a.whole(path)
-                return np.concatenate([a.laid(a.half(whole)), b.laid(b.half(whole))])
-            first = a.decoded(path)
+                joined = a.open_joined(path)
+                return np.concatenate([a.fit_half(joined), b.fit_half(joined)])
+            source = a.read(path)
             path = b.paths[i]
-            return np.concatenate([first, b.decoded(path)])
-        except Exception as error:  # whatever a hostile file provokes is that file's fault alone
+            return np.concatenate([source, b.read(path)])
+        except Exception as error:  # a hostile file may raise anything, and must not stop a training
             return path, decode.reason(error)
 
     def in_memory(self) -> StackedPairs:
-        """The same pairs decoded once, without those of which a file turns out to be bad.
+        """Decodes all pairs into memory, without those of which a file cannot be decoded.
 
         Raises:
-            LimnerError: none is left.
+            LimnerError: no pair is readable.
         """
-        whole = torch.empty((len(self), *self.shape), dtype=torch.uint8)
-        good: list[int] = []
-        bad: list[tuple[str, str]] = []
-        with decode.strict():
-            for i, found in enumerate(in_threads(self._decoded, range(len(self)))):
-                if isinstance(found, tuple):
-                    bad.append(found)
-                else:
-                    whole[len(good)] = torch.from_numpy(found)
-                    good.append(i)
-        if not good:
+        pixels, indices, bad = decode_all(self._read_or_reason, len(self), self.shape)
+        if not indices:
             raise LimnerError(f"{self.name}: no pair is readable; run 'limner data check' on it to see why")
-        whole, c = whole[: len(good)], self.sources.shape[0]
-        held = StackedPairs(_held(self.sources, whole[:, :c], good), _held(self.targets, whole[:, c:], good))
-        held.pixels = whole  # of which both sides are views
-        held.notes, held.quarantine = self.notes, [*self.quarantine, *bad]
-        return held
+        c = self.a.shape[0]
+        pairs = StackedPairs(_in_memory(self.a, pixels[:, :c], indices), _in_memory(self.b, pixels[:, c:], indices))
+        pairs.pixels = pixels  # the pixels of sources and targets are views of it
+        pairs.notes, pairs.quarantine = self.notes, [*self.quarantine, *bad]
+        return pairs
 
 
-def _held(files: Files, pixels: Tensor, good: list[int]) -> Pixels:
-    """One side of pairs in memory."""
-    paths = [files.paths[i] for i in good]
+def _in_memory(files: Files, pixels: Tensor, indices: list[int]) -> Pixels:
+    paths = [files.paths[i] for i in indices]
     return Pixels(files.name, pixels, augment=files.augment, paths=paths, prepared=files.prepared)
 
 
@@ -142,139 +132,130 @@ def read_pairs(
     cache: bool | None = None,
     name: str | None = None,
 ) -> PairSet:
-    """The pairs of a folder or ZIP.
+    """Finds and reads the pairs of a folder or ZIP.
 
     Args:
         path: the folder or ZIP.
-        options: the shared ones; `channels` is that of the targets.
+        options: the shared options; `channels` is that of the targets.
         swap: make A of B.
-        source_channels: of the sources; by default what they have.
+        source_channels: channels of the sources; by default those of the files.
         layout: "folders", "joined", or "auto" for either.
         cache: hold all pairs in memory; by default if they take at most 512 MiB.
-        name: how a user calls it; the path's last part by default.
+        name: the name of the set; by default the last part of the path.
 
     Raises:
-        LimnerError: there are no pairs, or too few of the pictures have a partner or can be read.
+        LimnerError: there are no pairs, or too many images have no partner or cannot be read.
     """
     if options.only is not None or options.without is not None:
         raise LimnerError("pairs have no classes; leave 'only' and 'without' out")
     if options.binarise != "none":
         raise LimnerError("pairs are not binarised; leave 'binarise' out")
     store = open_store(path)
-    folder.refuse_empty(path, store)
-    survey = folder.look_over(store)
-    folder.refuse_mostly_bad(path, survey.quarantine, len(store.names) + len(store.quarantine))
-    found, halved = _located(path, survey, layout)
-    notes = [f"found {len(found.names)} pairs in {'the halves of pictures' if halved else 'A/ and B/'}"]
+    survey = folder.read_headers(store, path)
+    pairs, joined = _find_pairs(path, survey, layout)
+    notes = [f"found {len(pairs.names)} pairs in {'the halves of pictures' if joined else 'A/ and B/'}"]
     if swap:
-        found.a, found.b = found.b, found.a
+        pairs.a, pairs.b = pairs.b, pairs.a
         notes.append("exchanged: A is made of B")
-    chosen = _chosen(found, options, notes)
-    shapes = _shapes(_looks(survey, found, halved), options, source_channels, notes)
-    title, quarantine = name or Path(path).name or store.title, [*survey.quarantine, *found.left_out]
+    selected = _select(pairs, options, notes)
+    shapes = _shapes(_surveys(survey, pairs, joined), options, source_channels, notes)
+    title, quarantine = name or Path(path).name or store.title, [*survey.quarantine, *pairs.left_out]
 
-    def side(paths: list[str], k: int) -> Files:
+    def files(paths: list[str], k: int) -> Files:
         right = k != swap
         facts: dict[str, Any] = {"augment": augmentations(options), "prepared": identity(None, options)}
         facts |= {"notes": notes, "quarantine": quarantine} if k else {}
-        if not halved:
+        if not joined:
             return Files(title, store, paths, shapes[k], **facts)
         facts["prepared"] += "right" if right else "left"
         return Halves(title, store, paths, shapes[k], right=right, **facts)
 
-    return PairSet(_kept(path, LazyStackedPairs(side(chosen.a, 0), side(chosen.b, 1)), cache))
+    return PairSet(folder.in_memory_if_small(path, LazyStackedPairs(files(selected.a, 0), files(selected.b, 1)), cache))
 
 
-def _located(path: str, survey: Survey, layout: str) -> tuple[Matched, bool]:
-    """The pairs, and whether they are halves of pictures.
+def _find_pairs(path: str, survey: Survey, layout: str) -> tuple[MatchedPairs, bool]:
+    """The pairs, and whether they are halves of images.
 
     Raises:
-        LimnerError: there are none, or too many pictures without a partner.
+        LimnerError: there are no pairs, or too many images have no partner.
     """
-    placed = None if layout == "joined" else places_of(survey.names)
-    if placed is not None:
-        found, halved = match(path, placed), False
-    elif layout != "folders":
-        found, halved = _halves(path, survey, layout), True
-    else:
+    paths = None if layout == "joined" else domain_paths(survey.names)
+    if paths is None and layout == "folders":
         raise LimnerError(f"{path!r} has no folders A/ and B/; lay the pairs out as {_LAYOUTS}")
-    if len(found.names) < 2:
-        raise LimnerError(f"{path!r} has {len(found.names)} pairs and a model needs at least 2; add more")
-    return found, halved
+    pairs = _find_halves(path, survey, layout) if paths is None else _find_partners(path, paths)
+    if len(pairs.names) < 2:
+        raise LimnerError(f"{path!r} has {len(pairs.names)} pairs and a model needs at least 2; add more")
+    return pairs, paths is None
 
 
-def _halves(path: str, survey: Survey, layout: str) -> Matched:
-    """Pictures of which the halves are pairs: where nobody says so, all that are exactly twice as wide as high."""
-    found, n = Matched(), len(survey.names)
-    for file, inner, look in zip(survey.names, unwrapped(survey.names), survey.headers):
-        height, width = look.size
+def _find_partners(path: str, paths: dict[str, DomainPath]) -> MatchedPairs:
+    pairs = match_names(paths)
+    single = [file for file, reason in pairs.left_out if reason == NO_PARTNER]
+    if 2 * len(single) > len(paths):
+        raise LimnerError(
+            f"{path!r}: {len(single)} of {len(paths)} pictures have no partner of the same name (such as {single[0]}); "
+            "give source and target one name, A/NAME and B/NAME"
+        )
+    return pairs
+
+
+def _find_halves(path: str, survey: Survey, layout: str) -> MatchedPairs:
+    """The images whose halves are pairs; with the layout "auto", those that are exactly twice as wide as high."""
+    pairs, n = MatchedPairs(), len(survey.names)
+    for file, inner, header in zip(survey.names, unwrapped(survey.names), survey.headers):
+        height, width = header.size
         if layout == "auto" and width != 2 * height:
-            found.left_out.append((file, "not twice as wide as high"))
+            pairs.left_out.append((file, "not twice as wide as high"))
         elif width % 2:
-            found.left_out.append((file, "an odd number of pixels wide"))
+            pairs.left_out.append((file, "an odd number of pixels wide"))
         else:
-            found.names.append(inner)
-            found.a.append(file)
-    found.b = list(found.a)
-    if 2 * len(found.left_out) <= n:
-        return found
+            pairs.names.append(inner)
+            pairs.a.append(file)
+    pairs.b = list(pairs.a)
+    if 2 * len(pairs.left_out) <= n:
+        return pairs
     if layout == "auto":
         raise LimnerError(
             f"{path!r} has pictures, but no pairs: lay them out as {_LAYOUTS} (layout=joined where that is not twice "
             f"as wide as high), or write task={', '.join(NAMES[:-1])} or {NAMES[-1]} to make pairs of any pictures"
         )
     raise LimnerError(
-        f"{path!r}: {len(found.left_out)} of {n} pictures are an odd number of pixels wide, so they have no halves; "
+        f"{path!r}: {len(pairs.left_out)} of {n} pictures are an odd number of pixels wide, so they have no halves; "
         f"lay the pairs out as {_LAYOUTS}"
     )
 
 
-def _chosen(found: Matched, options: Options, notes: list[str]) -> Matched:
-    """The pairs of the part that was asked for."""
-    train, test, _, said = read_splits(found.names, "pairs")
-    notes += said
-    keep = {"train": train, "test": test, "all": np.ones_like(train)}[options.split]
-    places = np.flatnonzero(keep)
-    places = places[spread(len(places), options.limit)]
-    if not len(places):
+def _select(pairs: MatchedPairs, options: Options, notes: list[str]) -> MatchedPairs:
+    """The pairs of the split, at most `limit` of them."""
+    train, test, _, messages = read_splits(pairs.names, "pairs")
+    notes += messages
+    indices = np.flatnonzero({"train": train, "test": test, "all": np.ones_like(train)}[options.split])
+    indices = indices[evenly_spaced(len(indices), options.limit or len(indices))]
+    if not len(indices):
         raise LimnerError(f"no pair is in split {options.split!r}; put some there, or write another split")
-    names, a, b = ([side[i] for i in places] for side in (found.names, found.a, found.b))
-    return Matched(names, a, b)
+    names, a, b = ([values[i] for i in indices] for values in (pairs.names, pairs.a, pairs.b))
+    return MatchedPairs(names, a, b)
 
 
-def _looks(survey: Survey, found: Matched, halved: bool) -> tuple[Survey, Survey]:
-    """What sources and targets look like."""
-    first, second = survey.of(found.a), survey.of(found.b)
-    if halved:
-        first.headers = [replace(h, size=(h.size[0], h.size[1] // 2)) for h in first.headers]
-        second.headers = first.headers
-    return first, second
+def _surveys(survey: Survey, pairs: MatchedPairs, joined: bool) -> tuple[Survey, Survey]:
+    """The headers of sources and of targets."""
+    sources, targets = survey.of(pairs.a), survey.of(pairs.b)
+    if joined:
+        sources.headers = [replace(h, size=(h.size[0], h.size[1] // 2)) for h in sources.headers]
+        targets.headers = sources.headers
+    return sources, targets
 
 
 def _shapes(
-    looks: tuple[Survey, Survey], options: Options, source_channels: int | None, notes: list[str]
+    surveys: tuple[Survey, Survey], options: Options, source_channels: int | None, notes: list[str]
 ) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """(C,H,W) of sources and targets: one size for both, channels for each."""
-    said: tuple[list[str], list[str]] = ([], [])
-    channels = [folder.channels_of(*each) for each in zip(looks, (source_channels, options.channels), said)]
-    height, width = folder.size_of(looks[1], options, said[1])
-    notes += [f"{who}: {note}" for who, some in zip(("sources", "targets"), said) for note in some]
-    unlike = sum(a.size[0] * b.size[1] != a.size[1] * b.size[0] for a, b in zip(looks[0].headers, looks[1].headers))
+    """(C,H,W) of sources and of targets, with the same height and width."""
+    messages: tuple[list[str], list[str]] = ([], [])
+    channels = [folder.channels_of(*each) for each in zip(surveys, (source_channels, options.channels), messages)]
+    height, width = folder.size_of(surveys[1], options, messages[1])
+    notes += [f"{role}: {message}" for role, part in zip(("sources", "targets"), messages) for message in part]
+    headers = zip(surveys[0].headers, surveys[1].headers)
+    unlike = sum(a.size[0] * b.size[1] != a.size[1] * b.size[0] for a, b in headers)
     if unlike:
-        notes.append(f"{unlike} pairs have sides of unlike proportions: each is cropped at its own centre")
+        notes.append(f"{unlike} pairs have images of unlike proportions: each is cropped at its own centre")
     return (channels[0], height, width), (channels[1], height, width)
-
-
-def _kept(path: str, files: LazyStackedPairs, cache: bool | None) -> StackedPairs:
-    """The pairs in memory where they fit or were asked to, else from files."""
-    size = len(files) * math.prod(files.shape)
-    if not (cache or (cache is None and size <= folder.IN_MEMORY)):
-        files.notes.append(
-            f"read from files while training: {size >> 20} MiB once decoded (cache: true keeps them there)"
-        )
-        folder.say_bad(files)
-        return files
-    held = files.in_memory()
-    folder.refuse_mostly_bad(path, held.quarantine[len(files.quarantine) :], len(files))
-    folder.say_bad(held)
-    return held

@@ -1,15 +1,15 @@
-"""Which picture is a source and which a target: two folders with the same names, or both in one picture.
+"""Reads from paths which image is a source (A) and which is a target (B).
 
 ==========================================  ================================================
 ``A/ B/``                                   pairs by name, or two domains
-``A/train B/train A/test B/test``           the same, with splits below
-``train/A train/B test/A test/B``           the same, with splits above
-``trainA trainB testA testB``               as CycleGAN's authors publish their sets
-``train/1.jpg``, twice as wide as high      A beside B in one picture, as pix2pix's authors do
+``A/train B/train A/test B/test``           the same with splits
+``train/A train/B test/A test/B``           the same with splits
+``trainA trainB testA testB``               the layout of CycleGAN's authors
+``train/1.jpg``, twice as wide as high      A beside B in one image, the layout of pix2pix's authors
 ==========================================  ================================================
 
-``val`` stands beside ``train`` and ``test``. Suffixes of a pair may differ (png, jpg), and so may a last ``_A`` and
-``_B`` of its names.
+A split may also be called ``val``. The two names of a pair may have different suffixes (png, jpg) and may end in ``_A``
+and ``_B``.
 """
 
 from __future__ import annotations
@@ -20,51 +20,50 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
-from limner.core.errors import LimnerError
 from limner.data.files.layout import unwrapped
 from limner.data.files.store import Store
 
-NO_PARTNER = "no picture of that name on the other side"
-_TWICE = "a second picture of that name"
+NO_PARTNER = "no image of that name on the other side"
+_DUPLICATE = "a second image of that name"
 _SPLITS = ("train", "test", "val")
-_BOTH = re.compile(r"(train|test|val)[_-]?([ab])", re.IGNORECASE)
+_SPLIT_AND_DOMAIN = re.compile(r"(train|test|val)[_-]?([ab])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where one picture belongs.
+class DomainPath:
+    """The path of an image, with its domain and split.
 
     Args:
-        side: "a" or "b".
-        split: "train", "test", "val", or "" where no folder says so.
-        rest: its path below side and split.
+        domain: "a" or "b".
+        split: "train", "test", "val", or "" where no folder says it.
+        inner: the path below the folders of domain and split.
     """
 
-    side: str
+    domain: str
     split: str
-    rest: str
+    inner: str
 
     @property
     def path(self) -> str:
-        """Its path with the split on top, as `limner.data.files.layout` reads it."""
-        return f"{self.split}/{self.rest}" if self.split else self.rest
+        """The path without the domain's folder, with the split first, as `limner.data.files.layout` reads it."""
+        return f"{self.split}/{self.inner}" if self.split else self.inner
 
-    def name(self, lettered: bool = False) -> str:
-        """The same without suffix, and without the side's own letter at the end where names are `lettered`."""
-        plain = str(PurePosixPath(self.path).with_suffix(""))
-        ends = lettered and plain.lower().endswith((f"_{self.side}", f"-{self.side}"))
-        return plain[:-2] if ends else plain
+    def name(self, drop_letter: bool = False) -> str:
+        """`path` without its suffix; `drop_letter` also removes a final ``_A`` or ``_B`` of its own domain."""
+        stem = str(PurePosixPath(self.path).with_suffix(""))
+        has_letter = stem.lower().endswith((f"_{self.domain}", f"-{self.domain}"))
+        return stem[:-2] if drop_letter and has_letter else stem
 
 
 @dataclass
-class Matched:
-    """Pairs found by their names.
+class MatchedPairs:
+    """Images that are pairs because they have the same name.
 
     Args:
-        names: what both have in common, sorted, with the split on top.
+        names: the common names, sorted, with the split first.
         a: paths of the sources.
         b: paths of the targets.
-        left_out: (path, reason) of what has no partner.
+        left_out: (path, reason) of each other image.
     """
 
     names: list[str] = field(default_factory=list)
@@ -73,93 +72,81 @@ class Matched:
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
 
-def place_of(inner: str) -> Place | None:
-    """Where a picture belongs by its folders; None where they do not say.
+def domain_path(inner: str) -> DomainPath | None:
+    """Reads domain and split from a path; None where it names no domain.
 
-    >>> place_of("A/train/1.png")
-    Place(side='a', split='train', rest='1.png')
-    >>> place_of("testB/1_B.jpg").name(lettered=True)
+    >>> domain_path("A/train/1.png")
+    DomainPath(domain='a', split='train', inner='1.png')
+    >>> domain_path("testB/1_B.jpg").name(drop_letter=True)
     'test/1'
     """
     top, *below = inner.split("/")
     if not below:
         return None
-    both = _BOTH.fullmatch(top)
+    both = _SPLIT_AND_DOMAIN.fullmatch(top)
     if both:
-        return Place(both[2].lower(), both[1].lower(), "/".join(below))
-    side, split = (top, below[0]) if top.lower() in ("a", "b") else (below[0], top)
-    if split in _SPLITS and side.lower() in ("a", "b") and len(below) > 1:
-        return Place(side.lower(), split, "/".join(below[1:]))
-    return Place(side.lower(), "", "/".join(below)) if side == top else None
+        return DomainPath(both[2].lower(), both[1].lower(), "/".join(below))
+    domain, split = (top, below[0]) if top.lower() in ("a", "b") else (below[0], top)
+    if split in _SPLITS and domain.lower() in ("a", "b") and len(below) > 1:
+        return DomainPath(domain.lower(), split, "/".join(below[1:]))
+    return DomainPath(domain.lower(), "", "/".join(below)) if domain == top else None
 
 
-def places_of(names: list[str]) -> dict[str, Place] | None:
-    """Where each path belongs, without those that belong nowhere; None unless there are both sides."""
-    found = {name: place_of(inner) for name, inner in zip(names, unwrapped(names))}
-    placed = {name: place for name, place in found.items() if place is not None}
-    return placed if {p.side for p in placed.values()} == {"a", "b"} else None
+def domain_paths(names: list[str]) -> dict[str, DomainPath] | None:
+    """The `DomainPath` of each image that has a domain; None unless both domains occur."""
+    parsed = {name: domain_path(inner) for name, inner in zip(names, unwrapped(names))}
+    paths = {name: path for name, path in parsed.items() if path is not None}
+    return paths if {p.domain for p in paths.values()} == {"a", "b"} else None
 
 
-def match(path: str, placed: dict[str, Place]) -> Matched:
-    """Pairs of the pictures that have the same name.
-
-    Raises:
-        LimnerError: none has, or more than half have no partner.
-    """
-    found = matched(placed)
-    alone = [file for file, why in found.left_out if why == NO_PARTNER]
-    if 2 * len(alone) > len(placed):
-        raise LimnerError(
-            f"{path!r}: {len(alone)} of {len(placed)} pictures have no partner of the same name (such as {alone[0]}); "
-            "give source and target one name, A/NAME and B/NAME"
-        )
-    return found
+def match_names(paths: dict[str, DomainPath]) -> MatchedPairs:
+    """Pairs images of the same name, with or without the final letter of the domain, whichever gives more pairs."""
+    return max((_match(paths, drop_letter) for drop_letter in (False, True)), key=lambda pairs: len(pairs.names))
 
 
-def matched(placed: dict[str, Place]) -> Matched:
-    """Pairs of the pictures that have the same name, whether or not that ends in the side's letter."""
-    return max((_matched(placed, lettered) for lettered in (False, True)), key=lambda found: len(found.names))
-
-
-def _matched(placed: dict[str, Place], lettered: bool) -> Matched:
-    sides: dict[str, dict[str, str]] = {"a": {}, "b": {}}
-    found = Matched()
-    for file in sorted(placed):
-        side, name = sides[placed[file].side], placed[file].name(lettered)
-        if name in side:
-            found.left_out.append((file, _TWICE))
+def _match(paths: dict[str, DomainPath], drop_letter: bool) -> MatchedPairs:
+    domains: dict[str, dict[str, str]] = {"a": {}, "b": {}}
+    pairs = MatchedPairs()
+    for file in sorted(paths):
+        domain, name = domains[paths[file].domain], paths[file].name(drop_letter)
+        if name in domain:
+            pairs.left_out.append((file, _DUPLICATE))
         else:
-            side[name] = file
-    found.names = sorted(sides["a"].keys() & sides["b"].keys())
-    found.a = [sides["a"][name] for name in found.names]
-    found.b = [sides["b"][name] for name in found.names]
-    alone = {*sides["a"].values(), *sides["b"].values()} - {*found.a, *found.b}
-    found.left_out += [(file, NO_PARTNER) for file in sorted(alone)]
-    return found
+            domain[name] = file
+    pairs.names = sorted(domains["a"].keys() & domains["b"].keys())
+    pairs.a = [domains["a"][name] for name in pairs.names]
+    pairs.b = [domains["b"][name] for name in pairs.names]
+    single = {*domains["a"].values(), *domains["b"].values()} - {*pairs.a, *pairs.b}
+    pairs.left_out += [(file, NO_PARTNER) for file in sorted(single)]
+    return pairs
 
 
 class View:
-    """Some pictures of a store under other paths. Satisfies `limner.data.files.store.Store`.
+    """Some images of a store under other paths. Satisfies `limner.data.files.store.Store`.
 
     Args:
-        store: where they lie.
-        places: new path -> path there.
+        store: has the files.
+        paths: new path -> path in the store.
     """
 
-    def __init__(self, store: Store, places: dict[str, str]) -> None:
-        self.store, self.places = store, places
-        self.title, self.names = store.title, sorted(places)
+    def __init__(self, store: Store, paths: dict[str, str]) -> None:
+        self.store, self.paths = store, paths
+        self.title, self.names = store.title, sorted(paths)
         self.ignored: Counter[str] = Counter()
         self.quarantine: list[tuple[str, str]] = []
 
     def open(self, name: str) -> BinaryIO:
-        """A picture for reading."""
-        return self.store.open(self.places[name])
+        """Opens an image for reading."""
+        return self.store.open(self.paths[name])
+
+    def state(self) -> str:
+        """The state of the store, and which of its images these are."""
+        return self.store.state() + repr(sorted(self.paths.items()))
 
     def stamp(self, name: str) -> tuple[int, int]:
-        """Size in bytes and CRC-32 of a picture's file."""
-        return self.store.stamp(self.places[name])
+        """Size in bytes and CRC-32 of an image file."""
+        return self.store.stamp(self.paths[name])
 
     def metadata(self) -> bytes | None:
-        """None: classes are not asked for."""
+        """None, because domains have no classes."""
         return None

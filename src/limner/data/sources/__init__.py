@@ -1,6 +1,6 @@
-"""Where images come from: each module registers its sources by being imported.
+"""Data sources. Importing this package imports all its modules, which register their sources.
 
-Importing this package imports them all, and none of them imports torch before a set is loaded.
+No module imports torch before a set is loaded.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pictures and the styles that they are to take on."""
+"""Content and style images for style transfer and texture synthesis."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SIDE = 512
-"""The longer side of a content picture where nobody says otherwise."""
-_LEAST = 16
+"""The default of the longer side of a content image."""
+_SMALLEST = 16
 
 
 @source("styled", gives={"styled": {}})
-def styled(  # noqa: D417 - Options says it
+def styled(  # noqa: D417 - see Options
     path: str,
     style: str | list[str],
     masks: list[str] | None = None,
@@ -29,15 +29,15 @@ def styled(  # noqa: D417 - Options says it
     *,
     options: Options,
 ) -> Any:
-    """A picture, or a folder of them, and the styles they are to take on, for style transfer and texture synthesis.
+    """A picture, or a folder of pictures, and one or more styles, for style transfer and texture synthesis.
 
     Args:
-        path: the content: one picture, whose longer side is then `size` (512 by default) and of which nothing is
-            cropped; or a folder, a ZIP or a named set.
-        style: a picture of the style, or several (a list, or with commas); like `path`, files or names that
-            `limner explain photos` lists.
-        masks: for each style a picture of any size, white where the style belongs; by default everywhere.
-        first: a picture to begin with, for start=first.
+        path: the content: one picture, whose longer side is resized to `size` (512 by default) without cropping; or a
+            folder, a ZIP or a named set.
+        style: one style picture, or several as a list or with commas: files, or names that `limner explain photos`
+            lists.
+        masks: for each style a picture of any size, white where the style applies; by default everywhere.
+        first: the initial picture, for start=first.
         style_size: longer side of the styles; by default that of the content. Raise it for larger strokes.
     """
     import torch
@@ -46,7 +46,7 @@ def styled(  # noqa: D417 - Options says it
     from limner.data.prepare import fingerprint
 
     if options.split == "test":
-        raise LimnerError(f"{path}: nothing is held back from content and styles; leave split out")
+        raise LimnerError(f"{path}: content and styles have no test split; leave split out")
 
     styles = _names(style)
     if not styles:
@@ -54,36 +54,33 @@ def styled(  # noqa: D417 - Options says it
     if masks is not None and len(masks) != len(styles):
         raise LimnerError(f"there are {len(masks)} masks for {len(styles)} styles; give one for each, or none")
     if not (Path(path).expanduser().is_file() or photographs.known(path)) or path.lower().endswith(".zip"):
-        return _many(path, styles, style_size, options)
-    content = _opened(path)
+        return _content_set(path, styles, style_size, options)
+    content = _open(path)
     h, w = _size(path, content, options)
     pixels = _pixels(content, (h, w), 3)
-    found = []
-    for name in styles:
-        image = _opened(name)
-        found.append(_pixels(image, _fitting(name, image, style_size or max(h, w)), 3)[None])
-    where = [None if masks is None else _pixels(_opened(m), (h, w), 1)[None] for m in masks or styles]
-    begun = None if first is None else _pixels(_opened(first), (h, w), 3)[None]
-    prepared = fingerprint(*found, *("" if m is None else m for m in where), begun)
+    style_pixels = _style_pixels(styles, style_size or max(h, w))
+    mask_pixels = [None if masks is None else _pixels(_open(m), (h, w), 1)[None] for m in masks or styles]
+    initial = None if first is None else _pixels(_open(first), (h, w), 3)[None]
+    prepared = fingerprint(*style_pixels, *("" if m is None else m for m in mask_pixels), initial)
     name = Path(path).name
-    note = f"{name} at {h}×{w}, and {len(found)} style{'s' * (len(found) > 1)}"
+    note = f"{name} at {h}×{w}, and {len(styles)} style{'s' * (len(styles) > 1)}"
     return StyledSet(
         Pixels(name, torch.from_numpy(pixels)[None], notes=[note], prepared=prepared),
-        tuple(torch.from_numpy(s) for s in found),
-        tuple(None if m is None else torch.from_numpy(m) for m in where),
-        None if begun is None else torch.from_numpy(begun),
+        tuple(torch.from_numpy(s) for s in style_pixels),
+        tuple(None if m is None else torch.from_numpy(m) for m in mask_pixels),
+        None if initial is None else torch.from_numpy(initial),
     )
 
 
 def _names(style: str | list[str]) -> list[str]:
-    """The styles one by one; a file may have a comma in its name."""
+    """The list of styles; the name of a file may contain commas."""
     if not isinstance(style, str):
         return style
     return [style] if Path(style).expanduser().is_file() else [s for s in style.split(",") if s]
 
 
-def _many(path: str, styles: list[str], style_size: int | None, options: Options) -> Any:
-    """A set of pictures with styles."""
+def _content_set(path: str, styles: list[str], style_size: int | None, options: Options) -> Any:
+    """A folder, a ZIP or a named set as content."""
     from dataclasses import asdict
 
     import torch
@@ -94,64 +91,66 @@ def _many(path: str, styles: list[str], style_size: int | None, options: Options
 
     if path not in SOURCES and not Path(path).expanduser().exists():
         raise LimnerError(f"there is no picture {path!r}; check the path")
-    pictures: Any = load(path, **(asdict(options) | {"channels": 3}))
-    found = []
-    side = style_size or max(pictures.shape[1:])
-    for name in styles:
-        image = _opened(name)
-        found.append(torch.from_numpy(_pixels(image, _fitting(name, image, side), 3))[None])
-    identity = fingerprint(pictures.fingerprint, *(s.numpy() for s in found))
-    return StyledSet(pictures, tuple(found), (None,) * len(found), fingerprint=identity)
+    images: Any = load(path, **(asdict(options) | {"channels": 3}))
+    style_pixels = _style_pixels(styles, style_size or max(images.shape[1:]))
+    tensors = tuple(torch.from_numpy(s) for s in style_pixels)
+    identity = fingerprint(images.fingerprint, *style_pixels)
+    return StyledSet(images, tensors, (None,) * len(tensors), fingerprint=identity)
 
 
-def _opened(name: str) -> Image:
-    """A picture: upright, in sRGB, 8 bits.
+def _style_pixels(styles: list[str], side: int) -> list[Any]:
+    """Each style as (1,3,h,w) uint8, whose longer side is `side`."""
+    images = {name: _open(name) for name in styles}
+    return [_pixels(images[name], _fit_size(name, images[name], side), 3)[None] for name in styles]
+
+
+def _open(name: str) -> Image:
+    """Reads an image file or a named photograph.
 
     Raises:
-        LimnerError: it is not there, or cannot be used.
+        LimnerError: there is no such image, it cannot be decoded, or it is too small.
     """
     from limner.data.files import decode
 
-    place = Path(name).expanduser()
-    if not place.is_file():
+    file = Path(name).expanduser()
+    if not file.is_file():
         if photographs.known(name):
             return photographs.opened(name)
         raise LimnerError(f"there is no picture {name!r}; check the path")
     try:
-        with decode.strict(), place.open("rb") as stream:
+        with decode.strict(), file.open("rb") as stream:
             image = decode.picture(stream)
     except Exception as error:
-        raise LimnerError(f"{place.name} cannot be used: {decode.reason(error)}") from None
-    if min(image.size) < _LEAST:
-        raise LimnerError(f"{place.name} is {image.height}×{image.width}; {_LEAST} pixels a side are the least")
+        raise LimnerError(f"{file.name} cannot be used: {decode.reason(error)}") from None
+    if min(image.size) < _SMALLEST:
+        raise LimnerError(f"{file.name} is {image.height}×{image.width}; {_SMALLEST} pixels a side are the least")
     return image
 
 
 def _size(name: str, image: Image, options: Options) -> tuple[int, int]:
     if isinstance(options.size, int) or options.size is None:
-        return _fitting(name, image, options.size or SIDE)
+        return _fit_size(name, image, options.size or SIDE)
     return options.height_width or (image.height, image.width)
 
 
-def _fitting(name: str, image: Image, side: int) -> tuple[int, int]:
-    """(H,W) with the longer side as asked.
+def _fit_size(name: str, image: Image, side: int) -> tuple[int, int]:
+    """(H,W) with the longer side `side`.
 
     Raises:
-        LimnerError: the shorter one would have too few pixels.
+        LimnerError: the shorter side would have too few pixels.
     """
     scale = side / max(image.size)
     h, w = max(1, round(image.height * scale)), max(1, round(image.width * scale))
-    if min(h, w) < _LEAST:
-        least = math.ceil(_LEAST * max(image.size) / min(image.size))
+    if min(h, w) < _SMALLEST:
+        least = math.ceil(_SMALLEST * max(image.size) / min(image.size))
         raise LimnerError(
-            f"{Path(name).name} would be {h}×{w}; {_LEAST} pixels a side are the least: take size={least} or more, or"
-            " crop it"
+            f"{Path(name).name} would be {h}×{w}; {_SMALLEST} pixels a side are the least: take size={least} or more, "
+            "or crop it"
         )
     return h, w
 
 
 def _pixels(image: Image, size: tuple[int, int], channels: int) -> Any:
-    """(C,H,W) uint8 at a size."""
     from limner.data.files import decode
 
     return decode.pixels(decode.fitted(decode.channelled(image, channels), size)).copy()

@@ -1,10 +1,10 @@
-"""Emoji: drawings whose outlines are known (OpenMoji), and the same emoji drawn by two hands (Twemoji, Noto).
+"""Emoji: drawings with their outlines (OpenMoji), and the same emoji in two styles (Twemoji, Noto).
 
-Both come in packages of the npm registry, which are read in place: nothing is unpacked, and nothing in them is run.
-What is drawn or decoded is kept in the cache.
+They come in packages of the npm registry, which are read in place: no file is unpacked and no code is run. Rendered and
+decoded images are cached.
 
-Held out is a tenth of all emoji by a hash of the *base* of their code points: what is left without skin tone, gender,
-hair and direction. All variants of an emoji are so on one side, in every one of these sets.
+A tenth of all emoji is held out, by a hash of the *base* of their code points: the code points without skin tone,
+gender, hair and direction. In all of these sets, the variants of an emoji are therefore in the same split.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from limner.data.arrays import Arrays
 from limner.data.files import download
 from limner.data.options import Options
 from limner.data.registry import DOMAINS, source
-from limner.data.sources.translation import Channels, TaskName, made
+from limner.data.sources.translation import Channels, TaskName, make_pairs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +45,7 @@ _VARIANTS = (
     *("1F9B0", "1F9B1", "1F9B2", "1F9B3"),  # hair
     *("2640", "2642", "27A1"),  # woman, man, facing right
 )
-# what differs in gender or age of speech alone: man, woman, boy, girl …
+# gendered persons -> the neutral person: man, woman, boy, girl …
 _SAME = {
     "1F468": "1F9D1",
     "1F469": "1F9D1",
@@ -56,7 +56,7 @@ _SAME = {
     "1F478": "1FAC5",
     "1F934": "1FAC5",
 }
-# what has a code point of its own until its persons get two skin tones
+# sequences that are used where two persons have different skin tones -> the single code point
 _LONG = {
     "1FAF1-1FAF2": "1F91D",
     "1F9D1-1F430-1F9D1": "1F46F",
@@ -72,7 +72,7 @@ _LONG = {
 
 
 def base_of(code: str) -> str:
-    """The code points of an emoji without what makes it a variant of another one.
+    """The code points of an emoji without those that make it a variant.
 
     >>> base_of("1F469-1F3FD-200D-1F680"), base_of("1f9d1-200d-1f680")
     ('1F9D1-1F680', '1F9D1-1F680')
@@ -85,13 +85,13 @@ def base_of(code: str) -> str:
 
 
 def held_out(code: str) -> bool:
-    """Whether an emoji is kept for testing: so in a tenth of all bases, the same ones for ever."""
+    """Whether an emoji is held out, as it is for a tenth of all bases; it depends on the base alone."""
     digest = hashlib.sha256(base_of(code).encode()).digest()
     return int.from_bytes(digest[:8]) < HELD_OUT * 2**64
 
 
 @source("openmoji", gives={"pairs": {}, "images": {"part": "colour"}})
-def openmoji(  # noqa: D417 - Options says it
+def openmoji(  # noqa: D417 - see Options
     part: Literal["pairs", "colour"] = "pairs",
     task: TaskName | None = None,
     amount: float | None = None,
@@ -102,9 +102,9 @@ def openmoji(  # noqa: D417 - Options says it
     """4,495 emoji as black outline -> colour, drawn at any size; a tenth held out (OpenMoji 17, CC BY-SA 4.0; 4 MiB).
 
     Args:
-        part: "pairs" of outline and colour, or "colour" pictures alone, with their groups as classes.
-        task: makes pairs of the colour pictures instead: colourise, upscale, inpaint, edges, denoise, deblur or labels.
-        amount: how strong the task is, in its own unit.
+        part: "pairs" of outline and colour, or "colour" for the colour pictures alone, with their groups as classes.
+        task: make pairs of the colour pictures instead: colourise, upscale, inpaint, edges, denoise, deblur or labels.
+        amount: strength of the task, in its unit; `limner explain pairs` lists them.
         source_channels: channels of the outlines.
     """
     if part not in ("pairs", "colour"):
@@ -113,26 +113,26 @@ def openmoji(  # noqa: D417 - Options says it
         raise LimnerError("amount belongs to a task; write task too, or leave amount out")
     height, width = options.height_width or (_SIDE, _SIDE)
     if max(height, width) > _LARGEST:
-        raise LimnerError(f"openmoji is drawn in memory; choose a size of at most {_LARGEST}")
+        raise LimnerError(f"openmoji is rendered in memory; choose a size of at most {_LARGEST}")
     if part == "pairs" and task is None and options.binarise != "none":
         raise LimnerError("pairs are not binarised; leave 'binarise' out")
     from limner.data.datasets import from_arrays
     from limner.data.pairs import PairSet, StackedPairs
 
     remote = download.REMOTES["openmoji"]
-    sheet = _openmoji(download.fetch(remote, next(iter(remote.sha256))), max(height, width))
-    colour = from_arrays("openmoji", sheet.arrays("colour"), options)
+    images = _openmoji(download.fetch(remote, next(iter(remote.sha256))), max(height, width))
+    colour = from_arrays("openmoji", images.arrays("colour"), options)
     if task is not None:
-        return made(colour, task, amount)
+        return make_pairs(colour, task, amount)
     if part == "colour":
         return colour
-    outline = from_arrays("openmoji", sheet.arrays("black"), replace(options, channels=source_channels))
+    outline = from_arrays("openmoji", images.arrays("black"), replace(options, channels=source_channels))
     return PairSet(StackedPairs(outline, colour))
 
 
 @source("emoji", gives=DOMAINS)
 def emoji(*, options: Options) -> DomainSet:
-    """3,786 emoji at 64×64 in two styles, Twemoji and Noto, without pairs; a tenth held out, whose pairs are known.
+    """3,786 emoji at 64×64 in two styles, Twemoji and Noto, without pairs; a tenth is held out, with known pairs.
 
     Twemoji: CC BY 4.0; Noto Emoji: Apache-2.0. A download of 130 MiB.
     """
@@ -140,81 +140,78 @@ def emoji(*, options: Options) -> DomainSet:
     from limner.data.pairs import DomainSet
 
     remotes = [download.REMOTES[name] for name in ("twemoji", "noto-emoji")]
-    sheet = _both_styles(*(download.fetch(remote, next(iter(remote.sha256))) for remote in remotes))
-    if options.split == "train":  # then the order of one says nothing about that of the other
-        second = sheet.shuffled().arrays("google")
-    else:
-        second = sheet.arrays("google")
-    first = from_arrays("twemoji", sheet.arrays("twitter"), options)
-    second.notes.clear()  # the first has said it
+    images = _both_styles(*(download.fetch(remote, next(iter(remote.sha256))) for remote in remotes))
+    # in training, the order of one domain must not reveal that of the other
+    second = (images.shuffled() if options.split == "train" else images).arrays("google")
+    second.notes.clear()  # they are those of the first
+    first = from_arrays("twemoji", images.arrays("twitter"), options)
     return DomainSet(first, from_arrays("noto-emoji", second, options), "emoji", known=options.split != "train")
 
 
 @dataclass
-class _Sheet:
-    """Emoji, each in two pictures.
+class _Emoji:
+    """Emoji, each in two images.
 
     Args:
-        codes: (N,) their code points in hexadecimal, joined by "-".
-        groups: (N,) what each belongs to.
-        pictures: name -> (N,H,W) or (N,H,W,3) uint8.
-        note: whose they are.
+        codes: (N,) code points in hexadecimal, joined by "-".
+        groups: (N,) the group of each emoji.
+        images: name -> (N,H,W) or (N,H,W,3) uint8.
+        note: authors and licence.
     """
 
     codes: list[str]
     groups: list[str]
-    pictures: dict[str, NDArray[np.uint8]]
+    images: dict[str, NDArray[np.uint8]]
     note: str
 
     def arrays(self, name: str) -> Arrays:
-        """One of the pictures of each, with groups as classes."""
+        """The images called `name`, with groups as classes."""
         import numpy as np
 
         classes = list(dict.fromkeys(self.groups))
-        place = {group: k for k, group in enumerate(classes)}
-        labels = np.array([place[g] for g in self.groups], dtype=np.int64)
+        index = {group: k for k, group in enumerate(classes)}
+        labels = np.array([index[g] for g in self.groups], dtype=np.int64)
         test = np.array([held_out(c) for c in self.codes])
-        said = "held out: a tenth by code point, with all its skin tones and genders"
-        return Arrays(self.pictures[name], labels, classes, test, notes=[self.note, said])
+        note = "held out: a tenth by code point, with all its skin tones and genders"
+        return Arrays(self.images[name], labels, classes, test, notes=[self.note, note])
 
-    def shuffled(self) -> _Sheet:
-        """The same in another order, always the same one."""
+    def shuffled(self) -> _Emoji:
+        """The same emoji in a fixed random order."""
         import numpy as np
 
-        marks = [hashlib.sha256(c.encode()).digest() for c in self.codes]
-        order = sorted(range(len(marks)), key=lambda i: marks[i])
-        pictures = {name: x[np.array(order)] for name, x in self.pictures.items()}
-        return _Sheet([self.codes[i] for i in order], [self.groups[i] for i in order], pictures, self.note)
+        order = sorted(range(len(self.codes)), key=lambda i: hashlib.sha256(self.codes[i].encode()).digest())
+        images = {name: x[np.array(order)] for name, x in self.images.items()}
+        return _Emoji([self.codes[i] for i in order], [self.groups[i] for i in order], images, self.note)
 
 
 # --- OpenMoji --------------------------------------------------------------------------------------
 
 
-def _openmoji(archive: Path, side: int) -> _Sheet:
+def _openmoji(archive: Path, side: int) -> _Emoji:
     """All drawings of the package at side×side, on white."""
     resvg = extra("resvg_py", "emoji", "openmoji is drawn by resvg-py")
-    key = f"{side}px-{_sum(archive)}-resvg-py-{version('resvg-py')}"
-    return _kept("openmoji", key, "OpenMoji, CC BY-SA 4.0, openmoji.org", lambda: _draw(archive, side, resvg))
+    key = f"{side}px-{_checksum(archive)}-resvg-py-{version('resvg-py')}"
+    return _cached("openmoji", key, "OpenMoji, CC BY-SA 4.0, openmoji.org", lambda: _render(archive, side, resvg))
 
 
-def _draw(archive: Path, side: int, resvg: Any) -> dict[str, Any]:
-    """Code points, groups and pictures of each emoji that has both drawings."""
+def _render(archive: Path, side: int, resvg: Any) -> dict[str, Any]:
+    """Code points, groups and images of each emoji that has both drawings."""
     import numpy as np
     from PIL import Image
 
-    found = dict(_members(archive, ("color/svg/", "black/svg/", "data/openmoji.json")))
-    entries = _entries(archive, found.get("data/openmoji.json"), ("hexcode", "group"))
-    both = [e for e in entries if all(f"{kind}/svg/{e['hexcode']}.svg" in found for kind in ("color", "black"))]
+    files = dict(_members(archive, ("color/svg/", "black/svg/", "data/openmoji.json")))
+    entries = _entries(archive, files.get("data/openmoji.json"), ("hexcode", "group"))
+    both = [e for e in entries if all(f"{kind}/svg/{e['hexcode']}.svg" in files for kind in ("color", "black"))]
     if not both:
-        raise LimnerError(f"{archive.name} has no drawings in color/svg and black/svg; fetch it again")
+        raise LimnerError(f"{archive.name} has no drawings in color/svg and black/svg; delete it and fetch it again")
     colour = np.empty((len(both), side, side, 3), dtype=np.uint8)
     black = np.empty((len(both), side, side), dtype=np.uint8)
-    shape = {"width": side, "height": side, "background": "white", "skip_system_fonts": True}
+    options = {"width": side, "height": side, "background": "white", "skip_system_fonts": True}
     for i, entry in enumerate(both):
         for out, kind, mode in ((colour, "color", "RGB"), (black, "black", "L")):
             try:
-                svg = found[f"{kind}/svg/{entry['hexcode']}.svg"].decode()
-                png = resvg.svg_to_bytes(svg_string=svg, **shape)
+                svg = files[f"{kind}/svg/{entry['hexcode']}.svg"].decode()
+                png = resvg.svg_to_bytes(svg_string=svg, **options)
             except ValueError as error:
                 raise LimnerError(f"{archive.name}: {entry['hexcode']}.svg cannot be drawn: {error}") from None
             out[i] = np.asarray(Image.open(io.BytesIO(bytes(png)), formats=("PNG",)).convert(mode))
@@ -225,56 +222,56 @@ def _draw(archive: Path, side: int, resvg: Any) -> dict[str, Any]:
 # --- Twemoji and Noto ------------------------------------------------------------------------------
 
 
-def _both_styles(twitter: Path, google: Path) -> _Sheet:
-    """What both packages have under the same name, over white."""
+def _both_styles(twitter: Path, google: Path) -> _Emoji:
+    """The emoji that both packages have, on white."""
     note = "Twemoji, CC BY 4.0; Noto Emoji, Apache-2.0"
-    return _kept("emoji", f"{_sum(twitter)}-{_sum(google)}", note, lambda: _decode(twitter, google))
+    return _cached("emoji", f"{_checksum(twitter)}-{_checksum(google)}", note, lambda: _decode(twitter, google))
 
 
 def _decode(twitter: Path, google: Path) -> dict[str, Any]:
-    """Code points, groups and pictures of each emoji that both have."""
+    """Code points, groups and images of each emoji that both packages have."""
     import numpy as np
 
     from limner.data.files import decode
 
-    drawn = {
+    packages = {
         style: dict(_members(archive, (f"img/{style}/64/", "emoji.json")))
         for style, archive in (("twitter", twitter), ("google", google))
     }
     groups: dict[str, str] = {}
-    for entry in _entries(twitter, drawn["twitter"].get("emoji.json"), ("image", "category")):
-        for one in (entry, *(entry.get("skin_variations") or {}).values()):
-            groups[one["image"]] = entry["category"]
-    named = [n for n in sorted(groups) if all(f"img/{s}/64/{n}" in found for s, found in drawn.items())]
-    if not named:
+    for entry in _entries(twitter, packages["twitter"].get("emoji.json"), ("image", "category")):
+        for variant in (entry, *(entry.get("skin_variations") or {}).values()):
+            groups[variant["image"]] = entry["category"]
+    names = [n for n in sorted(groups) if all(f"img/{s}/64/{n}" in files for s, files in packages.items())]
+    if not names:
         raise LimnerError(f"{twitter.name} and {google.name} have no pictures of the same name; fetch them again")
-    pictures = {style: np.empty((len(named), 64, 64, 3), dtype=np.uint8) for style in drawn}
+    images = {style: np.empty((len(names), 64, 64, 3), dtype=np.uint8) for style in packages}
     with decode.strict():
-        for style, found in drawn.items():
-            for i, name in enumerate(named):
+        for style, files in packages.items():
+            for i, name in enumerate(names):
                 try:
-                    image = decode.picture(io.BytesIO(found[f"img/{style}/64/{name}"]))
-                except Exception as error:  # a damaged package, whatever Pillow makes of it
+                    image = decode.picture(io.BytesIO(files[f"img/{style}/64/{name}"]))
+                except Exception as error:  # a damaged file may raise anything
                     raise LimnerError(f"emoji: {style}'s {name} is unusable: {decode.reason(error)}") from None
-                pictures[style][i] = np.asarray(decode.channelled(decode.fitted(image, (64, 64)), 3))
-    codes = [name.removesuffix(".png") for name in named]
-    return {"codes": np.array(codes), "groups": np.array([groups[n] for n in named]), **pictures}
+                images[style][i] = np.asarray(decode.channelled(decode.fitted(image, (64, 64)), 3))
+    codes = [name.removesuffix(".png") for name in names]
+    return {"codes": np.array(codes), "groups": np.array([groups[n] for n in names]), **images}
 
 
 # --- packages and cache ----------------------------------------------------------------------------
 
 
-def _members(archive: Path, wanted: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
-    """The files of an npm package that begin so, by their path in it.
+def _members(archive: Path, prefixes: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
+    """Paths and contents of the files of an npm package whose paths have one of the prefixes.
 
     Raises:
-        LimnerError: it is damaged.
+        LimnerError: the package is damaged.
     """
     try:
         with tarfile.open(archive, "r|gz") as tar:
             for member in tar:
                 name = member.name.removeprefix("package/")
-                if name.startswith(wanted) and member.isfile() and member.size <= _MOST_BYTES:
+                if name.startswith(prefixes) and member.isfile() and member.size <= _MOST_BYTES:
                     stream = tar.extractfile(member)
                     if stream is not None:
                         yield name, stream.read()
@@ -283,10 +280,10 @@ def _members(archive: Path, wanted: tuple[str, ...]) -> Iterator[tuple[str, byte
 
 
 def _entries(archive: Path, raw: bytes | None, keys: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The list of emoji in a package.
+    """Parses the list of emoji of a package.
 
     Raises:
-        LimnerError: there is none.
+        LimnerError: there is no list, or an entry lacks one of the keys.
     """
     try:
         entries = json.loads(raw or b"")
@@ -297,29 +294,29 @@ def _entries(archive: Path, raw: bytes | None, keys: tuple[str, ...]) -> list[di
     raise LimnerError(f"{archive.name} has no list of its emoji; delete it and fetch it again")
 
 
-def _sum(archive: Path) -> str:
+def _checksum(archive: Path) -> str:
     with archive.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 
-def _kept(name: str, key: str, note: str, make: Callable[[], dict[str, Any]]) -> _Sheet:
-    """Pictures from the cache, or made and put there."""
+def _cached(name: str, key: str, note: str, make: Callable[[], dict[str, Any]]) -> _Emoji:
+    """Reads images from the cache, or makes them and writes them there."""
     import numpy as np
 
-    place = download.cache_folder(name) / f"{key}.npz"
+    path = download.cache_folder(name) / f"{key}.npz"
     try:
-        with np.load(place, allow_pickle=False) as file:
-            return _sheet({k: file[k] for k in file.files}, note)
+        with np.load(path, allow_pickle=False) as file:
+            return _from_dict({k: file[k] for k in file.files}, note)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-        pass  # not there yet, or damaged: then it is made anew
-    found = make()
+        pass  # the file does not exist or is damaged
+    arrays = make()
     try:
-        with download.replacing(place) as new, new.open("wb") as stream:
-            np.savez_compressed(stream, **found)
+        with download.replacing(path) as new, new.open("wb") as stream:
+            np.savez_compressed(stream, **arrays)
     except OSError:
-        pass  # a cache that cannot be written costs time, no more
-    return _sheet(found, note)
+        pass  # a cache that cannot be written only costs time
+    return _from_dict(arrays, note)
 
 
-def _sheet(found: dict[str, Any], note: str) -> _Sheet:
-    return _Sheet(found.pop("codes").tolist(), found.pop("groups").tolist(), found, note)
+def _from_dict(arrays: dict[str, Any], note: str) -> _Emoji:
+    return _Emoji(arrays.pop("codes").tolist(), arrays.pop("groups").tolist(), arrays, note)

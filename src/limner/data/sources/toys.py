@@ -1,7 +1,7 @@
-"""Points of known densities, on which a model's modes and likelihood can be judged exactly.
+"""Points of known densities, for which a model's modes and likelihood can be measured exactly.
 
 The ring and the grid are those of VEEGAN (Srivastava et al. 2017, arXiv:1705.07761) and unrolled GAN (Metz et
-al. 2017, arXiv:1611.02163), on which mode collapse is usually counted.
+al. 2017, arXiv:1611.02163), which are common tests of mode collapse.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ def line(
     split: Split = "train",
     centre: float | None = None,
 ) -> Cloud:
-    """A mixture of Gaussians on a line, with means evenly spaced from -1 to 1, or that far about another centre.
+    """A mixture of Gaussians on a line, with means evenly spaced from -1 to 1, or moved to another centre.
 
     Args:
-        modes: number of Gaussians. Raise it if mode collapse shall show.
-        std: standard deviation of each. Lower it if the modes shall be far apart.
+        modes: number of Gaussians. Raise it to make mode collapse more likely.
+        std: standard deviation of each. Lower it for better separated modes.
         n: number of training points; the test split has a tenth of them.
-        seed: decides the draw.
-        split: "train", "test" (fresh draws of the same density) or "all".
-        centre: where the middle of the means lies; null means 0. Set it if a model shall have to find the place.
+        seed: seed of the random numbers.
+        split: "train", "test" (new points of the same density) or "all".
+        centre: the middle of the means; null means 0. Set it to test whether a model finds it.
     """
     import numpy as np
 
@@ -61,12 +61,12 @@ def ring(
     """Gaussians on a circle in the plane.
 
     Args:
-        modes: number of Gaussians. Raise it if mode collapse shall show.
+        modes: number of Gaussians. Raise it to make mode collapse more likely.
         radius: radius of the circle.
-        sigma: standard deviation of each Gaussian. Lower it if the modes shall be harder to hit.
+        sigma: standard deviation of each Gaussian. Lower it to make the modes harder to hit.
         n: number of training points; the test split has a tenth of them.
-        seed: decides the draw.
-        split: "train", "test" (fresh draws of the same density) or "all".
+        seed: seed of the random numbers.
+        split: "train", "test" (new points of the same density) or "all".
     """
     import numpy as np
 
@@ -88,12 +88,12 @@ def grid(
     """Gaussians on a square grid around the origin: 25 of them at {-4, -2, 0, 2, 4}² by default.
 
     Args:
-        side: Gaussians along a side. Raise it if mode collapse shall show.
+        side: Gaussians along a side. Raise it to make mode collapse more likely.
         step: distance between neighbours.
-        sigma: standard deviation of each Gaussian. Lower it if the modes shall be harder to hit.
+        sigma: standard deviation of each Gaussian. Lower it to make the modes harder to hit.
         n: number of training points; the test split has a tenth of them.
-        seed: decides the draw.
-        split: "train", "test" (fresh draws of the same density) or "all".
+        seed: seed of the random numbers.
+        split: "train", "test" (new points of the same density) or "all".
     """
     import numpy as np
 
@@ -106,50 +106,53 @@ def grid(
 
 @source("swiss-roll", images=False)
 def swiss_roll(sigma: float = 0.02, n: Count = 10_000, seed: int = 0, split: Split = "train") -> Cloud:
-    """A spiral in the plane, one and a half turns, within [-1,1]²: one connected curve and no modes.
+    """A spiral of one and a half turns in [-1,1]²: one connected curve without modes.
 
     Args:
-        sigma: standard deviation of the noise around the curve. Raise it if the density shall be smooth.
+        sigma: standard deviation of the noise around the curve. Raise it for a smoother density.
         n: number of training points; the test split has a tenth of them.
-        seed: decides the draw.
-        split: "train", "test" (fresh draws of the same density) or "all".
+        seed: seed of the random numbers.
+        split: "train", "test" (new points of the same density) or "all".
     """
     import numpy as np
 
-    def draw(rng: np.random.Generator, count: int) -> Cloud:
+    check(sigma, n, split)
+    points = []
+    for rng, count in generators(n, seed, split):
         t = 1.5 * np.pi * (1 + 2 * rng.random(count))
         curve = np.stack([t * np.cos(t), t * np.sin(t)], axis=1) / (4.5 * np.pi)
-        return Cloud((curve + sigma * rng.standard_normal((count, 2))).astype(np.float32), sigma)
-
-    check(sigma, n, split)
-    parts = [draw(rng, count) for rng, count in draws(n, seed, split)]
-    return Cloud(np.concatenate([p.points for p in parts]), sigma)
+        points.append(curve + sigma * rng.standard_normal((count, 2)))
+    return Cloud(np.concatenate(points).astype(np.float32), sigma)
 
 
 def _mixture(centres: NDArray[np.float64], sigma: float, n: int, seed: int, split: Split) -> Cloud:
-    """Equal parts of Gaussians around `centres` (K,D)."""
+    """A mixture of Gaussians with equal weights around `centres` (K,D)."""
     import numpy as np
 
     check(sigma, n, split)
     points, labels = [], []
-    for rng, count in draws(n, seed, split):
-        which = rng.integers(len(centres), size=count)
-        points.append(centres[which] + sigma * rng.standard_normal((count, centres.shape[1])))
-        labels.append(which)
-    cloud = np.concatenate(points).astype(np.float32)
-    return Cloud(cloud, sigma, centres.astype(np.float32), np.concatenate(labels).astype(np.int64))
+    for rng, count in generators(n, seed, split):
+        components = rng.integers(len(centres), size=count)
+        points.append(centres[components] + sigma * rng.standard_normal((count, centres.shape[1])))
+        labels.append(components)
+    return Cloud(
+        np.concatenate(points).astype(np.float32),
+        sigma,
+        centres.astype(np.float32),
+        np.concatenate(labels).astype(np.int64),
+    )
 
 
-def draws(n: int, seed: int, split: Split) -> list[tuple[np.random.Generator, int]]:
-    """A generator and a count for each half that is wanted; the halves never share a draw."""
+def generators(n: int, seed: int, split: Split) -> list[tuple[np.random.Generator, int]]:
+    """For the training points, the test points or both, a generator of its own and the number of points."""
     import numpy as np
 
-    halves = {"train": [0], "test": [1], "all": [0, 1]}[split]
-    return [(np.random.default_rng([seed, half]), max(1, n // 10) if half else n) for half in halves]
+    parts = {"train": [0], "test": [1], "all": [0, 1]}[split]
+    return [(np.random.default_rng([seed, part]), max(1, n // 10) if part else n) for part in parts]
 
 
 def check(sigma: float, n: int, split: str) -> None:
-    """Refuses numbers that mean nothing to a set of points."""
+    """Raises a `LimnerError` for options that are impossible for a set of points."""
     if n < 1:
         raise LimnerError(f"n: {n} leaves no point; write 1 or more")
     if sigma < 0:

@@ -1,7 +1,7 @@
-"""Sets to learn translation from: pairs that lie in folders or are made by a task, and two domains without pairs.
+"""Data sets for translation: pairs from folders or made by a degradation, and two domains without pairs.
 
-The layouts are those of `limner.data.files.pair_layout`. What is held out is a folder test/ (or val/), else 5 % by a hash of the
-name. Sources and targets are mirrored and moved together.
+`limner.data.files.pair_layout` describes the layouts. A folder test/ (or val/) is held out, or else 5 % by a hash of
+the name. Augmentation mirrors and moves a source and its target together.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,24 +23,23 @@ from limner.data.sources import folder
 
 if TYPE_CHECKING:
     from limner.core.batch import Dataset
-    from limner.data.files.store import Store
     from limner.data.pairs import DomainSet, PairSet
 
 TaskName = Literal["colourise", "upscale", "inpaint", "edges", "denoise", "deblur", "labels"]
-Lies = Literal["auto", "folders", "joined"]
+Layout = Literal["auto", "folders", "joined"]
 Channels = Literal[1, 2, 3, 4]
 
 _TASKS = "colourise, upscale, inpaint, edges, denoise, deblur or labels"
 
 
 @source("pairs", gives=PAIRS)
-def pairs(  # noqa: D417 - Options says it
+def pairs(  # noqa: D417 - see Options
     path: str,
     task: TaskName | None = None,
     amount: float | None = None,
     swap: bool = False,
     source_channels: Channels | None = None,
-    layout: Lies = "auto",
+    layout: Layout = "auto",
     cache: bool | None = None,
     *,
     options: Options,
@@ -48,170 +48,168 @@ def pairs(  # noqa: D417 - Options says it
 
     Args:
         path: the folder or ZIP; with a task also the name of any set of images.
-        task: makes a source of each picture, so that any pictures will do: colourise, upscale, inpaint, edges, denoise,
-            deblur or labels.
-        amount: how strong the task is, in its own unit: a factor to upscale by, a share of holes, sigma, colours.
+        task: make a source of each picture, so that any pictures can be used: colourise, upscale, inpaint, edges,
+            denoise, deblur or labels.
+        amount: strength of the task, in its unit: the factor of upscale, the share of holes, sigma, or colours.
         swap: make pictures of A from pictures of B.
-        source_channels: like channels, of the sources; by default what they have.
-        layout: where sources and targets lie: "folders" A/ and B/, or "joined" in one picture. Write it if "auto" errs.
+        source_channels: channels of the sources, as `channels` of the targets; by default those of the files.
+        layout: "folders" A/ and B/, or "joined" in one picture. Set it if "auto" is wrong.
         cache: hold all pairs in memory; by default if they take at most 512 MiB. Set it to false if memory is short.
     """
     if task is None:
         if amount is not None:
             raise LimnerError("amount belongs to a task; write task too, or leave amount out")
         if path in SOURCES:
-            raise LimnerError(f"{path} has no pairs that 'pairs' could take; write task={_TASKS} to make them")
-        return _found(path, options, swap=swap, source_channels=source_channels, layout=layout, cache=cache)
+            raise LimnerError(f"{path} has no pairs; write task={_TASKS} to make them")
+        return _read_pairs(path, options, swap=swap, source_channels=source_channels, layout=layout, cache=cache)
     if swap or source_channels or layout != "auto":
         raise LimnerError(f"task {task} makes the sources: leave swap, source_channels and layout out")
-    return made(_images(path, options, cache), task, amount)
+    return make_pairs(_images(path, options, cache), task, amount)
 
 
-def made(pictures: Dataset, task: str, amount: float | None) -> PairSet:
-    """Pairs of any pictures.
+def make_pairs(images: Dataset, task: str, amount: float | None) -> PairSet:
+    """Makes pairs of images and their degraded versions.
 
     Raises:
-        LimnerError: there is no such task, or it cannot be done on such pictures.
+        LimnerError: there is no such task, or it cannot be done on such images.
     """
     from limner.data.degradations import make
     from limner.data.pairs import PairSet
 
-    return PairSet(pictures, make(task, amount))
+    return PairSet(images, make(task, amount))
 
 
 @source("domains", gives=DOMAINS)
-def domains(  # noqa: D417 - Options says it
+def domains(  # noqa: D417 - see Options
     path: str | None = None, a: str | None = None, b: str | None = None, *, options: Options
 ) -> DomainSet:
     """Two sets without pairs: a folder with trainA, trainB, testA and testB, or with A/ and B/; or any two sets.
 
-    Both get the same size and channels: RGB if either has colour.
+    Both get the same size and channels: RGB if either set has colour.
 
     Args:
-        path: the folder or ZIP that has both.
+        path: the folder or ZIP that has both sets.
         a: instead of path: the first set, a folder, a ZIP or a name.
         b: instead of path: the second set.
     """
     if path is None:
         if a is None or b is None:
-            raise LimnerError("two domains are wanted: write path, a folder with A/ and B/, or write both a and b")
-        return _two(lambda o: _images(a, o), lambda o: _images(b, o), options, f"{Path(a).name} and {Path(b).name}")
+            raise LimnerError("domains needs two sets: write path, a folder with A/ and B/, or write both a and b")
+        return _same_shape(
+            lambda o: _images(a, o), lambda o: _images(b, o), options, f"{Path(a).name} and {Path(b).name}"
+        )
     if a is not None or b is not None:
         raise LimnerError("path has both domains already; write either path, or a and b")
     if path in SOURCES:
-        raise LimnerError(f"{path} is one domain and two are wanted; write a={path} b=… (a folder, a ZIP or a name)")
-    return _sides(path, Path(path).name, options)
+        raise LimnerError(f"{path} is one domain and two are needed; write a={path} b=… (a folder, a ZIP or a name)")
+    return _read_domains(path, Path(path).name, options)
 
 
 @source("facades128", gives=PAIRS)
-def facades128(  # noqa: D417 - Options says it
+def facades128(  # noqa: D417 - see Options
     swap: bool = False, source_channels: Channels | None = None, *, options: Options
 ) -> PairSet:
     """500 façades at 128×128, label map -> photograph, 100 of them to test on; from LIMNER_DATA only.
 
     Args:
         swap: photograph -> label map instead.
-        source_channels: like channels, of the sources; by default what they have.
+        source_channels: channels of the sources, as `channels` of the targets; by default those of the files.
     """
-    place = _own("facades128")
-    if place is None:
+    path = _find_local("facades128")
+    if path is None:
         raise LimnerError(
-            "facades128 is not published: set LIMNER_DATA to the folder that has facades128.zip, or take facades, "
-            "the same façades at 256 pixels, which can be downloaded"
+            "facades128 has no download: set LIMNER_DATA to the folder that has facades128.zip, or take facades, "
+            "the same façades at 256 pixels, which has one"
         )
-    return _found(str(place), options, swap=swap, source_channels=source_channels, name="facades128")
+    return _read_pairs(str(path), options, swap=swap, source_channels=source_channels, name="facades128")
 
 
 @source("facades", gives=PAIRS)
-def facades(  # noqa: D417 - Options says it
+def facades(  # noqa: D417 - see Options
     swap: bool = False, source_channels: Channels | None = None, *, options: Options
 ) -> PairSet:
     """506 façades at 256×256, label map -> photograph, 106 of them to test on (Tyleček 2013; a download of 34 MiB).
 
     Args:
         swap: photograph -> label map instead.
-        source_channels: like channels, of the sources; by default what they have.
+        source_channels: channels of the sources, as `channels` of the targets; by default those of the files.
     """
-    # in the files, the photograph is A
-    return _found(_published("facades"), options, swap=not swap, source_channels=source_channels, name="facades")
+    # in both published versions, the photograph is A
+    return _read_pairs(_published("facades"), options, swap=not swap, source_channels=source_channels, name="facades")
 
 
 @source("maps", gives=PAIRS)
-def maps(  # noqa: D417 - Options says it
+def maps(  # noqa: D417 - see Options
     swap: bool = False, source_channels: Channels | None = None, *, options: Options
 ) -> PairSet:
     """2,194 aerial photographs -> maps at 600×600, half of them to test on (Isola et al. 2017; a download of 1.4 GiB).
 
     Args:
         swap: map -> aerial photograph instead.
-        source_channels: like channels, of the sources; by default what they have.
+        source_channels: channels of the sources, as `channels` of the targets; by default those of the files.
     """
-    return _found(_published("maps"), options, swap=swap, source_channels=source_channels, name="maps")
+    return _read_pairs(_published("maps"), options, swap=swap, source_channels=source_channels, name="maps")
 
 
 @source("horse2zebra", gives=DOMAINS)
 def horse2zebra(*, options: Options) -> DomainSet:
     """Horses and zebras at 256×256, without pairs (Zhu et al. 2017; a download of 111 MiB)."""
-    return _sides(_published("horse2zebra"), "horse2zebra", options)
+    return _read_domains(_published("horse2zebra"), "horse2zebra", options)
 
 
 @source("summer2winter", gives=DOMAINS)
 def summer2winter(*, options: Options) -> DomainSet:
     """Yosemite in summer and in winter at 256×256, without pairs (Zhu et al. 2017; a download of 126 MiB)."""
-    return _sides(_published("summer2winter"), "summer2winter", options)
+    return _read_domains(_published("summer2winter"), "summer2winter", options)
 
 
 @source("monet2photo", gives=DOMAINS)
 def monet2photo(*, options: Options) -> DomainSet:
     """Monet's paintings and photographs at 256×256, without pairs (Zhu et al. 2017; a download of 291 MiB)."""
-    return _sides(_published("monet2photo"), "monet2photo", options)
+    return _read_domains(_published("monet2photo"), "monet2photo", options)
 
 
 def _images(name: str, options: Options, cache: bool | None = None) -> Dataset:
-    """Pictures from a folder, a ZIP, or a named set of images.
+    """Loads images from a folder, a ZIP, or a named set.
 
     Raises:
-        LimnerError: the named set gives none.
+        LimnerError: the named set has no images.
     """
     build = SOURCES.get(name)
     if build is None:
         return SOURCES["folder"](name, cache=cache, **asdict(options))
     gives = build.gives
     if "images" not in gives:
-        raise LimnerError(f"{name} gives {next(iter(gives))}, and pictures are wanted; give a folder or another name")
+        raise LimnerError(f"{name} gives {next(iter(gives))} and not images; give a folder or another name")
     return build(**asdict(options) | dict(gives["images"]))
 
 
 # --- two domains -----------------------------------------------------------------------------------
 
 
-def _sides(path: str, name: str, options: Options) -> DomainSet:
-    """The two domains of a folder or ZIP."""
-    from limner.data.files.pair_layout import View, places_of
+def _read_domains(path: str, name: str, options: Options) -> DomainSet:
+    """Reads the two domains of a folder or ZIP."""
+    from limner.data.files.pair_layout import View, domain_paths
     from limner.data.files.store import open_store
 
     store = open_store(path)
     folder.refuse_empty(path, store)
-    placed = places_of(store.names)
-    if placed is None:
+    paths = domain_paths(store.names)
+    if paths is None:
         raise LimnerError(
             f"{path!r} has no two domains: put them into A/ and B/, or into trainA, trainB, testA and testB; "
             "or give two folders, a=… and b=…"
         )
-    views = [View(store, {p.path: n for n, p in placed.items() if p.side == side}) for side in ("a", "b")]
+    views = [View(store, {p.path: n for n, p in paths.items() if p.domain == letter}) for letter in ("a", "b")]
     views[0].quarantine = store.quarantine
-    first, second = (_reader(view, path) for view in views)
-    return _two(first, second, options, name)
+    first, second = (partial(folder.read, view, path, None) for view in views)
+    return _same_shape(first, second, options, name)
 
 
-def _reader(store: Store, path: str) -> Callable[[Options], Dataset]:
-    return lambda options: folder.read(store, path, None, options)
-
-
-def _two(
+def _same_shape(
     first: Callable[[Options], Dataset], second: Callable[[Options], Dataset], options: Options, name: str
 ) -> DomainSet:
-    """Both domains; where they come out differently, once more with what they can have in common."""
+    """Reads both domains, and where their shapes differ, reads them again with a common shape."""
     from limner.data.pairs import DomainSet
 
     a, b = first(options), second(options)
@@ -220,46 +218,44 @@ def _two(
         c, h, w = zip(a.shape, b.shape)
         channels: Any = c[0] if c[0] == c[1] else 3 if max(c) >= 3 else 1
         shape = (channels, min(h), min(w))
-        alike = replace(options, size=shape[1:], channels=channels)
-        a, b = (one if one.shape == shape else read(alike) for one, read in ((a, first), (b, second)))
+        common = replace(options, size=shape[1:], channels=channels)
+        a, b = (x if x.shape == shape else read(common) for x, read in ((a, first), (b, second)))
         notes.append(f"both domains at {shape[1]}x{shape[2]} with {channels} channels")
-    for one, letter in ((a, "a"), (b, "b")):
-        one.notes[:] = [f"{letter}: {note}" for note in one.notes]
+    for dataset, letter in ((a, "a"), (b, "b")):
+        dataset.notes[:] = [f"{letter}: {note}" for note in dataset.notes]
     return DomainSet(a, b, name, notes=notes)
 
 
-def _found(path: str, options: Options, **asked: Any) -> PairSet:
-    """The pairs of a folder or ZIP."""
-    from limner.data.files.lazy_pairs import read_pairs
+def _read_pairs(path: str, options: Options, **settings: Any) -> PairSet:
+    from limner.data.files.lazy_pairs import read_pairs  # imports torch
 
-    return read_pairs(path, options, **asked)
+    return read_pairs(path, options, **settings)
 
 
-# --- where published sets lie ----------------------------------------------------------------------
+# --- files of published sets ------------------------------------------------------------------------
 
 
 def _published(name: str) -> str:
-    """The folder or ZIP of a named set: at hand under LIMNER_DATA, or downloaded.
+    """The folder or ZIP of a named set: a local copy, or else a download.
 
     Raises:
-        LimnerError: it cannot be had.
+        LimnerError: it cannot be downloaded.
     """
     remote = download.REMOTES[name]
     file = next(iter(remote.sha256))
-    place = download.local(remote, file) or _own(name)
-    return str(place or download.fetch(remote, file))
+    return str(download.local(remote, file) or _find_local(name) or download.fetch(remote, file))
 
 
-def _own(name: str) -> Path | None:
-    """What lies under LIMNER_DATA: NAME.zip, NAME.tar.gz or the folder NAME."""
-    place = download.own(name, ".zip", ".tar.gz", ".tgz", "")
-    return _as_zip(name, place) if place is not None and place.name.endswith("gz") else place
+def _find_local(name: str) -> Path | None:
+    """NAME.zip, NAME.tar.gz (as a ZIP in the cache) or the folder NAME in LIMNER_DATA."""
+    path = download.find_local(name, ".zip", ".tar.gz", ".tgz", "")
+    return _as_zip(name, path) if path is not None and path.name.endswith("gz") else path
 
 
 def _as_zip(name: str, archive: Path) -> Path:
-    """The pictures of a tar.gz, packed anew as a ZIP in the cache, once: a ZIP can be read in place, a tar cannot.
+    """Copies the images of a tar.gz into a ZIP in the cache, once, because a ZIP can be read in place and a tar cannot.
 
-    Links, devices and other files are left behind, and nothing is written under a name that the archive chose.
+    Links, devices and other files are not copied, and no file gets a name from the archive.
 
     Raises:
         LimnerError: the archive is damaged, or the cache cannot be written.
@@ -267,22 +263,22 @@ def _as_zip(name: str, archive: Path) -> Path:
     from limner.data.files.decode import MAX_BYTES, SUFFIXES
 
     status = archive.stat()
-    place = download.cache_folder(name) / f"{archive.name}-{status.st_size}-{status.st_mtime_ns}.zip"
-    if place.is_file():
-        return place
+    path = download.cache_folder(name) / f"{archive.name}-{status.st_size}-{status.st_mtime_ns}.zip"
+    if path.is_file():
+        return path
     try:
         with (
-            download.replacing(place) as new,
+            download.replacing(path) as new,
             tarfile.open(archive, "r|gz") as tar,
             zipfile.ZipFile(new, "w") as packed,
         ):
             for member in tar:
-                wanted = PurePosixPath(member.name).suffix.lower() in SUFFIXES and member.size <= MAX_BYTES
-                stream = tar.extractfile(member) if wanted and member.isfile() else None
+                is_image = PurePosixPath(member.name).suffix.lower() in SUFFIXES and member.size <= MAX_BYTES
+                stream = tar.extractfile(member) if is_image and member.isfile() else None
                 if stream is not None:
                     packed.writestr(zipfile.ZipInfo(member.name.removeprefix("./")), stream.read())
     except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise LimnerError(f"{archive.name} is damaged ({error}); fetch it again") from None
+        raise LimnerError(f"{archive.name} is damaged ({error}); delete it and fetch it again") from None
     except OSError as error:
-        raise LimnerError(f"{archive.name} cannot be unpacked into {place.parent}: {error.strerror or error}") from None
-    return place
+        raise LimnerError(f"{archive.name} cannot be unpacked into {path.parent}: {error.strerror or error}") from None
+    return path

@@ -78,7 +78,7 @@ def test_each_domain_has_a_pool_of_its_own_translations():
     model = by_hand(Shift(0.25), Shift(-0.5))
     terms(model)
     x, y = next(Stream(digits(), 4))
-    assert model.pool_X.seen == model.pool_Y.seen == 4
+    assert model.pool_X.filled == model.pool_Y.filled == 4
     assert torch.equal(model.pool_X.held[:4], to_uint8(y - 0.5))
     assert torch.equal(model.pool_Y.held[:4], to_uint8(x + 0.25))
 
@@ -138,7 +138,7 @@ def test_a_pool_is_saved_with_its_pictures():
     stream = Stream(digits(), 2)
     pool(torch.rand(2, 1, 2, 2), stream)
     again.load_state_dict(pool.state_dict())
-    assert again.seen == 2
+    assert again.filled == 2
     assert torch.equal(again.held, pool.held)
 
 

@@ -175,7 +175,7 @@ def test_no_gradient_of_ds_loss_reaches_g() -> None:
     assert set(torch.autograd.grad(losses["D"], [*model.G.parameters()], allow_unused=True)) == {None}
 
 
-def test_labels_of_reals_and_of_fakes_are_not_mixed_up() -> None:
+def test_draw_labels_reals_and_of_fakes_are_not_mixed_up() -> None:
     model: Any = toy(real_labels=[0.9, 0.9], fake_labels=[0.2, 0.2])
     real, fake = torch.randn(16), torch.randn(16)
     found = model.loss_D(real, fake, Stream(data.load("digits"), 16))
@@ -187,7 +187,7 @@ def test_labels_of_reals_and_of_fakes_are_not_mixed_up() -> None:
 def test_labels_are_drawn_from_their_intervals_and_exchanged() -> None:
     model: Any = toy(real_labels=[0.7, 0.9], fake_labels=[0.0, 0.3], flip=0.25)
     stream = Stream(data.load("digits"), 16)
-    t = model._labels_of(20_000, model.real_labels, model.fake_labels, stream)
+    t = model._draw_labels(20_000, model.real_labels, model.fake_labels, stream)
     own = (t >= 0.7) & (t <= 0.9)
     assert bool((own | (t <= 0.3)).all())
     assert abs(float(own.float().mean()) - 0.75) < 0.01

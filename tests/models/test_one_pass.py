@@ -65,7 +65,7 @@ def test_the_loss_falls_and_the_report_says_what_the_rows_are(kind, request):
     run = limner.Run(request.getfixturevalue(kind))
     losses = [line["loss/T" if kind == "fast" else "loss/decoder"] for line in run.metrics()]
     assert losses[-1] < 0.8 * losses[0]
-    assert "painted" in (run.path / "report.html").read_text()
+    assert "stylised images" in (run.path / "report.html").read_text()
 
 
 def test_a_folder_is_painted_in_the_style_that_was_learnt(fast, tmp_path, files):

@@ -191,7 +191,7 @@ def test_what_cannot_be_shown_is_not_asked_for_and_lbfgs_goes_on_to_the_end(file
     data = still(files)
     net = model(files, data, start="noise")
     seen = []
-    net.picture.begin(torch.rand(1, 3, 32, 48).mul(4).sub(2).clamp(-1, 1))
+    net.picture.initialise(torch.rand(1, 3, 32, 48).mul(4).sub(2).clamp(-1, 1))
 
     def update(group: str, loss: Any) -> None:
         value = loss()

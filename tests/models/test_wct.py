@@ -40,7 +40,7 @@ def model(vgg: str, **options: float) -> WCT:
 def test_coloured_maps_have_the_means_and_covariances_of_the_style():
     g = torch.Generator().manual_seed(0)
     f, s = torch.rand(2, 5, 9, 7, generator=g), torch.rand(1, 5, 6, 8, generator=g) ** 2
-    t = style.coloured(f, s)
+    t = style.whiten_and_colour(f, s)
     torch.testing.assert_close(t.mean((2, 3)), s.mean((2, 3)).expand(2, -1), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(covariance(t), covariance(s).expand(2, -1, -1), rtol=1e-4, atol=1e-6)
     same_moments = style.adain(f, s)
@@ -50,7 +50,7 @@ def test_coloured_maps_have_the_means_and_covariances_of_the_style():
 def test_a_content_with_few_colours_is_whitened_where_it_has_any():
     """A covariance without full rank: what the content does not vary in, the result does not either."""
     f = torch.rand(1, 1, 6, 6).expand(1, 4, 6, 6)
-    t = style.coloured(f, torch.rand(1, 4, 6, 6))
+    t = style.whiten_and_colour(f, torch.rand(1, 4, 6, 6))
     assert bool(torch.isfinite(t).all())
     assert int(torch.linalg.matrix_rank(covariance(t)[0], atol=1e-5)) == 1
 

@@ -243,4 +243,4 @@ def test_combinations_without_a_meaning_are_refused(name: str, options: dict[str
 def test_the_toy_takes_no_pictures() -> None:
     with pytest.raises(LimnerError, match="data=line"):
         build("toy_gan", shape=(1, 28, 28))
-    assert report.about("toy_gan").startswith("The GAN of one number")
+    assert report.about("toy_gan").startswith("A toy GAN of one parameter")

@@ -85,7 +85,7 @@ def test_what_is_asked_in_vain_is_said():
     assert net.layers[-1] == "relu3_1"
     for x, names, match in (
         (torch.zeros(1, 3, 64, 64), ["conv4_2"], "no layer 'conv4_2'"),
-        (torch.zeros(1, 3, 7, 64), ["relu3_1"], "7×64 are too small: 8 pixels"),
+        (torch.zeros(1, 3, 7, 64), ["relu3_1"], "7×64 are too small; use images of 8 pixels"),
     ):
         with pytest.raises(ValueError, match=match):
             net(x, names)
@@ -140,13 +140,13 @@ def test_maps_of_tiles_are_those_of_the_whole_picture(size: tuple[int, int], pad
         cover = vgg.tiles(size, 64, names)
         assert len(cover) > 2
         for tile in cover:
-            for n, m in net(x[tile.seen], names).items():
-                found[n][tile.of(n)] = m[tile.within(n)]
+            for n, m in net(x[tile.crop], names).items():
+                found[n][tile.outer(n)] = m[tile.inner(n)]
     for n, m in whole.items():
         torch.testing.assert_close(found[n], m, rtol=1e-12, atol=1e-12)
 
 
-def test_a_layer_sees_as_far_as_reach_says():
+def test_a_layer_sees_within_its_radius():
     net = vgg.VGG19(drawn(5))
     x = torch.randn(1, 3, 64, 64, requires_grad=True)
     for n in ("relu1_1", "relu2_2", "relu3_1"):
@@ -155,6 +155,6 @@ def test_a_layer_sees_as_far_as_reach_says():
         (gradient,) = torch.autograd.grad(m[..., at, at].abs().sum(), x)
         rows = gradient[0].abs().sum((0, 2)).nonzero().flatten()
         first, last = int(rows[0]), int(rows[-1])
-        assert first >= 32 - vgg.reach(n)
-        assert last <= 32 + vgg.stride(n) - 1 + vgg.reach(n)
-        assert first == 32 - vgg.reach(n)
+        assert first >= 32 - vgg.radius(n)
+        assert last <= 32 + vgg.stride(n) - 1 + vgg.radius(n)
+        assert first == 32 - vgg.radius(n)

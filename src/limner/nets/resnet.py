@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from limner.nets._layers import MapNorm, live_dropout, norm_2d, normal_init, to_multiple
 
-_LARGE = 128  # pictures larger than this get nine blocks
+_LARGE = 128  # images larger than this get nine blocks
 
 
 class _Block(nn.Module):
@@ -36,14 +36,14 @@ class _Block(nn.Module):
 
 
 class Generator(nn.Module):
-    """Pictures (B,C',H,W) -> pictures (B,C,H,W) in [-1,1], of any H and W from 8 on.
+    """Images (B,C',H,W) -> images (B,C,H,W) in [-1,1], of any H and W from 8 on.
 
-    A picture whose sides are no multiples of 4 is made larger by repeating its edge, and the result is cut back.
+    An image whose sides are no multiples of 4 is made larger by repeating its edge, and the result is cut back.
 
     Args:
-        width: channels of the first map, a quarter of those of the blocks. Raise it if pictures lack detail; lower it
+        width: channels of the first map, a quarter of those of the blocks. Raise it if images lack detail; lower it
             for speed and memory: the cost grows with its square.
-        blocks: residual blocks; null means 6 for pictures up to 128 pixels and 9 for larger ones, as in the paper.
+        blocks: residual blocks; null means 6 for images up to 128 pixels and 9 for larger ones, as in the paper.
             Raise it if shapes must change as well as colours.
         norm: "instance" as in the paper, "batch", or "none".
         dropout: probability of dropping an activation inside the blocks, in use as well.
@@ -63,9 +63,7 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         if min(shape[1:]) < 8:
-            raise ValueError(
-                f"pictures of {shape[1]}×{shape[2]} are too small for resnet.Generator (8 pixels at least)"
-            )
+            raise ValueError(f"images of {shape[1]}×{shape[2]} are too small for resnet.Generator (8 pixels at least)")
         blocks = (6 if max(shape[1:]) <= _LARGE else 9) if blocks is None else blocks
         bias = norm != "batch"
 
@@ -90,5 +88,5 @@ class Generator(nn.Module):
         normal_init(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pictures (B,C,H,W) of pictures (B,C',H,W)."""
+        """Images (B,C,H,W) of images (B,C',H,W)."""
         return self.net(to_multiple(x, 4))[..., : x.shape[2], : x.shape[3]]

@@ -6,7 +6,7 @@ and nearest enlargement before a convolution instead of a transposed one, which 
 2016).
 
 `Decoder` is that of AdaIN (Huang and Belongie 2017, arXiv:1703.06868, section 6): VGG-19 turned round, from the maps of
-one of its layers back to a picture, without norms; reflection padding throughout.
+one of its layers back to an image, without norms; reflection padding throughout.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class _Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Pictures (B,3,H,W) -> painted pictures (B,3,H,W) in [-1,1], of any H and W from 8 on.
+    """Images (B,3,H,W) -> painted images (B,3,H,W) in [-1,1], of any H and W from 8 on.
 
     Args:
         width: channels of the first map; the blocks have four times as many. Lower it (to 16) for speed; raise it if
             strokes lack detail.
         blocks: residual blocks. Raise it for larger changes.
-        shape: (C,H,W) of a picture; filled from the data.
+        shape: (C,H,W) of an image; filled from the data.
     """
 
     def __init__(self, width: int = 32, blocks: int = 5, *, shape: tuple[int, int, int]) -> None:
@@ -70,17 +70,17 @@ class Transformer(nn.Module):
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
-        """Painted pictures (B,3,H,W)."""
+        """Painted images (B,3,H,W)."""
         least = 4 if min(x.shape[2:]) > 4 else 8  # reflection needs more pixels than it adds
         return self.net(to_multiple(x, least))[..., : x.shape[2], : x.shape[3]]
 
 
 class Decoder(nn.Module):
-    """Maps (B,N,h,w) of one layer of VGG-19 -> pictures (B,3,H,W), about [-1,1].
+    """Maps (B,N,h,w) of one layer of VGG-19 -> images (B,3,H,W), about [-1,1].
 
     Args:
-        layer: relu2_1, relu3_1 or relu4_1: the deeper, the larger the strokes, and the less of the picture is left.
-        shape: (C,H,W) of a picture; filled from the data.
+        layer: relu2_1, relu3_1 or relu4_1: the deeper, the larger the strokes, and the less of the image is left.
+        shape: (C,H,W) of an image; filled from the data.
     """
 
     def __init__(
@@ -98,5 +98,5 @@ class Decoder(nn.Module):
         self.net.append(_conv(before, shape[0], 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pictures of maps."""
+        """Images of maps."""
         return 2 * self.net(x) - 1

@@ -23,9 +23,9 @@ _DEEPEST = 8
 
 
 class _PaperNorm(nn.BatchNorm2d):
-    """Batch norm that takes each picture's own statistics in use: the paper's, whose batches are of one there.
+    """Batch norm that takes each image's own statistics in use: the paper's, whose batches are of one there.
 
-    Running statistics would be those of other pictures, and the result would depend on how a batch was put together.
+    Running statistics would be those of other images, and the result would depend on how a batch was put together.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,20 +40,20 @@ def _norm(name: str, channels: int) -> nn.Module:
 
 
 class Generator(nn.Module):
-    """Pictures (B,C',H,W) -> pictures (B,C,H,W) in [-1,1], of any H and W.
+    """Images (B,C',H,W) -> images (B,C,H,W) in [-1,1], of any H and W.
 
-    A picture whose sides are no multiples of 2^depth is made larger by repeating its edge, and the result is cut back.
+    An image whose sides are no multiples of 2^depth is made larger by repeating its edge, and the result is cut back.
 
     Args:
         width: channels of the first map; they double at each step down, to eight times as many at most. Raise it if
-            pictures lack detail; lower it for speed and memory: the cost grows with its square.
+            images lack detail; lower it for speed and memory: the cost grows with its square.
         depth: how often the map is halved; null means down to a side of one pixel, 8 times at most. Lower it if
-            pictures in use are much smaller than in training; raise it if the net does not see enough of the picture.
-        norm: "batch" as in the paper: of the batch in training, of each picture alone in use (section 3.4). "instance"
-            is of each picture alone always: take it for batches of more than one.
+            images in use are much smaller than in training; raise it if the net does not see enough of the image.
+        norm: "batch" as in the paper: of the batch in training, of each image alone in use (section 3.4). "instance"
+            is of each image alone always: take it for batches of more than one.
         dropout: probability of dropping an activation in the decoder maps next to the smallest (three of them at depth
-            8, one at depth 6), in use as well. Lower it to 0 if the same picture must always give the same result.
-        residual: give the source's first channels, changed, instead of a new picture. Turn it on where source and
+            8, one at depth 6), in use as well. Lower it to 0 if the same image must always give the same result.
+        residual: give the source's first channels, changed, instead of a new image. Turn it on where source and
             target are nearly the same already, as in denoising (Kim et al. 2016, arXiv:1511.04587).
         shape: (C,H,W) of a target; filled from the data.
         source: (C',H,W) of a source; filled from the data.
@@ -73,9 +73,9 @@ class Generator(nn.Module):
         super().__init__()
         depth = min(min(shape[1:]).bit_length() - 1, _DEEPEST) if depth is None else depth
         if not 2 <= depth <= 10:
-            raise ValueError(f"a U-Net halves pictures 2 to 10 times, not {depth}; set depth or take larger pictures")
+            raise ValueError(f"a U-Net halves images 2 to 10 times, not {depth}; set depth or take larger images")
         if residual and source[0] < shape[0]:
-            raise ValueError(f"a source of {source[0]} channels is no picture of {shape[0]}; set residual=false")
+            raise ValueError(f"a source of {source[0]} channels is no image of {shape[0]}; set residual=false")
         self.multiple, self.residual = 2**depth, shape[0] if residual else 0
         bias = norm != "batch"
         widths = [width * min(2**k, 8) for k in range(depth)]
@@ -95,7 +95,7 @@ class Generator(nn.Module):
         normal_init(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pictures (B,C,H,W) of pictures (B,C',H,W)."""
+        """Images (B,C,H,W) of images (B,C',H,W)."""
         h, skips = to_multiple(x, self.multiple), []
         for layer in self.down:
             h = layer(h)

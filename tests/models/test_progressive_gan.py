@@ -23,7 +23,7 @@ from limner.core.optimisers import Adam
 from limner.core.stream import Stream
 from limner.core.update import Updates
 from limner.losses.penalties import gradient_penalty
-from limner.nets.progressive import doubled, halved, shown
+from limner.nets.progressive import at_level, downsample, upsample
 
 SMALL = {"model.G.width": 4, "model.D.width": 4, "model.G.z": 8}
 
@@ -90,7 +90,7 @@ def test_what_both_descend_on_at_each_level(images: int, level: float) -> None:
     side = 4 << ceil(level)
     assert {tuple(x.shape) for x in inputs["D"]} == {(8, 1, side, side)}
     fake, other = inputs["G"]
-    real = shown(seen.x.double(), level, model.levels)
+    real = at_level(seen.x.double(), level, model.levels)
     assert torch.equal(inputs["D"][0], real)
     again = Stream(data.load("mnist-5k", size=16, limit=64), 8, position=images)
     again.randn(8, 8)
@@ -144,9 +144,9 @@ def test_images_for_callers_have_full_size(images: int, visible: int) -> None:
     x = model.sample(3, seed=0).clone()  # out of inference mode
     assert x.shape == (3, 1, 16, 16)
     assert x.abs().max() <= 1
-    small = halved(x, {4: 2, 8: 1, 16: 0}[visible])
+    small = downsample(x, {4: 2, 8: 1, 16: 0}[visible])
     assert small.shape[-1] == visible
-    assert torch.allclose(doubled(small, {4: 2, 8: 1, 16: 0}[visible]), x), "pixels are repeated"
+    assert torch.allclose(upsample(small, {4: 2, 8: 1, 16: 0}[visible]), x), "pixels are repeated"
     assert model.critic(x).shape == (3,)
     assert torch.allclose(model.critic(x), model.D(small, level=model.level)), "D judges what G made"
     pull = model.sample_gradient(x, x)

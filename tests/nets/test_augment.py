@@ -224,13 +224,13 @@ def test_warping_is_bilinear_with_reflection_as_grid_sample_knows_it():
     theta = inverse.double() * torch.cat([half, torch.ones(1)]) / half[:, None]
     grid = F.affine_grid(theta, [50, *shape], align_corners=True)
     expected = F.grid_sample(x, grid, padding_mode="reflection", align_corners=True)
-    torch.testing.assert_close(augment.warped(x, inverse), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(augment.warp(x, inverse), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_quarter_turn_is_a_quarter_turn():
     x = images(2, (3, 9, 9), torch.float64)
-    turn = augment._turning(torch.full((2,), math.pi / 2))[:, :2]
-    found = augment.warped(x, turn)
+    turn = augment._rotation(torch.full((2,), math.pi / 2))[:, :2]
+    found = augment.warp(x, turn)
     assert any(torch.allclose(found, torch.rot90(x, k, (2, 3)), atol=1e-6) for k in (1, 3))
 
 
@@ -245,7 +245,7 @@ def test_rotation_leaves_round_images_alone_up_to_resampling():
     y, x = torch.meshgrid(torch.arange(33.0) - 16, torch.arange(33.0) - 16, indexing="ij")
     blob = torch.exp(-(x**2 + y**2) / 50)[None, None].expand(32, -1, -1, -1)
     angles = torch.linspace(-math.pi, math.pi, 32)
-    found = augment.warped(blob, augment._turning(angles)[:, :2])
+    found = augment.warp(blob, augment._rotation(angles)[:, :2])
     inside = x**2 + y**2 <= 15**2  # what turns in from beyond the edge is a reflection
     assert (found - blob)[..., inside].abs().max() < 0.01
 
@@ -259,13 +259,13 @@ def test_rotation_can_be_bounded():
 
 def test_hue_turns_about_grey_and_saturation_scales_away_from_it():
     hue, saturation = torch.linspace(-3, 3, 7), torch.linspace(0.5, 2, 7)
-    matrix = augment._tinting(hue, saturation)
+    matrix = augment._hue_saturation(hue, saturation)
     ones = torch.ones(3)
     torch.testing.assert_close(matrix @ ones, ones.expand(7, 3))  # grey stays grey
     v = torch.tensor([1.0, -2.0, 1.0])
     torch.testing.assert_close((matrix @ v).norm(dim=1), saturation * v.norm())
     torch.testing.assert_close((matrix @ v) @ v / (v @ v), saturation * hue.cos())
-    third = augment._tinting(torch.tensor([2 * math.pi / 3]), torch.ones(1))[0]
+    third = augment._hue_saturation(torch.tensor([2 * math.pi / 3]), torch.ones(1))[0]
     torch.testing.assert_close(third @ torch.eye(3)[0], torch.eye(3)[1])  # a third of a turn: red becomes green
 
 

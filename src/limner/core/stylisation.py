@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ class StylisationModel(GenerativeModel):
     ema_groups = ("decoder",)
     static = True
     batch_type: type = Unpaired
-    preview_facts = {"rows": "images, styles, stylised images"}
+    preview_facts: Mapping[str, str] = {"rows": "images, styles, stylised images"}
     usage = "limner stylise PHOTO PAINTING model=RUN"
 
     decoder: nn.Module

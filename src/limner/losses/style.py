@@ -14,8 +14,8 @@ convention      G is                 E_l is
 
 They differ by factors that depend on the layer (E_places = 4 E_gatys, E_all = 4 E_gatys / N²), so weights of layers
 have a meaning for one convention only. With `gatys` too the style may have another size than the image: each Gram
-matrix is divided by its own M. PyTorch's tutorial folds the batch into the rows, which mixes the images of a batch; here
-every image has its own Gram matrix.
+matrix is divided by its own M. PyTorch's tutorial folds the batch into the rows, which mixes the images of a batch;
+here every image has its own Gram matrix.
 """
 
 from __future__ import annotations

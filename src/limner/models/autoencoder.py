@@ -37,8 +37,7 @@ class Autoencoder(GenerativeModel):
         decoder: net from codes to images; with bce its output must be linear (logits).
         z: size of the code, for nets whose own z is not set. Raise it if details are lost; lower it to compress.
         reconstruction: mse, or bce of pixel intensities as probabilities.
-        reduction: mean or sum over pixels; over the batch it is always the mean. The gradients of the sum are C·H·W times
-            larger.
+        reduction: mean or sum over pixels, then the mean over the batch. Gradients of the sum are C·H·W times larger.
         tie_weights: the decoder's matrices are the transposes of the encoder's (mirrored MLPs only).
     """
 

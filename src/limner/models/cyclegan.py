@@ -18,6 +18,7 @@ bits, as the data have them. With several processes each has its own pool, and a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ class CycleGAN(GenerativeModel):
         F: net from domain b to domain a.
         D_X: net from images of domain a to logits of any shape.
         D_Y: net from images of domain b to logits.
-        cycle: λ, weight of cycle consistency. Raise it if translations lose the content; lower it if they hardly change.
+        cycle: λ, weight of cycle consistency. Raise it if translations lose the content; lower it if little changes.
         identity: ι, weight of keeping images of the target domain as they are, as a share of λ; 0 leaves the term out,
             which is quicker. Raise it if colours change that should not; lower it if translations hardly change.
         pool: number of past translations, of which D is shown one in half of the cases. Raise it if training
@@ -52,7 +53,7 @@ class CycleGAN(GenerativeModel):
     static = True
     batch_type: type = Unpaired
     domains: tuple[str, ...] = ("b", "a")
-    preview_facts = {"rows": "images of a, as b, and back again; images of b, as a, and back again"}
+    preview_facts: Mapping[str, str] = {"rows": "images of a, as b, and back again; images of b, as a, and back again"}
     pairing: dict[str, Any] | None = None
 
     def __init__(
@@ -112,7 +113,7 @@ class CycleGAN(GenerativeModel):
 
 
 class Pool(nn.Module):
-    """A buffer of past translations, of which D is shown one half of the time (Shrivastava et al. 2017, arXiv:1612.07828).
+    """A buffer of past translations to train D on, half of the time (Shrivastava et al. 2017, arXiv:1612.07828).
 
     Args:
         size: how many images it holds; with 0 D is always shown the new ones.

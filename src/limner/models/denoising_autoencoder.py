@@ -32,7 +32,8 @@ class DenoisingAutoencoder(GenerativeModel):
         decoder: net from codes to images.
         z: size of the code, for nets whose own z is not set. Raise it if details are lost; lower it if noise stays.
         noise: gaussian, or masking (pixels set to black).
-        sigma: standard deviation of the Gaussian noise on the [-1,1] scale. Match it to the noise of the images that you want to clean.
+        sigma: standard deviation of the Gaussian noise on the [-1,1] scale. Raise it if noise stays; lower it if
+            details are lost.
         share: share of pixels masked.
         reduction: mean of the squared error over pixels, or its sum.
     """

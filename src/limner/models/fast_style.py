@@ -14,6 +14,7 @@ the pixels of one image; here a net learns to minimise the same losses for any i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -48,7 +49,7 @@ class FastStyle(GenerativeModel):
     ema_groups = ("T",)
     static = True
     batch_type: type = Styled
-    preview_facts = {"rows": "images, stylised images"}
+    preview_facts: Mapping[str, str] = {"rows": "images, stylised images"}
     domains: tuple[str, ...] = ("b",)
     pairing: dict[str, Any] | None = None
 

@@ -10,10 +10,10 @@ Goodfellow et al. 2014 (arXiv 1406.2661), Algorithm 1.
         descend for G  log(1 - D(G(z)))             saturating, the paper's box
         or ascend      log D(G(z))                  non-saturating, the default
 
-D gives logits; its loss is the sum of both terms, commonly so (log 4 for a D that cannot tell them apart). With DCGAN's
-nets this is DCGAN (Radford, Metz and Chintala 2016, arXiv 1511.06434). Later variants of the training are arguments of
-`GAN`: the objective, soft and flipped labels, penalties on D's gradient, a transform of D's input. Later variants of the
-nets (spectral norm, minibatch features, packing) are arguments of the nets.
+D gives logits; its loss is the sum of both terms (log 4 for a D that cannot tell real from generated images). With
+DCGAN's nets this is DCGAN (Radford, Metz and Chintala 2016, arXiv 1511.06434). Later variants of the training are
+arguments of `GAN`: the objective, soft and flipped labels, penalties on D's gradient, a transform of D's input. Later
+variants of the nets (spectral norm, minibatch features, packing) are arguments of the nets.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ same image each time, because dropout is little noise (section 3.1). One forward
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -39,14 +40,14 @@ class Pix2Pix(GenerativeModel):
         adversarial: the two losses: nonsaturating as in the paper; lsgan or hinge if training is unstable.
         shape: (C,H,W) of a target; filled from the data.
         source: (C',H,W) of a source; filled from the data.
-        pairing: how sources are made of targets; filled from the data. `limner apply` does the same to the user's images.
+        pairing: how sources are made of targets; filled from the data. `limner apply` does the same to its input.
     """
 
     ema_groups = ("G",)
     static = True
     batch_type: type = Paired
     domains: tuple[str, ...] = ("b",)
-    preview_facts = {"rows": "sources, translations, targets"}
+    preview_facts: Mapping[str, str] = {"rows": "sources, translations, targets"}
 
     def __init__(
         self,

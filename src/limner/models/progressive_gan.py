@@ -43,11 +43,12 @@ class ProgressiveGAN(AdversarialModel):
         D: net from the images of a level to scores (B,), such as progressive.Discriminator; its `start` is G's.
         stable_images: images trained on at each size before the next one. Raise it if images are still bad when they
             grow; lower it to reach the full size sooner.
-        fade_images: images over which a new block is faded in; 0 adds it at once. Raise it if losses jump
-            while a block is faded in; lower it to reach the full size sooner. The full size is reached after (stable_images + fade_images) times the number of doublings.
+        fade_images: images over which a new block is faded in; 0 adds it at once. Raise it if losses jump at
+            a new block; lower it to reach the full size sooner: that is after (stable_images + fade_images) times the
+            number of doublings.
         n_critic: steps of the critic for each step of G. Raise it if the critic lags behind; lower it for speed.
         gp_weight: lambda. Raise it if gradient norms grow; lower it if the critic hardly separates the two.
-        drift: weight of E D(x)^2, which keeps scores near 0. Raise it if scores wander off.
+        drift: weight of E D(x)^2, which keeps scores near 0. Raise it if scores drift.
     """
 
     objective = wasserstein
@@ -122,7 +123,7 @@ class ProgressiveGAN(AdversarialModel):
         return logits.float()
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Images (B,C,H,W) in [-1,1] of noise (B,z), clamped because G is linear at its output."""
+        """Images (B,C,H,W) in [-1,1] of noise (B,z), clamped because G's output is linear."""
         return upsample(self.G(z, level=self.level), self._missing_doublings).clamp(-1, 1)
 
     @property

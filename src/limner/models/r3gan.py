@@ -39,10 +39,10 @@ class R3GAN(AdversarialModel):
     Args:
         G: net from noise (B,z) to images (B,C,H,W) in [-1,1].
         D: net from images to logits (B,), without batch norm; high means real.
-        gamma: weight of both penalties. Raise it if losses oscillate or samples collapse; lower it if images stay blurred.
+        gamma: weight of both penalties. Raise it if losses swing or samples collapse; lower it if images stay blurred.
         gamma_final: its value from `burn_in` images on; null keeps `gamma`. The paper ends at a tenth. Lower it if
             images stay blurred late in training; raise it if they get worse again.
-        burn_in: images over which gamma falls to `gamma_final`, along half a cosine. Raise it if losses oscillate early;
+        burn_in: images over which gamma falls to `gamma_final`, along half a cosine. Raise it if losses swing early;
             lower it if images stay blurred.
     """
 
@@ -86,6 +86,6 @@ class R3GAN(AdversarialModel):
         return adversarial_logs(loss_D, loss_G, real_logits, fake_logits, r1=R1, r2=R2)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Images (B,C,H,W) in [-1,1] of noise (B,z), clamped because G is linear at its output; points are not clamped."""
+        """Images (B,C,H,W) in [-1,1] of noise (B,z), clamped because G's output is linear; points are not clamped."""
         x = self.G(z)
         return x if x.shape[2:] == (1, 1) else x.clamp(-1, 1)

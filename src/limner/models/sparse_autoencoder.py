@@ -51,9 +51,7 @@ class SparseAutoencoder(GenerativeModel):
     ) -> None:
         super().__init__()
         if weight < 0 or not 0 < rho < 1:
-            raise ValueError(
-                f"weight must not be negative and rho must lie between 0 and 1, got {weight:g} and {rho:g}"
-            )
+            raise ValueError(f"weight must not be negative and rho must be in (0,1), got {weight:g} and {rho:g}")
         self.encoder, self.decoder = encoder, decoder
         self.penalty, self.weight, self.rho, self.reduction = penalty, weight, rho, reduction
         self.prior = EmpiricalPrior(encoder.code_shape, least=0.0)

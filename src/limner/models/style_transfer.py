@@ -50,21 +50,21 @@ class StyleTransfer(GenerativeModel):
             normalised are scaled to mean activations of one over content and styles (Gatys et al. 2016, section 2).
         content_weight: α. Raise it if the content is lost; 0 is texture synthesis.
         style_weight: β. Raise it for more of the style; lower it if the content is lost.
-        content_layers: where content is compared; deeper layers keep objects and lose colours and textures. By default relu4_2.
-        style_layers: where style is compared; deeper layers take larger strokes. By default the first layer of each block.
+        content_layers: where content is compared; deeper layers keep objects and lose textures. By default relu4_2.
+        style_layers: where style is compared; deeper layers take larger strokes. By default the first of each block.
         layer_weights: w_l, a share for each style layer; equal by default.
         style_shares: a share for each style; equal by default.
         convention: scale of the Gram matrices and the style loss: gatys, places or all (`limner.losses.style`).
         smoothness: weight of total variation. Raise it if the image is grainy; lower it if it is smeared.
         start: initial x: content, style (the first one), noise, or the image that the data name as `first`.
         pooling: max as VGG-19 was trained, or average for smoother results, as the paper recommends.
-        tile: images of more than tile² pixels are processed in tiles of about this side, which takes up to twice as long.
-            Lower it if memory is short; raise it for speed.
+        tile: images of more than tile² pixels are processed in tiles of about this side, which takes up to twice as
+            long. Lower it if memory is short; raise it for speed.
         shape: (C,H,W) of the image; filled from the data.
     """
 
     batch_type: type = Styled
-    preview_facts = {"learnt": "the picture"}
+    preview_facts: Mapping[str, str] = {"learnt": "the picture"}
 
     def __init__(
         self,

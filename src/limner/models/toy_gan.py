@@ -52,7 +52,7 @@ class ToyGAN(AdversarialModel):
         super().__init__()
         if prod(shape) > 16:
             raise ValueError(
-                f"toy_gan takes points of at most 16 numbers and these samples have {prod(shape)}; use a toy set: data=line"
+                f"toy_gan takes points of at most 16 numbers, these have {prod(shape)}; use a toy set: data=line"
             )
         self.shape, self.sigma, self.objective = shape, sigma, OBJECTIVES[adversarial]
         self.G, self.D = Shift(prod(shape), start), nn.Linear(prod(shape), 1)

@@ -32,7 +32,7 @@ class UnrolledGAN(AdversarialModel):
     Args:
         G: net from noise (B,z) to images (B,C,H,W) in [-1,1].
         D: net from images to logits (B,), without batch norm.
-        unroll: K. Raise it if modes are missing; lower it for speed and memory: each costs about as much as a step of D.
+        unroll: K. Raise it if modes are missing; lower it for speed and memory: each costs about a step of D.
         eta: learning rate of the unrolled steps. Raise it if unrolling changes nothing; lower it if losses jump.
     """
 
@@ -44,9 +44,7 @@ class UnrolledGAN(AdversarialModel):
         if unroll < 0 or eta <= 0:
             raise ValueError(f"unroll must be 0 or more and eta positive, got {unroll} and {eta:g}")
         if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in D.modules()):
-            raise ValueError(
-                "unrolled steps must not change D, and batch norm would update its statistics; use D.norm=none"
-            )
+            raise ValueError("unrolled steps must not change D and batch norm updates its statistics; use D.norm=none")
         self.G, self.D, self.unroll, self.eta = G, D, unroll, eta
         self.prior = Prior("normal", G.z)
 

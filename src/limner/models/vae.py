@@ -34,10 +34,10 @@ class VAE(GenerativeModel):
         encoder: net from images to 2z numbers, mean and log variance (heads: 2).
         decoder: net from codes to images; linear output (logits) for bernoulli, tanh for the others.
         z: size of the code. Raise it if details are lost; lower it if samples fall apart. 2 can be plotted as a map.
-        likelihood: p(x|z): bernoulli (binary or grey pixels), or gaussian or discretised logistic with one learnt scale.
+        likelihood: p(x|z): bernoulli (binary or grey pixels); gaussian or discretised logistic with one learnt scale.
         beta: weight of the KL. Raise it for a tidier latent space; lower it for sharper reconstructions.
-        importance: K, samples of z in the importance-weighted bound; 1 is the ELBO with the KL in closed form. Raise it for
-            a tighter bound; lower it for speed.
+        importance: K, samples of z in the importance-weighted bound; 1 is the ELBO with the KL in closed form. Raise it
+            for a tighter bound; lower it for speed.
     """
 
     static = True

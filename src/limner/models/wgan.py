@@ -33,7 +33,8 @@ class WGAN(AdversarialModel):
         D: the critic f, net from images to scores (B,).
         n_critic: steps of the critic for each step of G. Raise it if the distance falls and samples do not
             improve; lower it for speed.
-        clip: c, the largest absolute weight of the critic. Lower it if losses explode; raise it if G's gradient vanishes.
+        clip: c, the largest absolute weight of the critic. Lower it if losses explode; raise it if G
+            does not learn.
     """
 
     objective = wasserstein

@@ -34,7 +34,7 @@ class WGANGP(AdversarialModel):
         D: the critic, net from images to scores (B,), without batch norm.
         n_critic: steps of the critic for each step of G. Lower it for speed; raise it if the critic lags behind.
         gp_weight: lambda. Raise it if gradient norms grow; lower it if the critic hardly separates the two.
-        drift: weight of E D(x)^2, which keeps scores near 0 (Karras et al. 2018 use 0.001). Raise it if scores wander off.
+        drift: weight of E D(x)^2, which keeps scores near 0 (0.001 in Karras et al. 2018). Raise it if scores drift.
     """
 
     objective = wasserstein

@@ -15,5 +15,5 @@ def l1(y: Tensor, target: Tensor) -> Tensor:
     (arXiv:1703.10593), eq. 2 and section 5.2; as in their code the mean over pixels, not their sum.
     """
     if y.shape != target.shape:
-        raise ValueError(f"shapes {tuple(y.shape)} and {tuple(target.shape)} differ; compare images of one shape")
+        raise ValueError(f"shapes {tuple(y.shape)} and {tuple(target.shape)} differ; use images of one shape")
     return (y - target).abs().mean()

@@ -11,6 +11,7 @@ are differentiated twice by autograd, with the same result.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import reduce
 from typing import Any, Literal
 
 import torch
@@ -114,16 +115,19 @@ def rules(layers: Iterable[nn.Module]) -> list[tuple[Rule, nn.Module]] | None:
     return None if any(rule is None for rule, _ in pairs) else [(rule, layer) for rule, layer in pairs if rule]
 
 
+def compose(chain: Iterable[tuple[Rule, nn.Module]], x: Tensor) -> tuple[Tensor, VJP]:
+    """The output of a chain of layers and its VJP."""
+    vjps = []
+    for rule, layer in chain:
+        x, vjp = rule(layer, x)
+        vjps.append(vjp)
+    return x, lambda g: reduce(lambda v, vjp: vjp(v), reversed(vjps), g)
+
+
 def gradient_by_rules(chain: Iterable[tuple[Rule, nn.Module]], x: Tensor) -> tuple[Tensor, Tensor]:
     """The output of a chain of layers and the gradient of its sum at x, by forward operations only."""
-    h, vjps = x, []
-    for rule, layer in chain:
-        h, vjp = rule(layer, h)
-        vjps.append(vjp)
-    g = torch.ones_like(h)
-    for vjp in reversed(vjps):
-        g = vjp(g)
-    return h, g.to(x.dtype)
+    h, vjp = compose(chain, x)
+    return h, vjp(torch.ones_like(h)).to(x.dtype)
 
 
 def gradient_by_autograd(net: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
@@ -225,6 +229,8 @@ def apply_spectral_norm(net: nn.Module) -> None:
 class Critic(nn.Module):
     """Base of discriminators: images (B,C,H,W) -> logits (B/pack,), high means real.
 
+    A subclass sets `net`, or overrides `layers` if its layers are not one Sequential.
+
     Attributes:
         classes: number of classes; 0 if the net is not conditional.
         pack: number of neighbours of the batch that are stacked along the channels and get one logit (Lin et al. 2018,
@@ -232,6 +238,7 @@ class Critic(nn.Module):
     """
 
     classes: int = 0
+    net: nn.Sequential
 
     def __init__(self, pack: int = 1) -> None:
         super().__init__()
@@ -241,14 +248,21 @@ class Critic(nn.Module):
 
     def layers(self) -> Iterable[nn.Module]:
         """The layers in order."""
-        raise NotImplementedError
+        return self.net
 
     def inputs(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Input of the first layer for images (B,C,H,W): packs (B/pack,pack*C,H,W)."""
         return self.packed(x)
 
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Logits (B/pack,) of images (B,C,H,W)."""
+        h = self.inputs(x, y)
+        for layer in self.layers():
+            h = layer(h)
+        return h.flatten()
+
     def packed(self, x: Tensor) -> Tensor:
-        """(B/pack,pack*n,…) of (B,n,…)."""
+        """Packs (B/pack,pack*n,…) of inputs (B,n,…)."""
         if self.pack == 1:
             return x
         self._check_packs(len(x))

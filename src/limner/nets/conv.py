@@ -161,8 +161,8 @@ class TransposedDecoder(protocols.Decoder):
         result = [_transposed_output(n, kernels, strides, paddings) for n in code]
         if result != list(size):
             raise ValueError(
-                f"these transposed convolutions turn a code of {_times(code)} into {_times(result)}, not into images of "
-                f"{_times(size)}; resize the images to {_times(result)}, change the strides, or use conv.NearestDecoder"
+                f"these transposed convolutions turn a code of {_times(code)} into {_times(result)}, not into images "
+                f"of {_times(size)}; resize them to {_times(result)}, change the strides, or use conv.NearestDecoder"
             )
         self.code_shape = (channels, *code)
         self.z = prod(self.code_shape)

@@ -12,7 +12,6 @@ first layer, LeakyReLU 0.3 in G, 5×5 kernels with "same" padding, no batch norm
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import pairwise
 from math import prod
 from typing import Literal
@@ -147,13 +146,6 @@ class Discriminator(Critic):
         if spectral:
             apply_spectral_norm(self)
 
-    def layers(self) -> Iterable[nn.Module]:
-        return self.net
-
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Logits (B/pack,) of images (B,C,H,W)."""
-        return self.net(self.inputs(x)).flatten(1).squeeze(1)
-
 
 # ---- TensorFlow's tutorial -----------------------------------------------------------------------------------------
 
@@ -231,10 +223,3 @@ class TFDiscriminator(Critic):
             nn.Linear(128 * h * w, 1),
         )
         _keras_init(self)
-
-    def layers(self) -> Iterable[nn.Module]:
-        return self.net
-
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Logits (B,) of images (B,C,H,W)."""
-        return self.net(x).squeeze(1)

@@ -194,13 +194,6 @@ class Discriminator(Critic):
         """Input of the first layer for images (B,C,H,W): (B/pack,pack*(C*H*W+classes))."""
         return self.packed(labels.append_one_hot(x.flatten(1), y, self.classes))
 
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Logits (B/pack,) of images (B,C,H,W)."""
-        h = self.inputs(x, y)
-        for layer in self.layers():
-            h = layer(h)
-        return h.squeeze(1)
-
 
 def tie(encoder: nn.Module, decoder: nn.Module) -> None:
     """Ties the weights of `decoder` in place: they become the transposes of `encoder`'s, layer by layer in reverse.

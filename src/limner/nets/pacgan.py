@@ -13,7 +13,6 @@ Departure: layers before batch norm have no bias, which it would subtract again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import pairwise
 from math import prod
 
@@ -87,16 +86,9 @@ class Discriminator(Critic):
         self.net.append(nn.Linear(width, 1))
         _init(self)
 
-    def layers(self) -> Iterable[nn.Module]:
-        return self.net
-
     def inputs(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Input of the first layer for points (B,C,H,W): (B/pack,pack*C*H*W)."""
         return self.packed(x.flatten(1))
-
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Logits (B/pack,) of points (B,C,H,W)."""
-        return self.net(self.inputs(x)).squeeze(1)
 
 
 # ---- Stacked MNIST --------------------------------------------------------------------------------------------------
@@ -162,10 +154,3 @@ class StackedDiscriminator(Critic):
             self.net.extend([*([nn.BatchNorm2d(b)] if i else []), nn.LeakyReLU(0.2)])
         self.net.extend([nn.Flatten(), nn.Linear(widths[-1] * prod(_halvings(shape)[-1]), 1)])
         _init(self)
-
-    def layers(self) -> Iterable[nn.Module]:
-        return self.net
-
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Logits (B/pack,) of images (B,C,H,W)."""
-        return self.net(self.inputs(x)).squeeze(1)

@@ -14,19 +14,8 @@ constructor and write `forward`:
             return self.net(z).tanh().unflatten(1, self.shape)
 
 A net may have a method ``check_batch(n)``, which raises ValueError for batches of n images that it cannot be trained
-on. Image-to-image nets need no base class: models call them with images (B,C',H,W) alone.
-
-============================  =========================================================  ===========================
-base class                    forward                                                    attributes
-============================  =========================================================  ===========================
-`Encoder`                     images (B,C,H,W), y -> codes (B,*code_shape) or (B,2z)      code_shape, heads
-`Decoder`, `Generator`        codes (B,*code_shape), y -> images (B,C,H,W)                z, code_shape
-`GrowingGenerator`            the same, and ``level``                                    z, code_shape, levels
-`Critic`                      images (B,C,H,W), y -> logits (B/pack,)                    classes, pack, mixes
-`GrowingCritic`               the same, and ``level``                                    classes, pack, mixes, levels
-============================  =========================================================  ===========================
-
-y are class indices (B,) int64, or None.
+on. Image-to-image nets need no base class: models call them with images (B,C',H,W) alone. In the others y are the class
+indices (B,) int64 of conditional nets, or None.
 """
 
 from __future__ import annotations

@@ -18,8 +18,6 @@ up to `widest`; the paper lists them (768 everywhere at 32 pixels, 384 and 768 a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import reduce
 from itertools import pairwise
 from math import sqrt
 
@@ -28,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from limner.nets import protocols
-from limner.nets._critic import RULES, VJP, Critic, rules
+from limner.nets._critic import RULES, VJP, Critic, compose, rules
 from limner.nets._layers import Output, output
 
 _SLOPE = 0.2
@@ -125,11 +123,8 @@ class _Resample(nn.Module):
 
 
 def _block(layer: _Block, x: Tensor) -> tuple[Tensor, VJP]:
-    h, vjps = x, []
-    for rule, part in rules(layer.branch) or []:
-        h, vjp = rule(part, h)
-        vjps.append(vjp)
-    return x + h, lambda g: g + reduce(lambda v, vjp: vjp(v), reversed(vjps), g)
+    h, vjp = compose(rules(layer.branch) or [], x)
+    return x + h, lambda g: g + vjp(g)
 
 
 def _resample(layer: _Resample, x: Tensor) -> tuple[Tensor, VJP]:
@@ -238,10 +233,3 @@ class Discriminator(Critic):
         c = widths[-1]
         self.net.extend([_scaled(nn.Conv2d(c, c, (h, w), groups=c, bias=False)), nn.Flatten()])
         self.net.append(_scaled(nn.Linear(c, 1, bias=False)))
-
-    def layers(self) -> Iterable[nn.Module]:
-        return self.net
-
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Logits (B/pack,) of images (B,C,H,W)."""
-        return self.net(self.packed(x)).flatten()

@@ -21,7 +21,7 @@ SOURCE = (2, 28, 28)
 def public_nets() -> dict[str, type[nn.Module]]:
     nets = {}
     for module in pkgutil.iter_modules(package.__path__):
-        if not module.name.startswith("_") and module.name not in ("augment", "vgg", "protocols"):  # no weights to learn
+        if not module.name.startswith("_") and module.name not in ("augment", "vgg", "protocols"):  # nothing to learn
             loaded = importlib.import_module(f"limner.nets.{module.name}")
             for name, cls in inspect.getmembers(loaded, inspect.isclass):
                 if cls.__module__ == loaded.__name__ and issubclass(cls, nn.Module) and not name.startswith("_"):

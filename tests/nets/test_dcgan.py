@@ -188,7 +188,7 @@ def test_dropout_in_g_is_noise_that_never_rests():
     assert not torch.equal(G(z), first)
     torch.manual_seed(3)
     assert torch.equal(G(z), first)
-    assert [type(m).__name__ for m in G.net].count("LiveDropout") == 2
+    assert [type(m).__name__ for m in G.net].count("AlwaysOnDropout") == 2
     assert [type(m).__name__ for m in G.net[-2:]] == ["ConvTranspose2d", "Tanh"]
     with pytest.raises(ValueError, match="probability"):
         dcgan.Generator(dropout=1.0, shape=(1, 16, 16))

@@ -76,7 +76,7 @@ def test_dropout_is_noise_in_use_and_can_be_left_out():
 
 
 def test_three_maps_of_the_deepest_u_net_have_dropout():
-    count = {d: sum("LiveDropout" in type(m).__name__ for m in unet.Generator(
+    count = {d: sum("AlwaysOnDropout" in type(m).__name__ for m in unet.Generator(
         4, depth=d, shape=PHOTO, source=PHOTO).modules()) for d in (8, 7, 6, 5)}  # fmt: skip
     assert count == {8: 3, 7: 2, 6: 1, 5: 1}
 

@@ -91,7 +91,7 @@ def check_batch_norm(n: int) -> None:
         raise ValueError(f"batch norm needs more than one image, and a batch has {n}; use batches of 2, or norm=none")
 
 
-class LiveDropout(nn.Module):
+class AlwaysOnDropout(nn.Module):
     """Dropout in training and in evaluation mode: noise of a generator (Isola et al. 2017)."""
 
     def __init__(self, p: float) -> None:
@@ -109,7 +109,7 @@ class LiveDropout(nn.Module):
 
 def always_on_dropout(p: float) -> list[nn.Module]:
     """Dropout in training and evaluation mode, as a list of one module, or none for p = 0."""
-    return [LiveDropout(p)] if p else []
+    return [AlwaysOnDropout(p)] if p else []
 
 
 class Maxout(nn.Module):

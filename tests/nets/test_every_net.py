@@ -102,7 +102,7 @@ def test_copies_compute_the_same(name):
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_what_the_last_layer_adds_comes_out_with_its_sign(name):
+def test_the_bias_of_the_last_layer_reaches_the_output_with_its_sign(name):
     net = build(name).eval()
     x, called = inputs(net, name), []
     for module in net.modules():

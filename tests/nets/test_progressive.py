@@ -52,7 +52,7 @@ def test_any_shape_that_doubles(shape):
 
 
 @pytest.mark.parametrize("level", [0, 1])
-def test_right_after_a_doubling_nothing_has_changed(level):
+def test_a_new_block_changes_nothing_at_first(level):
     """α = 0: G gives its old image with every pixel repeated, D the old score of the image halved."""
     G, D = nets()
     z, x = noise(3, 8), noise(3, 1, 8 << level, 8 << level)
@@ -65,7 +65,7 @@ def test_right_after_a_doubling_nothing_has_changed(level):
 
 
 @pytest.mark.parametrize("level", [1, 2])
-def test_at_the_end_of_a_fade_the_new_block_stands_alone(level):
+def test_at_the_end_of_a_fade_only_the_new_block_counts(level):
     G, D = nets()
     z, x = noise(3, 8), noise(3, 1, 4 << level, 4 << level)
     assert torch.allclose(G(z, level=level - JUST), G(z, level=level))
@@ -159,7 +159,7 @@ def test_pixel_norm_gives_every_pixel_unit_mean_square():
     assert torch.allclose(G(noise(3, 8)), G(3 * noise(3, 8)), atol=1e-6), "z lives on a sphere"
 
 
-def test_d_sees_a_collapsed_batch_and_asks_for_two_images():
+def test_d_detects_a_collapsed_batch_and_needs_two_images():
     _, D = nets()
     x = noise(4, 1, 16, 16)
     assert not torch.allclose(D(x)[:1], D(x[:1].expand(4, -1, -1, -1))[:1])
@@ -167,11 +167,11 @@ def test_d_sees_a_collapsed_batch_and_asks_for_two_images():
     with pytest.raises(ValueError, match="has only one"):
         D.check_batch(1)
     _, D = nets(minibatch="none")
-    assert torch.allclose(D(x)[:1], D(x[:1])), "each image is judged on its own"
+    assert torch.allclose(D(x)[:1], D(x[:1])), "a logit depends on its image alone"
     D.check_batch(1)
 
 
-def test_packs_are_judged_together():
+def test_a_pack_gets_one_logit():
     _, D = nets(minibatch="none", pack=2)
     x = noise(4, 1, 8, 8)
     assert D(x, level=0.5).shape == (2,)

@@ -1,6 +1,6 @@
 """What discriminators share: packing, features of the batch, spectral norm, and the gradient at their input.
 
-The gradient of a chain of layers with respect to its input is a product of vector-Jacobian products (VJP), last layer
+The gradient of layers in a row with respect to their input is a chain of vector-Jacobian products (VJP), last layer
 first. Each of them is a forward operation with the same weights: a matrix product for a linear layer, a transposed
 convolution for a convolution, a product with the derivative for an activation. So the gradient is an ordinary function
 of the weights, and a penalty on it needs one ordinary backward pass. For piecewise linear activations (ReLU, LeakyReLU,

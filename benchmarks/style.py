@@ -252,7 +252,7 @@ def look(options: argparse.Namespace, size: int, tile: int) -> tuple[float, Tens
     """Loss, gradient and seconds of one look at content with a little noise."""
     made = prepared(options, size, **{"model.tile": tile})
     model, still = made.model, next(Stream(made.dataset, 1))
-    model._targets = model._looked_at(still)
+    model._targets = model._compute_targets(still)
     noise = torch.randn(still.x.shape, generator=torch.Generator().manual_seed(0))
     x = (still.x + 0.1 * noise).requires_grad_()
     began = time.perf_counter()
@@ -268,7 +268,7 @@ def one_pass(options: argparse.Namespace) -> None:
     made = prepared(options, options.size, **{"model.style_weight": painter.style_weight})
     model, stream = made.model, Stream(made.dataset, 1)
     still = next(stream)
-    model._targets = model._looked_at(still)
+    model._targets = model._compute_targets(still)
 
     def shown(name: str, x: Tensor) -> None:
         with torch.no_grad():

@@ -26,7 +26,7 @@ from limner.core.run import Run
 from limner.core.stream import Stream
 from limner.core.train import Interrupted
 from limner.core.update import Updates
-from limner.nets._layers import LiveDropout
+from limner.nets._layers import AlwaysOnDropout
 
 RECIPES = limner.list_recipes()
 TOYS = {"line", "ring", "grid", "swiss-roll"}
@@ -123,7 +123,7 @@ def test_samples_do_not_depend_on_how_many_are_made_at_once(name: str) -> None:
     assert isinstance(model, HasPrior)
     assert isinstance(model, Decodes)
     whole = model.sample(5, seed=0)
-    if any(isinstance(m, LiveDropout) for m in model.modules()):
+    if any(isinstance(m, AlwaysOnDropout) for m in model.modules()):
         assert model.sample(5, seed=0, batch=2).shape == whole.shape
         return
     torch.testing.assert_close(model.sample(5, seed=0, batch=2), whole, rtol=0, atol=1e-5)

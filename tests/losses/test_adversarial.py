@@ -34,7 +34,7 @@ def test_g_is_log_d_or_log_one_minus_d():
     assert torch.allclose(saturating.g(fake, None), (1 - D).log().mean())
 
 
-def test_the_other_games_by_hand():
+def test_the_other_objectives_by_hand():
     real, fake = torch.tensor([2.0, -0.5]).double(), torch.tensor([0.5, -3.0]).double()
 
     def softplus(*values: float) -> float:
@@ -68,7 +68,7 @@ def test_gradients(name):
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_d_pushes_the_two_sides_apart_and_g_lifts_the_fakes(name):
+def test_d_separates_reals_from_fakes_and_g_raises_the_fakes(name):
     game = OBJECTIVES[name]
     real, fake = torch.zeros(4, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)
     real.requires_grad_(), fake.requires_grad_()
@@ -81,7 +81,7 @@ def test_d_pushes_the_two_sides_apart_and_g_lifts_the_fakes(name):
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_d_loss_where_both_sides_are_alike_is_the_stated_one_and_least(name):
+def test_d_loss_at_equilibrium_is_the_documented_minimum(name):
     d = OBJECTIVES[name].d
     flat = torch.full((6,), 0.5 if name == "lsgan" else 0.0, dtype=torch.float64)
     least = d(flat, flat).item()
@@ -93,14 +93,14 @@ def test_d_loss_where_both_sides_are_alike_is_the_stated_one_and_least(name):
 
 
 @pytest.mark.parametrize("name", ["relativistic", "relativistic_average", "wasserstein"])
-def test_these_games_ignore_a_constant_added_to_d(name):
+def test_these_objectives_ignore_a_constant_added_to_d(name):
     game, real, fake = OBJECTIVES[name], logits(0), logits(1)
     assert torch.allclose(game.d(real + 7, fake + 7), game.d(real, fake))
     if game.relativistic:
         assert torch.allclose(game.g(fake + 7, real + 7), game.g(fake, real))
 
 
-def test_exactly_the_relativistic_games_read_the_reals():
+def test_exactly_the_relativistic_objectives_use_the_reals():
     for name, game in OBJECTIVES.items():
         differs = not torch.equal(game.g(logits(1), logits(0)), game.g(logits(1), logits(3)))
         assert game.relativistic == differs, name
@@ -159,16 +159,16 @@ def test_one_label_for_each_image():
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_the_pull_is_the_slope_of_d_times_how_much_the_loss_cares(name):
+def test_the_sample_gradient_is_by_the_chain_rule(name):
     game, w = OBJECTIVES[name], torch.tensor([[2.0], [-1.0]], dtype=torch.float64)
 
     def critic(x):
         return (x @ w).squeeze(1)
 
     fake, real = logits(1, 8).view(4, 2), logits(2, 8).view(4, 2)
-    found = sample_gradient(game, critic, fake, real)
+    result = sample_gradient(game, critic, fake, real)
     f = critic(fake).requires_grad_()
     (care,) = torch.autograd.grad(game.g(f, critic(real)) * 4, f)
-    assert torch.allclose(found, -care[:, None] * w.T)
-    step = fake + 1e-3 * found
+    assert torch.allclose(result, -care[:, None] * w.T)
+    step = fake + 1e-3 * result
     assert critic(step).sum() > critic(fake).sum() or name == "lsgan"

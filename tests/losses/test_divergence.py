@@ -24,12 +24,12 @@ def test_kl_normal_gradients():
     assert torch.autograd.gradcheck(divergence.kl_normal, inputs)
 
 
-def test_the_lectures_form_is_not_a_kl_and_ours_is():
+def test_the_kl_is_not_negative_unlike_the_form_without_its_half():
     sigma = torch.linspace(0.2, 2.0, 180_001, dtype=torch.float64)[:, None]
     mu = torch.zeros_like(sigma)
-    lecture = (sigma**2 + mu**2 - sigma.log() - 1).sum(1)
-    assert lecture.min().item() == pytest.approx((1 + math.log(2)) / 2 - 1, abs=1e-8)  # -0.153
-    assert sigma[lecture.argmin()].item() == pytest.approx(math.sqrt(0.5), abs=1e-4)
+    without_half = (sigma**2 + mu**2 - sigma.log() - 1).sum(1)
+    assert without_half.min().item() == pytest.approx((1 + math.log(2)) / 2 - 1, abs=1e-8)  # -0.153
+    assert sigma[without_half.argmin()].item() == pytest.approx(math.sqrt(0.5), abs=1e-4)
     ours = divergence.kl_normal(mu, 2 * sigma.log())
     assert ours.min().item() == pytest.approx(0, abs=1e-12)
     assert sigma[ours.argmin()].item() == pytest.approx(1, abs=1e-4)
@@ -52,7 +52,7 @@ def test_kl_bernoulli_at_its_ends():
     assert divergence.kl_bernoulli(0.0, ends).tolist() == [0.0, math.inf]
 
 
-def test_sparsity_kl_is_zero_at_the_wanted_rate_and_finite_for_dead_units():
+def test_sparsity_kl_is_zero_at_the_target_and_finite_for_dead_units():
     quiet = torch.zeros(20, 3, dtype=torch.float64)
     quiet[0] = 1.0  # each unit active in one image of twenty
     assert sparsity.kl(quiet, rho=0.05).item() == pytest.approx(0, abs=1e-12)

@@ -36,13 +36,13 @@ def test_linear_critic(n):
     assert torch.allclose(penalties.r2(linear, real, fake), 0.5 * norm**2)
 
 
-def test_r1_looks_at_the_real_images_and_r2_at_the_generated():
+def test_r1_uses_the_real_images_and_r2_the_generated():
     real, fake = images(4), images(4, seed=1)
     assert torch.allclose(penalties.r1(quadratic, real), 0.5 * real.flatten(1).square().sum(1).mean())
     assert torch.allclose(penalties.r2(quadratic, None, fake), 0.5 * fake.flatten(1).square().sum(1).mean())
 
 
-def test_each_sample_has_one_eps_of_its_own():
+def test_each_sample_has_its_own_eps():
     real, fake = images(3), images(3, seed=1)
     eps = torch.tensor([0.0, 1.0, 0.25], dtype=torch.float64)
     x_hat = torch.stack([fake[0], real[1], 0.25 * real[2] + 0.75 * fake[2]])
@@ -54,15 +54,15 @@ def test_each_sample_has_one_eps_of_its_own():
 @pytest.mark.parametrize(
     "penalty", [penalties.gradient_penalty, penalties.gradient_penalty_one_sided, penalties.dragan]
 )
-def test_the_critic_sees_points_of_the_images_dtype(penalty, dtype):
-    seen = []
+def test_the_critic_takes_points_of_the_images_dtype(penalty, dtype):
+    recorded = []
 
     def critic(x: torch.Tensor) -> torch.Tensor:
-        seen.append(x.dtype)
+        recorded.append(x.dtype)
         return linear(x)
 
     penalty(critic, images(3).to(dtype), images(3, seed=1).to(dtype))
-    assert seen == [dtype]
+    assert recorded == [dtype]
 
 
 def test_eps_comes_from_the_generator():
@@ -101,7 +101,7 @@ class WrittenOut(nn.Module):
 
 
 @pytest.mark.parametrize("name", penalties.PENALTIES)
-def test_a_written_out_gradient_does_not_reach_the_images_either(name):
+def test_a_gradient_by_rules_does_not_reach_the_images(name):
     real, fake = images(3).requires_grad_(), images(3, seed=1).requires_grad_()
     critic = WrittenOut()
     getattr(penalties, name)(critic, real, fake).backward()
@@ -110,7 +110,7 @@ def test_a_written_out_gradient_does_not_reach_the_images_either(name):
     assert fake.grad is None
 
 
-def test_slopes_in_bfloat16_are_squared_and_summed_in_float32():
+def test_gradients_in_bfloat16_are_squared_and_summed_in_float32():
     real = images(3)
     value = penalties.r1(WrittenOut(torch.bfloat16), real)
     assert value.dtype == torch.float32
@@ -128,7 +128,7 @@ def test_the_one_sided_penalty_lets_gentle_slopes_pass():
     assert penalties.gradient_penalty(gentle, real, fake).item() == pytest.approx(0.25)
 
 
-def test_dragan_looks_near_the_real_images_only():
+def test_dragan_uses_the_gradient_near_real_images_only():
     real, noise = images(3), 0.1 * images(3, seed=2)
     expected = ((real + noise).flatten(1).norm(dim=1) - 1).square().mean()
     assert torch.allclose(penalties.dragan(quadratic, real, noise=noise), expected)
@@ -141,14 +141,14 @@ def test_dragan_looks_near_the_real_images_only():
 def test_the_noise_of_dragan_is_half_a_deviation_times_two_uniform_numbers():
     """δ = ½ std(x) ε u: one ε for each image, one u for each pixel, std over the whole batch."""
     real = 3 * torch.randn(400, 1, 40, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 1
-    seen = []
+    recorded = []
 
     def watched(x: torch.Tensor) -> torch.Tensor:
-        seen.append(x.detach())
+        recorded.append(x.detach())
         return x.flatten(1).sum(1)
 
     penalties.dragan(watched, real, generator=torch.Generator().manual_seed(1))
-    moved = (seen[0] - real).flatten(1) / (0.5 * real.std())  # ε u
+    moved = (recorded[0] - real).flatten(1) / (0.5 * real.std())  # ε u
     assert moved.min() > -1e-12
     eps = moved.max(1).values  # the largest of 1600 numbers u is 1, but for a thousandth
     assert kstest(eps.numpy(), "uniform").pvalue > 0.01

@@ -28,14 +28,14 @@ def test_the_losses_are_their_formulas_and_differ_by_known_factors():
     n, m = 3, 20
     g, a = style.gram(f)[0], style.gram(s)[0]
     paper = ((g - a) ** 2).sum() / (4 * n**2 * m**2)
-    found = {c: style.style(style.gram(f, c), style.gram(s, c), m, m, c) for c in CONVENTIONS}
-    torch.testing.assert_close(found["gatys"], paper, atol=1e-12, rtol=1e-12)
-    torch.testing.assert_close(found["places"], 4 * paper)
-    torch.testing.assert_close(found["all"], 4 * paper / n**2)
+    result = {c: style.style(style.gram(f, c), style.gram(s, c), m, m, c) for c in CONVENTIONS}
+    torch.testing.assert_close(result["gatys"], paper, atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(result["places"], 4 * paper)
+    torch.testing.assert_close(result["all"], 4 * paper / n**2)
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
-def test_two_pictures_of_a_batch_are_not_mixed(convention):
+def test_two_images_of_a_batch_are_not_mixed(convention):
     f, s = maps(2, 3, 4, 5), maps(1, 3, 6, 6, seed=1)
     target = style.gram(s, convention)
     together = style.style(style.gram(f, convention), target, 20, 36, convention)
@@ -47,8 +47,8 @@ def test_two_pictures_of_a_batch_are_not_mixed(convention):
 def test_a_style_of_another_size_has_no_loss_where_its_statistics_are_met(convention):
     f = maps(1, 3, 4, 5)
     twice = torch.cat([f, f], 3)  # every place twice: the same statistics, twice the places
-    found = style.style(style.gram(f, convention), style.gram(twice, convention), 20, 40, convention)
-    assert float(found) < 1e-20
+    result = style.style(style.gram(f, convention), style.gram(twice, convention), 20, 40, convention)
+    assert float(result) < 1e-20
 
 
 def test_a_mask_counts_only_its_places():

@@ -1,4 +1,4 @@
-"""Facts of the autoencoders' papers and lectures."""
+"""Facts of the autoencoders' papers, and parameter counts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def small(tree: dict[str, object]) -> torch.nn.Module:
     return Spec.parse("model", tree).build(shape=(1, 8, 8), classes=10)
 
 
-def test_the_lectures_parameter_counts() -> None:
+def test_documented_parameter_counts() -> None:
     assert api.dry_run("ae-mnist")["parameters"]["AE"] == {"total": 218_643, "trainable": 218_643, "buffers": 6}
     assert api.dry_run("conv-ae-mnist")["parameters"]["AE"]["total"] == 50_161
 
@@ -108,8 +108,8 @@ def test_the_step_is_the_papers_box(tree: dict[str, object], reduction: str) -> 
     model.step(stream, losses.__setitem__)
     x = next(again).x
     with torch.no_grad():
-        seen = model.corrupt(x, again.randn) if tree["name"] == "denoising_autoencoder" else x
-        z = model.encode(seen)
+        recorded = model.corrupt(x, again.randn) if tree["name"] == "denoising_autoencoder" else x
+        z = model.encode(recorded)
         errors = (model.decoder(z) - x).square()
         if "reconstruction" in tree:
             errors = F.binary_cross_entropy_with_logits(model.decoder(z), (x + 1) / 2, reduction="none")
@@ -143,7 +143,7 @@ def test_sparsity_switches_units_off(penalty: str) -> None:
             assert abs(float(sparse.encode(x).mean()) - 0.05) < 0.05
 
 
-def test_noise_is_what_it_says() -> None:
+def test_noise_has_the_documented_distribution() -> None:
     x = torch.zeros(400, 1, 16, 16)
     gaussian = built("denoising-ae-mnist", sigma=0.2)
     noisy = gaussian.corrupt(x, torch.randn)
@@ -208,7 +208,7 @@ def test_nets_that_do_not_fit_are_refused() -> None:
         built("ae-mnist", **{"model.encoder.heads": 2})
 
 
-def test_codes_remember_the_moments_of_what_they_saw() -> None:
+def test_the_prior_has_the_moments_of_the_codes() -> None:
     codes = EmpiricalPrior((2,), momentum=0.5)
     for _ in range(40):
         codes.update(torch.randn(512, 2) * torch.tensor([1.0, 3.0]) + torch.tensor([5.0, 0.0]))
@@ -218,7 +218,7 @@ def test_codes_remember_the_moments_of_what_they_saw() -> None:
     assert limner.list_models("*autoencoder") == ["autoencoder", "denoising_autoencoder", "sparse_autoencoder"]
 
 
-def test_no_number_of_a_drawn_code_is_smaller_than_the_least() -> None:
+def test_sampled_codes_are_not_below_the_minimum() -> None:
     """Codes of a sparse autoencoder are never negative; truncation bounds deviations from the mean."""
     codes = EmpiricalPrior((4,), least=0.0)
     codes.var.fill_(9.0)

@@ -57,9 +57,9 @@ def by_hand(G: nn.Module, F: nn.Module, **options: Any) -> CycleGAN:
 
 
 def terms(model: CycleGAN) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    told: dict[str, torch.Tensor] = {}
-    logs = model.step(Stream(digits(), 4), lambda group, loss: told.__setitem__(group, loss.detach()))
-    return logs, told
+    losses: dict[str, torch.Tensor] = {}
+    logs = model.step(Stream(digits(), 4), lambda group, loss: losses.__setitem__(group, loss.detach()))
+    return logs, losses
 
 
 def test_identity_generators_have_no_identity_and_no_cycle_error():
@@ -74,16 +74,16 @@ def test_inverse_generators_have_no_cycle_error_but_an_identity_error():
     assert abs(float(logs["term/identity"].detach()) - 0.5) < 1e-6  # a quarter each way
 
 
-def test_each_domain_has_a_pool_of_its_own_translations():
+def test_each_domain_has_a_pool_of_its_translations():
     model = by_hand(Shift(0.25), Shift(-0.5))
     terms(model)
     x, y = next(Stream(digits(), 4))
-    assert model.pool_X.seen == model.pool_Y.seen == 4
+    assert model.pool_X.filled == model.pool_Y.filled == 4
     assert torch.equal(model.pool_X.held[:4], to_uint8(y - 0.5))
     assert torch.equal(model.pool_Y.held[:4], to_uint8(x + 0.25))
 
 
-def test_b_is_what_g_makes_and_a_what_f_makes():
+def test_g_translates_to_b_and_f_to_a():
     model, x = by_hand(Shift(0.25), Shift(-0.5)), torch.zeros(1, 1, 16, 16)
     assert float(model.translate(x).detach().mean()) == float(model.translate(x, "b").detach().mean()) == 0.25
     assert float(model.translate(x, "a").detach().mean()) == -0.5
@@ -91,16 +91,16 @@ def test_b_is_what_g_makes_and_a_what_f_makes():
 
 def test_losses_are_those_of_the_paper():
     model = by_hand(Shift(0.25), Shift(0.5), pool=0)
-    _, told = terms(model)
+    _, losses = terms(model)
     x, y = next(Stream(digits(), 4))
     with torch.no_grad():
         fake_y, fake_x = x + 0.25, y + 0.5
         gan = (model.D_Y(fake_y) - 1).square().mean() + (model.D_X(fake_x) - 1).square().mean()
         expected = gan + 10 * (0.75 + 0.75) + 5 * (0.25 + 0.5)
-        torch.testing.assert_close(told["G"], expected)
+        torch.testing.assert_close(losses["G"], expected)
         real = (model.D_Y(y) - 1).square().mean() + (model.D_X(x) - 1).square().mean()
         fake = model.D_Y(fake_y).square().mean() + model.D_X(fake_x).square().mean()
-        torch.testing.assert_close(told["D"], (real + fake) / 2)
+        torch.testing.assert_close(losses["D"], (real + fake) / 2)
 
 
 def test_no_gradient_of_the_critics_loss_reaches_a_generator():
@@ -122,7 +122,7 @@ class Chance:
         return self.draws.pop(0)
 
 
-def test_the_pool_fills_first_and_then_gives_older_ones_half_of_the_time():
+def test_the_pool_fills_first_and_then_gives_held_images_half_of_the_time():
     pool, grey = Pool(2, (1, 1, 1)), torch.tensor([-1.0, -0.6, 0.2, 1.0]).view(4, 1, 1, 1)
     filled = pool(grey[:2], Chance([0.0, 0.0], [0.0, 0.0]))
     assert torch.equal(filled, grey[:2])  # while it fills, what is new is shown
@@ -133,16 +133,16 @@ def test_the_pool_fills_first_and_then_gives_older_ones_half_of_the_time():
     torch.testing.assert_close(pool.held.flatten() / 127.5 - 1, torch.tensor([-1.0, 1.0]), atol=1 / 255, rtol=0)
 
 
-def test_a_pool_is_saved_with_its_pictures():
+def test_a_pool_is_saved_with_its_images():
     pool, again = Pool(3, (1, 2, 2)), Pool(3, (1, 2, 2))
     stream = Stream(digits(), 2)
     pool(torch.rand(2, 1, 2, 2), stream)
     again.load_state_dict(pool.state_dict())
-    assert again.seen == 2
+    assert again.filled == 2
     assert torch.equal(again.held, pool.held)
 
 
-def test_domains_are_drawn_in_orders_of_their_own():
+def test_domains_have_independent_orders():
     batch = next(Stream(digits(), 8, seed=1))
     assert isinstance(batch, Unpaired)
     same = DomainSet(load("digits", size=16), load("digits", size=16))

@@ -1,4 +1,4 @@
-"""Facts of the GAN: counts of the lectures, directions of the gradients, the optimal discriminator, the tricks."""
+"""Facts of the GAN: parameter counts, directions of the gradients, the optimal discriminator, labels and penalties."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from limner.core.stream import Stream
 from limner.core.update import Updates
 
 
-def test_the_lectures_parameter_counts() -> None:
+def test_documented_parameter_counts() -> None:
     plan = api.dry_run("gan-mnist")
     assert plan["parameters"]["G"]["trainable"] == 227_344
     assert plan["parameters"]["D"]["trainable"] == 201_217
@@ -38,7 +38,7 @@ def test_k_steps_draw_k_fresh_batches() -> None:
     assert stream.position == 48
 
 
-def test_the_prior_is_what_it_says() -> None:
+def test_the_prior_has_the_documented_distribution() -> None:
     model = recipes.load("gan-mnist", {"prior": "uniform"}).model.build(shape=(1, 8, 8), classes=10)
     z = model.prior.batch(4096, Stream(data.load("digits"), 16))
     assert -1 <= float(z.min()) < -0.99
@@ -46,7 +46,7 @@ def test_the_prior_is_what_it_says() -> None:
     assert abs(float(z.std()) - 1 / math.sqrt(3)) < 0.01
 
 
-def test_a_discriminator_that_cannot_tell_goes_to_one_half() -> None:
+def test_the_discriminator_goes_to_one_half_on_equal_distributions() -> None:
     """With G's images drawn from the data themselves, D's optimum is 1/2 everywhere and its loss log 4."""
     model = recipes.load("gan-mnist").model.build(shape=(1, 8, 8), classes=10)
     stream = Stream(data.load("digits"), 256)
@@ -95,8 +95,8 @@ def toy(**options: Any) -> GenerativeModel:
         "D": {"name": "mlp.Discriminator", "widths": [16]},
     }
     for key, value in options.items():
-        place, _, last = key.rpartition("__")
-        (tree[place] if place else tree)[last] = value  # type: ignore[index]
+        position, _, last = key.rpartition("__")
+        (tree[position] if position else tree)[last] = value  # type: ignore[index]
     spec = Spec.parse("model", tree)
     model: GenerativeModel = spec.build(shape=(1, 8, 8), classes=10)
     model.spec = spec
@@ -105,25 +105,25 @@ def toy(**options: Any) -> GenerativeModel:
 
 def losses_of(model: GenerativeModel, batch: int = 16, steps: int = 1) -> list[dict[str, float]]:
     """What each step logs, with nothing updated."""
-    stream, found = Stream(data.load("digits"), batch), []
+    stream, result = Stream(data.load("digits"), batch), []
     for _ in range(steps):
         stream.begin()
-        found.append({k: float(v.detach()) for k, v in model.step(stream, lambda g, loss: None).items()})
-    return found
+        result.append({k: float(v.detach()) for k, v in model.step(stream, lambda g, loss: None).items()})
+    return result
 
 
 class Shifted(nn.Module):
-    """A transform that adds ten, and keeps what it is told."""
+    """A transform that adds ten and records its observations."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.told: list[tuple[float, int]] = []
+        self.observed: list[tuple[float, int]] = []
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + 10
 
     def observe(self, sign: torch.Tensor, images: int) -> None:
-        self.told.append((float(sign), images))
+        self.observed.append((float(sign), images))
 
 
 class Bowl(nn.Module):
@@ -140,8 +140,8 @@ class Bowl(nn.Module):
 
 
 @pytest.mark.parametrize("adversarial", ["nonsaturating", "relativistic"])
-def test_whatever_d_sees_is_transformed_once(adversarial: str) -> None:
-    """Reals, fakes, what G is judged by and its rivals, and the points where the slope is penalised."""
+def test_inputs_of_d_are_transformed_once(adversarial: str) -> None:
+    """Reals, fakes, the images of G's loss, the reals that they are compared with, and the points of the penalty."""
     torch.manual_seed(0)
     model: Any = toy(adversarial=adversarial, penalties={"r1": 1.0, "r2": 1.0})
     model.D, model.transform = Bowl(), Shifted()
@@ -150,23 +150,23 @@ def test_whatever_d_sees_is_transformed_once(adversarial: str) -> None:
     logs = model.step(stream, lambda group, loss: None)
     with torch.no_grad():
         x, fake, other = next(again).x, model.G(again.randn(16, 4)), model.G(again.randn(16, 4))
-    shown = [x, fake, x, fake, other] + [x] * (adversarial == "relativistic")
-    for found, wanted in zip(model.D.seen, shown, strict=True):
-        torch.testing.assert_close(found, wanted + 10)
+    visible = [x, fake, x, fake, other] + [x] * (adversarial == "relativistic")
+    for result, expected in zip(model.D.seen, visible, strict=True):
+        torch.testing.assert_close(result, expected + 10)
     for term, at in (("r1", x), ("r2", fake)):
-        wanted = 0.5 * (0.1 * at).flatten(1).square().sum(1).mean()
-        assert float(logs[f"term/{term}"].detach()) == pytest.approx(float(wanted), rel=1e-4)
+        expected = 0.5 * (0.1 * at).flatten(1).square().sum(1).mean()
+        assert float(logs[f"term/{term}"].detach()) == pytest.approx(float(expected), rel=1e-4)
 
 
-def test_the_transform_is_told_what_d_says_of_the_reals() -> None:
+def test_the_transform_observes_the_sign_of_d_on_reals() -> None:
     torch.manual_seed(0)
     model: Any = toy()
     stream, again = (Stream(data.load("digits"), 16) for _ in range(2))
     x = next(again).x.flatten(1).square().sum(1)
     model.D, model.transform = Bowl(c=float(x.median())), Shifted()  # D is sure of about half of the reals
     model.step(stream, lambda group, loss: None)
-    assert model.transform.told == [(pytest.approx(float((x - x.median()).sign().mean())), 16)]
-    assert abs(model.transform.told[0][0]) < 0.2
+    assert model.transform.observed == [(pytest.approx(float((x - x.median()).sign().mean())), 16)]
+    assert abs(model.transform.observed[0][0]) < 0.2
 
 
 def test_no_gradient_of_ds_loss_reaches_g() -> None:
@@ -175,19 +175,19 @@ def test_no_gradient_of_ds_loss_reaches_g() -> None:
     assert set(torch.autograd.grad(losses["D"], [*model.G.parameters()], allow_unused=True)) == {None}
 
 
-def test_labels_of_reals_and_of_fakes_are_not_mixed_up() -> None:
+def test_labels_of_reals_and_of_fakes_are_not_swapped() -> None:
     model: Any = toy(real_labels=[0.9, 0.9], fake_labels=[0.2, 0.2])
     real, fake = torch.randn(16), torch.randn(16)
-    found = model.loss_D(real, fake, Stream(data.load("digits"), 16))
+    result = model.loss_D(real, fake, Stream(data.load("digits"), 16))
     cross_entropy = nn.functional.binary_cross_entropy_with_logits
     expected = cross_entropy(real, torch.full((16,), 0.9)) + cross_entropy(fake, torch.full((16,), 0.2))
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(result, expected)
 
 
 def test_labels_are_drawn_from_their_intervals_and_exchanged() -> None:
     model: Any = toy(real_labels=[0.7, 0.9], fake_labels=[0.0, 0.3], flip=0.25)
     stream = Stream(data.load("digits"), 16)
-    t = model._labels_of(20_000, model.real_labels, model.fake_labels, stream)
+    t = model._draw_labels(20_000, model.real_labels, model.fake_labels, stream)
     own = (t >= 0.7) & (t <= 0.9)
     assert bool((own | (t <= 0.3)).all())
     assert abs(float(own.float().mean()) - 0.75) < 0.01
@@ -195,7 +195,7 @@ def test_labels_are_drawn_from_their_intervals_and_exchanged() -> None:
     assert abs(float(t[~own].mean()) - 0.15) < 0.005
 
 
-def test_one_sided_smoothing_costs_a_sure_d() -> None:
+def test_one_sided_smoothing_penalises_a_certain_d() -> None:
     """With t = 0.9 the loss of D = 1/2 is still log 4, and a D that is sure of the reals pays for it."""
     model: Any = toy(real_labels=[0.9, 0.9])
     stream = Stream(data.load("digits"), 16)
@@ -204,7 +204,7 @@ def test_one_sided_smoothing_costs_a_sure_d() -> None:
     assert float(model.loss_D(sure, -sure, stream)) == pytest.approx(1.2, abs=1e-3)
 
 
-def test_lazy_penalties_fall_due_every_k_steps_with_k_times_the_weight() -> None:
+def test_lazy_penalties_are_applied_every_k_steps_with_k_times_the_weight() -> None:
     torch.manual_seed(0)
     often = toy(penalties={"r1": 2.0})
     seldom = toy(penalties={"r1": 2.0}, penalty_every=4)
@@ -220,16 +220,16 @@ def test_the_penalty_is_part_of_what_d_descends_on() -> None:
     bound.load_state_dict(plain.state_dict())
 
     def seen(model: GenerativeModel) -> tuple[float, dict[str, torch.Tensor]]:
-        stream, told = Stream(data.load("digits"), 16), {}
+        stream, losses = Stream(data.load("digits"), 16), {}
         stream.begin()
-        logs = model.step(stream, lambda g, loss: told.__setitem__(g, float(loss.detach())))
-        return told["D"], logs
+        logs = model.step(stream, lambda g, loss: losses.__setitem__(g, float(loss.detach())))
+        return losses["D"], logs
 
     (a, _), (b, logs) = seen(plain), seen(bound)
     assert b == pytest.approx(a + 3 * float(logs["term/r1"].detach()), rel=1e-5)
 
 
-def test_a_relativistic_generator_sees_the_reals() -> None:
+def test_a_relativistic_generator_uses_the_reals() -> None:
     torch.manual_seed(0)
     model = toy(adversarial="relativistic")
     logs = losses_of(model)[0]
@@ -249,7 +249,7 @@ def test_a_relativistic_generator_sees_the_reals() -> None:
         ({"penalty_every": 0}, "at least 1"),
     ],
 )
-def test_combinations_without_a_meaning_are_refused(options: dict[str, Any], reason: str) -> None:
+def test_invalid_combinations_are_refused(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(LimnerError, match=reason):
         toy(**options)
 
@@ -260,7 +260,7 @@ def test_a_gradient_penalty_and_batch_norm_are_refused() -> None:
 
 
 @pytest.mark.parametrize("options", [{"D.pack": 3}, {"D.minibatch": "std", "train.batch": 1}])
-def test_batches_without_a_meaning_are_refused_before_anything_is_written(options: dict[str, Any]) -> None:
+def test_invalid_batches_are_refused_before_anything_is_written(options: dict[str, Any]) -> None:
     with pytest.raises(LimnerError, match=r"train\.batch"):
         api.prepare(recipes.load("gan-mnist", {"data": "digits", **options}))
 
@@ -299,7 +299,7 @@ def test_dropout_in_g_at_sampling_is_a_function_of_the_seed() -> None:
     assert not torch.equal(model.G(z), model.G(z)), "dropout stays on"
 
 
-def test_critic_and_pull_fit_the_samples() -> None:
+def test_critic_and_sample_gradient_have_the_shapes_of_the_samples() -> None:
     model = toy(D__pack=2)
     assert isinstance(model, HasCritic)
     x = model.sample(5, seed=0).clone()

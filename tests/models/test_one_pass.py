@@ -65,10 +65,10 @@ def test_the_loss_falls_and_the_report_says_what_the_rows_are(kind, request):
     run = limner.Run(request.getfixturevalue(kind))
     losses = [line["loss/T" if kind == "fast" else "loss/decoder"] for line in run.metrics()]
     assert losses[-1] < 0.8 * losses[0]
-    assert "painted" in (run.path / "report.html").read_text()
+    assert "stylised images" in (run.path / "report.html").read_text()
 
 
-def test_a_folder_is_painted_in_the_style_that_was_learnt(fast, tmp_path, files):
+def test_a_folder_is_stylised_in_the_learned_style(fast, tmp_path, files):
     odd = tmp_path / "in"
     odd.mkdir()
     Image.fromarray(load_sample_image("china.jpg")).resize((53, 37)).save(odd / "odd.jpg")
@@ -76,23 +76,23 @@ def test_a_folder_is_painted_in_the_style_that_was_learnt(fast, tmp_path, files)
     assert [p.name for p in written] == ["odd.jpg"]
     painted = Image.open(written[0])
     assert painted.size == (53, 37)
-    made = painted.getexif()[0x010E]
-    assert made.startswith("limner stylise: fast_style in the style that it learnt; VGG-19 of vgg.safetensors, whose")
+    output = painted.getexif()[0x010E]
+    assert output.startswith("limner stylise: fast_style in the style that it learnt; VGG-19 of vgg.safetensors, whose")
     with pytest.raises(LimnerError, match="one style that it learnt"):
         paint(fast, odd, tmp_path / "out", files["paintings"] / "0.png", device="cpu")
 
 
-def test_any_painting_will_do_and_strength_is_how_much_of_it(any_style, tmp_path, files):
+def test_any_style_image_works_and_strength_interpolates(any_style, tmp_path, files):
     photo, painting = files["photos"] / "0.png", files["paintings"] / "5.png"
-    found = {}
+    result = {}
     for strength in (0.0, 0.5, 1.0):
         (path,) = paint(any_style, photo, tmp_path / f"{strength}.png", painting, strength=strength, device="cpu")
-        found[strength] = np.asarray(Image.open(path)).astype(float)
-    made = Image.open(path).getexif()[0x010E]
-    assert made.startswith(
+        result[strength] = np.asarray(Image.open(path)).astype(float)
+    output = Image.open(path).getexif()[0x010E]
+    assert output.startswith(
         "limner stylise: adain in the style of 5.png; VGG-19 of vgg.safetensors, whose SHA-256 begins"
     )
-    near, far = (np.abs(found[s] - found[0.0]).mean() for s in (0.5, 1.0))
+    near, far = (np.abs(result[s] - result[0.0]).mean() for s in (0.5, 1.0))
     assert 0 < near < far
     with pytest.raises(LimnerError, match="name a painting too"):
         paint(any_style, photo, tmp_path / "x.png", device="cpu")
@@ -103,17 +103,17 @@ def pixels(path: Path) -> torch.Tensor:
     return torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1)[None] / 127.5 - 1
 
 
-def test_between_two_paintings_a_share_of_nothing_counts_for_nothing(any_style, tmp_path, files):
+def test_a_style_with_a_share_of_0_has_no_effect(any_style, tmp_path, files):
     photo, two = files["photos"] / "3.png", [files["paintings"] / "1.png", files["paintings"] / "9.png"]
-    found = {}
+    result = {}
     for name, styles, shares in (
         ("first", two[:1], None), ("second", two[1:], None), ("all first", two, [2.0, 0.0]), ("both", two, None)
     ):  # fmt: skip
         (path,) = paint(any_style, photo, tmp_path / f"{name}.png", styles, style_shares=shares, device="cpu")
-        found[name] = pixels(path)
-    torch.testing.assert_close(found["all first"], found["first"])
-    apart = (found["first"] - found["second"]).abs().mean()
-    assert all(0 < (found["both"] - found[k]).abs().mean() < apart for k in ("first", "second"))
+        result[name] = pixels(path)
+    torch.testing.assert_close(result["all first"], result["first"])
+    apart = (result["first"] - result["second"]).abs().mean()
+    assert all(0 < (result["both"] - result[k]).abs().mean() < apart for k in ("first", "second"))
     with pytest.raises(LimnerError, match="style_shares needs 2 numbers"):
         paint(any_style, photo, tmp_path / "x.png", two, style_shares=[1.0], device="cpu")
 
@@ -132,13 +132,13 @@ def test_colours_can_be_kept_and_the_size_chosen(kind, request, tmp_path, files)
     assert (both - whole)[:, 1:].abs().mean() < 0.5 * (painted - whole)[:, 1:].abs().mean()
 
 
-def test_a_photograph_is_painted_by_its_name(fast, tmp_path):
+def test_a_photograph_can_be_given_by_its_name(fast, tmp_path):
     (path,) = paint(fast, "china", tmp_path / "out", size=64, device="cpu")
     assert path.name == "china.png"
     assert Image.open(path).size == (64, 43)
 
 
-def test_what_means_nothing_to_a_model_is_refused(fast, any_style, tmp_path, files):
+def test_invalid_labels_and_options_are_refused(fast, any_style, tmp_path, files):
     photo = files["photos"] / "0.png"
     with pytest.raises(LimnerError, match="strength and style_shares are for adain and wct"):
         paint(fast, photo, tmp_path / "x.png", strength=0.5, device="cpu")
@@ -148,27 +148,27 @@ def test_what_means_nothing_to_a_model_is_refused(fast, any_style, tmp_path, fil
         paint(any_style, photo, tmp_path / "x.png", files["photos"] / "no.png", device="cpu")
 
 
-def test_a_tiny_picture_is_painted_too(fast, any_style, files, tmp_path):
+def test_a_tiny_image_is_stylised(fast, any_style, files, tmp_path):
     Image.new("RGB", (3, 2), (200, 30, 40)).save(tmp_path / "tiny.png")
     for kind, painting in ((fast, []), (any_style, files["paintings"] / "1.png")):
         (path,) = paint(kind, tmp_path / "tiny.png", tmp_path / "out.png", painting, device="cpu")
         assert Image.open(path).size == (3, 2)
 
 
-def test_one_style_is_what_a_net_for_one_style_learns(files, tmp_path):
+def test_fast_style_takes_one_style(files, tmp_path):
     two = f"{files['paintings'] / '0.png'},{files['paintings'] / '1.png'}"
     with pytest.raises(LimnerError, match="learns one style"):
         limner.train("fast-style", out=tmp_path / "two", weights=str(files["vgg"]), data=f"{files['photos']}/",
                      style=two, **SHORT)  # fmt: skip
 
 
-def test_what_does_not_paint_says_so(tmp_path):
+def test_models_without_stylisation_are_refused(tmp_path):
     run = limner.train("ae-mnist", out=tmp_path / "ae", data="digits", images=64, batch=32, device="cpu")
     with pytest.raises(LimnerError, match="does not paint"):
         paint(run.path, "a.png", tmp_path / "b.png", device="cpu")
 
 
-def test_one_picture_through_the_command_line(any_style, files, tmp_path):
+def test_one_image_through_the_command_line(any_style, files, tmp_path):
     import subprocess
     import sys
 
@@ -179,21 +179,21 @@ def test_one_picture_through_the_command_line(any_style, files, tmp_path):
     assert Image.open(tmp_path / "p.png").size == (48, 48)
 
 
-def test_the_step_compares_with_the_statistics_of_the_style(files):
+def test_strength_1_has_the_statistics_of_the_style(files):
     """At strength 1 the target's moments are the style's, at strength 0 the decoder is given the picture's own maps."""
     torch.manual_seed(0)
     model = AdaIN(Decoder("relu2_1", shape=(3, 32, 32)), str(files["vgg"]), shape=(3, 32, 32))
     x, s = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 24, 40)
-    seen = []
-    model.decoder.register_forward_hook(lambda module, args, out: seen.append(args[0]))
+    recorded = []
+    model.decoder.register_forward_hook(lambda module, args, out: recorded.append(args[0]))
     with torch.no_grad():
         stylised(model, x, [model.encode_features(s)])
         stylised(model, x, [model.encode_features(s)], strength=0.0)
-        torch.testing.assert_close(style.moments(seen[0])[0], style.moments(model.maps(s)["relu2_1"])[0])
-        torch.testing.assert_close(seen[1], model.maps(x)["relu2_1"])
+        torch.testing.assert_close(style.moments(recorded[0])[0], style.moments(model.maps(s)["relu2_1"])[0])
+        torch.testing.assert_close(recorded[1], model.maps(x)["relu2_1"])
 
 
-def test_what_adain_descends_on(files):
+def test_the_loss_of_adain(files):
     """Content against t, and means and deviations of every layer against the style's, with λ = 3; t is no variable."""
     torch.manual_seed(0)
     model = AdaIN(Decoder("relu2_1", shape=(3, 32, 32)), str(files["vgg"]), style_weight=3.0, shape=(3, 32, 32))
@@ -201,13 +201,13 @@ def test_what_adain_descends_on(files):
     losses: dict[str, torch.Tensor] = {}
     logs = model.step(iter([Unpaired(x, s)]), losses.__setitem__)
     t = style.adain(model.maps(x)["relu2_1"], model.maps(s)["relu2_1"])
-    own, wanted = model.maps(model.decoder(t)), model.maps(s)
+    own, expected = model.maps(model.decoder(t)), model.maps(s)
     assert list(own) == ["relu1_1", "relu2_1"]
     content = (own["relu2_1"] - t).square().mean()
     paint_loss = torch.zeros(())
     for n in own:
         for moment in (lambda f: f.mean((2, 3)), lambda f: (f.var((2, 3), correction=0) + 1e-5).sqrt()):
-            paint_loss = paint_loss + (moment(own[n]) - moment(wanted[n])).square().mean()
+            paint_loss = paint_loss + (moment(own[n]) - moment(expected[n])).square().mean()
     torch.testing.assert_close(logs["term/content"], content)
     torch.testing.assert_close(logs["term/style"], paint_loss)
     torch.testing.assert_close(losses["decoder"], content + 3 * paint_loss)
@@ -224,7 +224,7 @@ class Scaled(torch.nn.Module):
         return self.factor * x
 
 
-def test_what_a_net_for_one_style_descends_on(files):
+def test_the_loss_of_fast_style(files):
     """α of half the squared distance of maps, β of the layers' mean style loss, γ of the roughness."""
     weights = {"content_weight": 2.0, "style_weight": 30.0, "smoothness": 0.5}
     model = FastStyle(Scaled(), str(files["vgg"]), **weights, shape=(3, 32, 32))
@@ -232,11 +232,11 @@ def test_what_a_net_for_one_style_descends_on(files):
     losses: dict[str, torch.Tensor] = {}
     logs = model.step(iter([Styled(x, (s,), (None,))]), losses.__setitem__)
     vgg, _ = model._targets
-    own, content, wanted = (vgg(v, ["relu1_1", "relu2_1"]) for v in (0.5 * x, x, s))
+    own, content, target = (vgg(v, ["relu1_1", "relu2_1"]) for v in (0.5 * x, x, s))
     kept = (own["relu2_1"] - content["relu2_1"]).square().mean() / 2
     painted = torch.zeros(())
     for n, f in own.items():
-        g, a = (style.gram(m) / (m.shape[2] * m.shape[3]) for m in (f, wanted[n]))
+        g, a = (style.gram(m) / (m.shape[2] * m.shape[3]) for m in (f, target[n]))
         painted = painted + (g - a).square().sum((1, 2)).mean() / (4 * f.shape[1] ** 2) / 2
     rough = (x.diff(dim=3) / 2).square().mean() + (x.diff(dim=2) / 2).square().mean()
     for term, expected in (("content", kept), ("style", painted), ("variation", rough)):
@@ -244,7 +244,7 @@ def test_what_a_net_for_one_style_descends_on(files):
     torch.testing.assert_close(losses["T"].detach(), 2 * kept + 30 * painted + 0.5 * rough, rtol=1e-4, atol=1e-7)
 
 
-def test_painted_pictures_are_pictures_of_the_same_size(files):
+def test_stylised_images_have_the_same_size(files):
     """Whatever the decoder gives: beyond [-1,1] it is cut off, and so is what was added to make the sides even."""
     model = AdaIN(Decoder("relu2_1", shape=(3, 32, 32)), str(files["vgg"]), shape=(3, 32, 32)).eval()
     x = torch.rand(2, 3, 21, 35) * 2 - 1
@@ -260,7 +260,7 @@ def shared(name: str) -> Path:
 
 
 @pytest.mark.skipif(not shared("decoder_from_conv3_1").is_file(), reason="the published decoder is not at hand")
-def test_the_published_decoder_turns_maps_back_into_pictures(tmp_path):
+def test_the_published_decoder_inverts_the_maps(tmp_path):
     """Encode and decode without a style: about 30 dB, as published."""
     vgg = str(shared("vgg19_normalised_to_conv3_1"))
     out = import_weights("adain", shared("decoder_from_conv3_1"), tmp_path / "adain.safetensors", vgg=vgg)

@@ -34,9 +34,9 @@ def model(dataset: PairSet, **options: object) -> Pix2Pix:
     spec = Spec.parse("model", tree | options).resolve(
         shape=dataset.shape, source=dataset.source, pairing=dataset.pairing, classes=0
     )
-    made = spec.build()
-    made.spec = spec
-    return made
+    output = spec.build()
+    output.spec = spec
+    return output
 
 
 @pytest.mark.parametrize(("game", "l1_weight"), [("nonsaturating", 100.0), ("lsgan", 7.0), ("hinge", 0.0)])
@@ -45,14 +45,14 @@ def test_the_step_is_the_papers_box(game: str, l1_weight: float):
     dataset = pairs()
     G = {"name": "unet.Generator", "width": 8, "norm": "instance", "dropout": 0.0}
     net = model(dataset, G=G, adversarial=game, l1_weight=l1_weight)
-    told: dict[str, torch.Tensor] = {}
-    logs = net.step(Stream(dataset, 8), lambda group, loss: told.__setitem__(group, loss.detach()))
+    losses: dict[str, torch.Tensor] = {}
+    logs = net.step(Stream(dataset, 8), lambda group, loss: losses.__setitem__(group, loss.detach()))
     a, b = next(Stream(dataset, 8))
     with torch.no_grad():
         y = net.G(a)
         real, fake = net.D(torch.cat([a, b], 1)), net.D(torch.cat([a, y], 1))
-        assert torch.allclose(told["D"], OBJECTIVES[game].d(real, fake) / 2, rtol=1e-4)
-        assert torch.allclose(told["G"], OBJECTIVES[game].g(fake, None) + l1_weight * l1(y, b), rtol=1e-4)
+        assert torch.allclose(losses["D"], OBJECTIVES[game].d(real, fake) / 2, rtol=1e-4)
+        assert torch.allclose(losses["G"], OBJECTIVES[game].g(fake, None) + l1_weight * l1(y, b), rtol=1e-4)
     assert torch.equal(logs["term/l1"].detach(), l1(net.G(a), b).detach())
 
 
@@ -75,7 +75,7 @@ def test_no_gradient_of_one_net_reaches_the_other():
     assert reached["G"][0]  # G's loss runs through D, whose weights `update` leaves alone
 
 
-def test_l1_falls_and_the_picture_comes_back():
+def test_l1_falls_and_the_translation_resembles_the_target():
     dataset = pairs(task="deblur")
     net = model(dataset)
     stream, update = Stream(dataset, 16), Updates(net.groups(), {g: Adam(1e-3, (0.5, 0.999)) for g in net.groups()})
@@ -86,7 +86,7 @@ def test_l1_falls_and_the_picture_comes_back():
     assert sum(errors[-5:]) < 0.5 * sum(errors[:5])
 
 
-def test_a_translation_is_of_its_seed():
+def test_a_translation_is_a_function_of_the_seed():
     dataset = pairs()
     net = model(dataset, G={"name": "unet.Generator", "width": 8, "norm": "instance"}).eval()
     a, _ = dataset.pairs(range(4))
@@ -114,7 +114,7 @@ def test_the_stream_gives_pairs_that_belong_together():
     torch.testing.assert_close(batch.a, tasks.make("deblur")(batch.b, torch.zeros(32, dtype=torch.int64)))
 
 
-def test_it_cannot_draw_from_nothing():
+def test_it_cannot_sample_without_a_source():
     net = model(pairs())
     with pytest.raises(Exception, match="limner apply"):
         net.sample(4)

@@ -23,7 +23,7 @@ from limner.core.optimisers import Adam
 from limner.core.stream import Stream
 from limner.core.update import Updates
 from limner.losses.penalties import gradient_penalty
-from limner.nets.progressive import doubled, halved, shown
+from limner.nets.progressive import at_level, downsample, upsample
 
 SMALL = {"model.G.width": 4, "model.D.width": 4, "model.G.z": 8}
 
@@ -78,19 +78,19 @@ class Watched:
 
 
 @pytest.mark.parametrize(("images", "level"), [(0, 0.0), (100, 0.0), (125, 0.5), (150, 1.0), (275, 1.5), (300, 2.0)])
-def test_what_both_descend_on_at_each_level(images: int, level: float) -> None:
+def test_the_losses_of_both_nets_at_each_level(images: int, level: float) -> None:
     """WGAN-GP with the drift term on images of the level's size; the gradient reaches one group at a time."""
     weights = {"gp_weight": 7.0, "drift": 0.2}
-    model, seen = built(stable_images=100, fade_images=50, **weights).double(), Watched(16, images)
+    model, recorded = built(stable_images=100, fade_images=50, **weights).double(), Watched(16, images)
     inputs: dict[str, list[Tensor]] = {"G": [], "D": []}
     model.G.register_forward_hook(lambda net, args, kwargs, out: inputs["G"].append(out), with_kwargs=True)
     model.D.register_forward_hook(lambda net, args, kwargs, out: inputs["D"].append(args[0]), with_kwargs=True)
     losses: dict[str, Tensor] = {}
-    logs = model.step(_Doubles(seen), losses.__setitem__)
+    logs = model.step(_Doubles(recorded), losses.__setitem__)
     side = 4 << ceil(level)
     assert {tuple(x.shape) for x in inputs["D"]} == {(8, 1, side, side)}
     fake, other = inputs["G"]
-    real = shown(seen.x.double(), level, model.levels)
+    real = at_level(recorded.x.double(), level, model.levels)
     assert torch.equal(inputs["D"][0], real)
     again = Stream(data.load("mnist-5k", size=16, limit=64), 8, position=images)
     again.randn(8, 8)
@@ -144,26 +144,28 @@ def test_images_for_callers_have_full_size(images: int, visible: int) -> None:
     x = model.sample(3, seed=0).clone()  # out of inference mode
     assert x.shape == (3, 1, 16, 16)
     assert x.abs().max() <= 1
-    small = halved(x, {4: 2, 8: 1, 16: 0}[visible])
+    small = downsample(x, {4: 2, 8: 1, 16: 0}[visible])
     assert small.shape[-1] == visible
-    assert torch.allclose(doubled(small, {4: 2, 8: 1, 16: 0}[visible]), x), "pixels are repeated"
+    assert torch.allclose(upsample(small, {4: 2, 8: 1, 16: 0}[visible]), x), "pixels are repeated"
     assert model.critic(x).shape == (3,)
-    assert torch.allclose(model.critic(x), model.D(small, level=model.level)), "D judges what G made"
-    pull = model.sample_gradient(x, x)
-    assert pull.shape == x.shape
+    assert torch.allclose(model.critic(x), model.D(small, level=model.level)), (
+        "the critic takes images of the data's size"
+    )
+    gradient_of_samples = model.sample_gradient(x, x)
+    assert gradient_of_samples.shape == x.shape
     at = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(model.critic(at).sum(), at)
-    assert torch.allclose(pull, gradient), "G's loss pulls up the critic"
+    assert torch.allclose(gradient_of_samples, gradient), "G's loss raises the critic"
 
 
-def test_what_it_offers() -> None:
+def test_its_capabilities() -> None:
     model = built()
     assert isinstance(model, HasCritic)
     assert isinstance(model, Decodes)
     assert isinstance(model, HasPrior)
 
 
-def test_the_images_seen_are_part_of_the_state() -> None:
+def test_the_number_of_images_is_part_of_the_state() -> None:
     model, other = built(stable_images=100, fade_images=50), built(stable_images=100, fade_images=50)
     model.images = 275
     state = model.state_dict()
@@ -201,7 +203,7 @@ class Training:
         self.stream.position = position
 
 
-def test_growing_is_saved_and_taken_up_to_the_bit() -> None:
+def test_growing_resumes_bit_for_bit() -> None:
     """20 steps are 10, save, load and 10 more, stopped in the middle of a fade; the averaged G grows along."""
     whole, half, other = Training(), Training(), Training()
     whole.run(20)

@@ -81,7 +81,7 @@ def played(critic: Critic, **more: float) -> tuple[dict[str, Tensor], dict[str, 
     return losses, logs, stream, model
 
 
-def test_a_critic_that_says_nothing_costs_log_2_to_both() -> None:
+def test_a_constant_critic_has_a_loss_of_log_2_for_both_nets() -> None:
     losses, logs, _, _ = played(Critic())
     assert logs["loss/D"].item() == pytest.approx(math.log(2))
     assert logs["loss/G"].item() == pytest.approx(math.log(2))
@@ -97,7 +97,7 @@ def test_a_constant_added_to_the_critic_changes_nothing() -> None:
     assert abs(gradient) < 1e-12
 
 
-def test_what_both_descend_on() -> None:
+def test_the_losses_of_both_nets() -> None:
     """Pair by pair: softplus(D(G(z)) − D(x)), and γ/2 ‖w + a x‖² on reals and on samples."""
     losses, logs, stream, model = played(Critic(0.3, 0.2))
     (x,), (z, other) = stream.x, stream.z
@@ -121,7 +121,7 @@ def test_each_loss_reaches_its_own_net_and_no_other() -> None:
     assert all(g.abs().max() > 0 for g in torch.autograd.grad(losses["G"], of_G))
 
 
-def test_gamma_falls_along_half_a_cosine_and_stays() -> None:
+def test_gamma_falls_along_half_a_cosine_and_then_is_constant() -> None:
     model = R3GAN(Affine(), Critic(), gamma=1.0, gamma_final=0.1, burn_in=1000)
     assert model.gamma(0) == 1.0
     assert model.gamma(500) == pytest.approx(0.55)
@@ -140,7 +140,7 @@ def test_gamma_follows_the_position_of_the_stream() -> None:
     assert torch.allclose(losses["D"], logs["loss/D"] + 0.1 * critic.w.square().sum())
 
 
-def test_the_pull_is_the_step_g_would_take() -> None:
+def test_the_sample_gradient_is_gs_gradient() -> None:
     model = R3GAN(Affine(), Critic(0.3, 0.2))
     fake, real = model.G(torch.randn(5, 3)).detach().requires_grad_(), torch.randn(5, 1, 4, 4)
     loss = adversarial.relativistic.g(model.D(fake), model.D(real))
@@ -149,7 +149,7 @@ def test_the_pull_is_the_step_g_would_take() -> None:
     assert isinstance(model, HasCritic)
 
 
-def test_d_must_judge_single_images_and_gamma_must_make_sense() -> None:
+def test_critics_that_mix_images_and_invalid_gammas_are_refused() -> None:
     with pytest.raises(ValueError, match="batch norm"):
         R3GAN(Affine(), nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)))
     with pytest.raises(ValueError, match="positive"):
@@ -160,7 +160,7 @@ def test_d_must_judge_single_images_and_gamma_must_make_sense() -> None:
         recipes.load("r3gan-mnist").model.build(shape=(1, 6, 6), classes=0)
 
 
-def test_points_are_left_where_they_are() -> None:
+def test_points_are_not_clamped() -> None:
     model = R3GAN(Affine(), Critic())
     z = torch.full((2, 3), 10.0)
     assert float(model.decode(z).detach().abs().max()) == 1, "images are cut off"
@@ -181,7 +181,7 @@ def test_the_recipe_moves_both_nets_and_draws_within_the_range() -> None:
     assert x.abs().max() == 1
     assert isinstance(model, HasPrior)
     assert isinstance(model, Decodes)
-    seen: list[str] = []
-    model.step(Stream(data.load("digits"), 4), lambda group, loss: seen.append(group))
-    assert seen == ["D", "G"]
+    recorded: list[str] = []
+    model.step(Stream(data.load("digits"), 4), lambda group, loss: recorded.append(group))
+    assert recorded == ["D", "G"]
     assert before.keys() == model.state_dict().keys()

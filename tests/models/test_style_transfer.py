@@ -71,28 +71,28 @@ def test_the_loss_is_the_papers_and_targets_are_cached(files):
     descended(net, data, Adam(lr=0.05), 2)
     batch, layers = next(Stream(data, 1)), net.style_layers
     x, s = net.picture.x.detach(), batch.styles[0]
-    own, content, wanted = (net.vgg(v, ["relu2_1", *layers]) for v in (x, batch.x, s))
+    own, content, target = (net.vgg(v, ["relu2_1", *layers]) for v in (x, batch.x, s))
     expected = 2 * (own["relu2_1"] - content["relu2_1"]).square().mean() / 2 + 0.5 * style.total_variation(x)
     for name in layers:
         n = own[name].shape[1]
-        g, a = (style.gram(m[name])[0] / (m[name].shape[2] * m[name].shape[3]) for m in (own, wanted))
+        g, a = (style.gram(m[name])[0] / (m[name].shape[2] * m[name].shape[3]) for m in (own, target))
         expected = expected + 30 / len(layers) * ((g - a) ** 2).sum() / (4 * n**2)
     terms = net.terms(x, batch.masks)
     total = 2 * terms["term/content"] + 30 * terms["term/style"] + 0.5 * terms["term/variation"]
     torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_what_is_descended_on_is_the_weighted_sum_of_the_terms(files):
+def test_the_loss_is_the_weighted_sum_of_the_terms(files):
     data = still(files)
-    net, found = model(files, data, content_weight=2.0, style_weight=30.0, smoothness=0.5, start="noise"), []
-    logs = net.step(Stream(data, 1), lambda group, loss: found.append(loss().detach()))
+    net, result = model(files, data, content_weight=2.0, style_weight=30.0, smoothness=0.5, start="noise"), []
+    logs = net.step(Stream(data, 1), lambda group, loss: result.append(loss().detach()))
     content, painted, rough = (logs[f"term/{term}"] for term in ("content", "style", "variation"))
     assert min(content, painted, rough) > 0
-    torch.testing.assert_close(found[0], 2 * content + 30 * painted + 0.5 * rough)
-    torch.testing.assert_close(logs["loss/picture"], found[0])
+    torch.testing.assert_close(result[0], 2 * content + 30 * painted + 0.5 * rough)
+    torch.testing.assert_close(logs["loss/picture"], result[0])
 
 
-def test_average_pooling_is_what_the_net_then_does(files):
+def test_average_pooling_replaces_max_pooling(files):
     """Where two by two places are alike both poolings agree; elsewhere the mean is smaller than the largest."""
     data = still(files)
     largest, mean = (model(files, data, pooling=pooling).vgg for pooling in ("max", "average"))
@@ -110,11 +110,11 @@ def test_layers_weigh_what_is_asked_in_every_convention(files, convention):
     net = model(files, data, layer_weights=[3.0, 1.0], convention=convention)
     descended(net, data, Adam(lr=0.05), 2)
     batch, x = next(Stream(data, 1)), net.picture.x.detach()
-    own, wanted = (net.vgg(v, ["relu1_1", "relu2_1"]) for v in (x, batch.styles[0]))
+    own, target = (net.vgg(v, ["relu1_1", "relu2_1"]) for v in (x, batch.styles[0]))
     expected = 0.0
     for name, share in (("relu1_1", 0.75), ("relu2_1", 0.25)):
         n = own[name].shape[1]
-        f, s = (maps[name].flatten(2)[0].double() for maps in (own, wanted))
+        f, s = (maps[name].flatten(2)[0].double() for maps in (own, target))
         g, a = (m @ m.T / m.shape[1] for m in (f, s))  # per place, so that sizes may differ
         square = (g - a).square().sum()
         expected += share * square * {"gatys": 1 / (4 * n**2), "places": 1 / n**2, "all": 1 / n**4}[convention]
@@ -126,9 +126,9 @@ def test_weights_are_scaled_to_mean_activations_of_one(files):
     net = model(files, data)
     descended(net, data, Adam(lr=0.05), 1)
     batch = next(Stream(data, 1))
-    shown = [net.vgg(v, ["relu1_1", "relu1_2", "relu2_1"]) for v in (batch.x, batch.styles[0])]
+    visible = [net.vgg(v, ["relu1_1", "relu1_2", "relu2_1"]) for v in (batch.x, batch.styles[0])]
     for name in ("relu1_1", "relu1_2", "relu2_1"):
-        loud = torch.stack([maps[name].mean((0, 2, 3)) for maps in shown]).mean(0)
+        loud = torch.stack([maps[name].mean((0, 2, 3)) for maps in visible]).mean(0)
         assert float(loud.median()) == pytest.approx(1, abs=1e-3)
         assert float(loud.max()) < 1.01
 
@@ -160,7 +160,7 @@ def test_lbfgs_never_goes_up(files):
     assert all(b <= a * (1 + 1e-5) for a, b in itertools.pairwise(losses))
 
 
-def test_a_search_that_has_come_to_rest_still_reports(files):
+def test_a_converged_lbfgs_still_logs_its_terms(files):
     """The photograph in its own style: there is nothing to descend, and no look is needed to know it."""
     data = still(files, style=files["content"])
     losses = descended(model(files, data), data, LBFGS(), 4)
@@ -179,19 +179,19 @@ def test_a_search_that_has_come_to_rest_still_reports(files):
         ({"iterations": 0}, "iterations must be 1 or more"),
     ],
 )
-def test_what_stylise_cannot_do_is_said_before_it_begins(files, tmp_path, given, message):
+def test_stylise_refuses_invalid_settings_before_it_starts(files, tmp_path, given, message):
     chosen = {"content": files["content"], "style": files["style"], "weights": files["vgg"]} | given
     with pytest.raises(LimnerError, match=message):
         stylise(chosen.pop("content"), chosen.pop("style"), chosen.pop("out", None), run=tmp_path / "r", **chosen)
     assert not (tmp_path / "r").exists()
 
 
-def test_what_cannot_be_shown_is_not_asked_for_and_lbfgs_goes_on_to_the_end(files):
+def test_the_gradient_is_projected_on_the_range_and_lbfgs_converges(files):
     """At the border of [-1,1] a pixel has no gradient outwards: a search along one finds nothing and stops for good."""
     data = still(files)
     net = model(files, data, start="noise")
-    seen = []
-    net.picture.begin(torch.rand(1, 3, 32, 48).mul(4).sub(2).clamp(-1, 1))
+    recorded = []
+    net.picture.initialise(torch.rand(1, 3, 32, 48).mul(4).sub(2).clamp(-1, 1))
 
     def update(group: str, loss: Any) -> None:
         value = loss()
@@ -199,11 +199,11 @@ def test_what_cannot_be_shown_is_not_asked_for_and_lbfgs_goes_on_to_the_end(file
         (whole,) = torch.autograd.grad(
             net.terms(x := net.picture.x.detach().requires_grad_(), (None,))["term/style"], x
         )
-        seen.extend((gradient, whole))
+        recorded.extend((gradient, whole))
 
     net.content_weight, net.style_weight, net.smoothness = 0.0, 1.0, 0.0
     net.step(Stream(data, 1), update)
-    gradient, whole = seen
+    gradient, whole = recorded
     x = net.picture.x.detach()
     outwards = ((x == 1) & (whole < 0)) | ((x == -1) & (whole > 0))
     assert 0.1 < float(outwards.float().mean()) < 0.9
@@ -227,8 +227,8 @@ def test_a_style_stays_where_its_mask_is(files):
 
 def test_styles_are_a_name_names_with_commas_or_a_list(files, tmp_path):
     both = [files["style"], files["content"]]
-    for given in (both, ",".join(both)):
-        assert len(still(files, style=given).styles) == 2
+    for settings in (both, ",".join(both)):
+        assert len(still(files, style=settings).styles) == 2
     odd = tmp_path / "a,b.png"
     Image.open(files["style"]).save(odd)
     assert len(still(files, style=str(odd)).styles) == 1
@@ -250,9 +250,9 @@ def test_several_styles_share_the_loss(files):
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_in_tiles_a_picture_has_the_loss_and_the_gradient_of_the_whole(files, masked):
+def test_tiles_have_the_loss_and_the_gradient_of_the_whole_image(files, masked):
     data = still(files, size=200, **({"masks": [files["left"]]} if masked else {}))
-    found = []
+    result = []
     for tile in (1024, 64):
         net = model(files, data, tile=tile, content_layers=["conv1_2"])
         descended(net, data, Adam(lr=0.05), 1)
@@ -261,8 +261,8 @@ def test_in_tiles_a_picture_has_the_loss_and_the_gradient_of_the_whole(files, ma
         x = (batch.x + 0.1 * torch.randn(batch.x.shape, generator=torch.Generator().manual_seed(0))).requires_grad_()
         terms = net.terms(x, batch.masks)
         (gradient,) = torch.autograd.grad(terms["term/content"] + terms["term/style"], x)
-        found.append((terms, gradient))
-    (whole, g), (tiled, h) = found
+        result.append((terms, gradient))
+    (whole, g), (tiled, h) = result
     for name, value in whole.items():
         torch.testing.assert_close(tiled[name], value, rtol=1e-5, atol=1e-7)
     assert float((g - h).abs().max()) < 1e-5 * float(g.abs().max())
@@ -273,7 +273,7 @@ def test_a_tile_that_is_too_small_is_refused(files):
         model(files, still(files), tile=32)
 
 
-def test_what_cannot_be_done_is_one_line(files, tmp_path):
+def test_errors_are_one_line(files, tmp_path):
     data = still(files)
     with pytest.raises(ValueError, match="no layer 'relu5_1'"):
         model(files, data, style_layers=["relu5_1"])
@@ -299,11 +299,11 @@ def test_what_cannot_be_done_is_one_line(files, tmp_path):
     assert still(files, path=str(tmp_path / "wide.png"), size=1600).shape == (3, 16, 1600)
 
 
-def test_pictures_of_any_mode_become_colour(files, tmp_path):
+def test_images_of_any_mode_become_colour(files, tmp_path):
     for mode in ("L", "RGBA", "CMYK"):
-        place = tmp_path / f"{mode}.{'jpg' if mode == 'CMYK' else 'png'}"
-        Image.open(files["content"]).convert(mode).save(place)
-        assert still(files, path=str(place)).shape == (3, 32, 48)
+        position = tmp_path / f"{mode}.{'jpg' if mode == 'CMYK' else 'png'}"
+        Image.open(files["content"]).convert(mode).save(position)
+        assert still(files, path=str(position)).shape == (3, 32, 48)
 
 
 def test_stylise_gives_a_picture_of_the_size_asked_and_can_keep_colours(files, tmp_path):
@@ -312,9 +312,9 @@ def test_stylise_gives_a_picture_of_the_size_asked_and_can_keep_colours(files, t
     assert painted.size == (48, 32)
     written = Image.open(tmp_path / "a.png")
     assert written.size == (48, 32)
-    made = written.getexif()[0x010E]  # which weights were used is written in every output
+    output = written.getexif()[0x010E]  # which weights were used is written in every output
     weights = "VGG-19 of vgg.safetensors, whose SHA-256 begins "
-    assert made.startswith(f"limner stylise: content.png in the style of style.png; {weights}")
+    assert output.startswith(f"limner stylise: content.png in the style of style.png; {weights}")
     assert (tmp_path / "r" / "report.html").is_file()
     assert len(list((tmp_path / "r" / "samples").glob("*.webp"))) > 1
     assert "The picture that is learnt, after" in (tmp_path / "r" / "report.html").read_text()
@@ -340,11 +340,11 @@ def test_scales_go_from_coarse_to_fine(files, tmp_path):
     assert limner.load(tmp_path / "r").picture.x.shape == (1, 3, 171, 256)
 
 
-def test_weights_are_scaled_at_pictures_of_at_most_512_pixels_a_side(files, monkeypatch):
+def test_weights_are_scaled_on_images_of_at_most_512_pixels_a_side(files, monkeypatch):
     """Made four times smaller, stripes of two pixels are grey: no pixel is left out."""
-    net, seen = StyleTransfer(files["vgg"], shape=(3, 8, 2048)), []
+    net, recorded = StyleTransfer(files["vgg"], shape=(3, 8, 2048)), []
     stripes = torch.tensor([-1.0, 1.0, 1.0, -1.0]).repeat(512).expand(1, 3, 8, 2048)
-    monkeypatch.setattr(net.vgg.net, "normalise", seen.extend)
+    monkeypatch.setattr(net.vgg.net, "normalise", recorded.extend)
 
     class Data:
         def __next__(self) -> Styled:
@@ -354,13 +354,13 @@ def test_weights_are_scaled_at_pictures_of_at_most_512_pixels_a_side(files, monk
             return torch.zeros(shape)
 
     net.step(Data(), lambda group, loss: loss() if callable(loss) else None)
-    assert [x.shape for x in seen] == [(1, 3, 2, 512), (1, 3, 8, 300)]
-    assert float(seen[0].abs().max()) < 0.2
-    assert torch.equal(seen[1], stripes[..., :300])
+    assert [x.shape for x in recorded] == [(1, 3, 2, 512), (1, 3, 8, 300)]
+    assert float(recorded[0].abs().max()) < 0.2
+    assert torch.equal(recorded[1], stripes[..., :300])
 
 
 @pytest.mark.parametrize("optimiser", [Adam(lr=0.3), LBFGS()])
-def test_the_picture_stays_within_what_can_be_shown(files, optimiser):
+def test_the_image_stays_within_its_range(files, optimiser):
     """So the loss that is logged is that of the picture that is saved."""
     data = still(files)
     net = model(files, data, style_weight=1e4)

@@ -166,14 +166,14 @@ def test_the_weights_of_a_class_are_those_of_its_own_images() -> None:
     x, y = next(Stream(data.load("digits", binarise="static"), 5))
     eps = torch.randn(5, 3, model.prior.z)
     with torch.no_grad():
-        found = model.log_weights(x, 3, lambda *size: eps.view(size), y)
+        result = model.log_weights(x, 3, lambda *size: eps.view(size), y)
         for i in range(5):
             mu, logvar = model.posterior(x[i : i + 1], y[i : i + 1])
             q = Normal(mu, (logvar / 2).exp())
             z = q.loc + q.scale * eps[i]  # (3,z)
             log_px = Bernoulli(logits=model.decoder(z, y[i].expand(3))).log_prob((x[i] + 1) / 2).flatten(1).sum(1)
             expected = log_px + Normal(0.0, 1.0).log_prob(z).sum(1) - q.log_prob(z).sum(1)
-            torch.testing.assert_close(found[:, i], expected, rtol=1e-5, atol=1e-4)
+            torch.testing.assert_close(result[:, i], expected, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "logistic"])
@@ -204,11 +204,11 @@ def test_the_bounds_do_not_depend_on_how_they_are_batched() -> None:
     from limner.data.datasets import Pixels
 
     model.measure = "bernoulli"  # values are used as they are
-    found = bounds(model, Pixels("x", x), k=500)
-    assert found.elbo < found.iwae
-    assert abs(found.iwae - float(exact.mean())) < 0.05
-    assert found.n == 200
-    assert found.iwae_error == pytest.approx(float(exact.std()) / 200**0.5, rel=0.1)
+    result = bounds(model, Pixels("x", x), k=500)
+    assert result.elbo < result.iwae
+    assert abs(result.iwae - float(exact.mean())) < 0.05
+    assert result.n == 200
+    assert result.iwae_error == pytest.approx(float(exact.std()) / 200**0.5, rel=0.1)
 
 
 def test_importance_weighting_replaces_the_elbo() -> None:
@@ -223,7 +223,7 @@ def test_importance_weighting_replaces_the_elbo() -> None:
         recipes.load("vae-mnist", {"importance": 5, "beta": 2}).model.build(shape=(1, 8, 8), classes=10)
 
 
-def test_a_class_is_obeyed() -> None:
+def test_samples_have_the_requested_class() -> None:
     model = recipes.load("cvae-mnist").model.build(shape=(1, 8, 8), classes=10)
     model.spec = recipes.load("cvae-mnist").model.resolve(shape=(1, 8, 8), classes=10)
     z = torch.randn(1, model.prior.z).expand(2, -1)

@@ -67,7 +67,7 @@ class Quadratic(nn.Module):
 
 
 @pytest.mark.parametrize("name", ["wgan", "wgan_gp"])
-def test_what_both_descend_on(name: str) -> None:
+def test_the_losses_of_both_nets(name: str) -> None:
     """The box with other weights than the usual ones, for the same batch, noise and ε; D's loss leaves G alone."""
     model = build(name, n_critic=1, **({"gp_weight": 7.0, "drift": 0.3} if name == "wgan_gp" else {"clip": 5.0}))
     model.D, losses = Quadratic(), {}
@@ -90,7 +90,7 @@ def test_what_both_descend_on(name: str) -> None:
 
 
 @pytest.mark.parametrize("game", ["nonsaturating", "saturating"])
-def test_the_lectures_toy_by_hand(game: str) -> None:
+def test_the_toy_gan_by_hand(game: str) -> None:
     """D(θ + σz) in both losses; D's loss leaves θ alone."""
     model = build("toy_gan", shape=(1, 1, 1), adversarial=game, sigma=0.5, start=1.5)
     with torch.no_grad():
@@ -102,14 +102,14 @@ def test_the_lectures_toy_by_hand(game: str) -> None:
     model.step(stream, losses.__setitem__)
     x, z, other = next(again).x.flatten(), again.randn(64, 1).flatten(), again.randn(64, 1).flatten()
     softplus = torch.nn.functional.softplus
-    real, fake, judged = (0.8 * v - 0.2 for v in (x, 1.5 + 0.5 * z, 1.5 + 0.5 * other))
+    real, fake, fake_logits_G = (0.8 * v - 0.2 for v in (x, 1.5 + 0.5 * z, 1.5 + 0.5 * other))
     torch.testing.assert_close(losses["D"], softplus(-real).mean() + softplus(fake).mean())
     torch.testing.assert_close(
-        losses["G"], softplus(-judged).mean() if game == "nonsaturating" else -softplus(judged).mean()
+        losses["G"], softplus(-fake_logits_G).mean() if game == "nonsaturating" else -softplus(fake_logits_G).mean()
     )
     assert torch.autograd.grad(losses["D"], model.G.theta, allow_unused=True) == (None,)
     (slope,) = torch.autograd.grad(losses["G"], model.G.theta)
-    care = torch.sigmoid(-judged if game == "nonsaturating" else judged)  # 1 - D, or D
+    care = torch.sigmoid(-fake_logits_G if game == "nonsaturating" else fake_logits_G)  # 1 - D, or D
     torch.testing.assert_close(slope, -0.8 * care.mean().view(1))
 
 
@@ -127,36 +127,36 @@ def test_the_penalised_critic_estimates_the_distance_a_little_too_high() -> None
     model.G, model.prior.z = Away(), 1
     stream = Stream(data.load("line", modes=1, std=0.05, n=512), 128)
     update = Updates({"D": model.D}, {"D": Adam(lr=3e-3, betas=(0.0, 0.9))})
-    seen = []
+    recorded = []
     for _ in range(400):
         stream.begin()
         logs = model.step(stream, lambda g, loss: update(g, loss) if g == "D" else None)
-        seen.append((float(logs["loss/D"].detach()), float(logs["term/gp"].detach())))
-    loss, gp = torch.tensor(seen[-50:]).mean(0).tolist()
+        recorded.append((float(logs["loss/D"].detach()), float(logs["term/gp"].detach())))
+    loss, gp = torch.tensor(recorded[-50:]).mean(0).tolist()
     slope = 1 + there / (2 * gp_weight)
     assert loss == pytest.approx(-slope * there, rel=0.05)
     assert gp == pytest.approx((slope - 1) ** 2, rel=0.3)
 
 
-def test_zero_steps_ahead_is_the_plain_gan_and_five_are_not() -> None:
+def test_zero_unrolled_steps_are_the_plain_gan_and_five_are_not() -> None:
     def slopes(name: str, **options: Any) -> torch.Tensor:
-        model, found = build(name, **options), {}
+        model, result = build(name, **options), {}
         stream = Stream(data.load("ring", n=512), 64)
         stream.begin()
 
         def update(group: str, loss: torch.Tensor) -> None:
             if group == "G":
-                found["G"] = torch.cat([g.flatten() for g in torch.autograd.grad(loss, [*model.G.parameters()])])
+                result["G"] = torch.cat([g.flatten() for g in torch.autograd.grad(loss, [*model.G.parameters()])])
 
         model.step(stream, update)
-        return found["G"]
+        return result["G"]
 
     assert torch.equal(slopes("unrolled_gan", unroll=0), slopes("gan"))
     assert not torch.allclose(slopes("unrolled_gan", unroll=5), slopes("gan"))
 
 
-def test_the_surrogate_steps_equal_real_steps_and_leave_d_alone() -> None:
-    """K plain gradient steps on D done by hand give the very logits that G is judged by."""
+def test_unrolled_steps_equal_real_steps_and_do_not_change_d() -> None:
+    """K plain gradient steps on D done by hand give the logits of G's loss."""
     model = build("unrolled_gan", unroll=3, eta=0.2)
     stream = Stream(data.load("ring", n=512), 64)
     stream.begin()
@@ -175,8 +175,8 @@ def test_the_surrogate_steps_equal_real_steps_and_leave_d_alone() -> None:
         loss = torch.nn.functional.softplus(-model.D(x)).mean() + torch.nn.functional.softplus(model.D(fake)).mean()
         loss.backward()
         descent.step()
-    judged = torch.nn.functional.softplus(-model.D(model.G(again.randn(64, 4)))).mean().detach()
-    assert float(logs["loss/G"].detach()) == pytest.approx(float(judged), rel=1e-5)
+    fake_logits_G = torch.nn.functional.softplus(-model.D(model.G(again.randn(64, 4)))).mean().detach()
+    assert float(logs["loss/G"].detach()) == pytest.approx(float(fake_logits_G), rel=1e-5)
 
 
 class Doubles(Stream):
@@ -189,7 +189,7 @@ class Doubles(Stream):
         return super().randn(*size).double()
 
 
-def test_g_descends_through_all_steps_ahead() -> None:
+def test_g_descends_through_all_unrolled_steps() -> None:
     """Its gradient is the slope of the loss as G moves and every D ahead answers, by central differences."""
     smooth = {"activation": "tanh"}  # a D of ReLUs has slopes that jump, and G's loss ahead jumps with them
     model = build("unrolled_gan", unroll=3, eta=0.5, G=G | smooth, D=D | smooth).double()
@@ -209,7 +209,7 @@ def test_g_descends_through_all_steps_ahead() -> None:
     assert float(slope) == pytest.approx((right - left) / 2e-3, rel=1e-2)
 
 
-def test_the_lectures_shift_finds_the_data() -> None:
+def test_the_toy_gan_finds_the_mean_of_the_data() -> None:
     """x* = z + theta: theta ends at the mean of the data, and D ends flat."""
     model = build("toy_gan", shape=(1, 1, 1), sigma=0.1, start=1.5)
     stream = Stream(data.load("line", modes=1, std=0.1, n=4000), 500)
@@ -235,12 +235,12 @@ def test_the_lectures_shift_finds_the_data() -> None:
         ("unrolled_gan", {"D": D | {"norm": "batch"}}, "D.norm=none"),
     ],
 )
-def test_combinations_without_a_meaning_are_refused(name: str, options: dict[str, Any], reason: str) -> None:
+def test_invalid_combinations_are_refused(name: str, options: dict[str, Any], reason: str) -> None:
     with pytest.raises(LimnerError, match=reason):
         build(name, **options)
 
 
-def test_the_toy_takes_no_pictures() -> None:
+def test_the_toy_takes_no_images() -> None:
     with pytest.raises(LimnerError, match="data=line"):
         build("toy_gan", shape=(1, 28, 28))
-    assert report.about("toy_gan").startswith("The GAN of one number")
+    assert report.about("toy_gan").startswith("A toy GAN of one parameter")

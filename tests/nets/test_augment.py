@@ -36,7 +36,7 @@ def every(shape: tuple[int, int, int]) -> list[torch.nn.Module]:
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_shape_and_type_stay_and_something_changes(channels):
+def test_shape_and_dtype_are_kept_and_images_change(channels):
     shape = (channels, 16, 24)
     for net in every(shape):
         for dtype in (torch.float32, torch.float64, torch.bfloat16):
@@ -55,7 +55,7 @@ def test_evaluation_mode_is_the_identity():
         assert net.eval()(x) is x
 
 
-def test_the_seed_decides_and_each_image_has_its_own_change():
+def test_transforms_are_seeded_and_differ_between_images():
     x = images(1).expand(16, -1, -1, -1)
     for net in every(SHAPE):
         torch.manual_seed(3)
@@ -80,7 +80,7 @@ def test_gradients_of_first_and_second_order(shape):
         assert torch.autograd.gradgradcheck(lambda x, f=changed: f(x).square(), x, fast_mode=True)
 
 
-def test_no_step_waits_for_the_device_and_all_is_one_graph():
+def test_no_step_waits_for_the_device_and_the_forward_is_one_graph():
     """On the meta device there are no values to wait for: .item() and `if tensor` raise."""
     for net in every((3, 16, 16)):
         graph = torch.compile(net, backend="eager", fullgraph=True)
@@ -114,15 +114,15 @@ def test_moves_are_of_whole_pixels_up_to_an_eighth(name, mode):
     x = images(1).expand(600, -1, -1, -1)
     torch.manual_seed(0)
     out = DiffAugment((name,), shape=SHAPE)(x) if name == "translation" else ada(1.0, policy=(name,))(x)
-    seen = set()
+    recorded = set()
     for dy, dx in itertools.product(range(-4, 5), repeat=2):
         same = (out == moved(x, dy, dx, mode)).flatten(1).all(1)
         if same.any():
-            seen.add((dy, dx))
+            recorded.add((dy, dx))
             out = out[~same]
             x = x[~same]
     assert not len(out)  # each image is one of those, bit for bit
-    assert seen == set(itertools.product(range(-2, 3), range(-3, 4)))  # sides of 16 and 24
+    assert recorded == set(itertools.product(range(-2, 3), range(-3, 4)))  # sides of 16 and 24
 
 
 def test_cutout_takes_a_rectangle_of_half_the_sides():
@@ -204,7 +204,7 @@ def test_each_change_happens_with_probability_p(policy, channels, changes):
     assert same == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / n))
 
 
-def test_mirroring_is_asked_for_and_happens_to_half_of_the_chosen():
+def test_mirroring_is_optional_and_applies_to_half_of_the_images():
     shape = (1, 3, 3)
     x = images(1, shape).expand(2000, -1, -1, -1)  # sides of 3 move by U(-3/8, 3/8), which rounds to 0
     torch.manual_seed(0)
@@ -224,18 +224,18 @@ def test_warping_is_bilinear_with_reflection_as_grid_sample_knows_it():
     theta = inverse.double() * torch.cat([half, torch.ones(1)]) / half[:, None]
     grid = F.affine_grid(theta, [50, *shape], align_corners=True)
     expected = F.grid_sample(x, grid, padding_mode="reflection", align_corners=True)
-    torch.testing.assert_close(augment.warped(x, inverse), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(augment.warp(x, inverse), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_quarter_turn_is_a_quarter_turn():
     x = images(2, (3, 9, 9), torch.float64)
-    turn = augment._turning(torch.full((2,), math.pi / 2))[:, :2]
-    found = augment.warped(x, turn)
-    assert any(torch.allclose(found, torch.rot90(x, k, (2, 3)), atol=1e-6) for k in (1, 3))
+    turn = augment._rotation(torch.full((2,), math.pi / 2))[:, :2]
+    result = augment.warp(x, turn)
+    assert any(torch.allclose(result, torch.rot90(x, k, (2, 3)), atol=1e-6) for k in (1, 3))
 
 
 @pytest.mark.parametrize("policy", [("blit",), ("geometry",)])
-def test_nothing_comes_in_from_outside(policy):
+def test_pixels_outside_are_reflected(policy):
     """A constant image stays constant: only pixels of the image itself are mixed, with weights of sum 1."""
     x = torch.linspace(-1, 1, 64, dtype=torch.float64)[:, None, None, None].expand(-1, *SHAPE)
     torch.testing.assert_close(ada(1.0, policy=policy)(x), x, rtol=0, atol=1e-12)
@@ -245,9 +245,9 @@ def test_rotation_leaves_round_images_alone_up_to_resampling():
     y, x = torch.meshgrid(torch.arange(33.0) - 16, torch.arange(33.0) - 16, indexing="ij")
     blob = torch.exp(-(x**2 + y**2) / 50)[None, None].expand(32, -1, -1, -1)
     angles = torch.linspace(-math.pi, math.pi, 32)
-    found = augment.warped(blob, augment._turning(angles)[:, :2])
+    result = augment.warp(blob, augment._rotation(angles)[:, :2])
     inside = x**2 + y**2 <= 15**2  # what turns in from beyond the edge is a reflection
-    assert (found - blob)[..., inside].abs().max() < 0.01
+    assert (result - blob)[..., inside].abs().max() < 0.01
 
 
 def test_rotation_can_be_bounded():
@@ -259,13 +259,13 @@ def test_rotation_can_be_bounded():
 
 def test_hue_turns_about_grey_and_saturation_scales_away_from_it():
     hue, saturation = torch.linspace(-3, 3, 7), torch.linspace(0.5, 2, 7)
-    matrix = augment._tinting(hue, saturation)
+    matrix = augment._hue_saturation(hue, saturation)
     ones = torch.ones(3)
     torch.testing.assert_close(matrix @ ones, ones.expand(7, 3))  # grey stays grey
     v = torch.tensor([1.0, -2.0, 1.0])
     torch.testing.assert_close((matrix @ v).norm(dim=1), saturation * v.norm())
     torch.testing.assert_close((matrix @ v) @ v / (v @ v), saturation * hue.cos())
-    third = augment._tinting(torch.tensor([2 * math.pi / 3]), torch.ones(1))[0]
+    third = augment._hue_saturation(torch.tensor([2 * math.pi / 3]), torch.ones(1))[0]
     torch.testing.assert_close(third @ torch.eye(3)[0], torch.eye(3)[1])  # a third of a turn: red becomes green
 
 
@@ -285,7 +285,7 @@ def test_grey_colour_is_one_gain_and_one_offset():
 # ---- ADA: the heuristic --------------------------------------------------------------------------------------------
 
 
-def told(net: ADA, *signs: float, images: int = 10) -> float:
+def observe(net: ADA, *signs: float, images: int = 10) -> float:
     for sign in signs:
         net.observe(torch.tensor(sign), images)
     return net.p.item()
@@ -293,37 +293,37 @@ def told(net: ADA, *signs: float, images: int = 10) -> float:
 
 def test_p_moves_every_fourth_time_by_images_over_speed():
     net = ADA(target=0.6, speed_images=1000, shape=SHAPE)
-    assert told(net, 1.0, 1.0, 1.0) == 0
-    assert told(net, 1.0) == pytest.approx(40 / 1000, abs=1e-7)
-    assert told(net, 0.7, 0.7, 0.7, 0.7, images=25) == pytest.approx((40 + 100) / 1000, abs=1e-7)
-    assert told(net, 0.5, 0.5, 0.5, 0.5) == pytest.approx(100 / 1000, abs=1e-7)
-    assert told(net, -1.0, -1.0, -1.0, 1.0) == pytest.approx(60 / 1000, abs=1e-7)  # the mean of four counts
-    assert told(net, 1.0, 1.0, 1.0, -1.0) == pytest.approx(20 / 1000, abs=1e-7)  # 0.5 is below the target
+    assert observe(net, 1.0, 1.0, 1.0) == 0
+    assert observe(net, 1.0) == pytest.approx(40 / 1000, abs=1e-7)
+    assert observe(net, 0.7, 0.7, 0.7, 0.7, images=25) == pytest.approx((40 + 100) / 1000, abs=1e-7)
+    assert observe(net, 0.5, 0.5, 0.5, 0.5) == pytest.approx(100 / 1000, abs=1e-7)
+    assert observe(net, -1.0, -1.0, -1.0, 1.0) == pytest.approx(60 / 1000, abs=1e-7)  # the mean of four counts
+    assert observe(net, 1.0, 1.0, 1.0, -1.0) == pytest.approx(20 / 1000, abs=1e-7)  # 0.5 is below the target
 
 
 def test_p_stays_between_0_and_the_cap():
     net = ADA(speed_images=100, cap=0.7, shape=SHAPE)
-    assert told(net, *[0.0] * 8) == 0
-    assert told(net, 1.0, 1.0, 1.0, 1.0) == pytest.approx(0.4)
-    assert told(net, *[1.0] * 8) == pytest.approx(0.7)
-    assert told(net, 0.0, 0.0, 0.0, 0.0) == pytest.approx(0.3)
+    assert observe(net, *[0.0] * 8) == 0
+    assert observe(net, 1.0, 1.0, 1.0, 1.0) == pytest.approx(0.4)
+    assert observe(net, *[1.0] * 8) == pytest.approx(0.7)
+    assert observe(net, 0.0, 0.0, 0.0, 0.0) == pytest.approx(0.3)
 
 
-def test_p_rests_on_the_target():
+def test_p_is_constant_on_the_target():
     net = ADA(target=0.5, speed_images=100, shape=SHAPE)
-    assert told(net, 0.25, 0.75, 0.5, 0.5) == 0
-    assert told(net, 1.0, 1.0, 1.0, 1.0) > 0
+    assert observe(net, 0.25, 0.75, 0.5, 0.5) == 0
+    assert observe(net, 1.0, 1.0, 1.0, 1.0) > 0
     before = net.p.item()
-    assert told(net, 0.25, 0.75, 0.5, 0.5) == before
+    assert observe(net, 0.25, 0.75, 0.5, 0.5) == before
 
 
 def test_the_whole_state_is_in_the_state_dict():
     """Interrupted between two changes of p, training goes on as if it had not been."""
     net, resumed = ADA(speed_images=100, shape=SHAPE), ADA(speed_images=100, shape=SHAPE)
-    told(net, 1.0, 1.0, 1.0, 1.0, 0.9, 0.3, images=3)
+    observe(net, 1.0, 1.0, 1.0, 1.0, 0.9, 0.3, images=3)
     resumed.load_state_dict(net.state_dict())
     assert resumed.p == net.p > 0
-    assert told(resumed, 0.6, 0.7) == told(net, 0.6, 0.7) != pytest.approx(0.12)
+    assert observe(resumed, 0.6, 0.7) == observe(net, 0.6, 0.7) != pytest.approx(0.12)
     noise, again = InstanceNoise(images=100, shape=SHAPE), InstanceNoise(images=100, shape=SHAPE)
     noise.observe(torch.zeros(()), 30)
     again.load_state_dict(noise.state_dict())
@@ -354,7 +354,7 @@ def test_noise_falls_linearly_to_nothing(shape):
 
 
 @pytest.mark.parametrize("kind", [DiffAugment, ADA])
-def test_points_and_other_stacks_are_no_images(kind):
+def test_points_and_images_of_many_channels_are_refused(kind):
     with pytest.raises(ValueError, match=r"not points or lines of 1×1; use augment\.InstanceNoise"):
         kind(shape=(2, 1, 1))
     with pytest.raises(ValueError, match="1 to 4 channels, these have 5"):
@@ -374,7 +374,7 @@ def test_points_and_other_stacks_are_no_images(kind):
         ({"rotation": 200.0}, "between 0 and 180 degrees"),
     ],
 )
-def test_settings_without_a_meaning(options, message):
+def test_invalid_settings_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         ADA(**options, shape=SHAPE)
     with pytest.raises(ValueError, match="sigma is a standard deviation"):

@@ -16,7 +16,7 @@ def count(*nets: nn.Module) -> int:
 
 
 def summary(net: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, list[tuple[str, tuple[int, ...], int]]]:
-    """The lectures' table: kind, output shape and parameters of each leaf, in the order of use."""
+    """A table of layers: kind, output shape and parameters of each leaf, in the order of use."""
     rows = []
     hooks = [
         m.register_forward_hook(lambda m, _, out: rows.append((type(m).__name__, tuple(out.shape[1:]), count(m))))
@@ -29,7 +29,7 @@ def summary(net: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, list[tuple[s
     return out, rows
 
 
-def test_lab_2_line_by_line():
+def test_the_convolutional_autoencoder_layer_by_layer():
     encoder, decoder = conv.PoolEncoder(shape=DIGIT), conv.TransposedDecoder(shape=DIGIT)
     code, down = summary(encoder, torch.randn(2, *DIGIT))
     image, up = summary(decoder, code)
@@ -56,7 +56,7 @@ def test_lab_2_line_by_line():
 
 
 @pytest.mark.parametrize(("pool", "expected"), [("max", [[13, 22], [17, 4]]), ("average", [[7, 15.5], [9, 2.5]])])
-def test_pooling_on_the_lectures_matrix(pool, expected):
+def test_pooling_of_a_small_matrix(pool, expected):
     matrix = torch.tensor([[3.0, 13, 18, 22], [5, 7, 12, 10], [7, 1, 2, 3], [11, 17, 1, 4]]).view(1, 1, 4, 4)
     encoder = conv.PoolEncoder((1,), (1,), (1,), (0,), pool, (2,), shape=(1, 4, 4))
     nn.init.ones_(encoder.blocks[0][0].weight)
@@ -67,9 +67,9 @@ def test_pooling_on_the_lectures_matrix(pool, expected):
 def test_pool_encoder_layers():
     encoder = conv.PoolEncoder(shape=DIGIT)
     x = torch.randn(2, *DIGIT)
-    seen = encoder.layers(x)
-    assert [tuple(h.shape) for h in seen] == [(2, 32, 5, 5), (2, 64, 2, 2)]
-    assert torch.equal(seen[-1], encoder(x))
+    recorded = encoder.layers(x)
+    assert [tuple(h.shape) for h in recorded] == [(2, 32, 5, 5), (2, 64, 2, 2)]
+    assert torch.equal(recorded[-1], encoder(x))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -96,7 +96,7 @@ def test_nearest_upsampling_by_two_repeats_pixels():
     assert torch.equal(decoder(code), code.repeat_interleave(2, 2).repeat_interleave(2, 3))
 
 
-def test_lab_2_also_fits_16_pixels_and_the_nearest_one_any():
+def test_the_convolutional_autoencoder_fits_16_pixels_and_the_nearest_one_any_size():
     for shape in [(1, 16, 16), (3, 16, 28)]:
         x = torch.randn(2, *shape)
         assert conv.TransposedDecoder(shape=shape)(conv.PoolEncoder(shape=shape)(x)).shape == x.shape
@@ -105,7 +105,7 @@ def test_lab_2_also_fits_16_pixels_and_the_nearest_one_any():
         assert conv.NearestDecoder(shape=shape)(conv.PoolEncoder(shape=shape)(x)).shape == x.shape
 
 
-def test_a_geometry_that_misses_the_image_says_so():
+def test_a_geometry_that_misses_the_image_is_refused():
     with pytest.raises(ValueError, match=r"into 28×28, not into images of 32×32; .*NearestDecoder"):
         conv.TransposedDecoder(shape=(3, 32, 32))
     with pytest.raises(ValueError, match="images of 6×6 are too small"):
@@ -130,9 +130,9 @@ def test_stride_2_nets_fit_any_shape(shape, norm):
 def test_stride_2_layers_and_outputs():
     x = torch.randn(2, *DIGIT)
     encoder = conv.Encoder(5, shape=DIGIT).eval()
-    seen = encoder.layers(x)
-    assert [tuple(h.shape) for h in seen] == [(2, 32, 14, 14), (2, 64, 7, 7), (2, 5)]
-    assert torch.equal(seen[-1], encoder(x))
+    recorded = encoder.layers(x)
+    assert [tuple(h.shape) for h in recorded] == [(2, 32, 14, 14), (2, 64, 7, 7), (2, 5)]
+    assert torch.equal(recorded[-1], encoder(x))
     decoder = conv.Decoder(5, outputs=2, shape=(3, 28, 28)).eval()
     with torch.no_grad():
         decoder.net[-2].weight.zero_()
@@ -147,10 +147,10 @@ def test_conditional_stride_2_nets():
     decoder = conv.Decoder(4, norm="none", conditional=True, shape=DIGIT, classes=10)
     first = encoder.blocks[0][0]
     planes = F.one_hot(y, 10).float()[:, :, None, None].expand(-1, -1, 28, 28)
-    seen = []
-    first.register_forward_hook(lambda m, i, o: seen.append(i[0]))
+    recorded = []
+    first.register_forward_hook(lambda m, i, o: recorded.append(i[0]))
     z = encoder(x, y)
-    assert torch.equal(seen[0], torch.cat([x, planes], 1))
+    assert torch.equal(recorded[0], torch.cat([x, planes], 1))
     assert not torch.allclose(decoder(z, y), decoder(z, y.flip(0)))
     with pytest.raises(ValueError, match="give the class"):
         decoder(z)

@@ -88,7 +88,7 @@ def build(name: str) -> tuple[Critic, Tensor]:
 
 
 @pytest.mark.parametrize("name", CHAINS)
-def test_the_written_out_gradient_is_autograds(name):
+def test_the_gradient_by_rules_is_autograds(name):
     D, x = build(name)
     assert rules(D.layers()) is not None
     same(D, x)
@@ -130,7 +130,7 @@ def test_a_linear_critic_has_its_weights_as_gradient(n):
 
 
 @pytest.mark.parametrize("name", ["dcgan pack", "dcgan instance"])
-def test_the_gradient_can_be_looked_at_without_being_learnt_from(name):
+def test_the_gradient_needs_no_graph_without_grad_mode(name):
     D, x = build(name)
     with torch.no_grad():
         logits, gradient = D.input_gradient(x)
@@ -237,13 +237,13 @@ def test_the_order_of_the_batch_does_not_matter_to_minibatch_discrimination():
 
 def test_minibatch_std_is_the_mean_deviation_of_each_group():
     x = torch.randn(8, 2, 3, 5, dtype=torch.float64)
-    seen = MinibatchStd()(x)
-    assert seen.shape == (8, 3, 3, 5)
-    assert torch.equal(seen[:, :2], x)
+    recorded = MinibatchStd()(x)
+    assert recorded.shape == (8, 3, 3, 5)
+    assert torch.equal(recorded[:, :2], x)
     for group in (slice(0, 4), slice(4, 8)):
         expected = x[group].std(0, correction=0).mean()
-        assert torch.allclose(seen[group, 2], expected, atol=1e-7)
-    assert torch.allclose(MinibatchStd()(x.flatten(1))[:, -1], seen[:, 2, 0, 0])
+        assert torch.allclose(recorded[group, 2], expected, atol=1e-7)
+    assert torch.allclose(MinibatchStd()(x.flatten(1))[:, -1], recorded[:, 2, 0, 0])
 
 
 def test_minibatch_std_of_images_that_are_alike_is_0():
@@ -271,7 +271,7 @@ def test_minibatch_std_of_two_batches_at_once_is_that_of_each():
 
 
 @pytest.mark.parametrize("minibatch", ["std", "discrimination"])
-def test_only_features_of_the_batch_see_the_rest_of_it(minibatch):
+def test_only_features_of_the_batch_depend_on_the_rest_of_it(minibatch):
     torch.manual_seed(0)
     x = torch.randn(4, 1, 16, 16, dtype=torch.float64)
     changed = torch.cat([x[:1], 3 * x[1:]])
@@ -344,7 +344,7 @@ def test_a_pack_must_divide_the_batch():
 
 
 @pytest.mark.parametrize("minibatch", ["std", "discrimination"])
-def test_features_of_the_batch_need_two_judgements(minibatch):
+def test_features_of_the_batch_need_two_inputs(minibatch):
     for pack in (1, 2):
         for D in (
             dcgan.Discriminator(4, "none", minibatch=minibatch, pack=pack, shape=(1, 16, 16)),

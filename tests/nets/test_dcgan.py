@@ -36,12 +36,12 @@ def test_tensorflow_tutorial_counts():
 
 def test_tensorflow_tutorial_shapes():
     G, D = dcgan.TFGenerator(shape=(1, 28, 28)), dcgan.TFDiscriminator(shape=(1, 28, 28))
-    seen = []
+    recorded = []
     for m in [*G.net, *D.net]:
         if isinstance(m, (nn.Unflatten, nn.ConvTranspose2d, nn.Conv2d)):
-            m.register_forward_hook(lambda m, i, o: seen.append(tuple(o.shape[1:])))
+            m.register_forward_hook(lambda m, i, o: recorded.append(tuple(o.shape[1:])))
     assert D(G(torch.randn(2, 100))).shape == (2,)
-    assert seen == [(256, 7, 7), (128, 7, 7), (64, 14, 14), (1, 28, 28), (64, 14, 14), (128, 7, 7)]
+    assert recorded == [(256, 7, 7), (128, 7, 7), (64, 14, 14), (1, 28, 28), (64, 14, 14), (128, 7, 7)]
 
 
 def keras_transposed(x: torch.Tensor, weight: torch.Tensor, stride: int) -> torch.Tensor:
@@ -121,7 +121,7 @@ def test_the_smallest_map_is_about_4_pixels(size, base):
     assert G.net[0].out_channels == D.net[-1].in_channels == 64 * 2 ** (n - 1)
 
 
-def test_the_guidelines_are_kept():
+def test_the_nets_follow_the_guidelines():
     G, D = dcgan.Generator(shape=(3, 32, 32)), dcgan.Discriminator(shape=(3, 32, 32), dropout=0.3)
     kinds = Counter(type(m).__name__ for m in [*G.net, *D.net])
     assert kinds.keys() == {"ConvTranspose2d", "Conv2d", "BatchNorm2d", "ReLU", "LeakyReLU", "Tanh", "Dropout"}
@@ -142,7 +142,7 @@ def test_weights_start_at_the_papers_scale():
 
 
 @pytest.mark.parametrize("norm", ["none", "layer", "instance", "batch"])
-def test_only_batch_norm_judges_images_together(norm):
+def test_only_batch_norm_mixes_the_images_of_a_batch(norm):
     torch.manual_seed(0)
     D = dcgan.Discriminator(width=8, norm=norm, shape=(1, 16, 16)).double()
     x = torch.randn(4, 1, 16, 16, dtype=torch.float64)
@@ -157,14 +157,14 @@ def test_only_batch_norm_judges_images_together(norm):
 @pytest.mark.parametrize(("norm", "dims"), [("layer", (1, 2, 3)), ("instance", (2, 3))])
 def test_norms_of_an_image(norm, dims):
     D = dcgan.Discriminator(width=8, norm=norm, shape=(3, 16, 16))
-    seen = []
+    recorded = []
     layer = next(m for m in D.modules() if "Norm" in type(m).__name__)
-    layer.register_forward_hook(lambda m, i, o: seen.append((i[0], o)))
+    layer.register_forward_hook(lambda m, i, o: recorded.append((i[0], o)))
     with torch.no_grad():
         layer.weight.fill_(2.0)
         layer.bias.fill_(0.5)
         D(torch.randn(3, 3, 16, 16) * 100)
-    (before, after) = seen[0]
+    (before, after) = recorded[0]
     mean, std = before.mean(dims, keepdim=True), before.std(dims, keepdim=True, correction=0)
     assert torch.allclose(after, 2 * (before - mean) / std + 0.5, atol=1e-3)
     assert [p.shape for p in layer.parameters()] == [(16,), (16,)]  # a scale and a shift for each channel
@@ -180,7 +180,7 @@ def test_every_weight_learns_with_every_norm():
             assert all(p.grad is not None and p.grad.abs().max() > 0 for p in net.parameters())
 
 
-def test_dropout_in_g_is_noise_that_never_rests():
+def test_dropout_in_g_is_active_in_evaluation_mode():
     G = dcgan.Generator(z=5, width=8, dropout=0.5, shape=(1, 16, 16)).eval()
     z = torch.randn(2, 5)
     torch.manual_seed(3)
@@ -188,7 +188,7 @@ def test_dropout_in_g_is_noise_that_never_rests():
     assert not torch.equal(G(z), first)
     torch.manual_seed(3)
     assert torch.equal(G(z), first)
-    assert [type(m).__name__ for m in G.net].count("LiveDropout") == 2
+    assert [type(m).__name__ for m in G.net].count("AlwaysOnDropout") == 2
     assert [type(m).__name__ for m in G.net[-2:]] == ["ConvTranspose2d", "Tanh"]
     with pytest.raises(ValueError, match="probability"):
         dcgan.Generator(dropout=1.0, shape=(1, 16, 16))

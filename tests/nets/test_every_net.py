@@ -19,14 +19,14 @@ SOURCE = (2, 28, 28)
 
 
 def public_nets() -> dict[str, type[nn.Module]]:
-    found = {}
+    nets = {}
     for module in pkgutil.iter_modules(package.__path__):
-        if not module.name.startswith("_") and module.name not in ("augment", "vgg"):  # they have nothing to learn
+        if not module.name.startswith("_") and module.name not in ("augment", "vgg", "protocols"):  # nothing to learn
             loaded = importlib.import_module(f"limner.nets.{module.name}")
             for name, cls in inspect.getmembers(loaded, inspect.isclass):
-                if cls.__module__ == loaded.__name__ and "forward" in vars(cls) and not name.startswith("_"):
-                    found[f"{module.name}.{name}"] = cls
-    return found
+                if cls.__module__ == loaded.__name__ and issubclass(cls, nn.Module) and not name.startswith("_"):
+                    nets[f"{module.name}.{name}"] = cls
+    return nets
 
 
 NETS = public_nets()
@@ -38,7 +38,7 @@ def build(name: str, **options: Any) -> nn.Module:
     cls = NETS[name]
     needed = {"shape": SHAPE, "source": SOURCE, "classes": 10, "z": 4}
     if name == "unet.Generator":
-        options = {"dropout": 0.0} | options  # it never rests
+        options = {"dropout": 0.0} | options  # its dropout is active in evaluation mode
     declared = inspect.signature(cls).parameters
     return cls(**{k: v for k, v in needed.items() if k in declared}, **options)
 
@@ -102,7 +102,7 @@ def test_copies_compute_the_same(name):
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_what_the_last_layer_adds_comes_out_with_its_sign(name):
+def test_the_bias_of_the_last_layer_reaches_the_output_with_its_sign(name):
     net = build(name).eval()
     x, called = inputs(net, name), []
     for module in net.modules():

@@ -17,7 +17,7 @@ def count(*nets: nn.Module) -> int:
     return sum(p.numel() for net in nets for p in net.parameters())
 
 
-def test_lab_1_layer_by_layer():
+def test_the_mnist_autoencoder_layer_by_layer():
     encoder, decoder = mlp.Encoder(z=3, shape=DIGIT), mlp.Decoder(z=3, shape=DIGIT)
     rows = [count(m) for net in (encoder, decoder) for m in net.modules() if isinstance(m, nn.Linear)]
     assert rows == [100_480, 8_256, 195, 256, 8_320, 101_136]
@@ -25,7 +25,7 @@ def test_lab_1_layer_by_layer():
     assert [tuple(h.shape) for h in encoder.layers(torch.zeros(2, *DIGIT))] == [(2, 128), (2, 64), (2, 3)]
 
 
-def test_the_lecture_gan():
+def test_a_small_gan_layer_by_layer():
     assert count(mlp.Decoder(z=100, widths=(256,), shape=DIGIT)) == 227_344
     assert count(mlp.Discriminator(shape=DIGIT)) == 201_217
 
@@ -33,10 +33,10 @@ def test_the_lecture_gan():
 def test_layers_end_with_the_code():
     encoder = mlp.Encoder(z=2, heads=2, activation="elu", shape=(3, 5, 7))
     x = torch.randn(4, 3, 5, 7)
-    seen = encoder.layers(x)
-    assert torch.equal(seen[-1], encoder(x))
-    assert torch.equal(seen[0], F.elu(encoder.hidden[0][0](x.flatten(1))))
-    assert seen[-1].shape == (4, 4)
+    recorded = encoder.layers(x)
+    assert torch.equal(recorded[-1], encoder(x))
+    assert torch.equal(recorded[0], F.elu(encoder.hidden[0][0](x.flatten(1))))
+    assert recorded[-1].shape == (4, 4)
     assert encoder.code_shape == (2,)
 
 
@@ -88,10 +88,10 @@ def test_a_class_is_the_column_of_its_weights():
     decoder = mlp.Decoder(2, (6,), conditional=True, shape=(1, 4, 4), classes=3)
     z = torch.zeros(3, 2)
     first = decoder.hidden[0][0]
-    seen = []
-    first.register_forward_hook(lambda m, i, o: seen.append(o))
+    recorded = []
+    first.register_forward_hook(lambda m, i, o: recorded.append(o))
     decoder(z, torch.arange(3))
-    assert torch.allclose(seen[0] - first.bias, first.weight[:, 2:].T)
+    assert torch.allclose(recorded[0] - first.bias, first.weight[:, 2:].T)
 
 
 @pytest.mark.parametrize("norm", ["none", "layer", "batch"])
@@ -114,7 +114,7 @@ def test_layer_norm_of_a_hidden_layer():
     assert torch.allclose(D(x), D.head(F.leaky_relu(F.layer_norm(h, (6,)), 0.2)).squeeze(1), atol=1e-6)
 
 
-def test_dropout_in_a_decoder_is_noise_that_never_rests():
+def test_dropout_in_a_decoder_is_active_in_evaluation_mode():
     G = mlp.Decoder(3, (32,), dropout=0.5, shape=(1, 4, 4)).eval()
     z = torch.randn(2, 3)
     torch.manual_seed(3)

@@ -57,13 +57,13 @@ def test_a_maxout_discriminator_is_piecewise_linear():
 @pytest.mark.parametrize("pack", [1, 2])
 def test_stacked_mnist_layer_by_layer(pack):
     G, D = pacgan.StackedGenerator(shape=STACKED), pacgan.StackedDiscriminator(pack=pack, shape=STACKED)
-    seen = []
+    recorded = []
     for m in [*G.net, *D.net]:
         if isinstance(m, (nn.Unflatten, nn.ConvTranspose2d, nn.Conv2d)):
-            m.register_forward_hook(lambda m, i, o: seen.append(tuple(o.shape[1:])))
+            m.register_forward_hook(lambda m, i, o: recorded.append(tuple(o.shape[1:])))
     assert D(G(torch.rand(4, 100) * 2 - 1)).shape == (4 // pack,)
     maps = [(64, 14, 14), (128, 7, 7), (256, 4, 4), (512, 2, 2)]
-    assert seen == [*reversed(maps), STACKED, *maps]
+    assert recorded == [*reversed(maps), STACKED, *maps]
     convs = 25 * (64 * 128 + 128 * 256 + 256 * 512)
     assert count(G) == 101 * 2048 + convs + 25 * 64 * 3 + 3 + 2 * (512 + 256 + 128 + 64)
     assert count(D) == 25 * 3 * pack * 64 + 64 + convs + 2 * (128 + 256 + 512) + 2049

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from limner.nets import progressive
-from limner.nets.progressive import _Conv, _PixelNorm, doubled, halved, shown, sizes
+from limner.nets.progressive import _Conv, _PixelNorm, at_level, downsample, sizes, upsample
 
 SHAPES = [(1, 28, 28), (2, 32, 32), (3, 48, 64), (1, 8, 8), (1, 20, 12)]
 JUST = 2.0**-52  # α right after a doubling, as small as float64 has it
@@ -52,20 +52,20 @@ def test_any_shape_that_doubles(shape):
 
 
 @pytest.mark.parametrize("level", [0, 1])
-def test_right_after_a_doubling_nothing_has_changed(level):
+def test_a_new_block_changes_nothing_at_first(level):
     """α = 0: G gives its old image with every pixel repeated, D the old score of the image halved."""
     G, D = nets()
     z, x = noise(3, 8), noise(3, 1, 8 << level, 8 << level)
     old, new = G(z, level=level), G(z, level=level + JUST)
-    assert torch.allclose(new, doubled(old), rtol=1e-12, atol=1e-14)
-    assert torch.allclose(D(x, level=level + JUST), D(halved(x), level=level), rtol=1e-12, atol=1e-14)
+    assert torch.allclose(new, upsample(old), rtol=1e-12, atol=1e-14)
+    assert torch.allclose(D(x, level=level + JUST), D(downsample(x), level=level), rtol=1e-12, atol=1e-14)
     full = noise(3, 1, 16, 16)
-    before, after = shown(full, level, levels=2), shown(full, level + JUST, levels=2)
-    assert torch.allclose(after, doubled(before), atol=1e-14)
+    before, after = at_level(full, level, levels=2), at_level(full, level + JUST, levels=2)
+    assert torch.allclose(after, upsample(before), atol=1e-14)
 
 
 @pytest.mark.parametrize("level", [1, 2])
-def test_at_the_end_of_a_fade_the_new_block_stands_alone(level):
+def test_at_the_end_of_a_fade_only_the_new_block_counts(level):
     G, D = nets()
     z, x = noise(3, 8), noise(3, 1, 4 << level, 4 << level)
     assert torch.allclose(G(z, level=level - JUST), G(z, level=level))
@@ -76,28 +76,28 @@ def test_a_fade_works_in_bfloat16():
     G, D = nets()
     G, D, x = G.float(), D.float(), torch.randn(3, 1, 16, 16)
     with torch.autocast("cpu", torch.bfloat16):
-        real = shown(x, 1.5, levels=2)
+        real = at_level(x, 1.5, levels=2)
         logits = D(real, level=1.5), D(G(torch.randn(3, 8), level=1.5), level=1.5)
-    assert torch.equal(real, shown(x, 1.5, levels=2)), "real images stay exact"
+    assert torch.equal(real, at_level(x, 1.5, levels=2)), "real images stay exact"
     assert all(v.isfinite().all() for v in logits)
 
 
 def test_a_fade_is_linear_in_alpha():
     G, _ = nets()
     z, x = noise(3, 8), noise(3, 1, 16, 16)
-    assert torch.allclose(G(z, level=1.25), 0.75 * doubled(G(z, level=1)) + 0.25 * G(z, level=2))
-    assert torch.allclose(shown(x, 1.25, levels=2), 0.75 * doubled(halved(x)) + 0.25 * x)
-    assert torch.equal(shown(x, 2, levels=2), x)
-    assert torch.allclose(shown(x, 0.5, levels=2), 0.5 * doubled(halved(x, 2)) + 0.5 * halved(x))
+    assert torch.allclose(G(z, level=1.25), 0.75 * upsample(G(z, level=1)) + 0.25 * G(z, level=2))
+    assert torch.allclose(at_level(x, 1.25, levels=2), 0.75 * upsample(downsample(x)) + 0.25 * x)
+    assert torch.equal(at_level(x, 2, levels=2), x)
+    assert torch.allclose(at_level(x, 0.5, levels=2), 0.5 * upsample(downsample(x, 2)) + 0.5 * downsample(x))
 
 
 def test_doubling_repeats_and_halving_averages():
     x = noise(2, 3, 4, 6)
-    assert torch.equal(doubled(x), x.repeat_interleave(2, 2).repeat_interleave(2, 3))
-    assert torch.equal(doubled(doubled(x)), doubled(x, 2))
-    assert torch.equal(progressive._doubled_fast(x), doubled(x))
-    assert torch.allclose(halved(doubled(x, 2), 2), x, rtol=1e-15)
-    assert torch.allclose(halved(x), F.interpolate(x, scale_factor=0.5, mode="area"))
+    assert torch.equal(upsample(x), x.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    assert torch.equal(upsample(upsample(x)), upsample(x, 2))
+    assert torch.equal(progressive._upsample_2x(x), upsample(x))
+    assert torch.allclose(downsample(upsample(x, 2), 2), x, rtol=1e-15)
+    assert torch.allclose(downsample(x), F.interpolate(x, scale_factor=0.5, mode="area"))
 
 
 def active(net: nn.Module, loss: Tensor) -> set[str]:
@@ -159,7 +159,7 @@ def test_pixel_norm_gives_every_pixel_unit_mean_square():
     assert torch.allclose(G(noise(3, 8)), G(3 * noise(3, 8)), atol=1e-6), "z lives on a sphere"
 
 
-def test_d_sees_a_collapsed_batch_and_asks_for_two_images():
+def test_d_detects_a_collapsed_batch_and_needs_two_images():
     _, D = nets()
     x = noise(4, 1, 16, 16)
     assert not torch.allclose(D(x)[:1], D(x[:1].expand(4, -1, -1, -1))[:1])
@@ -167,11 +167,11 @@ def test_d_sees_a_collapsed_batch_and_asks_for_two_images():
     with pytest.raises(ValueError, match="has only one"):
         D.check_batch(1)
     _, D = nets(minibatch="none")
-    assert torch.allclose(D(x)[:1], D(x[:1])), "each image is judged on its own"
+    assert torch.allclose(D(x)[:1], D(x[:1])), "a logit depends on its image alone"
     D.check_batch(1)
 
 
-def test_packs_are_judged_together():
+def test_a_pack_gets_one_logit():
     _, D = nets(minibatch="none", pack=2)
     x = noise(4, 1, 8, 8)
     assert D(x, level=0.5).shape == (2,)

@@ -101,7 +101,7 @@ def test_maps_double_bilinearly_and_halve_by_the_transpose():
 
 
 @pytest.mark.parametrize("shape", [(1, 16, 16), (2, 11, 21)])  # the second is padded
-def test_the_written_out_gradient_is_autograds_to_second_order(shape):
+def test_the_gradient_by_rules_is_autograds_to_second_order(shape):
     D = awake(r3gan.Discriminator(width=8, blocks=2, group=8, shape=shape))
     twice = copy.deepcopy(D)
     x = noise(3, *shape, seed=5)
@@ -112,17 +112,17 @@ def test_the_written_out_gradient_is_autograds_to_second_order(shape):
     assert torch.allclose(gradient, expected)
     penalties.r1(D, x).backward()
     penalties.r1(lambda x: twice(x), x).backward()  # a function has no input_gradient: autograd, twice
-    seen = 0
+    recorded = 0
     for p, q in zip(D.parameters(), twice.parameters(), strict=True):
         if q.grad is not None and q.grad.any():
             assert torch.allclose(p.grad, q.grad)
-            seen += 1
+            recorded += 1
         else:  # biases move slopes, not gradients
             assert p.grad is None or not p.grad.any()
-    assert seen > len([*D.parameters()]) / 2
+    assert recorded > len([*D.parameters()]) / 2
 
 
-def test_the_written_out_gradient_works_in_bfloat16():
+def test_the_gradient_by_rules_works_in_bfloat16():
     D = r3gan.Discriminator(width=16, blocks=1, shape=(1, 16, 16))
     x = torch.randn(4, 1, 16, 16)
     with torch.autocast("cpu", torch.bfloat16):
@@ -131,7 +131,7 @@ def test_the_written_out_gradient_works_in_bfloat16():
     assert (rough - exact).norm() < 0.03 * exact.norm()
 
 
-def test_each_image_or_pack_is_judged_on_its_own():
+def test_a_logit_depends_on_its_image_or_pack_alone():
     x = noise(4, 1, 16, 16)
     D = awake(r3gan.Discriminator(width=8, blocks=1, shape=(1, 16, 16)))
     assert torch.allclose(D(x)[:1], D(x[:1]))

@@ -39,7 +39,7 @@ def test_a_logit_sees_a_square_of_the_named_side(patch):
     assert int(rows[-1] - rows[0]) + 1 == patch
 
 
-def test_pictures_too_small_for_a_patch_are_refused_with_a_way_out():
+def test_images_too_small_for_a_patch_are_refused_with_a_remedy():
     with pytest.raises(ValueError, match=r"16×16 are too small for patches of 70; use a smaller D\.patch"):
         patchgan.Discriminator(shape=(3, 16, 16))
 
@@ -54,20 +54,20 @@ def test_any_size_gives_the_same_size(kind, hw):
 
 
 @pytest.mark.parametrize("kind", [unet, resnet])
-def test_a_picture_is_translated_alike_in_any_batch(kind):
+def test_a_translation_does_not_depend_on_the_batch(kind):
     net = kind.Generator(width=4, dropout=0.0, shape=(3, 32, 32), source=(3, 32, 32)).eval()
     x = torch.randn(5, 3, 32, 32)
     torch.testing.assert_close(net(x)[3:4], net(x[3:4]), rtol=1e-4, atol=1e-5)
 
 
-def test_batch_norm_of_one_picture_is_the_same_in_training_and_in_use():
+def test_batch_norm_of_one_image_is_the_same_in_training_and_evaluation():
     """Isola et al. 2017, section 3.4: statistics of the test batch, which is of one picture."""
     net = unet.Generator(width=4, dropout=0.0, shape=(3, 32, 32), source=(3, 32, 32))
     x = torch.randn(1, 3, 32, 32)
     torch.testing.assert_close(net.train()(x), net.eval()(x), rtol=1e-4, atol=1e-5)
 
 
-def test_dropout_is_noise_in_use_and_can_be_left_out():
+def test_dropout_is_active_in_evaluation_mode_and_can_be_left_out():
     x = torch.randn(1, 3, 64, 64)
     noisy = unet.Generator(width=4, shape=(3, 64, 64), source=(3, 64, 64)).eval()
     assert not torch.equal(noisy(x), noisy(x))
@@ -76,7 +76,7 @@ def test_dropout_is_noise_in_use_and_can_be_left_out():
 
 
 def test_three_maps_of_the_deepest_u_net_have_dropout():
-    count = {d: sum("LiveDropout" in type(m).__name__ for m in unet.Generator(
+    count = {d: sum("AlwaysOnDropout" in type(m).__name__ for m in unet.Generator(
         4, depth=d, shape=PHOTO, source=PHOTO).modules()) for d in (8, 7, 6, 5)}  # fmt: skip
     assert count == {8: 3, 7: 2, 6: 1, 5: 1}
 
@@ -95,7 +95,7 @@ def test_every_skip_is_used():
     assert all(float(g.abs().sum()) > 0 for g in grads)
 
 
-def test_a_residual_net_begins_near_its_source():
+def test_a_residual_net_starts_near_its_source():
     torch.manual_seed(0)
     net = unet.Generator(width=4, norm="instance", residual=True, shape=(3, 32, 32), source=(4, 32, 32)).eval()
     x = torch.rand(2, 4, 32, 32) * 2 - 1

@@ -18,17 +18,17 @@ from limner.nets import vgg
 def drawn(upto: int = 16) -> dict[str, torch.Tensor]:
     """Weights that came from nowhere, in torchvision's layout."""
     g = torch.Generator().manual_seed(0)
-    found, before, place = {}, 3, 0
+    result, before, position = {}, 3, 0
     widths = [w for block in vgg.BLOCKS for w in block]
     for i, n in enumerate(vgg.CONVOLUTIONS[:upto]):
-        found[f"features.{place}.weight"] = (
+        result[f"features.{position}.weight"] = (
             torch.randn(widths[i], before, 3, 3, generator=g) * (2 / (9 * before)) ** 0.5
         )
-        found[f"features.{place}.bias"] = 0.1 * torch.randn(widths[i], generator=g)
-        before, place = widths[i], place + 2
+        result[f"features.{position}.bias"] = 0.1 * torch.randn(widths[i], generator=g)
+        before, position = widths[i], position + 2
         if i + 1 < 16 and vgg.CONVOLUTIONS[i + 1][0] != n[0]:
-            place += 1
-    return found
+            position += 1
+    return result
 
 
 def sequential(found: dict[str, torch.Tensor]) -> nn.Sequential:
@@ -45,8 +45,8 @@ def sequential(found: dict[str, torch.Tensor]) -> nn.Sequential:
 
 
 def test_it_has_sixteen_convolutions_and_computes_what_torchs_modules_compute():
-    found = drawn()
-    net, reference = vgg.VGG19(found), sequential(found)
+    result = drawn()
+    net, reference = vgg.VGG19(result), sequential(result)
     assert len(net.layers) == 32
     x = torch.rand(1, 3, 64, 64) * 2 - 1
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
@@ -61,7 +61,7 @@ def test_it_has_sixteen_convolutions_and_computes_what_torchs_modules_compute():
             torch.testing.assert_close(maps, expected[name], rtol=1e-4, atol=1e-4)
 
 
-def test_its_weights_neither_learn_nor_go_into_a_checkpoint():
+def test_its_weights_are_neither_trained_nor_saved():
     net = vgg.VGG19(drawn(3))
     assert [*net.parameters()] == []
     assert net.state_dict() == {}
@@ -71,21 +71,21 @@ def test_its_weights_neither_learn_nor_go_into_a_checkpoint():
 
 
 def test_average_pooling_and_reflection():
-    found, x = drawn(3), torch.rand(1, 3, 32, 32)
-    a, b = (vgg.VGG19(found, pooling=p)(x, ["conv2_1"])["conv2_1"] for p in ("max", "average"))
+    result, x = drawn(3), torch.rand(1, 3, 32, 32)
+    a, b = (vgg.VGG19(result, pooling=p)(x, ["conv2_1"])["conv2_1"] for p in ("max", "average"))
     assert not torch.allclose(a, b)
     flat = torch.full((1, 3, 16, 16), 0.4)
-    edge = vgg.VGG19(found, padding="reflect")(flat, ["conv1_2"])["conv1_2"]
+    edge = vgg.VGG19(result, padding="reflect")(flat, ["conv1_2"])["conv1_2"]
     assert float(edge.std((2, 3)).max()) < 1e-5  # a flat picture has flat maps: no border
-    assert float(vgg.VGG19(found)(flat, ["conv1_2"])["conv1_2"].std((2, 3)).max()) > 1e-3
+    assert float(vgg.VGG19(result)(flat, ["conv1_2"])["conv1_2"].std((2, 3)).max()) > 1e-3
 
 
-def test_what_is_asked_in_vain_is_said():
+def test_unknown_layers_and_small_images_are_refused():
     net = vgg.VGG19(drawn(5))
     assert net.layers[-1] == "relu3_1"
     for x, names, match in (
         (torch.zeros(1, 3, 64, 64), ["conv4_2"], "no layer 'conv4_2'"),
-        (torch.zeros(1, 3, 7, 64), ["relu3_1"], "7×64 are too small: 8 pixels"),
+        (torch.zeros(1, 3, 7, 64), ["relu3_1"], "7×64 are too small; use images of 8 pixels"),
     ):
         with pytest.raises(ValueError, match=match):
             net(x, names)
@@ -97,12 +97,12 @@ def test_what_is_asked_in_vain_is_said():
 
 def test_weights_are_read_from_both_kinds_of_file(tmp_path: Path):
     torch.save(drawn(2), tmp_path / "w.pth")
-    found = weights.read(tmp_path / "w.pth")
-    assert found.digits == weights.digits_of(tmp_path / "w.pth")
-    assert vgg.VGG19(found.tensors).layers[-1] == "relu1_2"
+    result = weights.read(tmp_path / "w.pth")
+    assert result.digits == weights.digits_of(tmp_path / "w.pth")
+    assert vgg.VGG19(result.tensors).layers[-1] == "relu1_2"
 
 
-def test_weights_that_cannot_be_had_are_named_with_checksum_and_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_missing_weights_are_named_with_checksum_and_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LIMNER_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("LIMNER_DATA", str(tmp_path))
     with pytest.raises(LimnerError, match=r"begins with dcbb9e9d.*weights/vgg19\.pth"):
@@ -136,17 +136,17 @@ def test_maps_of_tiles_are_those_of_the_whole_picture(size: tuple[int, int], pad
     x = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     with torch.no_grad():
         whole = net(x, names)
-        found = {n: torch.full_like(m, torch.nan) for n, m in whole.items()}
+        result = {n: torch.full_like(m, torch.nan) for n, m in whole.items()}
         cover = vgg.tiles(size, 64, names)
         assert len(cover) > 2
         for tile in cover:
-            for n, m in net(x[tile.seen], names).items():
-                found[n][tile.of(n)] = m[tile.within(n)]
+            for n, m in net(x[tile.crop], names).items():
+                result[n][tile.outer(n)] = m[tile.inner(n)]
     for n, m in whole.items():
-        torch.testing.assert_close(found[n], m, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(result[n], m, rtol=1e-12, atol=1e-12)
 
 
-def test_a_layer_sees_as_far_as_reach_says():
+def test_a_layer_sees_within_its_radius():
     net = vgg.VGG19(drawn(5))
     x = torch.randn(1, 3, 64, 64, requires_grad=True)
     for n in ("relu1_1", "relu2_2", "relu3_1"):
@@ -155,6 +155,6 @@ def test_a_layer_sees_as_far_as_reach_says():
         (gradient,) = torch.autograd.grad(m[..., at, at].abs().sum(), x)
         rows = gradient[0].abs().sum((0, 2)).nonzero().flatten()
         first, last = int(rows[0]), int(rows[-1])
-        assert first >= 32 - vgg.reach(n)
-        assert last <= 32 + vgg.stride(n) - 1 + vgg.reach(n)
-        assert first == 32 - vgg.reach(n)
+        assert first >= 32 - vgg.radius(n)
+        assert last <= 32 + vgg.stride(n) - 1 + vgg.radius(n)
+        assert first == 32 - vgg.radius(n)

@@ -1,4 +1,4 @@
-"""Losses are sums of many numbers: they are taken in float32 at least, whatever precision a net works in."""
+"""Losses are computed in float32 or float64, because sums of many numbers lose too much in lower precision."""
 
 from __future__ import annotations
 

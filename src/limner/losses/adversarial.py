@@ -1,7 +1,7 @@
 """What a discriminator D and a generator G minimise, as functions of logits.
 
-D gives logits; in the first two games D(x) = sigmoid(logit), and log D = −softplus(−logit), log(1 − D) =
-−softplus(logit): no probability is ever formed, so nothing overflows. Written with f = logit:
+D gives logits; in the first two objectives D(x) = sigmoid(logit), and log D = −softplus(−logit), log(1 − D) =
+−softplus(logit): no probability is computed, so nothing overflows. With f = logit:
 
 ====================  ==================================================  ======================================
 objective             D minimises                                         G minimises
@@ -19,9 +19,9 @@ with m(·) the mean of f over the batch. Sources: Goodfellow et al. 2014 (arXiv:
 al. 2017 (arXiv:1611.04076), eq. 9; Lim and Ye 2017 (arXiv:1705.02894); Arjovsky et al. 2017 (arXiv:1701.07875);
 Jolicoeur-Martineau 2018 (arXiv:1807.00734), RpGAN and RaGAN.
 
-Where the two distributions are equal, the best D knows nothing (f = 0, for lsgan ½), and D's loss is log 4 = 1.386, ¼,
-2, 0, log 2 and log 4: `AT_EQUILIBRIUM`. For the first two games D's loss at its best is log 4 − 2·JS(p_data ‖ p_G)
-for any G; that G descends the JS holds for that D only. Other lectures put ½ before each term of D's loss.
+If the two distributions are equal, the best D is constant (f = 0, for lsgan ½), and D's loss is log 4 = 1.386, ¼,
+2, 0, log 2 and log 4: `AT_EQUILIBRIUM`. For the first two objectives D's smallest loss is log 4 − 2·JS(p_data ‖ p_G)
+for any G; G descends the JS for that D only. Some texts put ½ before each term of D's loss.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ Objective = Literal[
 
 
 class Adversarial(NamedTuple):
-    """The two losses of a game.
+    """The two losses of an objective.
 
     Attributes:
         d: `d(real_logits, fake_logits) -> scalar`, what D minimises.
         g: `g(fake_logits, real_logits) -> scalar`, what G minimises.
-        relativistic: whether `g` looks at the real logits; the others leave them unread, and None will do.
+        relativistic: whether `g` uses the real logits; if not, they may be None.
     """
 
     d: Callable[[Tensor, Tensor], Tensor]
@@ -67,19 +67,19 @@ def labelled(logits: Tensor, target: Tensor | float) -> Tensor:
 
 @in_float32
 def discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    """Returns −E log D(x) − E log(1 − D(G(z))): eq. 1 of Goodfellow et al. with its sign turned."""
+    """Returns −E log D(x) − E log(1 − D(G(z))): minus eq. 1 of Goodfellow et al."""
     return softplus(-real).mean() + softplus(fake).mean()
 
 
 @in_float32
 def generator_nonsaturating(fake: Tensor, real: Tensor | None = None) -> Tensor:
-    """Returns −E log D(G(z)): a strong gradient just when D rejects everything."""
+    """Returns −E log D(G(z)): its gradient is strong when D rejects all samples."""
     return softplus(-fake).mean()
 
 
 @in_float32
 def generator_saturating(fake: Tensor, real: Tensor | None = None) -> Tensor:
-    """Returns E log(1 − D(G(z))), the paper's Algorithm 1; its gradient vanishes when D rejects everything."""
+    """Returns E log(1 − D(G(z))), the paper's Algorithm 1; its gradient vanishes when D rejects all samples."""
     return -softplus(fake).mean()
 
 
@@ -97,7 +97,7 @@ def lsgan_generator(fake: Tensor, real: Tensor | None = None) -> Tensor:
 
 @in_float32
 def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    """Returns E max(0, 1 − f(x)) + E max(0, 1 + f(G(z))): nothing is learnt from what is already well apart."""
+    """Returns E max(0, 1 − f(x)) + E max(0, 1 + f(G(z))): images beyond the margin have no gradient."""
     return relu(1 - real).mean() + relu(1 + fake).mean()
 
 
@@ -115,31 +115,31 @@ def generator_wasserstein(fake: Tensor, real: Tensor | None = None) -> Tensor:
 
 @in_float32
 def relativistic_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    """Returns E softplus(f(G(z)) − f(x)) over the pairs of the batch: each real must beat its own fake."""
+    """Returns E softplus(f(G(z)) − f(x)) over the pairs (real, fake) of the batch."""
     return softplus(fake - real).mean()
 
 
 @in_float32
 def relativistic_generator(fake: Tensor, real: Tensor | None) -> Tensor:
     """Returns E softplus(f(x) − f(G(z))) over the pairs of the batch."""
-    return softplus(_seen(real) - fake).mean()
+    return softplus(_required(real) - fake).mean()
 
 
 @in_float32
 def average_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    """Returns E softplus(m(G) − f(x)) + E softplus(f(G) − m(x)): each against the mean of the other side."""
+    """Returns E softplus(m(G) − f(x)) + E softplus(f(G) − m(x)): each against the mean of the others."""
     return softplus(fake.mean() - real).mean() + softplus(fake - real.mean()).mean()
 
 
 @in_float32
 def average_generator(fake: Tensor, real: Tensor | None) -> Tensor:
-    """Returns D's loss with the sides exchanged."""
-    return average_discriminator(fake, _seen(real))
+    """Returns D's loss with real and fake exchanged."""
+    return average_discriminator(fake, _required(real))
 
 
-def _seen(real: Tensor | None) -> Tensor:
+def _required(real: Tensor | None) -> Tensor:
     if real is None:
-        raise ValueError("a relativistic generator is judged against real images; give their logits too")
+        raise ValueError("a relativistic generator's loss needs the logits of real images; pass them as `real`")
     return real
 
 
@@ -154,7 +154,7 @@ relativistic_average = Adversarial(average_discriminator, average_generator, rel
 
 @in_float32
 def lsgan_g_loss(fake: Tensor) -> Tensor:
-    """Returns E (f(G(z)) − 1)², without the ½ of `lsgan`: G's loss as Zhu et al. 2017 (arXiv:1703.10593) have it."""
+    """Returns E (f(G(z)) − 1)², without the ½ of `lsgan`: G's loss in Zhu et al. 2017 (arXiv:1703.10593)."""
     return (fake - 1).square().mean()
 
 
@@ -176,4 +176,4 @@ AT_EQUILIBRIUM: dict[Objective, float] = {
     "relativistic": log(2),
     "relativistic_average": log(4),
 }
-"""D's loss when p_G = p_data and D is at its best."""
+"""D's loss when p_G = p_data and D is optimal."""

@@ -1,7 +1,7 @@
-"""log p(x | ·) of whole images, (B,) in nats, and what is made of it.
+"""Log-likelihoods of images, log p(x | ·) (B,) in nats, and bounds on them.
 
-Every function sums over the pixels of an image. A gaussian is a density, so its log can be positive; bernoulli and
-discretised_logistic are probabilities, so theirs cannot.
+They are sums over the pixels of an image. `gaussian` is a density, so its log can be positive; `bernoulli` and
+`discretised_logistic` are probabilities, so theirs cannot.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ def _per_image(logp: Tensor) -> Tensor:
 def bernoulli(logits: Tensor, x: Tensor) -> Tensor:
     """The log p(x) (B,) of pixels that are black or white: logits (B,…), x (B,…) in [-1,1].
 
-    x is mapped to [0,1]. A grey x counts as the expectation over its two outcomes: usual, but then no likelihood.
+    x is mapped to [0,1]. A grey x counts as the expectation over its two outcomes, which is common but no likelihood.
     """
     return _per_image(-F.binary_cross_entropy_with_logits(logits, (x + 1) / 2, reduction="none"))
 
 
 @in_float32
 def gaussian(mean: Tensor, logvar: Tensor, x: Tensor) -> Tensor:
-    """The log N(x; mean, exp(logvar)) (B,), summed over pixels: x (B,…), mean and logvar of a shape that fits it."""
+    """The log N(x; mean, exp(logvar)) (B,), summed over pixels: x (B,…), mean and logvar are broadcast to it."""
     return _per_image(-0.5 * ((x - mean).square() * (-logvar).exp() + logvar + log(2 * pi)))
 
 
@@ -38,20 +38,20 @@ def gaussian(mean: Tensor, logvar: Tensor, x: Tensor) -> Tensor:
 def discretised_logistic(mean: Tensor, log_scale: Tensor, x: Tensor) -> Tensor:
     """The log P(x) (B,) of images with 256 levels on [-1,1] under a logistic distribution cut into 256 bins.
 
-    A level owns the 1/255 on each side of it; the first and the last own the tails too, so the levels sum to 1.
+    The bin of a level is ±1/255 around it; those of the first and the last level include the tails, so P sums to 1.
     Kingma et al. 2016, *Improving variational inference with inverse autoregressive flow*, arXiv:1606.04934, and
     Salimans et al. 2017, *PixelCNN++*, arXiv:1701.05517, section 2.1.
 
     Args:
         mean: location (B,…).
-        log_scale: log of the scale, of a shape that fits. Narrower than a bin is about -7.
+        log_scale: log of the scale, broadcast to x. At about -7 the distribution is narrower than a bin.
         x: images (B,…) whose values are levels: (2k − 255)/255 for k = 0…255.
     """
     half = 1 / 255
     rate = (-log_scale).exp()
     below, above = (x - half - mean) * rate, (x + half - mean) * rate
-    # sigmoid(above) - sigmoid(below) = sigmoid(above) · sigmoid(-below) · (1 - exp(below - above)): no difference of
-    # nearly equal numbers, hence no clamp. The first level drops the factors of `below`, the last those of `above`.
+    # sigmoid(above) - sigmoid(below) = sigmoid(above) · sigmoid(-below) · (1 - exp(below - above)), which is stable
+    # where both are nearly equal. The first level has no factors of `below`, the last none of `above`.
     first, last = x < -1 + half, x > 1 - half
     width = torch.log(-torch.expm1(-2 * half * rate)).expand_as(x)
     logp = (

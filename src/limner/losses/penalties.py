@@ -1,16 +1,16 @@
 """Penalties on a critic's gradient with respect to its input.
 
 All are called as `penalty(critic, real, fake)` and return a scalar that can be differentiated again. `critic` maps
-(B,…) to (B,); a label is given once with `D.bind(y)`, which keeps the gradient written out. The images are taken as given: no gradient reaches the
-generator. A critic with batch norm mixes the images of a batch and has no gradient of its own per image, so give it
-none. One that packs m images into a judgement (PacGAN) gives (B/m,) logits and counts one gradient for each pack.
+(B,…) to (B,); use `D.bind(y)` for a conditional one. Images are constants: no gradient reaches the generator. A critic
+must not have batch norm, with which a logit has a gradient at all images of the batch. One that packs m images (PacGAN)
+gives (B/m,) logits, and a penalty counts one gradient for each pack.
 
-A penalty needs the gradient of a gradient. A critic that can write its input gradient out as a forward computation
-(`input_gradient`, as the nets of limner do wherever they are piecewise linear) makes that one ordinary backward pass,
-with the same value, and cheaper; any other critic is differentiated twice.
+A penalty needs the gradient of a gradient. A critic that computes its input gradient by forward operations
+(`input_gradient`, as the discriminators of limner do) needs one ordinary backward pass, which is cheaper; any other
+critic is differentiated twice, with the same result.
 
-None takes a step of its own: applying one every k steps with k times the weight (lazy regularisation, Karras et al.
-2020, arXiv:1912.04958, section 3.1) is left to the model.
+Models may apply a penalty every k steps with k times the weight (lazy regularisation, Karras et al. 2020,
+arXiv:1912.04958, section 3.1).
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ PenaltyName = Literal["gradient_penalty", "gradient_penalty_one_sided", "r1", "r
 
 def input_gradient(critic: Critic, x: Tensor) -> tuple[Tensor, Tensor]:
     """Logits (B,) and their gradient (B,…) at x (B,…), differentiable with respect to the critic's weights."""
-    written_out = getattr(critic, "input_gradient", None)
-    if written_out is not None:
-        logits, grad = written_out(x.detach())
+    own_gradient = getattr(critic, "input_gradient", None)
+    if own_gradient is not None:
+        logits, grad = own_gradient(x.detach())
         return logits, grad
     with torch.enable_grad():
         x = x.detach().requires_grad_()
@@ -40,13 +40,16 @@ def input_gradient(critic: Critic, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _gradient(critic: Critic, x: Tensor) -> Tensor:
-    """The gradient of each judgement, (B,n) or (B/m, m·n) for a critic of packs."""
+    """The gradient of each logit, (B,n), or (B/m, m·n) for a critic of packs."""
     logits, grad = input_gradient(critic, x)
-    return grad.reshape(len(logits), -1).float() if grad.dtype == torch.bfloat16 else grad.reshape(len(logits), -1)
+    grad = grad.reshape(len(logits), -1)
+    return grad.float() if grad.dtype == torch.bfloat16 else grad
 
 
-def mixed(real: Tensor, fake: Tensor, eps: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-    """Points x̂ = ε·real + (1−ε)·fake on straight lines between the two batches, one ε in [0,1] per sample."""
+def interpolate(
+    real: Tensor, fake: Tensor, eps: Tensor | None = None, generator: torch.Generator | None = None
+) -> Tensor:
+    """Points x̂ = ε·real + (1−ε)·fake between two batches, one ε in [0,1] per sample."""
     if real.shape != fake.shape:
         raise ValueError(f"real {tuple(real.shape)} and fake {tuple(fake.shape)} differ; give batches of one shape")
     if eps is None:
@@ -72,7 +75,7 @@ def gradient_penalty(
         eps: the ε of each sample, (B,) in [0,1]; drawn uniformly when not given.
         generator: draws ε, on the device of `real`.
     """
-    return (_gradient(critic, mixed(real, fake, eps, generator)).norm(dim=1) - 1).square().mean()
+    return (_gradient(critic, interpolate(real, fake, eps, generator)).norm(dim=1) - 1).square().mean()
 
 
 def gradient_penalty_one_sided(
@@ -82,18 +85,18 @@ def gradient_penalty_one_sided(
     eps: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Returns E max(0, ‖∇D(x̂)‖₂ − 1)²: only slopes above 1 cost, which is all that 1-Lipschitz asks.
+    """Returns E max(0, ‖∇D(x̂)‖₂ − 1)²: only gradient norms above 1 cost, as for a 1-Lipschitz critic.
 
     Section 4 of the same paper names it; Petzka et al. 2018 (arXiv:1709.08894), eq. 8, argue for it.
     """
-    return relu(_gradient(critic, mixed(real, fake, eps, generator)).norm(dim=1) - 1).square().mean()
+    return relu(_gradient(critic, interpolate(real, fake, eps, generator)).norm(dim=1) - 1).square().mean()
 
 
 def r1(critic: Critic, real: Tensor, fake: Tensor | None = None) -> Tensor:
     """Returns ½ E‖∇D(x)‖² at real x; `fake` is not used.
 
-    Mescheder et al. 2018, *Which training methods for GANs do actually converge?*, arXiv:1801.04406, eq. 9. The ½ is in
-    here, so the weight is their γ.
+    Mescheder et al. 2018, *Which training methods for GANs do actually converge?*, arXiv:1801.04406, eq. 9. The ½ is
+    included, so the weight is their γ.
     """
     return 0.5 * _gradient(critic, real).square().sum(1).mean()
 
@@ -137,4 +140,4 @@ PENALTIES: dict[PenaltyName, Callable[[Critic, Tensor, Tensor], Tensor]] = {
     "dragan": dragan,
 }
 PER_IMAGE: tuple[PenaltyName, ...] = ("gradient_penalty", "gradient_penalty_one_sided", "dragan")
-"""Those that bound the slope at each image: they mean nothing for a critic that mixes the images of a batch."""
+"""Penalties on the gradient at each image, which a critic that mixes the images of a batch does not have."""

@@ -1,8 +1,8 @@
-"""How far a reconstruction is from its image.
+"""Distances between reconstructions and images.
 
-`reduction` says what a pixel weighs. "sum" adds up the pixels of an image and takes the mean over the batch: the scale
-of a log-likelihood, to which a KL term can be added as it is. "mean" also divides by the number of pixels: a sparsity
-or KL term beside it then weighs C·H·W times as much.
+"sum", as `reduction`, sums over the pixels of an image and takes the mean over the batch, on the scale of a
+log-likelihood to which a KL term can be added. "mean" also divides by the number of pixels C·H·W, so that a KL or
+sparsity term weighs C·H·W times as much.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def _reduce(errors: Tensor, reduction: Reduction) -> Tensor:
 
 def _same_shape(a: Tensor, b: Tensor) -> None:
     if a.shape != b.shape:
-        raise ValueError(f"shapes {tuple(a.shape)} and {tuple(b.shape)} differ; compare images of one shape")
+        raise ValueError(f"shapes {tuple(a.shape)} and {tuple(b.shape)} differ; use images of one shape")
 
 
 @in_float32
@@ -43,7 +43,7 @@ def mse(x_hat: Tensor, x: Tensor, reduction: Reduction = "mean") -> Tensor:
 def bce(logits: Tensor, x: Tensor, reduction: Reduction = "mean") -> Tensor:
     """Binary cross-entropy of logits (B,…) against x (B,…) in [-1,1], which is first mapped to [0,1].
 
-    A grey x is taken as a probability, so the smallest value is not 0 but the entropy of x.
+    A grey x counts as a probability, so the smallest value is not 0 but the entropy of x.
 
     >>> bce(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)).item()  # log 2
     0.6931471824645996
@@ -57,7 +57,7 @@ def bce(logits: Tensor, x: Tensor, reduction: Reduction = "mean") -> Tensor:
 def psnr(x_hat: Tensor, x: Tensor, peak: float = 2.0) -> Tensor:
     """Peak signal-to-noise ratio (B,) in dB of x_hat (B,…) against x (B,…): 10 log10(peak² / MSE) of each image.
 
-    `peak` is the distance from the darkest to the brightest value: 2 on [-1,1]. Equal images have an infinite PSNR.
+    `peak` is the range of pixel values: 2 for [-1,1]. Equal images have an infinite PSNR.
     """
     _same_shape(x_hat, x)
     return 10 * torch.log10(peak**2 / (x_hat - x).square().flatten(1).mean(1))

@@ -1,4 +1,4 @@
-"""Penalties that keep most units of a code quiet. Summed over the units of the code, mean over the batch."""
+"""Penalties on the activity of codes, summed over the units of a code; the mean over the batch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from limner.losses.divergence import kl_bernoulli
 
 
 def l1(code: Tensor) -> Tensor:
-    """Σ|code| over the units of a code (B,…), mean over the batch; drives single activations to zero.
+    """Σ|code| over the units of a code (B,…), mean over the batch; drives activations to zero.
 
     >>> l1(torch.tensor([[1.0, -2.0], [0.0, 1.0]]))
     tensor(2.)
@@ -20,12 +20,12 @@ def l1(code: Tensor) -> Tensor:
 def kl(activations: Tensor, rho: float = 0.05) -> Tensor:
     """Σ KL(ρ ‖ ρ̂) over the units, where ρ̂ is a unit's mean activation over the batch.
 
-    Ng 2011, *Sparse autoencoder* (CS294A lecture notes), section 3. Every unit is drawn to be active in the same
-    share ρ of the images, so none dies.
+    Ng 2011, *Sparse autoencoder* (CS294A lecture notes), section 3. The penalty is smallest if every
+    unit is active in a share ρ of the images, so no unit dies.
 
     Args:
         activations: sigmoid activations (B,…) in [0,1].
-        rho: the wanted mean activation, in (0,1). Lower it for a sparser code.
+        rho: target mean activation, in (0,1). Lower it for a sparser code; raise it for a denser one.
     """
-    tiny = torch.finfo(activations.dtype).eps  # a unit that is always 0 or 1 costs much, but not infinitely much
+    tiny = torch.finfo(activations.dtype).eps  # keeps the penalty of a unit that is always 0 or 1 finite
     return kl_bernoulli(rho, activations.flatten(1).mean(0).clamp(tiny, 1 - tiny)).sum()

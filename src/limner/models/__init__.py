@@ -1,1 +1,1 @@
-"""One file per paper. A file's name is the model's name; nothing here imports another model."""
+"""One file per paper. A file's name is the model's name, and no model imports another."""

@@ -1,4 +1,4 @@
-"""Autoencoder: a code from which the image can be rebuilt.
+"""Autoencoder: a code from which the image can be reconstructed.
 
 Rumelhart, Hinton and Williams 1986; deep and mirrored: Hinton and Salakhutdinov 2006 (*Science* 313:504);
 convolutional: Masci et al. 2011.
@@ -8,11 +8,11 @@ convolutional: Masci et al. 2011.
         z = F(x);  x_hat = G(z)
         descend  L(x_hat, x)                        mean squared error, or binary cross-entropy
 
-Which autoencoder it is, the injected nets decide: undercomplete (code smaller than the image), overcomplete
+The injected nets decide which kind of autoencoder it is: undercomplete (code smaller than the image), overcomplete
 (larger), deep (`tie_weights` makes G's matrices the transposes of F's), convolutional.
 
-Departure: running moments of the codes are kept, so that `sample` can show the lectures' baseline (draw every
-code dimension from its own Gaussian, decode), which does *not* give realistic images: an autoencoder has no prior.
+Departure: running moments of the codes are recorded, so that `sample` can draw every code dimension from its own
+Gaussian and decode. The images are *not* realistic: an autoencoder has no prior.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from limner.nets.protocols import Decoder, Encoder
 
 
 class Autoencoder(GenerativeModel):
-    """Encoder and decoder trained to copy.
+    """Encoder and decoder trained to reconstruct their input.
 
     Args:
         encoder: net from images to codes.
         decoder: net from codes to images; with bce its output must be linear (logits).
-        z: size of the code, for nets that do not say their own. Raise it if details are lost; lower it to compress.
+        z: size of the code, for nets whose own z is not set. Raise it if details are lost; lower it to compress.
         reconstruction: mse, or bce of pixel intensities as probabilities.
-        reduction: mean or sum over pixels, always mean over the batch. The sum's gradients are C·H·W times larger.
+        reduction: mean or sum over pixels, then the mean over the batch. Gradients of the sum are C·H·W times larger.
         tie_weights: the decoder's matrices are the transposes of the encoder's (mirrored MLPs only).
     """
 
@@ -55,8 +55,8 @@ class Autoencoder(GenerativeModel):
         super().__init__()
         if encoder.code_shape != decoder.code_shape or encoder.heads != 1:
             raise ValueError(
-                f"the encoder's code {encoder.code_shape} is not the decoder's {decoder.code_shape};"
-                " give both one z, heads: 1"
+                f"the encoder gives {encoder.heads} codes of {encoder.code_shape} and the decoder takes one of"
+                f" {decoder.code_shape}; give both one z, and the encoder heads: 1"
             )
         self.encoder, self.decoder = encoder, decoder
         self.bce = reconstruction == "bce"
@@ -87,5 +87,5 @@ class Autoencoder(GenerativeModel):
         return torch.tanh(x / 2) if self.bce else x  # 2 sigmoid(x) - 1
 
     def score_samples(self, x: Tensor) -> Tensor:
-        """Minus the mean squared error of each image's reconstruction, (B,): low for what was never learnt."""
+        """Minus the mean squared error of each image's reconstruction, (B,): low for images unlike the training set."""
         return -(self.decode(self.encode(x)) - x).square().flatten(1).mean(1)

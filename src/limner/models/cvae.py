@@ -1,4 +1,4 @@
-"""Conditional VAE: one latent space per class, style apart from content.
+"""Conditional VAE: a VAE whose encoder and decoder are given the class.
 
 Sohn, Lee and Yan 2015 (NeurIPS), eq. 4, with the prior p(z|y) = N(0, I) as in Kingma et al. 2014 (M2).
 
@@ -7,7 +7,7 @@ Sohn, Lee and Yan 2015 (NeurIPS), eq. 4, with the prior p(z|y) = N(0, I) as in K
         mu, log sigma^2 = F(x, y);  z = mu + sigma * eps
         ascend  log p(x | z, y) - beta * KL( N(mu, sigma^2) || N(0, I) )
 
-The label reaches encoder and decoder as a one-hot vector, so z is left to carry what the label does not say.
+Encoder and decoder take the label as a one-hot vector, so z carries what the label does not say, such as style.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Denoising autoencoder: noisy in, clean out.
+"""Denoising autoencoder: the clean image from a noisy one.
 
 Vincent, Larochelle, Bengio and Manzagol 2008 (ICML); Vincent et al. 2010 (JMLR 11:3371).
 
@@ -7,7 +7,7 @@ Vincent, Larochelle, Bengio and Manzagol 2008 (ICML); Vincent et al. 2010 (JMLR 
         x_noisy ~ q(. | x)                          Gaussian noise, or a share of pixels set to black
         descend  L(G(F(x_noisy)), x)
 
-Pixels are in [-1,1] here, so a noise of sigma 0.5 is a quarter of the range of grey values.
+Pixels are in [-1,1], so sigma 0.5 is a quarter of the range of grey values.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from limner.nets.protocols import Decoder, Encoder
 
 
 class DenoisingAutoencoder(GenerativeModel):
-    """Autoencoder trained to undo noise.
+    """Autoencoder trained to remove noise.
 
     Args:
         encoder: net from images to codes.
         decoder: net from codes to images.
-        z: size of the code, for nets that do not say their own. Raise it if details are lost; lower it if noise stays.
+        z: size of the code, for nets whose own z is not set. Raise it if details are lost; lower it if noise stays.
         noise: gaussian, or masking (pixels set to black).
-        sigma: standard deviation of the Gaussian noise on the [-1,1] scale. Match it to the noise you will meet.
+        sigma: standard deviation of the Gaussian noise on the [-1,1] scale. Raise it if noise stays; lower it if
+            details are lost.
         share: share of pixels masked.
         reduction: mean of the squared error over pixels, or its sum.
     """
@@ -51,7 +52,7 @@ class DenoisingAutoencoder(GenerativeModel):
     ) -> None:
         super().__init__()
         if sigma < 0 or not 0 <= share < 1:
-            raise ValueError(f"sigma must not be negative and share must lie in [0,1), got {sigma} and {share}")
+            raise ValueError(f"sigma must not be negative and share must lie in [0,1), got {sigma:g} and {share:g}")
         self.encoder, self.decoder = encoder, decoder
         self.noise, self.sigma, self.share, self.reduction = noise, sigma, share, reduction
         self.prior = EmpiricalPrior(encoder.code_shape)

@@ -1,4 +1,4 @@
-"""Style transfer in one pass: a net that paints every picture in one style.
+"""Fast style transfer: a feed-forward net that renders any image in the one style that it was trained on.
 
 Johnson, Alahi and Fei-Fei 2016, *Perceptual losses for real-time style transfer and super-resolution*,
 arXiv:1603.08155, eq. 2 to 5.
@@ -8,12 +8,13 @@ arXiv:1603.08155, eq. 2 to 5.
         x ~ photographs;  y = T(x)
         descend for T   α ½ mean (F(y) - F(x))² + β Σ_l w_l E_l(G_l(y), A_l) + γ TV(y)
 
-The losses are those of Gatys et al. (`style_transfer`), of the net's result instead of one picture's pixels; what took
-hundreds of descents takes one pass, in the one style that it was trained on.
+F is one layer of VGG-19, frozen; G_l, E_l and the weights are those of Gatys et al. (`style_transfer`). They optimise
+the pixels of one image; here a net learns to minimise the same losses for any image in one pass.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -32,23 +33,23 @@ from limner.nets.vgg import VGG19
 
 
 class FastStyle(GenerativeModel):
-    """A net that paints.
+    """An image-to-image net for one style.
 
     Args:
-        T: net from pictures (B,3,H,W) to pictures of the same size, in [-1,1].
+        T: net from images (B,3,H,W) to images of the same size, in [-1,1].
         weights: file of VGG-19's weights; "vgg19" downloads torchvision's. Used in training only.
-        content_weight: α. Raise it if the content is lost.
-        style_weight: β. Raise it for more paint.
-        smoothness: γ, weight of total variation. Raise it if pictures are grainy.
-        content_layers: where content is compared; by default relu3_1 or the deepest there is.
-        style_layers: where style is compared; by default the first of each of the first four blocks.
-        shape: (C,H,W) of a picture; filled from the data.
+        content_weight: α. Raise it if the content is lost; lower it for more paint.
+        style_weight: β. Raise it for more paint; lower it if the content is lost.
+        smoothness: γ, weight of total variation. Raise it if images are grainy; lower it if they are smeared.
+        content_layers: where content is compared; relu3_1 by default, or the deepest one if the weights end before it.
+        style_layers: where style is compared; by default the first layer of each of the first four blocks.
+        shape: (C,H,W) of an image; filled from the data.
     """
 
     ema_groups = ("T",)
     static = True
     batch_type: type = Styled
-    preview_facts = {"rows": "pictures, painted"}
+    preview_facts: Mapping[str, str] = {"rows": "images, stylised images"}
     domains: tuple[str, ...] = ("b",)
     pairing: dict[str, Any] | None = None
 
@@ -66,7 +67,7 @@ class FastStyle(GenerativeModel):
     ) -> None:
         super().__init__()
         if shape[0] != 3:
-            raise ValueError(f"style is transferred to colour pictures (3 channels), these have {shape[0]}")
+            raise ValueError(f"style is transferred to colour images (3 channels), these have {shape[0]}")
         if min(content_weight, style_weight, smoothness) < 0:
             raise ValueError("content_weight, style_weight and smoothness must not be negative")
         self.T, self.weights = T, weights
@@ -80,28 +81,34 @@ class FastStyle(GenerativeModel):
 
     def step(self, data: Data, update: Update) -> Logs:
         batch: Styled = next(data)
-        vgg, targets = self.targets(batch)
-        contents = self.content_layers or ["relu3_1" if "relu3_1" in vgg.net.layers else vgg.net.layers[-1]]
-        with torch.no_grad():
-            wanted = vgg(batch.x, contents)
         y = self.T(batch.x)
-        maps = vgg(y, [*contents, *targets])
-        content = sum((maps[n].float() - wanted[n].float()).square().mean() / 2 for n in contents)
-        style = torch.zeros((), device=y.device)
-        for n, (target, places) in targets.items():
-            own = maps[n].float()
-            style = style + style_loss(gram(own), target, own.shape[2] * own.shape[3], places) / len(targets)
+        content, style = self.perceptual_losses(y, batch)
         variation = total_variation(y)
         loss = self.content_weight * content + self.style_weight * style + self.smoothness * variation
         update("T", loss)
         return {"loss/T": loss, "term/content": content, "term/style": style, "term/variation": variation}
 
+    def perceptual_losses(self, y: Tensor, batch: Styled) -> tuple[Tensor, Tensor]:
+        """Content loss and style loss of results y (B,3,H,W) of the images of a batch."""
+        vgg, targets = self.targets(batch)
+        layers = self.content_layers or ["relu3_1" if "relu3_1" in vgg.net.layers else vgg.net.layers[-1]]
+        with torch.no_grad():
+            content_maps = vgg(batch.x, layers)
+        maps = {n: m.float() for n, m in vgg(y, [*layers, *targets]).items()}
+        content = style = torch.zeros((), device=y.device)
+        for n in layers:
+            content = content + (maps[n] - content_maps[n].float()).square().mean() / 2
+        for n, (target, positions) in targets.items():
+            n_positions = maps[n].shape[2] * maps[n].shape[3]
+            style = style + style_loss(gram(maps[n]), target, n_positions, positions) / len(targets)
+        return content, style
+
     @torch.no_grad()
     def targets(self, batch: Styled) -> tuple[Frozen[VGG19], dict[str, tuple[Tensor, int]]]:
-        """The perceptual net, and the style's Gram matrices with the number of their places; computed once."""
+        """The perceptual net, and by layer A_l of the style with the number of its positions; computed once."""
         if self._targets is None:
             if len(batch.styles) > 1:
-                raise LimnerError("fast_style learns one style; name one, or train adain, which paints in any")
+                raise LimnerError("fast_style learns one style; name one, or train adain, which transfers any style")
             vgg = Frozen(VGG19(files.vgg19(self.weights), padding="reflect"))
             if not vgg.net.normalised:
                 vgg.on(batch.x.device).normalise([batch.styles[0]])
@@ -112,10 +119,10 @@ class FastStyle(GenerativeModel):
         return self._targets
 
     def preview(self, batch: Styled, n: int, seed: int) -> dict[str, Grid]:
-        """Content images, and the same painted."""
+        """Content images, and the same images in the style."""
         return {"samples": rows_of(batch.x, translated(self, batch.x, seed=seed))}
 
     def translate(self, x: Tensor, to: str = "b") -> Tensor:
-        """Painted pictures (B,3,H,W) in [-1,1], of any height and width."""
+        """Images (B,3,H,W) in [-1,1] in the style, of any height and width."""
         images: Tensor = self.T(x)
         return images

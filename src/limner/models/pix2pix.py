@@ -1,4 +1,4 @@
-"""pix2pix: pictures of pictures, learnt from pairs.
+"""pix2pix: image-to-image translation, learnt from pairs.
 
 Isola, Zhu, Zhou and Efros 2017, *Image-to-image translation with conditional adversarial networks*, arXiv:1611.07004,
 eq. 1 to 4 and section 3.3.
@@ -9,13 +9,13 @@ eq. 1 to 4 and section 3.3.
         descend for D  -½ [log D(a, b) + log(1 - D(a, y))]
         descend for G  -log D(a, y) + λ ‖b - y‖₁
 
-D judges patches of (source, picture); L1 sees to what is coarse, D to what is fine. The same source gives nearly the
-same picture each time: dropout is little noise, as the paper says itself (section 3.1), so this is no way to many
-pictures of one source. One forward pass of G serves both steps.
+D scores patches of (source, image): the L1 term is for what is coarse, D for what is fine. One source gives nearly the
+same image each time, because dropout is little noise (section 3.1). One forward pass of G serves both updates.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -34,21 +34,20 @@ class Pix2Pix(GenerativeModel):
     """Generator and patch discriminator for pairs.
 
     Args:
-        G: net from sources (B,C',H,W) to pictures (B,C,H,W) in [-1,1].
-        D: net from sources and pictures, one above the other, (B,C'+C,H,W) to logits of any shape.
-        l1_weight: λ. Raise it if colours or shapes are wrong; lower it if pictures are blurred.
-        adversarial: the two losses: nonsaturating as in the paper; lsgan or hinge if training is unsteady.
+        G: net from sources (B,C',H,W) to images (B,C,H,W) in [-1,1].
+        D: net from sources and images, concatenated to (B,C'+C,H,W), to logits of any shape.
+        l1_weight: λ. Raise it if colours or shapes are wrong; lower it if images are blurred.
+        adversarial: the two losses: nonsaturating as in the paper; lsgan or hinge if training is unstable.
         shape: (C,H,W) of a target; filled from the data.
         source: (C',H,W) of a source; filled from the data.
-        pairing: what made sources of targets; filled from the data, and what tells `limner apply` what to do with a
-            picture.
+        pairing: how sources are made of targets; filled from the data. `limner apply` does the same to its input.
     """
 
     ema_groups = ("G",)
     static = True
     batch_type: type = Paired
     domains: tuple[str, ...] = ("b",)
-    preview_facts = {"rows": "sources, translations, targets"}
+    preview_facts: Mapping[str, str] = {"rows": "sources, translations, targets"}
 
     def __init__(
         self,
@@ -84,10 +83,10 @@ class Pix2Pix(GenerativeModel):
         return adversarial_logs(loss_D, loss_G, real, fake, gan=gan, l1=error)
 
     def preview(self, batch: Paired, n: int, seed: int) -> dict[str, Grid]:
-        """Sources, translations and targets, a column each."""
+        """Rows of sources, translations and targets."""
         return {"samples": rows_of(batch.a, translated(self, batch.a, "b", seed=seed), batch.b)}
 
     def translate(self, x: Tensor, to: str = "b") -> Tensor:
-        """Pictures (B,C,H,W) in [-1,1] of sources (B,C',H,W), of any height and width."""
+        """Images (B,C,H,W) in [-1,1] of sources (B,C',H,W), of any height and width."""
         images: Tensor = self.G(x)
         return images

@@ -1,11 +1,11 @@
-"""Progressive growing: a GAN that learns to draw small images first and doubles them, one new block at a time.
+"""Progressive growing: a GAN that starts with small images and doubles their size, one new block at a time.
 
 Karras, Aila, Laine and Lehtinen 2018 (arXiv 1710.10196), with the WGAN-GP loss of its appendix A.1.
 
     level = 0
-    until the images are of full size, and then for ever
+    until the images have full size, and from then on
         for stable_images images               train both nets at this level
-        for fade_images images                 the same while level rises to level + 1
+        for fade_images images                 the same while level rises by 1
     where to train is
         n_critic times
             x ~ data, shrunk to the level;  z ~ p_z;  eps ~ U[0,1], one per image;  x^ = eps x + (1 - eps) G(z)
@@ -14,7 +14,7 @@ Karras, Aila, Laine and Lehtinen 2018 (arXiv 1710.10196), with the WGAN-GP loss 
         descend for G  -D(G(z))
 
 Departures: the batch is the same at all sizes, and Adam keeps its moments when a block is added (the new block starts
-with fresh ones). Images that leave the model always have the data's size: while it grows, pixels are repeated.
+with fresh ones). Samples always have the data's size: while the nets grow, pixels are repeated.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from limner.core.schedule import Linear
 from limner.core.units import Count
 from limner.losses.adversarial import wasserstein
 from limner.losses.penalties import gradient_penalty
-from limner.nets.progressive import doubled, halved, shown
+from limner.nets.progressive import at_level, downsample, upsample
 from limner.nets.protocols import GrowingCritic, GrowingGenerator
 
 
@@ -41,13 +41,14 @@ class ProgressiveGAN(AdversarialModel):
     Args:
         G: net from noise (B,z) to the images of a level, such as progressive.Generator.
         D: net from the images of a level to scores (B,), such as progressive.Discriminator; its `start` is G's.
-        stable_images: images trained on at each size before the next is begun. Raise it if small images are still bad
-            when they grow; lower it to arrive at the full size sooner.
-        fade_images: images over which a new block is faded in; 0 adds it at once. Raise it if growing upsets the
-            losses. The full size is reached after (stable_images + fade_images) times the number of doublings.
+        stable_images: images trained on at each size before the next one. Raise it if images are still bad when they
+            grow; lower it to reach the full size sooner.
+        fade_images: images over which a new block is faded in; 0 adds it at once. Raise it if losses jump at
+            a new block; lower it to reach the full size sooner: that is after (stable_images + fade_images) times the
+            number of doublings.
         n_critic: steps of the critic for each step of G. Raise it if the critic lags behind; lower it for speed.
-        gp_weight: lambda. Raise it if gradient norms grow; lower it if the critic hardly tells the two apart.
-        drift: weight of E D(x)^2, which keeps the critic's free constant near 0. Raise it if scores wander off.
+        gp_weight: lambda. Raise it if gradient norms grow; lower it if the critic hardly separates the two.
+        drift: weight of E D(x)^2, which keeps scores near 0. Raise it if scores drift.
     """
 
     objective = wasserstein
@@ -79,13 +80,13 @@ class ProgressiveGAN(AdversarialModel):
         self.levels = G.levels
         self.stable_images, self.fade_images = stable_images, fade_images
         self.n_critic, self.gp_weight, self.drift = n_critic, gp_weight, drift
-        self.images = 0  # seen by the end of the last step, over all ranks
+        self.images = 0  # real images up to the end of the last step, over all ranks
 
     def step(self, data: Data, update: Update) -> Logs:
         level = self.level_at(data.position)
         D = self.D.bind(level=level)
         for _ in range(self.n_critic):
-            x = shown(next(data).x, level, self.levels)  # (B,C,h,w) in [-1,1]
+            x = at_level(next(data).x, level, self.levels)  # (B,C,h,w) in [-1,1]
             with torch.no_grad():
                 fake = self.G(self.prior.batch(len(x), data), level=level)
             real_logits, fake_logits = D(x), D(fake)
@@ -98,34 +99,34 @@ class ProgressiveGAN(AdversarialModel):
         return adversarial_logs(loss_D, loss_G, real_logits, fake_logits, gp=gp)
 
     def level_at(self, images: int) -> float:
-        """Finished doublings, and the share of the next, after so many images."""
+        """Number of finished doublings, plus the share of the next one, after so many images."""
         whole, rest = divmod(images, self.stable_images + self.fade_images)
         fade = Linear(0.0, 1.0, begin=self.stable_images, length=self.fade_images)
         return min(whole + fade(rest), float(self.levels))
 
     @property
     def level(self) -> float:
-        """How far the nets have grown."""
+        """The current level of the nets."""
         return self.level_at(self.images)
 
     def get_extra_state(self) -> Tensor:
-        """The images seen, which decide the level: saved with the weights."""
+        """The number of images, which decides the level; the checkpoint holds it."""
         return torch.tensor(self.images, dtype=torch.int64)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Takes up the images seen."""
+        """Restores the number of images."""
         self.images = int(state)
 
     def critic(self, x: Tensor) -> Tensor:
-        """Scores (B,) of images (B,C,H,W), shrunk to the current level."""
-        logits: Tensor = self.D(halved(x, self._missing), level=self.level)
+        """Scores (B,) of images (B,C,H,W), downsampled to the current level."""
+        logits: Tensor = self.D(downsample(x, self._missing_doublings), level=self.level)
         return logits.float()
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Images (B,C,H,W) in [-1,1] of noise (B,z): what G exceeds them by is cut off."""
-        return doubled(self.G(z, level=self.level), self._missing).clamp(-1, 1)
+        """Images (B,C,H,W) in [-1,1] of noise (B,z), clamped because G's output is linear."""
+        return upsample(self.G(z, level=self.level), self._missing_doublings).clamp(-1, 1)
 
     @property
-    def _missing(self) -> int:
+    def _missing_doublings(self) -> int:
         """Doublings between the current images and the data's."""
         return self.levels - ceil(self.level)

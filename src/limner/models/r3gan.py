@@ -1,4 +1,4 @@
-"""R3GAN: a relativistic game between pairs, and a flat critic wherever there are images.
+"""R3GAN: the relativistic pairing GAN, with gradient penalties on real and on generated images.
 
 Huang, Gokaslan, Kuleshov and Tompkin 2024, *The GAN is dead; long live the GAN! A modern baseline GAN* (arXiv
 2501.05441): eq. 2 with both penalties, R1 and R2.
@@ -9,13 +9,13 @@ Huang, Gokaslan, Kuleshov and Tompkin 2024, *The GAN is dead; long live the GAN!
         z ~ p_z
         descend for G  f(D(G(z)) - D(x))                                f(t) = log(1 + exp(-t))
 
-Each real image is judged against one generated image, so no mode can be given up: it would lose its pairs. With R1
-alone the paper sees every game diverge; R2 keeps D flat where the samples are, too. gamma falls along half a cosine
-while the game settles ("burn-in").
+D compares each real image with one generated image, so a dropped mode costs G the pairs of that mode. With R1 alone
+training diverges in the paper; R2 keeps D flat at the samples as well. gamma falls along half a cosine at the start
+("burn-in").
 
 Departures: here, as in the authors' code, high means real and G's loss is the non-saturating one; eq. 2 has the other
-sign and G minimises what D maximises. Learning rate, Adam's second beta and the average's half-life stay where the
-recipe puts them; the paper moves them along the same cosine as gamma. No ADA.
+sign and G minimises what D maximises. Learning rate, Adam's second beta and the half-life of the moving average are
+constants of the recipe; the paper changes them along the same cosine as gamma. There is no ADA.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from limner.nets.protocols import Critic, Generator, mixes_images
 
 
 class R3GAN(AdversarialModel):
-    """Generator and critic, relativistic, with both zero-centred gradient penalties at each step.
+    """Generator and relativistic critic with both zero-centred gradient penalties.
 
     Args:
         G: net from noise (B,z) to images (B,C,H,W) in [-1,1].
@@ -42,7 +42,8 @@ class R3GAN(AdversarialModel):
         gamma: weight of both penalties. Raise it if losses swing or samples collapse; lower it if images stay blurred.
         gamma_final: its value from `burn_in` images on; null keeps `gamma`. The paper ends at a tenth. Lower it if
             images stay blurred late in training; raise it if they get worse again.
-        burn_in: images over which gamma falls to `gamma_final`, along half a cosine. Raise it if losses swing early.
+        burn_in: images over which gamma falls to `gamma_final`, along half a cosine. Raise it if losses swing early;
+            lower it if images stay blurred.
     """
 
     objective = relativistic
@@ -58,12 +59,12 @@ class R3GAN(AdversarialModel):
     ) -> None:
         super().__init__()
         if gamma <= 0 or (gamma_final is not None and gamma_final <= 0):
-            raise ValueError("gamma and gamma_final must be positive: without both penalties the game diverges")
+            raise ValueError("gamma and gamma_final must be positive: without both penalties training diverges")
         if (gamma_final is None) != (burn_in < 1):
             raise ValueError("gamma_final and burn_in belong together; give both, e.g. gamma_final=0.1 burn_in=200k")
         if mixes_images(D):
             raise ValueError(
-                "the penalties look at the gradient of each image, and this D mixes images (batch norm or features of the"
+                "the penalties need the gradient at each image, and this D mixes images (batch norm or features of the"
                 " batch); use D.norm=none D.minibatch=none"
             )
         self.G, self.D, self.prior = G, D, Prior("normal", G.z)
@@ -79,12 +80,12 @@ class R3GAN(AdversarialModel):
         R1, R2 = r1(self.D, x), r2(self.D, None, fake)  # with the 1/2
         update("D", loss_D + gamma * R1 + gamma * R2)
         with torch.no_grad():
-            rivals = self.D(x)
-        loss_G = relativistic.g(self.D(self.G(self.prior.batch(len(x), data))), rivals)  # f(D(G(z)) - D(x))
+            real_logits_G = self.D(x)
+        loss_G = relativistic.g(self.D(self.G(self.prior.batch(len(x), data))), real_logits_G)  # f(D(G(z)) - D(x))
         update("G", loss_G)
         return adversarial_logs(loss_D, loss_G, real_logits, fake_logits, r1=R1, r2=R2)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Images (B,C,H,W) in [-1,1] of noise (B,z): what G exceeds them by is cut off. Points are left as they are."""
+        """Images (B,C,H,W) in [-1,1] of noise (B,z), clamped because G's output is linear; points are not clamped."""
         x = self.G(z)
         return x if x.shape[2:] == (1, 1) else x.clamp(-1, 1)

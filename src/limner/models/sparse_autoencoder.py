@@ -1,4 +1,4 @@
-"""Sparse autoencoder: few code units may be active at a time.
+"""Sparse autoencoder: a code of which few units are active at a time.
 
 L1 penalty: Olshausen and Field 1996; KL penalty: Lee, Ekanadham and Ng 2008, Ng 2011 (CS294A notes, eq. for J_sparse).
 
@@ -8,8 +8,6 @@ L1 penalty: Olshausen and Field 1996; KL penalty: Lee, Ekanadham and Ng 2008, Ng
         descend  L(x_hat, x) + weight * penalty(z)
                  L1:  sum_j |z_j|
                  KL:  sum_j KL(rho || mean over the batch of z_j)
-
-The lectures ask for "fewer nodes activate" and give no formula; both classic ones are here.
 """
 
 from __future__ import annotations
@@ -32,10 +30,10 @@ class SparseAutoencoder(GenerativeModel):
     Args:
         encoder: net from images to codes, before the activation of the code.
         decoder: net from codes to images.
-        z: size of the code; it may exceed the image's. Raise it for a richer dictionary.
+        z: size of the code; it may be larger than the image. Raise it for a richer dictionary.
         penalty: l1 on ReLU codes, or kl of the mean activity of sigmoid codes from `rho`.
         weight: weight of the penalty. Raise it for fewer active units; lower it if reconstructions fade.
-        rho: wanted mean activity, for kl.
+        rho: target mean activity, for kl. Lower it for fewer active units; raise it if reconstructions fade.
         reduction: mean of the squared error over pixels, or its sum.
     """
 
@@ -53,7 +51,7 @@ class SparseAutoencoder(GenerativeModel):
     ) -> None:
         super().__init__()
         if weight < 0 or not 0 < rho < 1:
-            raise ValueError(f"weight must not be negative and rho must lie between 0 and 1, got {weight} and {rho}")
+            raise ValueError(f"weight must not be negative and rho must be in (0,1), got {weight:g} and {rho:g}")
         self.encoder, self.decoder = encoder, decoder
         self.penalty, self.weight, self.rho, self.reduction = penalty, weight, rho, reduction
         self.prior = EmpiricalPrior(encoder.code_shape, least=0.0)
@@ -72,7 +70,7 @@ class SparseAutoencoder(GenerativeModel):
         return {"loss/AE": loss, "term/mse": mse, "term/sparsity": penalty, "term/active": self.active(z)}
 
     def active(self, z: Tensor) -> Tensor:
-        """Share of code units that are on: above 0.01 for ReLU, above 0.5 for sigmoid codes."""
+        """Share of code units that are active: above 0.01 for ReLU, above 0.5 for sigmoid codes."""
         return (z.detach() > (0.01 if self.penalty == "l1" else 0.5)).float().mean()
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:

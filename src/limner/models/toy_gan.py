@@ -1,4 +1,4 @@
-"""The GAN of one number: a generator that can only shift its noise.
+"""A toy GAN of one parameter: the generator only shifts its noise, the discriminator is a logistic regression.
 
 Prince 2023, *Understanding Deep Learning*, section 15.1.2 and figure 15.2.
 
@@ -9,8 +9,8 @@ Prince 2023, *Understanding Deep Learning*, section 15.1.2 and figure 15.2.
         descend for D  -log D(x) - log(1 - D(x*))
         descend for G  -log D(x*)
 
-While the samples lie beside the data, D's slope phi_1 points the way and theta follows; once they agree, the best D is
-flat and theta has nothing to follow. Departure: points of D numbers are shifted by a vector theta of D numbers.
+While samples and data differ, the sign of D's slope phi_1 tells theta the direction; once they agree, the best D is
+flat and the gradient of theta is 0. Departure: points in n dimensions are shifted by a vector theta of n numbers.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from limner.losses.adversarial import OBJECTIVES
 
 
 class ToyGAN(AdversarialModel):
-    """A shift against a logistic regression.
+    """A shift as generator and a logistic regression as discriminator.
 
     Args:
-        adversarial: G's side of the game.
-        start: theta at the beginning.
-        sigma: standard deviation of the noise that theta shifts; that of the data, if they shall ever agree.
+        adversarial: the losses; the two differ in G's.
+        start: initial value of theta.
+        sigma: standard deviation of the noise. Samples and data can agree only if it is that of the data.
         shape: (C,H,W) of a sample; filled from the data.
     """
 
@@ -52,7 +52,7 @@ class ToyGAN(AdversarialModel):
         super().__init__()
         if prod(shape) > 16:
             raise ValueError(
-                f"toy_gan shifts points of a few numbers and an image has {prod(shape)}; use a toy set, data=line"
+                f"toy_gan takes points of at most 16 numbers, these have {prod(shape)}; use a toy set: data=line"
             )
         self.shape, self.sigma, self.objective = shape, sigma, OBJECTIVES[adversarial]
         self.G, self.D = Shift(prod(shape), start), nn.Linear(prod(shape), 1)

@@ -1,4 +1,4 @@
-"""Variational autoencoder: an autoencoder whose codes fill a known prior.
+"""Variational autoencoder: an autoencoder whose codes follow a known prior.
 
 Kingma and Welling 2013 (arXiv 1312.6114), Algorithm 1 with L = 1; the importance-weighted bound with K > 1 is
 Burda, Grosse and Salakhutdinov 2015 (arXiv 1509.00519), eq. 8; beta is Higgins et al. 2017.
@@ -9,8 +9,7 @@ Burda, Grosse and Salakhutdinov 2015 (arXiv 1509.00519), eq. 8; beta is Higgins 
         ascend  log p(x|z) - beta * KL( N(mu, sigma^2) || N(0, I) )                        K = 1
         ascend  log 1/K sum_k p(x, z_k) / q(z_k | x)                                       K > 1
 
-The lectures write the KL without its 1/2 and with log sigma in place of log sigma^2, and ask to minimise the ELBO;
-see `limner.losses.divergence.kl_normal` for the right form. All bounds are in nats per image.
+All bounds are in nats per image.
 """
 
 from __future__ import annotations
@@ -34,10 +33,11 @@ class VAE(GenerativeModel):
     Args:
         encoder: net from images to 2z numbers, mean and log variance (heads: 2).
         decoder: net from codes to images; linear output (logits) for bernoulli, tanh for the others.
-        z: size of the code. Raise it if details are lost; lower it if samples fall apart. 2 can be drawn as a map.
-        likelihood: p(x|z): bernoulli (binary or grey pixels), gaussian or discretised logistic with one learnt scale.
+        z: size of the code. Raise it if details are lost; lower it if samples fall apart. 2 can be plotted as a map.
+        likelihood: p(x|z): bernoulli (binary or grey pixels); gaussian or discretised logistic with one learnt scale.
         beta: weight of the KL. Raise it for a tidier latent space; lower it for sharper reconstructions.
-        importance: draws K of the importance-weighted bound; 1 is the ELBO with the KL in closed form.
+        importance: K, samples of z in the importance-weighted bound; 1 is the ELBO with the KL in closed form. Raise it
+            for a tighter bound; lower it for speed.
     """
 
     static = True
@@ -55,7 +55,7 @@ class VAE(GenerativeModel):
         if importance < 1:
             raise ValueError(f"importance must be at least 1, got {importance}")
         if importance > 1 and beta != 1:
-            raise ValueError("beta has no place in the importance-weighted bound; leave it at 1 or set importance: 1")
+            raise ValueError("beta has no place in the importance-weighted bound; set beta: 1 or importance: 1")
         if encoder.heads != 2:
             raise ValueError("the encoder of a VAE gives mean and log variance; write heads: 2")
         self.encoder, self.decoder, self.prior = encoder, decoder, Prior("normal", decoder.z)
@@ -112,6 +112,6 @@ class VAE(GenerativeModel):
         return torch.tanh(x / 2) if self.log_scale is None else x.clamp(-1, 1)  # 2 sigmoid(x) - 1
 
     def score_samples(self, x: Tensor) -> Tensor:
-        """The ELBO in nats at the posterior mean, (B,): higher is more ordinary."""
+        """The ELBO in nats at the posterior mean, (B,): low for images unlike the training set."""
         mu, logvar = self.posterior(x)
         return self.log_likelihood(x, self.decoder(mu)) - kl_normal(mu, logvar)

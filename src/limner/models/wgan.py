@@ -1,4 +1,4 @@
-"""Wasserstein GAN with weight clipping: a critic that measures a distance.
+"""Wasserstein GAN with weight clipping: a critic that estimates the Wasserstein distance.
 
 Arjovsky, Chintala and Bottou 2017 (arXiv 1701.07875), Algorithm 1.
 
@@ -10,9 +10,8 @@ Arjovsky, Chintala and Bottou 2017 (arXiv 1701.07875), Algorithm 1.
         z ~ p_z
         descend for G  -f(G(z))
 
-Clipping makes f K-Lipschitz for some K that nobody knows, not 1-Lipschitz: `loss/D` is minus the
-distance up to that factor. Momentum hurts (section 4.3); the paper uses RMSProp, the recipes Adam with a first
-beta of 0.
+Clipping makes f K-Lipschitz for an unknown K, not 1-Lipschitz: `loss/D` is minus the distance up to that factor.
+Momentum hurts (section 4.3). Departure: the recipes use Adam with a first beta of 0 where the paper uses RMSProp.
 """
 
 from __future__ import annotations
@@ -31,9 +30,11 @@ class WGAN(AdversarialModel):
 
     Args:
         G: net from noise (B,z) to images (B,C,H,W) in [-1,1].
-        D: the critic f, net from images to numbers (B,).
-        n_critic: steps of the critic for each step of G. Raise it if the distance falls and samples do not improve.
-        clip: c, the largest size of a critic's weight. Lower it if losses explode; raise it if G's gradient vanishes.
+        D: the critic f, net from images to scores (B,).
+        n_critic: steps of the critic for each step of G. Raise it if the distance falls and samples do not
+            improve; lower it for speed.
+        clip: c, the largest absolute weight of the critic. Lower it if losses explode; raise it if G
+            does not learn.
     """
 
     objective = wasserstein

@@ -1,4 +1,4 @@
-"""Wasserstein GAN with a gradient penalty: a critic whose slope is 1 between real and generated images.
+"""WGAN-GP: a critic whose gradient has norm 1 between real and generated images.
 
 Gulrajani et al. 2017 (arXiv 1704.00028), Algorithm 1.
 
@@ -10,8 +10,8 @@ Gulrajani et al. 2017 (arXiv 1704.00028), Algorithm 1.
         z ~ p_z
         descend for G  -D(G(z))
 
-D needs a gradient of its own for every image: no batch norm (section 4); layer norm instead, or none. Reals and fakes
-go through D as one batch, which changes nothing for such a critic.
+The penalty needs the gradient at each image separately, so D has no batch norm (section 4) but layer norm or none. For
+such a critic it changes nothing that real and generated images go through D as one batch.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class WGANGP(AdversarialModel):
 
     Args:
         G: net from noise (B,z) to images (B,C,H,W) in [-1,1].
-        D: the critic, net from images to numbers (B,), without batch norm.
+        D: the critic, net from images to scores (B,), without batch norm.
         n_critic: steps of the critic for each step of G. Lower it for speed; raise it if the critic lags behind.
-        gp_weight: lambda. Raise it if gradient norms grow; lower it if the critic hardly tells the two apart.
-        drift: weight of E D(x)^2, which keeps the critic's free constant near 0 (Karras et al. 2018 use 0.001).
+        gp_weight: lambda. Raise it if gradient norms grow; lower it if the critic hardly separates the two.
+        drift: weight of E D(x)^2, which keeps scores near 0 (0.001 in Karras et al. 2018). Raise it if scores drift.
     """
 
     objective = wasserstein
@@ -48,7 +48,8 @@ class WGANGP(AdversarialModel):
             raise ValueError(f"gp_weight must be positive and drift not negative, got {gp_weight:g} and {drift:g}")
         if mixes_images(D):
             raise ValueError(
-                "the penalty bounds the slope at each image and this D mixes images; use D.norm=layer, D.minibatch=none"
+                "the penalty needs the gradient at each image, and this D mixes images (batch norm or features of the"
+                " batch); use D.norm=layer D.minibatch=none"
             )
         self.G, self.D, self.n_critic, self.gp_weight, self.drift = G, D, n_critic, gp_weight, drift
         self.prior = Prior("normal", G.z)

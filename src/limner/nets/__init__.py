@@ -1,6 +1,6 @@
-"""Architectures. They know nothing of training and import nothing else of limner.
+"""Architectures. They import no other part of limner; `limner.nets.protocols` says what models expect of them.
 
-Every net is called as `net(x, y)`: `y` (B,) int64 class indices or None. A net with `classes == 0` ignores
-`y`; a conditional one needs it. Encoders and decoders say what a code looks like: `z` (how many numbers)
-and `code_shape` (without the batch). Images are (B,C,H,W) in [-1,1]; a discriminator returns (B,) logits.
+Encoders, decoders, generators and discriminators are called as `net(x, y)`, where `y` are class indices (B,) int64 or
+None: a conditional net needs them, a net with ``classes == 0`` ignores them. Image-to-image nets are called as
+`net(x)`. Images are (B,C,H,W) in [-1,1].
 """

@@ -1,16 +1,17 @@
-"""What discriminators share: packing, features of a whole batch, spectral norm, and the gradient at their input.
+"""What discriminators share: packing, features of the batch, spectral norm, and the gradient at their input.
 
-The gradient of a chain of layers with respect to its input is the product of their Jacobians, last layer first. Each
-factor is itself a forward operation with the same weights: a matrix product for a linear layer, a transposed
-convolution for a convolution, a product with the slope for an activation. Written out like that, the gradient is an
-ordinary function of the weights, and a penalty on it needs one ordinary backward pass. Where slopes are constants
-(ReLU, LeakyReLU, maxout) that pass does not even visit the layers' outputs. Nets with other parts (normalisation,
-features of the batch) are differentiated twice by autograd, with the same meaning.
+The gradient of layers in a row with respect to their input is a chain of vector-Jacobian products (VJP), last layer
+first. Each of them is a forward operation with the same weights: a matrix product for a linear layer, a transposed
+convolution for a convolution, a product with the derivative for an activation. So the gradient is an ordinary function
+of the weights, and a penalty on it needs one ordinary backward pass. For piecewise linear activations (ReLU, LeakyReLU,
+maxout) that pass does not go through the layers' outputs. Nets with other layers (normalisation, features of the batch)
+are differentiated twice by autograd, with the same result.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import reduce
 from typing import Any, Literal
 
 import torch
@@ -27,57 +28,57 @@ Minibatch = Literal["none", "std", "discrimination"]
 
 # ---- the gradient at the input --------------------------------------------------------------------------------------
 
-Pull = Callable[[Tensor], Tensor]  # the gradient at a layer's output -> the gradient at its input
-Rule = Callable[[Any, Tensor], tuple[Tensor, Pull]]  # a layer and its input -> its output and its pull
+VJP = Callable[[Tensor], Tensor]  # the gradient at a layer's output -> that at its input
+Rule = Callable[[Any, Tensor], tuple[Tensor, VJP]]  # a layer and its input -> its output and its VJP
 
 
-def _linear(layer: nn.Linear, x: Tensor) -> tuple[Tensor, Pull]:
-    w = layer.weight  # asked for once: spectral norm computes it anew, and takes a power step, at every look
+def _linear(layer: nn.Linear, x: Tensor) -> tuple[Tensor, VJP]:
+    w = layer.weight  # read once: with spectral norm every read takes a power iteration
     return F.linear(x, w, layer.bias), lambda g: g @ w
 
 
-def _conv(layer: nn.Conv2d, x: Tensor) -> tuple[Tensor, Pull]:
+def _conv(layer: nn.Conv2d, x: Tensor) -> tuple[Tensor, VJP]:
     w, stride, dilation, groups = layer.weight, layer.stride, layer.dilation, layer.groups
     pad = [int(p) for p in layer.padding]
     sizes = zip(x.shape[2:], pad, dilation, layer.kernel_size, stride)
-    unread = [(n + 2 * p - d * (k - 1) - 1) % s for n, p, d, k, s in sizes]  # last rows and columns no window reaches
+    output_padding = [(n + 2 * p - d * (k - 1) - 1) % s for n, p, d, k, s in sizes]  # restores the input's size
     h = F.conv2d(x, w, layer.bias, stride, pad, dilation, groups)
-    return h, lambda g: F.conv_transpose2d(g, w, None, stride, pad, unread, groups, dilation)
+    return h, lambda g: F.conv_transpose2d(g, w, None, stride, pad, output_padding, groups, dilation)
 
 
-def _same_conv(layer: SameConv2d, x: Tensor) -> tuple[Tensor, Pull]:
+def _same_conv(layer: SameConv2d, x: Tensor) -> tuple[Tensor, VJP]:
     pads = layer.pads(x)
-    h, pull = _conv(layer, F.pad(x, pads))
-    return h, lambda g: F.pad(pull(g), [-p for p in pads])
+    h, vjp = _conv(layer, F.pad(x, pads))
+    return h, lambda g: F.pad(vjp(g), [-p for p in pads])
 
 
-def _maxout(layer: Maxout, x: Tensor) -> tuple[Tensor, Pull]:
+def _maxout(layer: Maxout, x: Tensor) -> tuple[Tensor, VJP]:
     pieces = x.unflatten(1, (-1, layer.pieces))
-    h, best = pieces.max(2, keepdim=True)
-    return h.squeeze(2), lambda g: torch.zeros_like(pieces).scatter(2, best, g[:, :, None]).flatten(1)
+    h, argmax = pieces.max(2, keepdim=True)
+    return h.squeeze(2), lambda g: torch.zeros_like(pieces).scatter(2, argmax, g[:, :, None]).flatten(1)
 
 
-def _dropout(layer: nn.Dropout, x: Tensor) -> tuple[Tensor, Pull]:
-    kept = F.dropout(torch.ones_like(x), layer.p, layer.training)
-    return x * kept, lambda g: g * kept
+def _dropout(layer: nn.Dropout, x: Tensor) -> tuple[Tensor, VJP]:
+    mask = F.dropout(torch.ones_like(x), layer.p, layer.training)
+    return x * mask, lambda g: g * mask
 
 
-def _flatten(layer: nn.Flatten, x: Tensor) -> tuple[Tensor, Pull]:
+def _flatten(layer: nn.Flatten, x: Tensor) -> tuple[Tensor, VJP]:
     return layer(x), lambda g: g.view(x.shape)
 
 
-def _pointwise(pull: Callable[[Any, Tensor, Tensor, Tensor], Tensor]) -> Rule:
-    """An activation h = f(x), by what it makes of the gradient g at its output: g·f'(x)."""
+def _pointwise(vjp: Callable[[Any, Tensor, Tensor, Tensor], Tensor]) -> Rule:
+    """The rule of an activation h = f(x) whose VJP is g·f'(x)."""
 
-    def rule(layer: nn.Module, x: Tensor) -> tuple[Tensor, Pull]:
+    def rule(layer: nn.Module, x: Tensor) -> tuple[Tensor, VJP]:
         h = layer(x)
-        return h, lambda g: pull(layer, x, h, g)
+        return h, lambda g: vjp(layer, x, h, g)
 
     return rule
 
 
 def _silu(layer: nn.SiLU, x: Tensor, h: Tensor, g: Tensor) -> Tensor:
-    s = x.sigmoid()  # PyTorch's own kernel cannot be differentiated
+    s = x.sigmoid()  # PyTorch's kernel of this derivative is not differentiable
     return g * s * (1 + x * (1 - s))
 
 
@@ -88,7 +89,7 @@ RULES: dict[type[nn.Module], Rule] = {
     Maxout: _maxout,
     nn.Dropout: _dropout,
     nn.Flatten: _flatten,
-    # The kernels of PyTorch's own backward pass. Slopes that are constants must not lead back to h: hence detach.
+    # The kernels of PyTorch's backward pass. A piecewise constant derivative needs no gradient through h: hence detach.
     nn.ReLU: _pointwise(lambda layer, x, h, g: aten.threshold_backward(g, h.detach(), 0)),
     nn.LeakyReLU: _pointwise(
         lambda layer, x, h, g: aten.leaky_relu_backward(g, x.detach(), layer.negative_slope, False)
@@ -100,60 +101,62 @@ RULES: dict[type[nn.Module], Rule] = {
 }
 
 
-def _unrolled(layers: Iterable[nn.Module]) -> Iterator[nn.Module]:
+def _flat(layers: Iterable[nn.Module]) -> Iterator[nn.Module]:
     for layer in layers:
         if isinstance(layer, nn.Sequential):
-            yield from _unrolled(layer)
+            yield from _flat(layer)
         else:
             yield layer
 
 
 def rules(layers: Iterable[nn.Module]) -> list[tuple[Rule, nn.Module]] | None:
-    """Each layer with its rule, Sequentials unrolled; None when any layer has none."""
-    found = [(RULES.get(type_before_parametrizations(layer)), layer) for layer in _unrolled(layers)]
-    return None if any(rule is None for rule, _ in found) else [(rule, layer) for rule, layer in found if rule]
+    """Each layer with its rule, Sequentials flattened; None if a layer has no rule."""
+    pairs = [(RULES.get(type_before_parametrizations(layer)), layer) for layer in _flat(layers)]
+    return None if any(rule is None for rule, _ in pairs) else [(rule, layer) for rule, layer in pairs if rule]
+
+
+def compose(chain: Iterable[tuple[Rule, nn.Module]], x: Tensor) -> tuple[Tensor, VJP]:
+    """The output of a chain of layers and its VJP."""
+    vjps = []
+    for rule, layer in chain:
+        x, vjp = rule(layer, x)
+        vjps.append(vjp)
+    return x, lambda g: reduce(lambda v, vjp: vjp(v), reversed(vjps), g)
 
 
 def gradient_by_rules(chain: Iterable[tuple[Rule, nn.Module]], x: Tensor) -> tuple[Tensor, Tensor]:
-    """The output of a chain of layers and the gradient of its sum at x, both by forward operations alone."""
-    h, pulls = x, []
-    for rule, layer in chain:
-        h, pull = rule(layer, h)
-        pulls.append(pull)
-    g = torch.ones_like(h)
-    for pull in reversed(pulls):
-        g = pull(g)
-    return h, g.to(x.dtype)
+    """The output of a chain of layers and the gradient of its sum at x, by forward operations only."""
+    h, vjp = compose(chain, x)
+    return h, vjp(torch.ones_like(h)).to(x.dtype)
 
 
 def gradient_by_autograd(net: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    """The output of any net and the gradient of its sum at x; to be differentiated a second time."""
-    again = torch.is_grad_enabled()
+    """The output of any net and the gradient of its sum at x, by autograd; differentiable if gradients are enabled."""
+    differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
         x = x if x.requires_grad else x.detach().requires_grad_()
         out = net(x)
-        (g,) = torch.autograd.grad(out.sum(), x, create_graph=again)
-    return out if again else out.detach(), g
+        (g,) = torch.autograd.grad(out.sum(), x, create_graph=differentiable)
+    return out if differentiable else out.detach(), g
 
 
 # ---- features of the batch ------------------------------------------------------------------------------------------
 
 
 def _append(x: Tensor, features: Tensor) -> Tensor:
-    """Returns x (n,F) or (n,C,H,W) with features (n,K) appended to dimension 1, as constant maps where x has maps."""
+    """Returns x (n,F) or (n,C,H,W) with features (n,K) appended to dimension 1, as constant maps if x has maps."""
     if x.dim() == 4:
         features = features[:, :, None, None].expand(-1, -1, *x.shape[2:])
     return torch.cat([x, features], 1)
 
 
 class MinibatchStd(nn.Module):
-    """Appends how much the images of a group differ: one number for the whole group.
+    """Appends one feature: how much the images of a group differ (minibatch standard deviation).
 
     Karras et al. 2018, *Progressive growing of GANs*, arXiv:1710.10196, section 3: the standard deviation over the
-    images of each feature at each place, averaged over features and places. Their text takes all images of the batch
-    and their code groups of 4. Here a group is 4 neighbours of the batch, or 3 or 2 where 4 does not divide the batch;
-    all of it where none of them does. Neighbours, so that two batches judged as one give what they give apart, if 4
-    divides both.
+    images of each feature at each position, averaged over features and positions. Their text takes all images of the
+    batch, their code groups of 4. Here a group is 4 neighbours of the batch, or 3 or 2 if 4 does not divide the batch,
+    or the whole batch if none of them does. If 4 divides two batches, their concatenation gives the same features.
     """
 
     features = 1
@@ -163,19 +166,19 @@ class MinibatchStd(nn.Module):
         n = len(x)
         group = next((k for k in (4, 3, 2) if n % k == 0), n)
         variance = x.unflatten(0, (-1, group)).var(1, correction=0)  # (n/group,…)
-        std = (variance + 1e-8).sqrt().flatten(1).mean(1)  # the 1e-8 of their code: features that agree have a slope
+        std = (variance + 1e-8).sqrt().flatten(1).mean(1)  # the 1e-8 of their code: the root is differentiable at 0
         return _append(x, std[:, None].expand(-1, group).reshape(n, 1))
 
 
 class MinibatchDiscrimination(nn.Module):
-    """Appends how close each image is to the others, in a number of learned spaces.
+    """Appends features of how close each image is to the others in learned spaces (minibatch discrimination).
 
     Salimans et al. 2016, *Improved techniques for training GANs*, arXiv:1606.03498, section 3.2. The sum of the paper
-    is divided by the batch size: otherwise, while all images look alike, every feature is n and they drown the others.
-    The number of spaces and their dimension are those of the authors' code for images of 32 pixels.
+    is divided by the batch size: otherwise every feature is n while all images look alike, much larger than the others.
+    The defaults are those of the authors' code for images of 32 pixels.
 
     Args:
-        inputs: numbers that describe one image.
+        inputs: number of features of one image.
         spaces: B, the number of features.
         dimension: C, the dimension of each space.
     """
@@ -197,7 +200,7 @@ class MinibatchDiscrimination(nn.Module):
 
 
 def minibatch_features(name: Minibatch, inputs: int) -> tuple[list[nn.Module], int]:
-    """The layer that appends features of the batch to `inputs` numbers an image, if any, and how many it appends."""
+    """The layer, if any, that appends features of the batch to `inputs` features an image, and their number."""
     match name:
         case "none":
             return [], 0
@@ -209,11 +212,11 @@ def minibatch_features(name: Minibatch, inputs: int) -> tuple[list[nn.Module], i
     raise ValueError(f"unknown minibatch {name!r}; choose from: none, std, discrimination")
 
 
-def bound_slopes(net: nn.Module) -> None:
-    """Divides every weight matrix of `net` by its largest singular value, from now on (in place).
+def apply_spectral_norm(net: nn.Module) -> None:
+    """Adds spectral normalisation to `net` in place: every weight matrix is divided by its largest singular value.
 
-    Miyato et al. 2018, *Spectral normalization for GANs*, arXiv:1802.05957: one power step at each training pass; a
-    convolution's matrix is its kernel as (outputs, inputs·k·k). Biases and the scales of norms are left alone.
+    Miyato et al. 2018, *Spectral normalization for GANs*, arXiv:1802.05957: one power iteration at each training pass;
+    a convolution's matrix is its kernel as (outputs, inputs·k·k). Biases and the scales of norms are not changed.
     """
     for layer in list(net.modules()):
         if isinstance(layer, (nn.Linear, nn.Conv2d)):
@@ -224,32 +227,42 @@ def bound_slopes(net: nn.Module) -> None:
 
 
 class Critic(nn.Module):
-    """A discriminator that is a chain of layers: forward takes images (B,C,H,W) and gives logits (B/pack,).
+    """Base of discriminators: images (B,C,H,W) -> logits (B/pack,), high means real.
+
+    A subclass sets `net`, or overrides `layers` if its layers are not one Sequential.
 
     Attributes:
-        classes: how many classes it is told about.
-        pack: how many neighbours of the batch, stacked along the channels, get one judgement between them
-            (Lin et al. 2018, *PacGAN*, arXiv:1712.04086). Reals must be neighbours of reals.
+        classes: number of classes; 0 if the net is not conditional.
+        pack: number of neighbours of the batch that are stacked along the channels and get one logit (Lin et al. 2018,
+            *PacGAN*, arXiv:1712.04086). A pack must not have both real and generated images.
     """
 
     classes: int = 0
+    net: nn.Sequential
 
     def __init__(self, pack: int = 1) -> None:
         super().__init__()
         if pack < 1:
-            raise ValueError(f"pack is how many images are judged together, 1 or more; got {pack}")
+            raise ValueError(f"pack is the number of images that get one logit, 1 or more; got {pack}")
         self.pack = pack
 
     def layers(self) -> Iterable[nn.Module]:
-        """The chain, first to last."""
-        raise NotImplementedError
+        """The layers in order."""
+        return self.net
 
     def inputs(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """What the first layer sees of images (B,C,H,W): packs (B/pack,pack*C,H,W)."""
+        """Input of the first layer for images (B,C,H,W): packs (B/pack,pack*C,H,W)."""
         return self.packed(x)
 
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Logits (B/pack,) of images (B,C,H,W)."""
+        h = self.inputs(x, y)
+        for layer in self.layers():
+            h = layer(h)
+        return h.flatten()
+
     def packed(self, x: Tensor) -> Tensor:
-        """(B/pack,pack*n,…) of (B,n,…)."""
+        """Packs (B/pack,pack*n,…) of inputs (B,n,…)."""
         if self.pack == 1:
             return x
         self._check_packs(len(x))
@@ -258,51 +271,50 @@ class Critic(nn.Module):
     def input_gradient(self, x: Tensor, y: Tensor | None = None, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Logits (B/pack,) of images x and the gradient (B,C,H,W) of their sum, differentiable in the weights.
 
-        Keyword arguments (the level of a growing critic) go to `forward`, and autograd takes the gradient.
+        With keyword arguments of `forward` (the level of a growing critic) the gradient is autograd's.
         """
         chain = None if any(v is not None for v in kwargs.values()) else rules(self.layers())
         if chain is None:
             return gradient_by_autograd(lambda images: self(images, y, **kwargs), x)
         logits, g = gradient_by_rules(chain, self.inputs(x, y))
-        return logits.flatten(), g.reshape(len(x), -1)[:, : x[0].numel()].reshape(x.shape)  # labels are not images
+        return logits.flatten(), g.reshape(len(x), -1)[:, : x[0].numel()].reshape(x.shape)  # without the labels' part
 
     def bind(self, *args: Any, **kwargs: Any) -> BoundCritic:
-        """This critic with labels or a level given, as penalties take one; its gradient stays written out.
+        """This critic with fixed labels or a fixed level, for penalties.
 
-        Where ``functools.partial(D, y=y)`` hides `input_gradient`, so that a penalty differentiates twice, this does not.
+        Unlike ``functools.partial(D, y=y)`` it keeps `input_gradient`, so that a penalty need not differentiate twice.
         """
         return BoundCritic(self, *args, **kwargs)
 
     @property
     def mixes(self) -> bool:
-        """Whether the logit of a pack depends on the rest of the batch, so that reals and fakes need batches apart."""
+        """Whether a logit depends on the rest of the batch, so that reals and fakes need separate batches."""
         kinds = (MinibatchStd, MinibatchDiscrimination, nn.modules.batchnorm._BatchNorm)
         return any(isinstance(layer, kinds) for layer in self.modules())
 
     def check_batch(self, n: int) -> None:
-        """Refuses batches of n images that mean nothing to this net.
+        """Checks that this net can be trained on batches of n images.
 
         Raises:
-            ValueError: `pack` does not divide n, or there is nothing to compare within the batch.
+            ValueError: `pack` does not divide n, or n is too small for features of the batch or batch norm.
         """
         self._check_packs(n)
         kinds = (MinibatchStd, MinibatchDiscrimination, nn.BatchNorm1d)
         if n < 2 * self.pack and any(isinstance(layer, kinds) for layer in self.modules()):
             raise ValueError(
-                f"features and norms of the batch compare judgements, and a batch of {n} has only one; use batches of "
+                f"batch norm and features of the batch compare inputs, and a batch of {n} has only one; use batches of "
                 f"{2 * self.pack} images or more, or minibatch=none without batch norm"
             )
 
     def _check_packs(self, n: int) -> None:
         if n % self.pack:
             raise ValueError(
-                f"pack={self.pack} judges {self.pack} images at a time, which does not divide a batch of {n}; "
-                f"use a batch size that is a multiple of {self.pack}, or pack=1"
+                f"pack={self.pack} does not divide a batch of {n}; use batches of a multiple of {self.pack}, or pack=1"
             )
 
 
 class BoundCritic:
-    """A critic of images alone: the other arguments of a `Critic` are given once."""
+    """A `Critic` whose arguments other than the images are fixed."""
 
     def __init__(self, critic: Critic, *args: Any, **kwargs: Any) -> None:
         self.critic, self.args, self.kwargs = critic, args, kwargs
@@ -312,5 +324,5 @@ class BoundCritic:
         return logits
 
     def input_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of images x and the gradient of their sum, as `Critic.input_gradient` gives them."""
+        """Logits of images x and the gradient of their sum, see `Critic.input_gradient`."""
         return self.critic.input_gradient(x, *self.args, **self.kwargs)

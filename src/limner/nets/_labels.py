@@ -1,4 +1,4 @@
-"""How a class index enters a net: as a one-hot vector, or as one-hot planes over a map (Mirza and Osindero 2014)."""
+"""Class labels as inputs of a net: one-hot vectors, or one-hot planes of a map (Mirza and Osindero 2014)."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import torch
 from torch import Tensor
 
 
-def inputs(conditional: bool, classes: int) -> int:
-    """How many label inputs a net has: `classes` when it is conditional, else 0."""
+def one_hot_size(conditional: bool, classes: int) -> int:
+    """Number of label inputs of a net: `classes` if it is conditional, else 0."""
     if conditional and classes < 1:
         raise ValueError("conditional=true needs data with class labels; use a labelled set or conditional=false")
     return classes if conditional else 0
 
 
-def join(x: Tensor, y: Tensor | None, classes: int) -> Tensor:
-    """Returns x (B,n) or (B,n,H,W) with `classes` one-hot entries of y (B,) appended to dimension 1.
+def append_one_hot(x: Tensor, y: Tensor | None, classes: int) -> Tensor:
+    """Returns x (B,n) or (B,n,H,W) with the one-hot vectors of y (B,), of size `classes`, appended to dimension 1.
 
-    >>> join(torch.zeros(2, 1), torch.tensor([0, 2]), 3)
+    >>> append_one_hot(torch.zeros(2, 1), torch.tensor([0, 2]), 3)
     tensor([[0., 1., 0., 0.],
             [0., 0., 0., 1.]])
     """
@@ -24,7 +24,8 @@ def join(x: Tensor, y: Tensor | None, classes: int) -> Tensor:
         return x
     if y is None:
         raise ValueError("this net is conditional; give the class y of every sample")
-    hot = (y[:, None] == torch.arange(classes, device=y.device)).to(x.dtype)  # (B,classes); `one_hot` reads y on a CPU
+    # `F.one_hot` would read y on the host and so wait for the device.
+    one_hot = (y[:, None] == torch.arange(classes, device=y.device)).to(x.dtype)  # (B,classes)
     if x.dim() == 4:
-        hot = hot[:, :, None, None].expand(-1, -1, *x.shape[2:])
-    return torch.cat([x, hot], 1)
+        one_hot = one_hot[:, :, None, None].expand(-1, -1, *x.shape[2:])
+    return torch.cat([x, one_hot], 1)

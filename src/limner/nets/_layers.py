@@ -1,4 +1,4 @@
-"""The small parts that nets are made of, by the names that recipes use."""
+"""Activations, norms and other layers of several nets."""
 
 from __future__ import annotations
 
@@ -34,11 +34,10 @@ def activation(name: Activation) -> nn.Module:
 
 
 def norm_2d(name: MapNorm, channels: int, *, affine: bool = True) -> list[nn.Module]:
-    """The normalisation of a map of `channels` channels: one module, or none at all.
+    """The normalisation of a map of `channels` channels, as a list of one module or none.
 
-    Layer norm is that of Ba et al. 2016 (arXiv:1607.06450) as WGAN-GP's critics have it: mean and variance over all of
-    an image's (C,H,W), scale and shift for each channel. That is group norm with one group. Instance norm has a scale
-    and a shift unless `affine` is False.
+    Layer norm (Ba et al. 2016, arXiv:1607.06450) is that of WGAN-GP's critics: mean and variance over (C,H,W) of an
+    image, scale and shift for each channel, which is group norm with one group. `affine` is for instance norm.
     """
     match name:
         case "batch":
@@ -53,7 +52,7 @@ def norm_2d(name: MapNorm, channels: int, *, affine: bool = True) -> list[nn.Mod
 
 
 def norm_1d(name: VectorNorm, units: int) -> list[nn.Module]:
-    """The normalisation of `units` units: one module, or none at all."""
+    """The normalisation of `units` units, as a list of one module or none."""
     match name:
         case "batch":
             return [nn.BatchNorm1d(units)]
@@ -64,13 +63,13 @@ def norm_1d(name: VectorNorm, units: int) -> list[nn.Module]:
     raise ValueError(f"unknown norm {name!r}; choose from: batch, layer, none")
 
 
-def biased(name: MapNorm) -> bool:
-    """Whether the layer before a norm keeps its bias: batch and instance norm take it out again, channel by channel."""
+def needs_bias(name: MapNorm) -> bool:
+    """Whether the layer before a norm needs a bias: batch and instance norm would subtract it again."""
     return name not in ("batch", "instance")
 
 
 def normal_init(net: nn.Module) -> None:
-    """Radford et al. 2016, section 4: weights from N(0, 0.02), and PyTorch's reading of it for norms: N(1, 0.02)."""
+    """Initialises weights from N(0, 0.02) (Radford et al. 2016, section 4), scales of norms from N(1, 0.02)."""
     for m in net.modules():
         if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.normal_(m.weight, 0.0, 0.02)
@@ -80,43 +79,41 @@ def normal_init(net: nn.Module) -> None:
             nn.init.normal_(m.weight, 1.0, 0.02)
 
 
-def to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Maps (B,C,H,W) made larger, at the bottom and right, by repeating their edge until both sides divide."""
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Pads maps (B,C,H,W) at the bottom and right by repeating their edge, to multiples of `multiple`."""
     h, w = (-n % multiple for n in x.shape[2:])
     return F.pad(x, (0, w, 0, h), mode="replicate") if h or w else x
 
 
-def at_least_two(n: int) -> None:
-    """Refuses to train batch norm of vectors on n images, where their variance is 0."""
+def check_batch_norm(n: int) -> None:
+    """Checks that a batch of n images has a variance, for batch norm of vectors."""
     if n < 2:
-        raise ValueError(f"batch norm needs images to compare, and a batch has {n}; use batches of 2, or norm=none")
+        raise ValueError(f"batch norm needs more than one image, and a batch has {n}; use batches of 2, or norm=none")
 
 
-class LiveDropout(nn.Module):
-    """Dropout that never rests: it is noise for a generator, at training and at sampling (Isola et al. 2017)."""
+class AlwaysOnDropout(nn.Module):
+    """Dropout in training and in evaluation mode: noise of a generator (Isola et al. 2017)."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
         if not 0 <= p < 1:
-            raise ValueError(f"dropout is a probability from 0 up to 1, got {p:g}")
+            raise ValueError(f"dropout is a probability of at least 0 and below 1, got {p:g}")
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
-        """The shape stays; the default generator of the device draws what is dropped."""
         return F.dropout(x, self.p, training=True)
 
     def extra_repr(self) -> str:
-        """What `print(net)` shows."""
         return f"p={self.p}"
 
 
-def live_dropout(p: float) -> list[nn.Module]:
-    """Dropout that never rests: one module, or none at all for p = 0."""
-    return [LiveDropout(p)] if p else []
+def always_on_dropout(p: float) -> list[nn.Module]:
+    """Dropout in training and evaluation mode, as a list of one module, or none for p = 0."""
+    return [AlwaysOnDropout(p)] if p else []
 
 
 class Maxout(nn.Module):
-    """The largest of each `pieces` neighbours of dimension 1 (Goodfellow et al. 2013, arXiv:1302.4389)."""
+    """The maximum of each group of `pieces` neighbours of dimension 1 (Goodfellow et al. 2013, arXiv:1302.4389)."""
 
     def __init__(self, pieces: int) -> None:
         super().__init__()
@@ -127,43 +124,37 @@ class Maxout(nn.Module):
         return x.unflatten(1, (-1, self.pieces)).max(2).values
 
     def extra_repr(self) -> str:
-        """What `print(net)` shows."""
         return f"pieces={self.pieces}"
 
 
-class TanhFirst(nn.Module):
-    """The tanh of the first `n` entries of dimension 1; the others as they are.
-
-    A decoder with a mean and a log-scale map squashes the mean alone.
-    """
+class PartialTanh(nn.Module):
+    """Tanh of the first `n` entries of dimension 1 alone: of the mean, not of the log scale, that a decoder gives."""
 
     def __init__(self, n: int) -> None:
         super().__init__()
         self.n = n
 
     def forward(self, x: Tensor) -> Tensor:
-        """The shape stays."""
         return torch.cat([x[:, : self.n].tanh(), x[:, self.n :]], 1)
 
     def extra_repr(self) -> str:
-        """What `print(net)` shows."""
         return str(self.n)
 
 
 def output(name: Output, n: int, outputs: int) -> nn.Module:
-    """What ends a decoder: `n` entries of dimension 1 are the image, the other `(outputs - 1) * n` are not."""
+    """The last layer of a decoder, whose first `n` entries of dimension 1, of `outputs * n`, are the image."""
     if name == "linear":
         return nn.Identity()
-    return nn.Tanh() if outputs == 1 else TanhFirst(n)
+    return nn.Tanh() if outputs == 1 else PartialTanh(n)
 
 
 class TransposedLinear(nn.Module):
-    """A linear layer whose weight is the transpose of another layer's; its bias is its own."""
+    """A linear layer with the transposed weight of another layer and a bias of its own."""
 
     def __init__(self, source: nn.Linear, bias: nn.Parameter) -> None:
         super().__init__()
-        # A tuple hides the layer from nn.Module: its weight stays in one place of the state dict, and deepcopy of a
-        # model that holds both layers still ties the copies to each other.
+        # A tuple hides the layer from nn.Module, so that the state dict has its weight once. A deepcopy of a model that
+        # holds both layers ties the copies to each other.
         self._source = (source,)
         self.bias = bias
 
@@ -173,13 +164,13 @@ class TransposedLinear(nn.Module):
 
 
 class SameConv2d(nn.Conv2d):
-    """Convolution padded as TensorFlow's "same": ceil(n/stride) outputs, the odd zero at the bottom right."""
+    """Convolution with TensorFlow's "same" padding: ceil(n/stride) outputs, an odd zero at the bottom right."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, bias: bool = True) -> None:
         super().__init__(inputs, outputs, kernel, stride, bias=bias)
 
     def pads(self, x: Tensor) -> list[int]:
-        """Zeros to the left, right, top and bottom of x (B,inputs,H,W), in the order of `F.pad`."""
+        """Padding of x (B,inputs,H,W) in the order of `F.pad`: left, right, top, bottom."""
         pads = []
         for n, k, s in zip(x.shape[:1:-1], self.kernel_size, self.stride, strict=True):  # width first
             total = max(0, (-(-n // s) - 1) * s + k - n)
@@ -192,18 +183,18 @@ class SameConv2d(nn.Conv2d):
 
 
 class SameConvTranspose2d(nn.ConvTranspose2d):
-    """Transposed convolution padded as TensorFlow's "same": the adjoint of a `SameConv2d` of maps of `size`.
+    """Transposed convolution with TensorFlow's "same" padding: the adjoint of a `SameConv2d` of maps of `size`.
 
-    TensorFlow takes the odd row and column off the end. PyTorch's `output_padding` gives the same size but takes them
-    off the start, which shifts the image by a pixel; so this cuts the end.
+    TensorFlow crops an odd row and column at the end, and so does this. PyTorch's `output_padding` gives the same size
+    but crops at the start, which shifts the image by a pixel.
 
     Args:
-        inputs: channels of the map that comes in.
-        outputs: channels of the map that goes out.
+        inputs: channels of the input.
+        outputs: channels of the output.
         kernel: side of the kernel.
-        stride: how many times larger the map becomes.
-        size: (H,W) of the map that goes out, for strides that do not divide it; stride times the input by default.
-        bias: whether to add one number for each output channel.
+        stride: factor of the sizes of output and input.
+        size: (H,W) of the output, for strides that do not divide it; stride times the input by default.
+        bias: whether to add a bias for each output channel.
     """
 
     def __init__(

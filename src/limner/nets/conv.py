@@ -1,9 +1,9 @@
 """Convolutional encoders and decoders.
 
-`PoolEncoder` with `TransposedDecoder` is the lectures' Lab 2: 50,161 parameters on (1,28,28), the code a map of
-64×2×2. `NearestDecoder` is the other way up: repeat pixels, then convolve (the lectures' "same pixel" scaling).
-`Encoder` and `Decoder` are plain stride-2 nets with a vector as code, for images of any size, aspect and channel
-count.
+`PoolEncoder` convolves and pools to a map as code; `TransposedDecoder` inverts it by transposed convolutions,
+`NearestDecoder` by repeating pixels before each convolution. On (1,28,28) the first two have 50,161 parameters and a
+code of 64×2×2. `Encoder` and `Decoder` are stride-2 nets with a vector as code, for images of any size, aspect ratio
+and number of channels.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ Pool = Literal["max", "average"]
 Size = tuple[int, int]
 
 
-def _each(count: int, **lists: Sequence[int]) -> None:
-    """Every list must have an entry for each of the `count` layers."""
+def _check_lengths(count: int, **lists: Sequence[int]) -> None:
     for name, values in lists.items():
         if len(values) != count:
             raise ValueError(f"{name} has {len(values)} entries for {count} layers; give one for each layer")
@@ -34,7 +33,7 @@ def _times(size: Sequence[int]) -> str:
     return "×".join(map(str, size))
 
 
-# ---- Lab 2: convolve and pool down, transposed convolutions or nearest neighbours up --------------------------------
+# ---- a map as code: convolutions and pooling; transposed convolutions or nearest-neighbour upsampling ----------------
 
 
 def pool_sizes(
@@ -44,7 +43,7 @@ def pool_sizes(
     paddings: Sequence[int],
     pool_strides: Sequence[int],
 ) -> list[Size]:
-    """Map sizes in a `PoolEncoder`: the image's, then after each convolution and each 2×2 pooling.
+    """Map sizes in a `PoolEncoder`: of the image, then after each convolution and each 2×2 pooling.
 
     >>> [h for h, _ in pool_sizes((28, 28), (3, 3), (3, 2), (1, 1), (2, 1))]
     [28, 10, 5, 3, 2]
@@ -63,7 +62,7 @@ def pool_sizes(
 
 
 class PoolEncoder(protocols.Encoder):
-    """Image (B,C,H,W) -> code (B,widths[-1],h,w): convolution, ReLU and 2×2 pooling for each width (Lab 2).
+    """Image (B,C,H,W) -> code (B,widths[-1],h,w): convolution, ReLU and 2×2 pooling for each width.
 
     Args:
         widths: channels of each layer; the last is the code's. Raise the last for better reconstructions; lower it
@@ -71,8 +70,8 @@ class PoolEncoder(protocols.Encoder):
         kernels: kernel size of each convolution.
         strides: stride of each convolution. Lower them for a larger code map.
         paddings: zero padding of each convolution.
-        pool: "max" keeps the strongest answer of each 2×2 window, "average" the mean.
-        pool_strides: stride of each pooling: 2 halves the map, 1 takes one row and column off.
+        pool: "max" or "average" of each 2×2 window.
+        pool_strides: stride of each pooling: 2 halves the map, 1 makes it one row and one column smaller.
         shape: (C,H,W) of an image; filled from the data.
     """
 
@@ -90,7 +89,7 @@ class PoolEncoder(protocols.Encoder):
         shape: tuple[int, int, int],
     ) -> None:
         super().__init__()
-        _each(len(widths), kernels=kernels, strides=strides, paddings=paddings, pool_strides=pool_strides)
+        _check_lengths(len(widths), kernels=kernels, strides=strides, paddings=paddings, pool_strides=pool_strides)
         sizes = pool_sizes(shape[1:], kernels, strides, paddings, pool_strides)
         pooling = nn.MaxPool2d if pool == "max" else nn.AvgPool2d
         channels = (shape[0], *widths)
@@ -103,11 +102,11 @@ class PoolEncoder(protocols.Encoder):
 
     def layers(self, x: Tensor, y: Tensor | None = None) -> list[Tensor]:
         """The map after each pooling; the last is the code."""
-        seen = []
+        maps = []
         for block in self.blocks:
             x = block(x)
-            seen.append(x)
-        return seen
+            maps.append(x)
+        return maps
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Codes (B,*code_shape) of images (B,C,H,W)."""
@@ -115,7 +114,7 @@ class PoolEncoder(protocols.Encoder):
 
 
 def _transposed_input(n: int, kernels: Sequence[int], strides: Sequence[int], paddings: Sequence[int]) -> int:
-    """The size of the map from which transposed convolutions give `n` pixels, rounded down."""
+    """Input size for which transposed convolutions give `n` pixels, rounded down."""
     for k, s, p in zip(reversed(kernels), reversed(strides), reversed(paddings), strict=True):
         n = max(1, (n + 2 * p - k) // s + 1)
     return n
@@ -128,7 +127,7 @@ def _transposed_output(n: int, kernels: Sequence[int], strides: Sequence[int], p
 
 
 class TransposedDecoder(protocols.Decoder):
-    """Code (B,channels,h,w) -> image (B,C,H,W): transposed convolutions with ReLU between them (Lab 2).
+    """Code (B,channels,h,w) -> image (B,C,H,W): transposed convolutions with ReLU between them.
 
     The code's size h×w follows from H×W and the strides.
 
@@ -136,7 +135,7 @@ class TransposedDecoder(protocols.Decoder):
         widths: channels between the layers; one fewer than there are kernels. Raise them for better images.
         kernels: kernel size of each transposed convolution.
         strides: stride of each transposed convolution.
-        paddings: rows and columns taken off each side after each transposed convolution.
+        paddings: rows and columns cropped at each side by each transposed convolution.
         channels: channels of the code: the encoder's last width.
         out: "tanh" keeps images in [-1,1]; "linear" for a loss that takes logits.
         shape: (C,H,W) of an image; filled from the data.
@@ -156,21 +155,21 @@ class TransposedDecoder(protocols.Decoder):
         shape: tuple[int, int, int],
     ) -> None:
         super().__init__()
-        _each(len(widths) + 1, kernels=kernels, strides=strides, paddings=paddings)
+        _check_lengths(len(widths) + 1, kernels=kernels, strides=strides, paddings=paddings)
         size = shape[1:]
         code = [_transposed_input(n, kernels, strides, paddings) for n in size]
-        made = [_transposed_output(n, kernels, strides, paddings) for n in code]
-        if made != list(size):
+        result = [_transposed_output(n, kernels, strides, paddings) for n in code]
+        if result != list(size):
             raise ValueError(
-                f"these transposed convolutions turn a code of {_times(code)} into {_times(made)}, not into images of "
-                f"{_times(size)}; resize the images to {_times(made)}, change the strides, or use conv.NearestDecoder"
+                f"these transposed convolutions turn a code of {_times(code)} into {_times(result)}, not into images "
+                f"of {_times(size)}; resize them to {_times(result)}, change the strides, or use conv.NearestDecoder"
             )
         self.code_shape = (channels, *code)
         self.z = prod(self.code_shape)
-        steps = (channels, *widths, shape[0])
+        channels_of = (channels, *widths, shape[0])
         self.net = nn.Sequential()
         for i, (k, s, p) in enumerate(zip(kernels, strides, paddings, strict=True)):
-            self.net.append(nn.ConvTranspose2d(steps[i], steps[i + 1], k, s, p))
+            self.net.append(nn.ConvTranspose2d(channels_of[i], channels_of[i + 1], k, s, p))
             self.net.append(nn.ReLU() if i < len(widths) else output(out, shape[0], 1))
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -181,8 +180,9 @@ class TransposedDecoder(protocols.Decoder):
 class NearestDecoder(protocols.Decoder):
     """Code (B,widths[-1],h,w) -> image (B,C,H,W): nearest-neighbour up-sampling and a 3×3 convolution at each step.
 
-    It passes through the map sizes of the `PoolEncoder` with the same arguments, in reverse, so it fits any image.
-    Without a norm it often dies on mostly black images: the last bias drives tanh to -1 before the weights have moved.
+    Its map sizes are those of the `PoolEncoder` with the same arguments, in reverse, so it fits any image. Without a
+    norm training often fails on mostly black images: the last bias saturates tanh at -1 before the weights have
+    changed.
 
     Args:
         widths: the encoder's widths.
@@ -210,23 +210,23 @@ class NearestDecoder(protocols.Decoder):
         shape: tuple[int, int, int],
     ) -> None:
         super().__init__()
-        _each(len(widths), kernels=kernels, strides=strides, paddings=paddings, pool_strides=pool_strides)
+        _check_lengths(len(widths), kernels=kernels, strides=strides, paddings=paddings, pool_strides=pool_strides)
         sizes = pool_sizes(shape[1:], kernels, strides, paddings, pool_strides)
         channels = [shape[0], *(w for width in widths for w in (width, width))]
-        # A convolution may leave the size as it is: each size counts once, as the encoder first reached it.
-        steps: dict[Size, int] = {}
+        # A convolution may keep the size: each size counts once, with the channels that it first has in the encoder.
+        channels_at: dict[Size, int] = {}
         for size, c in zip(sizes, channels, strict=True):
-            steps.setdefault(size, c)
+            channels_at.setdefault(size, c)
         self.code_shape = (channels[-1], *sizes[-1])
         self.z = prod(self.code_shape)
         self.net = nn.Sequential()
         c = channels[-1]
-        for size in list(steps)[-2::-1]:
+        for size in list(channels_at)[-2::-1]:
             self.net.append(nn.Upsample(size=size, mode="nearest"))
             last = size == shape[1:]
-            self.net.append(nn.Conv2d(c, steps[size], 3, padding=1, bias=last or norm == "none"))
-            self.net.extend([output(out, shape[0], 1)] if last else [*norm_2d(norm, steps[size]), nn.ReLU()])
-            c = steps[size]
+            self.net.append(nn.Conv2d(c, channels_at[size], 3, padding=1, bias=last or norm == "none"))
+            self.net.extend([output(out, shape[0], 1)] if last else [*norm_2d(norm, channels_at[size]), nn.ReLU()])
+            c = channels_at[size]
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (B,C,H,W) of codes (B,*code_shape)."""
@@ -243,9 +243,10 @@ class Encoder(protocols.Encoder):
         z: size of the code. Raise it if reconstructions lack detail; lower it for a stronger compression.
         widths: channels of each convolution; each halves the image. Raise them or add one for larger images; take
             one away for tiny ones.
-        heads: how many vectors of size z come out: 1 for an autoencoder, 2 (mean and log variance) for a VAE.
+        heads: number of vectors of size z in the output: 1 for an autoencoder, 2 (mean and log variance) for a VAE.
         norm: "batch" trains faster; "none" if batches are very small.
-        conditional: also take the class of each image, as one constant plane for each class. Needs labelled data.
+        conditional: whether the class of each image is an input too, as one constant plane for each class. Needs
+            labelled data.
         shape: (C,H,W) of an image; filled from the data.
         classes: number of classes; filled from the data.
     """
@@ -263,7 +264,7 @@ class Encoder(protocols.Encoder):
     ) -> None:
         super().__init__()
         self.z, self.code_shape, self.heads = z, (z,), heads
-        self.classes = labels.inputs(conditional, classes)
+        self.classes = labels.one_hot_size(conditional, classes)
         h, w = (n >> len(widths) for n in shape[1:])
         if min(h, w) < 1:
             raise ValueError(
@@ -278,12 +279,12 @@ class Encoder(protocols.Encoder):
 
     def layers(self, x: Tensor, y: Tensor | None = None) -> list[Tensor]:
         """The map after each convolution, then the code (B,heads*z)."""
-        h = labels.join(x, y, self.classes)
-        seen = []
+        h = labels.append_one_hot(x, y, self.classes)
+        maps = []
         for block in self.blocks:
             h = block(h)
-            seen.append(h)
-        return [*seen, self.head(h.flatten(1))]
+            maps.append(h)
+        return [*maps, self.head(h.flatten(1))]
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Codes (B,heads*z) of images (B,C,H,W)."""
@@ -300,7 +301,7 @@ class Decoder(protocols.Decoder):
         out: "tanh" keeps images in [-1,1]; "linear" for a likelihood or a loss that takes logits.
         outputs: maps for each channel: 1, or 2 for a mean and a log scale; tanh acts on the first one only.
         norm: "batch" trains faster; "none" if batches are very small.
-        conditional: also take the class of each image, as a one-hot input. Needs labelled data.
+        conditional: whether the class of each image is an input too, as a one-hot vector. Needs labelled data.
         shape: (C,H,W) of an image; filled from the data.
         classes: number of classes; filled from the data.
     """
@@ -321,10 +322,10 @@ class Decoder(protocols.Decoder):
         if not widths:
             raise ValueError("widths is empty; give the channels of at least one map")
         self.z, self.code_shape = z, (z,)
-        self.classes = labels.inputs(conditional, classes)
+        self.classes = labels.one_hot_size(conditional, classes)
         self.size = shape[1:]
         scale = 2 ** len(widths)
-        self.map_shape = (widths[0], *(-(-n // scale) for n in self.size))  # rounded up: the excess is cut off
+        self.map_shape = (widths[0], *(-(-n // scale) for n in self.size))  # rounded up, and cropped in `forward`
         self.stem = nn.Linear(z + self.classes, prod(self.map_shape), bias=norm == "none")
         self.net = nn.Sequential(*norm_2d(norm, widths[0]), nn.ReLU())
         for a, b in pairwise(widths):
@@ -335,5 +336,5 @@ class Decoder(protocols.Decoder):
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (B,outputs*C,H,W) of codes (B,z)."""
         h, w = self.size
-        x = self.stem(labels.join(z, y, self.classes)).unflatten(1, self.map_shape)
+        x = self.stem(labels.append_one_hot(z, y, self.classes)).unflatten(1, self.map_shape)
         return self.net(x)[..., :h, :w]

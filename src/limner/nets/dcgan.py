@@ -1,10 +1,10 @@
-"""Deep convolutional GAN nets: the guidelines of Radford et al. 2016, and the TensorFlow tutorial's own.
+"""DCGAN nets: those of Radford et al. 2016 at any image size, and those of TensorFlow's tutorial.
 
 Radford, Metz and Chintala 2016, *Unsupervised representation learning with deep convolutional generative adversarial
-networks*, arXiv:1511.06434: strided instead of pooled, batch norm except on G's output and D's input, no fully
+networks*, arXiv:1511.06434: strides instead of pooling, batch norm except at G's output and D's input, no fully
 connected hidden layers, ReLU and tanh in G, LeakyReLU 0.2 in D, weights from N(0, 0.02). `Generator` and
-`Discriminator` follow it at any size of 8 pixels or more; at 64×64×3 they have the parameter counts of PyTorch's
-tutorial (3,576,704 and 2,765,568).
+`Discriminator` do so at any size of 8 pixels or more; at 64×64×3 they have the parameter counts of PyTorch's tutorial
+(3,576,704 and 2,765,568).
 
 `TFGenerator` and `TFDiscriminator` are the nets of TensorFlow's DCGAN tutorial, which departs from the paper: a dense
 first layer, LeakyReLU 0.3 in G, 5×5 kernels with "same" padding, no batch norm in D but dropout.
@@ -12,7 +12,6 @@ first layer, LeakyReLU 0.3 in G, 5×5 kernels with "same" padding, no batch norm
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import pairwise
 from math import prod
 from typing import Literal
@@ -20,15 +19,15 @@ from typing import Literal
 from torch import Tensor, nn
 
 from limner.nets import protocols
-from limner.nets._critic import Critic, Minibatch, bound_slopes, minibatch_features
+from limner.nets._critic import Critic, Minibatch, apply_spectral_norm, minibatch_features
 from limner.nets._layers import (
     MapNorm,
     SameConv2d,
     SameConvTranspose2d,
     activation,
-    at_least_two,
-    biased,
-    live_dropout,
+    always_on_dropout,
+    check_batch_norm,
+    needs_bias,
     norm_2d,
     normal_init,
 )
@@ -37,7 +36,7 @@ Rectifier = Literal["relu", "leaky_relu"]
 
 
 def _doublings(shape: tuple[int, int, int]) -> int:
-    """How often a map of about 4 pixels on its shorter side doubles to give the image: floor(log2(min(H,W) / 4))."""
+    """Number of doublings from a map of about 4 pixels on its shorter side to the image: floor(log2(min(H,W) / 4))."""
     n = (min(shape[1:]) // 4).bit_length() - 1
     if n < 1:
         h, w = shape[1:]
@@ -46,8 +45,8 @@ def _doublings(shape: tuple[int, int, int]) -> int:
 
 
 def _after(channels: int, norm: MapNorm, act: Rectifier, dropout: float) -> list[nn.Module]:
-    """What follows a hidden layer of G."""
-    return [*norm_2d(norm, channels), activation(act), *live_dropout(dropout)]
+    """The modules after a hidden layer of G."""
+    return [*norm_2d(norm, channels), activation(act), *always_on_dropout(dropout)]
 
 
 class Generator(protocols.Generator):
@@ -57,9 +56,9 @@ class Generator(protocols.Generator):
         z: size of the noise vector.
         width: channels of the last hidden map; they double at each step towards the smallest map. Raise it if images
             lack detail; lower it for speed and memory.
-        norm: "batch" as in the paper; "instance" or "layer", which make each image on its own, if batches are very
-            small; "none" to see what norms are good for.
-        dropout: probability of dropping an activation, at training and at sampling alike: a second source of noise
+        norm: "batch" as in the paper; "instance" or "layer", which normalise each image separately, if batches are
+            very small; "none" to compare.
+        dropout: probability of dropping an activation, in training and in sampling: a second source of noise
             (Isola et al. 2017, arXiv:1611.07004, section 3.1). Raise it (to 0.5 there) if samples are too alike; lower
             it if they are noisy.
         activation: "relu" as in the paper; "leaky_relu" (slope 0.2) if many units stay at zero.
@@ -83,8 +82,8 @@ class Generator(protocols.Generator):
         self.size = shape[1:]
         n = _doublings(shape)
         scale = 2**n
-        base = (-(-shape[1] // scale), -(-shape[2] // scale))  # rounded up: the excess is cut off
-        bias = biased(norm)
+        base = (-(-shape[1] // scale), -(-shape[2] // scale))  # rounded up, and cropped in `forward`
+        bias = needs_bias(norm)
         widths = [width << k for k in reversed(range(n))]
         self.net = nn.Sequential(nn.ConvTranspose2d(z, widths[0], base, bias=bias))
         for a, b in pairwise(widths):
@@ -106,16 +105,16 @@ class Discriminator(Critic):
     Args:
         width: channels of the first map; they double at each step. Raise it if the generator wins at once; lower it
             if the generator's loss only grows.
-        norm: "batch" as in the paper; for gradient penalties, which need every image judged on its own, "layer" as in
+        norm: "batch" as in the paper; for gradient penalties, for which a logit must depend on one image, "layer" as in
             WGAN-GP (Gulrajani et al. 2017, section 4), "instance", or "none" (the fastest).
-        dropout: probability of dropping an activation. Raise it (to 0.3, say) if D learns its few images by heart.
-        spectral: divide every weight by its largest singular value (Miyato et al. 2018), which bounds D's slope. Use
-            it, with norm=none, if D grows too sure; leave it out beside a gradient penalty, which does the same.
-        minibatch: what D is told of the rest of the batch, to see that samples are too alike: "std", one number for
-            how much images differ (Karras et al. 2018), or "discrimination", how close each is to the others in 100
-            learned spaces (Salimans et al. 2016), slower and larger. "none" if D uses it to win at once.
-        pack: images judged together (Lin et al. 2018). Raise it (to 2, 3 or 4) if modes are missing; lower it for more
-            judgements from the same images. It must divide the batch.
+        dropout: probability of dropping an activation. Raise it (to 0.3, say) if D overfits a small set.
+        spectral: whether to divide every weight by its largest singular value (Miyato et al. 2018), which bounds D's
+            gradient. Use it, with norm=none, if D wins; it is not needed with a gradient penalty.
+        minibatch: features of the batch, with which D sees that samples are too alike: "std", one number for how much
+            images differ (Karras et al. 2018), or "discrimination", how close each is to the others in 100 learned
+            spaces (Salimans et al. 2016), slower and larger. "none" if D wins at once with them.
+        pack: images that get one logit (Lin et al. 2018). Raise it (to 2, 3 or 4) if modes are missing; lower it for
+            more logits from the same images. It must divide the batch.
         shape: (C,H,W) of an image; filled from the data.
     """
 
@@ -133,7 +132,7 @@ class Discriminator(Critic):
         super().__init__(pack)
         n = _doublings(shape)
         base = (shape[1] >> n, shape[2] >> n)
-        bias = biased(norm)
+        bias = needs_bias(norm)
         widths = [pack * shape[0], *(width << k for k in range(n))]
         self.net = nn.Sequential()
         for i, (a, b) in enumerate(pairwise(widths)):
@@ -141,26 +140,18 @@ class Discriminator(Critic):
             self.net.extend([*(norm_2d(norm, b) if i else []), nn.LeakyReLU(0.2)])
             if dropout:
                 self.net.append(nn.Dropout(dropout))
-        batch, extra = minibatch_features(minibatch, widths[-1] * prod(base))
-        self.net.extend([*batch, nn.Conv2d(widths[-1] + extra, 1, base, bias=bias)])
+        features, extra = minibatch_features(minibatch, widths[-1] * prod(base))
+        self.net.extend([*features, nn.Conv2d(widths[-1] + extra, 1, base, bias=bias)])
         normal_init(self)
         if spectral:
-            bound_slopes(self)
-
-    def layers(self) -> Iterable[nn.Module]:
-        """The chain, first to last."""
-        return self.net
-
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Logits (B/pack,) of images (B,C,H,W)."""
-        return self.net(self.inputs(x)).flatten(1).squeeze(1)
+            apply_spectral_norm(self)
 
 
 # ---- TensorFlow's tutorial -----------------------------------------------------------------------------------------
 
 
 def _keras_init(net: nn.Module) -> None:
-    """Keras's defaults: Glorot uniform weights, zero biases."""
+    """Initialises as Keras does by default: Glorot uniform weights, zero biases."""
     for m in net.modules():
         if isinstance(m, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.xavier_uniform_(m.weight)
@@ -184,10 +175,10 @@ class TFGenerator(protocols.Generator):
         super().__init__()
         self.z, self.code_shape = z, (z,)
         self.size = shape[1:]
-        base = (256, *(-(-side // 4) for side in self.size))  # rounded up: the excess is cut off
+        base = (256, *(-(-side // 4) for side in self.size))  # rounded up, and cropped in `forward`
         self.net = nn.Sequential(
             nn.Linear(z, prod(base), bias=False),
-            nn.BatchNorm1d(prod(base), eps=1e-3, momentum=0.01),  # Keras's 1e-3 and 0.99, which is 1 - 0.99 here
+            nn.BatchNorm1d(prod(base), eps=1e-3, momentum=0.01),  # Keras's 1e-3, and 1 - Keras's 0.99
             nn.LeakyReLU(0.3),  # Keras's default slope
             nn.Unflatten(1, base),
             SameConvTranspose2d(256, 128, 5, 1),
@@ -207,8 +198,8 @@ class TFGenerator(protocols.Generator):
         return self.net(z)[..., :h, :w]
 
     def check_batch(self, n: int) -> None:
-        """Refuses batches of a single image, which leave the first batch norm nothing to compare."""
-        at_least_two(n)
+        """Refuses batches of a single image, which has no variance for the first batch norm."""
+        check_batch_norm(n)
 
 
 class TFDiscriminator(Critic):
@@ -232,11 +223,3 @@ class TFDiscriminator(Critic):
             nn.Linear(128 * h * w, 1),
         )
         _keras_init(self)
-
-    def layers(self) -> Iterable[nn.Module]:
-        """The chain, first to last."""
-        return self.net
-
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Logits (B,) of images (B,C,H,W)."""
-        return self.net(x).squeeze(1)

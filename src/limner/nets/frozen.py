@@ -1,4 +1,4 @@
-"""Nets that a model uses and neither trains nor saves."""
+"""Nets that a model uses but neither trains nor saves."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 class Frozen(Generic[Net]):
-    """Holds a net out of the sight of the module that owns it.
+    """Wraps a net so that it is no sub-module of the module that owns it.
 
-    The net has no part in `parameters`, `state_dict`, `train` or `to` of its owner, copies of the owner share it, and
-    it follows the images it is given from device to device.
+    The net is not part of `parameters`, `state_dict`, `train` or `to` of its owner, and copies of the owner share it.
+    It is moved to the device of its input.
 
     Args:
-        net: in evaluation mode from now on; its weights ask for no gradient.
+        net: put into evaluation mode, without gradients of its weights.
 
     >>> owner = nn.Module()
-    >>> owner.judge = Frozen(nn.Linear(2, 1))
-    >>> list(owner.state_dict()), owner.judge(torch.zeros(1, 2)).requires_grad
+    >>> owner.perceptual_net = Frozen(nn.Linear(2, 1))
+    >>> list(owner.state_dict()), owner.perceptual_net(torch.zeros(1, 2)).requires_grad
     ([], False)
     """
 

@@ -1,7 +1,7 @@
-"""Fully connected nets: the vanilla autoencoder of Lab 1, the MLP VAE, and the lectures' first GAN.
+"""Fully connected nets: encoder, decoder or generator, and discriminator.
 
-`Encoder(z=3)` with `Decoder(z=3)` on (1,28,28) has Lab 1's 218,643 parameters;
-`Decoder(z=100, widths=(256,))` and `Discriminator(widths=(256,))` have the lecture GAN's 227,344 and 201,217.
+On (1,28,28) `Encoder(z=3)` and `Decoder(z=3)` have 218,643 parameters together, `Decoder(z=100, widths=(256,))` 227,344
+and `Discriminator(widths=(256,))` 201,217.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from torch import Tensor, nn
 
 from limner.nets import _labels as labels
 from limner.nets import protocols
-from limner.nets._critic import Critic, Minibatch, bound_slopes, minibatch_features
+from limner.nets._critic import Critic, Minibatch, apply_spectral_norm, minibatch_features
 from limner.nets._layers import (
     Activation,
     Output,
     TransposedLinear,
     VectorNorm,
     activation,
-    at_least_two,
-    biased,
-    live_dropout,
+    always_on_dropout,
+    check_batch_norm,
+    needs_bias,
     norm_1d,
     output,
 )
@@ -32,9 +32,11 @@ from limner.nets._layers import (
 def _hidden(
     inputs: int, widths: tuple[int, ...], act: Activation, norm: VectorNorm = "none", dropout: float = 0.0
 ) -> nn.ModuleList:
-    """Linear + norm + activation + dropout that never rests, for each width."""
+    """Linear layer, norm, activation and dropout for each width."""
     return nn.ModuleList(
-        nn.Sequential(nn.Linear(a, b, bias=biased(norm)), *norm_1d(norm, b), activation(act), *live_dropout(dropout))
+        nn.Sequential(
+            nn.Linear(a, b, bias=needs_bias(norm)), *norm_1d(norm, b), activation(act), *always_on_dropout(dropout)
+        )
         for a, b in pairwise((inputs, *widths))
     )
 
@@ -46,9 +48,9 @@ class Encoder(protocols.Encoder):
         z: size of the code. Raise it if reconstructions lack detail; lower it for a stronger compression.
         widths: units of each hidden layer, first to last. Raise them if the training loss stays high; lower them
             if held-out images come out much worse than training images.
-        heads: how many vectors of size z come out: 1 for an autoencoder, 2 (mean and log variance) for a VAE.
-        activation: the function after each hidden layer. leaky_relu or elu if many units stay at zero.
-        conditional: also take the class of each image, as a one-hot input. Needs labelled data.
+        heads: number of vectors of size z in the output: 1 for an autoencoder, 2 (mean and log variance) for a VAE.
+        activation: activation of each hidden layer. Use leaky_relu or elu if many units stay at zero.
+        conditional: whether the class of each image is an input too, as a one-hot vector. Needs labelled data.
         shape: (C,H,W) of an image; filled from the data.
         classes: number of classes; filled from the data.
     """
@@ -66,19 +68,19 @@ class Encoder(protocols.Encoder):
     ) -> None:
         super().__init__()
         self.z, self.code_shape, self.heads = z, (z,), heads
-        self.classes = labels.inputs(conditional, classes)
+        self.classes = labels.one_hot_size(conditional, classes)
         inputs = prod(shape) + self.classes
         self.hidden = _hidden(inputs, widths, activation)
         self.head = nn.Linear((inputs, *widths)[-1], heads * z)
 
     def layers(self, x: Tensor, y: Tensor | None = None) -> list[Tensor]:
-        """What every layer makes of x: one (B,width) for each hidden layer, then the code (B,heads*z)."""
-        h = labels.join(x.flatten(1), y, self.classes)
-        seen = []
+        """The output of every layer: one (B,width) for each hidden layer, then the code (B,heads*z)."""
+        h = labels.append_one_hot(x.flatten(1), y, self.classes)
+        outputs = []
         for block in (*self.hidden, self.head):
             h = block(h)
-            seen.append(h)
-        return seen
+            outputs.append(h)
+        return outputs
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Codes (B,heads*z) of images (B,C,H,W)."""
@@ -92,14 +94,14 @@ class Decoder(protocols.Decoder):
         z: size of the code.
         widths: units of each hidden layer, first to last; the encoder's in reverse make a mirror. Raise them if
             images stay blurred; lower them for speed.
-        activation: the function after each hidden layer.
+        activation: activation of each hidden layer.
         out: "tanh" keeps images in [-1,1]; "linear" for a likelihood or a loss that takes logits.
-        conditional: also take the class of each image, as a one-hot input. Needs labelled data.
+        conditional: whether the class of each image is an input too, as a one-hot vector. Needs labelled data.
         outputs: maps for each channel: 1, or 2 for a mean and a log scale; tanh acts on the first one only.
-        norm: the normalisation of each hidden layer. "batch" if a generator will not start to learn; "layer" does so
-            for each image on its own.
-        dropout: probability of dropping a hidden unit, at training and at sampling alike: a second source of noise for
-            a generator. Raise it (to 0.5, say) if samples are too alike; lower it if they are noisy.
+        norm: normalisation of each hidden layer. Use "batch" if a generator does not start to learn, or "layer", which
+            normalises each image separately.
+        dropout: probability of dropping a hidden unit, in training and in sampling: a second source of noise for a
+            generator. Raise it (to 0.5, say) if samples are too alike; lower it if they are noisy.
         shape: (C,H,W) of an image; filled from the data.
         classes: number of classes; filled from the data.
     """
@@ -120,7 +122,7 @@ class Decoder(protocols.Decoder):
     ) -> None:
         super().__init__()
         self.z, self.code_shape = z, (z,)
-        self.classes = labels.inputs(conditional, classes)
+        self.classes = labels.one_hot_size(conditional, classes)
         self.norm = norm
         inputs = z + self.classes
         self.hidden = _hidden(inputs, widths, activation, norm, dropout)
@@ -130,15 +132,15 @@ class Decoder(protocols.Decoder):
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (B,outputs*C,H,W) of codes (B,z)."""
-        h = labels.join(z, y, self.classes)
+        h = labels.append_one_hot(z, y, self.classes)
         for block in self.hidden:
             h = block(h)
         return self.out(self.head(h)).unflatten(1, self.image_shape)
 
     def check_batch(self, n: int) -> None:
-        """Refuses batches of a single image where there is batch norm, which they leave nothing to compare."""
+        """Refuses batches of a single image, which has no variance for batch norm."""
         if self.norm == "batch":
-            at_least_two(n)
+            check_batch_norm(n)
 
 
 class Discriminator(Critic):
@@ -146,17 +148,17 @@ class Discriminator(Critic):
 
     Args:
         widths: units of each hidden layer. Raise them if the generator wins at once; lower them if its loss only grows.
-        activation: the function after each hidden layer; leaky_relu lets gradients through to the generator.
-        conditional: also take the class of each image, as a one-hot input. Needs labelled data.
-        norm: the normalisation of each hidden layer. "layer" suits gradient penalties, which need every image judged on
-            its own; "batch" mixes the images of a batch.
-        spectral: divide every weight by its largest singular value (Miyato et al. 2018), which bounds D's slope. Use
-            it, with norm=none, if D grows too sure; leave it out beside a gradient penalty, which does the same.
-        minibatch: what D is told of the rest of the batch, to see that samples are too alike: "std", one number for
-            how much images differ (Karras et al. 2018), or "discrimination", how close each is to the others in 100
-            learned spaces (Salimans et al. 2016). "none" if D uses it to win at once.
-        pack: images judged together (Lin et al. 2018). Raise it (to 2, 3 or 4) if modes are missing; lower it for more
-            judgements from the same images. It must divide the batch.
+        activation: activation of each hidden layer; leaky_relu passes gradients on to the generator.
+        conditional: whether the class of each image is an input too, as a one-hot vector. Needs labelled data.
+        norm: normalisation of each hidden layer. Use "layer" with gradient penalties, for which a logit must depend on
+            one image; "batch" mixes the images of a batch.
+        spectral: whether to divide every weight by its largest singular value (Miyato et al. 2018), which bounds D's
+            gradient. Use it, with norm=none, if D wins; it is not needed with a gradient penalty.
+        minibatch: features of the batch, with which D sees that samples are too alike: "std", one number for how much
+            images differ (Karras et al. 2018), or "discrimination", how close each is to the others in 100 learned
+            spaces (Salimans et al. 2016). "none" if D wins at once with them.
+        pack: images that get one logit (Lin et al. 2018). Raise it (to 2, 3 or 4) if modes are missing; lower it for
+            more logits from the same images. It must divide the batch.
         shape: (C,H,W) of an image; filled from the data.
         classes: number of classes; filled from the data.
     """
@@ -175,50 +177,42 @@ class Discriminator(Critic):
         classes: int = 0,
     ) -> None:
         super().__init__(pack)
-        self.classes = labels.inputs(conditional, classes)
+        self.classes = labels.one_hot_size(conditional, classes)
         inputs = pack * (prod(shape) + self.classes)
         self.hidden = _hidden(inputs, widths, activation, norm)
         last = (inputs, *widths)[-1]
-        batch, extra = minibatch_features(minibatch, last)
-        self.batch = nn.Sequential(*batch)
+        features, extra = minibatch_features(minibatch, last)
+        self.batch = nn.Sequential(*features)
         self.head = nn.Linear(last + extra, 1)
         if spectral:
-            bound_slopes(self)
+            apply_spectral_norm(self)
 
     def layers(self) -> Iterable[nn.Module]:
-        """The chain, first to last."""
         return (*self.hidden, self.batch, self.head)
 
     def inputs(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """What the first layer sees of images (B,C,H,W): (B/pack,pack*(C*H*W+classes))."""
-        return self.packed(labels.join(x.flatten(1), y, self.classes))
-
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Logits (B/pack,) of images (B,C,H,W)."""
-        h = self.inputs(x, y)
-        for layer in self.layers():
-            h = layer(h)
-        return h.squeeze(1)
+        """Input of the first layer for images (B,C,H,W): (B/pack,pack*(C*H*W+classes))."""
+        return self.packed(labels.append_one_hot(x.flatten(1), y, self.classes))
 
 
 def tie(encoder: nn.Module, decoder: nn.Module) -> None:
-    """Make `decoder` use the transposed weights of `encoder`, layer by layer in reverse (in place).
+    """Ties the weights of `decoder` in place: they become the transposes of `encoder`'s, layer by layer in reverse.
 
     The decoder keeps its biases. Optimise, save and copy both nets together, as parts of one module.
 
     Raises:
-        ValueError: the nets are not this module's, or not mirrors of each other.
+        ValueError: the nets are not of this module, or do not mirror each other.
     """
     if not (isinstance(encoder, Encoder) and isinstance(decoder, Decoder)):
         raise ValueError("tied weights need mlp.Encoder and mlp.Decoder; use those, or tie_weights=false")
-    down = [m for m in encoder.modules() if isinstance(m, nn.Linear)]
-    up = [(name, m) for name, m in decoder.named_modules() if isinstance(m, nn.Linear)]
-    ours = [tuple(layer.weight.shape) for _, layer in up]
-    theirs = [(layer.in_features, layer.out_features) for layer in reversed(down)]
-    if ours != theirs:
+    encoder_layers = [m for m in encoder.modules() if isinstance(m, nn.Linear)]
+    decoder_layers = [(name, m) for name, m in decoder.named_modules() if isinstance(m, nn.Linear)]
+    shapes = [tuple(layer.weight.shape) for _, layer in decoder_layers]
+    mirrored = [(layer.in_features, layer.out_features) for layer in reversed(encoder_layers)]
+    if shapes != mirrored:
         raise ValueError(
-            f"tied weights need a decoder that mirrors its encoder: its layers (out, in) are {ours}, not {theirs}; "
+            f"tied weights need a decoder that mirrors its encoder: its layers (out, in) are {shapes}, not {mirrored}; "
             "reverse the encoder's widths, with heads=1, outputs=1 and conditional=false"
         )
-    for source, (name, layer) in zip(reversed(down), up, strict=True):
+    for source, (name, layer) in zip(reversed(encoder_layers), decoder_layers, strict=True):
         decoder.set_submodule(name, TransposedLinear(source, layer.bias))

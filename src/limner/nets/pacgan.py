@@ -1,20 +1,18 @@
-"""The nets of PacGAN's experiments, whose counts of modes others are compared with.
+"""The nets of PacGAN's experiments, for comparisons with its published numbers of modes.
 
 Lin, Khetan, Fanti and Oh 2018, *PacGAN: the power of two samples in generative adversarial networks*, arXiv:1712.04086.
-`Generator` and `Discriminator` draw points in the plane (section 4.1: the 8-ring and the 25-grid); their weights, norms
-and starting values are those of the authors' code. `StackedGenerator` and `StackedDiscriminator` draw Stacked MNIST at
-(3,28,28) (section 4.2, after the VEEGAN paper's experiment): the DCGAN nets of T. Kim's TensorFlow code, with 5×5
-kernels and "same" padding. Architecture alone moves those counts by an order of magnitude, so a fair comparison uses
-these.
+`Generator` and `Discriminator` are for points in the plane (section 4.1: the 8-ring and the 25-grid); their widths,
+norms and initial values are those of the authors' code. `StackedGenerator` and `StackedDiscriminator` are for Stacked
+MNIST at (3,28,28) (section 4.2, after the VEEGAN paper's experiment): the DCGAN nets of T. Kim's TensorFlow code, with
+5×5 kernels and "same" padding. The architecture alone changes those numbers by an order of magnitude.
 
-Only D's first layer knows of packing: it sees `pack` images as one with that many times the channels.
+Packing changes D's first layer only: its input is `pack` images, concatenated along the channels.
 
-Departure: no bias where batch norm would take it out again.
+Departure: layers before batch norm have no bias, which it would subtract again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import pairwise
 from math import prod
 
@@ -22,7 +20,7 @@ from torch import Tensor, nn
 
 from limner.nets import protocols
 from limner.nets._critic import Critic
-from limner.nets._layers import Maxout, SameConv2d, SameConvTranspose2d, at_least_two
+from limner.nets._layers import Maxout, SameConv2d, SameConvTranspose2d, check_batch_norm
 
 
 def _init(net: nn.Module) -> None:
@@ -53,7 +51,7 @@ class Generator(protocols.Generator):
         self.z, self.code_shape, self.image_shape = z, (z,), shape
         self.net = nn.Sequential()
         for a, b in pairwise((z, *[width] * 4)):
-            # 1e-4 and 0.05 are the authors' (0.95 of the old average stays)
+            # 1e-4 and 0.05 are the authors' values (0.05 is 1 - TensorFlow's 0.95)
             self.net.extend([nn.Linear(a, b, bias=False), nn.BatchNorm1d(b, eps=1e-4, momentum=0.05), nn.ReLU()])
         self.net.append(nn.Linear(width, prod(shape)))
         _init(self)
@@ -63,8 +61,8 @@ class Generator(protocols.Generator):
         return self.net(z).unflatten(1, self.image_shape)
 
     def check_batch(self, n: int) -> None:
-        """Refuses batches of a single point, which leave batch norm nothing to compare."""
-        at_least_two(n)
+        """Refuses batches of a single point, which has no variance for batch norm."""
+        check_batch_norm(n)
 
 
 class Discriminator(Critic):
@@ -73,10 +71,10 @@ class Discriminator(Critic):
     Args:
         width: units of each hidden layer; 200 in the paper. Raise it if the generator wins at once; lower it if its
             loss only grows.
-        pieces: linear functions of which a unit gives the largest; 5 in the paper. Raise it for a D that bends more;
-            lower it for speed.
-        pack: points judged together; 2, 3 and 4 in the paper. Raise it if modes are missing; lower it for more
-            judgements from the same points. It must divide the batch.
+        pieces: linear functions of whose values a unit gives the maximum; 5 in the paper. Raise it for a D with more
+            pieces; lower it for speed.
+        pack: points that get one logit; 2, 3 and 4 in the paper. Raise it if modes are missing; lower it for more
+            logits from the same points. It must divide the batch.
         shape: (C,H,W) of a point; filled from the data.
     """
 
@@ -88,24 +86,16 @@ class Discriminator(Critic):
         self.net.append(nn.Linear(width, 1))
         _init(self)
 
-    def layers(self) -> Iterable[nn.Module]:
-        """The chain, first to last."""
-        return self.net
-
     def inputs(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """What the first layer sees of points (B,C,H,W): (B/pack,pack*C*H*W)."""
+        """Input of the first layer for points (B,C,H,W): (B/pack,pack*C*H*W)."""
         return self.packed(x.flatten(1))
-
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Logits (B/pack,) of points (B,C,H,W)."""
-        return self.net(self.inputs(x)).squeeze(1)
 
 
 # ---- Stacked MNIST --------------------------------------------------------------------------------------------------
 
 
 def _halvings(shape: tuple[int, int, int]) -> list[tuple[int, int]]:
-    """The image's size and four halvings of it, rounded up.
+    """Sizes of the image and of four halvings of it, rounded up.
 
     >>> _halvings((3, 28, 28))
     [(28, 28), (14, 14), (7, 7), (4, 4), (2, 2)]
@@ -131,7 +121,7 @@ class StackedGenerator(protocols.Generator):
         self.z, self.code_shape = z, (z,)
         *sizes, base = _halvings(shape)
         widths = [8 * width, 4 * width, 2 * width, width]
-        # The dense layer has a bias for each place of the small map, which a norm over channels leaves in.
+        # The dense layer has a bias for each position of the small map, which batch norm does not subtract.
         self.net = nn.Sequential(nn.Linear(z, widths[0] * prod(base)), nn.Unflatten(1, (widths[0], *base)))
         for (a, b), size in zip(pairwise([*widths, shape[0]]), reversed(sizes), strict=True):
             last = size is sizes[0]
@@ -150,8 +140,8 @@ class StackedDiscriminator(Critic):
     Args:
         width: channels of the first map; 64 in the paper. Raise it if the generator wins at once; lower it if its loss
             only grows.
-        pack: images judged together; 2, 3 and 4 in the paper. Raise it if modes are missing; lower it for more
-            judgements from the same images. It must divide the batch.
+        pack: images that get one logit; 2, 3 and 4 in the paper. Raise it if modes are missing; lower it for more
+            logits from the same images. It must divide the batch.
         shape: (C,H,W) of an image; filled from the data.
     """
 
@@ -164,11 +154,3 @@ class StackedDiscriminator(Critic):
             self.net.extend([*([nn.BatchNorm2d(b)] if i else []), nn.LeakyReLU(0.2)])
         self.net.extend([nn.Flatten(), nn.Linear(widths[-1] * prod(_halvings(shape)[-1]), 1)])
         _init(self)
-
-    def layers(self) -> Iterable[nn.Module]:
-        """The chain, first to last."""
-        return self.net
-
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Logits (B/pack,) of images (B,C,H,W)."""
-        return self.net(self.inputs(x)).squeeze(1)

@@ -1,9 +1,9 @@
-"""Discriminators that judge patches: every logit of the map that they give sees a square of so many pixels.
+"""PatchGAN discriminators: they give a map of logits, each with a patch of the image as its receptive field.
 
 Isola, Zhu, Zhou and Efros 2017, arXiv:1611.07004, section 3.2.2 and appendix 6.1.2: C64-C128-C256-C512 with 4×4
-kernels, stride 2 but for the last two convolutions, no norm on the first map, LeakyReLU 0.2, weights from N(0, 0.02). A
-patch of 70 pixels is the paper's choice; 1 ("PixelGAN") judges colours alone, 16 texture, 286 the whole of a 256-pixel
-picture. Reading a pair (6 channels) the default has 2.769 million parameters.
+kernels, stride 2 except in the last two convolutions, no norm on the first map, LeakyReLU 0.2, weights from N(0, 0.02).
+A patch of 70 pixels is the paper's choice; 1 ("PixelGAN") is for colours alone, 16 for texture, 286 for the whole of a
+256-pixel image. For pairs (6 channels) the default has 2.769 million parameters.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ _HALVINGS = {16: 1, 34: 2, 70: 3, 142: 4, 286: 5}
 
 
 class Discriminator(nn.Module):
-    """Pictures (B,C,H,W) -> logits (B,1,h,w), one for each patch; high means real.
+    """Images (B,C,H,W) -> logits (B,1,h,w), one for each patch; high means real.
 
     Args:
         width: channels of the first map; they double at each step, to eight times as many at most. Raise it if the
             generator wins at once; lower it for speed.
-        patch: side in pixels of what a logit sees: 1, 16, 34, 70, 142 or 286. Raise it if pictures are sharp but their
-            parts do not belong together; lower it for small pictures or if the generator's loss only grows.
-        norm: "batch" as in pix2pix, "instance" as in CycleGAN, where every picture is judged on its own.
-        shape: (C,H,W) of a picture; filled from the data.
+        patch: side of the receptive field of a logit in pixels: 1, 16, 34, 70, 142 or 286. Raise it if images are sharp
+            but their parts do not match; lower it for small images or if the generator's loss only grows.
+        norm: "batch" as in pix2pix, "instance" as in CycleGAN, which normalises each image separately.
+        shape: (C,H,W) of an image; filled from the data.
     """
 
     def __init__(
@@ -37,19 +37,19 @@ class Discriminator(nn.Module):
         self.net = _net(shape[0], shape[1:], width, patch, norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B,1,h,w) of pictures (B,C,H,W)."""
+        """Logits (B,1,h,w) of images (B,C,H,W)."""
         return self.net(x)
 
 
 class PairDiscriminator(nn.Module):
-    """Sources and pictures, one above the other, (B,C'+C,H,W) -> logits (B,1,h,w): is this the picture of that source?
+    """Sources and images, concatenated to (B,C'+C,H,W), -> logits (B,1,h,w), one for each patch of the pair.
 
     Args:
         width: channels of the first map; they double at each step, to eight times as many at most. Raise it if the
             generator wins at once; lower it for speed.
-        patch: side in pixels of what a logit sees: 1, 16, 34, 70, 142 or 286. Raise it if pictures are sharp but their
-            parts do not belong together; lower it for small pictures or if the generator's loss only grows.
-        norm: "batch" as in the paper, "instance" to judge every picture on its own.
+        patch: side of the receptive field of a logit in pixels: 1, 16, 34, 70, 142 or 286. Raise it if images are sharp
+            but their parts do not match; lower it for small images or if the generator's loss only grows.
+        norm: "batch" as in the paper, "instance" to normalise each image separately.
         shape: (C,H,W) of a target; filled from the data.
         source: (C',H,W) of a source; filled from the data.
     """
@@ -80,7 +80,7 @@ def _net(channels: int, size: tuple[int, ...], width: int, patch: Patch, norm: M
         n = _HALVINGS[patch]
         if min(size) >> n < 3:
             raise ValueError(
-                f"pictures of {size[0]}×{size[1]} are too small for patches of {patch}; use a smaller D.patch"
+                f"images of {size[0]}×{size[1]} are too small for patches of {patch}; use a smaller D.patch"
             )
         layers = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
         for k in range(1, n + 1):

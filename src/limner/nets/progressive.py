@@ -1,17 +1,18 @@
-"""Nets that grow with their images: progressive growing.
+"""Nets for progressive growing.
 
 Karras, Aila, Laine and Lehtinen 2018, *Progressive growing of GANs for improved quality, stability, and variation*,
-arXiv:1710.10196, sections 2 to 4 and table 2. G begins with images of about 4×4 pixels and gains one block of two 3×3
-convolutions at a time, each of which doubles the size; D is its mirror image. A new block is faded in: G's output goes
-linearly from the doubled image of the old output layer to that of the new, and D's input goes the same way.
+arXiv:1710.10196, sections 2 to 4 and table 2. G starts with images of about 4×4 pixels and gains one block of two 3×3
+convolutions at a time, each of which doubles the size; D mirrors G. A new block is faded in: G's output is interpolated
+linearly from the upsampled image of the old output layer to the image of the new one, and so is D's input.
 
-`level` says how far both have grown: its whole part counts finished doublings, its fraction is the α of the next one.
-At level 1.25 of a net that began at 4×4, images have 16×16 pixels, three quarters of them the doubled 8×8 ones.
+`level` says how far both have grown: its integral part is the number of finished doublings, its fraction is the α of
+the next one. At level 1.25 of a net that starts at 4×4, images have 16×16 pixels and are 3/4 the upsampled 8×8 image
+plus 1/4 the new one.
 
-In both nets weights are N(0,1) and scaled at run time by He's constant, so that Adam moves all layers at one speed
-("equalised learning rate"); LeakyReLU 0.2; maps double by repeating pixels and halve by averaging. G normalises the
-vector of every pixel after each 3×3 convolution, and z; D sees the mean standard deviation of the batch as one more map
-in its last block. Outputs are linear. Departure: the first image need not be 4×4, see `sizes`.
+In both nets weights are N(0,1) and scaled in the forward pass by He's constant, so that Adam changes all layers at one
+rate ("equalised learning rate"); LeakyReLU 0.2; maps are upsampled by repeating pixels and downsampled by averaging. G
+normalises the vector of every pixel after each 3×3 convolution, and z; D has the mean standard deviation of the batch
+as one more map in its last block. Outputs are linear. Departure: the first image need not be 4×4, see `sizes`.
 """
 
 from __future__ import annotations
@@ -33,54 +34,54 @@ _SLOPE = 0.2
 def sizes(size: tuple[int, int], start: int | None = None) -> list[tuple[int, int]]:
     """Sizes of the images from the first to `size`, each double the one before.
 
-    The first has `start` pixels on its shorter side; by default, the fewest there can be. Never fewer than 4.
+    The first has `start` pixels on its shorter side; by default the smallest possible number of 4 or more.
 
     >>> sizes((28, 28)), sizes((48, 64)), sizes((32, 32), start=8)
     ([(7, 7), (14, 14), (28, 28)], [(6, 8), (12, 16), (24, 32), (48, 64)], [(8, 8), (16, 16), (32, 32)])
 
     Raises:
-        ValueError: `size` does not come from doubling such a start.
+        ValueError: `size` is not `start` doubled a number of times.
     """
-    grown = [size]
-    while not any(side % 2 for side in grown[0]) and min(grown[0]) >= 8:
-        h, w = grown[0]
-        grown.insert(0, (h // 2, w // 2))
-    starts = [min(s) for s in grown[:-1]]
+    all_sizes = [size]
+    while not any(side % 2 for side in all_sizes[0]) and min(all_sizes[0]) >= 8:
+        h, w = all_sizes[0]
+        all_sizes.insert(0, (h // 2, w // 2))
+    starts = [min(s) for s in all_sizes[:-1]]
     if start is None and starts:
-        return grown
+        return all_sizes
     if start in starts:
-        return grown[starts.index(start) :]
+        return all_sizes[starts.index(start) :]
     h, w = size
     first = max(4, start or 4)
     k = max(1, (min(size) // first).bit_length() - 1)
-    would = [*(f"start={s}" for s in starts), *(f"data.size={first << j}" for j in (k, k + 1))]
-    raise ValueError(f"images of {h}×{w} do not come from doubling {start or 4} pixels; use {' or '.join(would)}")
+    remedies = [*(f"start={s}" for s in starts), *(f"data.size={first << j}" for j in (k, k + 1))]
+    raise ValueError(f"images of {h}×{w} do not come from doubling {start or 4} pixels; use {' or '.join(remedies)}")
 
 
-def doubled(x: Tensor, times: int = 1) -> Tensor:
+def upsample(x: Tensor, times: int = 1) -> Tensor:
     """Maps (B,C,H,W) with every pixel repeated: (B,C,H·2^times,W·2^times)."""
     return F.interpolate(x, scale_factor=float(1 << times)) if times else x
 
 
-def _doubled_fast(x: Tensor) -> Tensor:
-    """The same copy by a transposed convolution with ones: on a CPU its backward pass is five times as fast."""
+def _upsample_2x(x: Tensor) -> Tensor:
+    """`upsample` by a transposed convolution with ones: on a CPU its backward pass is five times as fast."""
     return F.conv_transpose2d(x, x.new_ones(x.shape[1], 1, 2, 2), stride=2, groups=x.shape[1])
 
 
-def halved(x: Tensor, times: int = 1) -> Tensor:
-    """Means of squares of pixels: (B,C,H/2^times,W/2^times) of (B,C,H,W)."""
+def downsample(x: Tensor, times: int = 1) -> Tensor:
+    """Maps (B,C,H/2^times,W/2^times): means over squares of pixels of maps (B,C,H,W)."""
     return F.avg_pool2d(x, 1 << times) if times else x
 
 
-def shown(x: Tensor, level: float, levels: int) -> Tensor:
-    """Real images (B,C,H,W) as D sees them at `level`: halved, and blurred as far as the next doubling is not faded in.
+def at_level(x: Tensor, level: float, levels: int) -> Tensor:
+    """Real images (B,C,H,W) at `level`: downsampled, and interpolated as G's are while a block is faded in.
 
-    >>> shown(torch.rand(2, 1, 32, 32), 1.5, levels=3).shape
+    >>> at_level(torch.rand(2, 1, 32, 32), 1.5, levels=3).shape
     torch.Size([2, 1, 16, 16])
     """
     alpha = level - floor(level)
-    x = halved(x, levels - ceil(level))
-    return torch.lerp(doubled(halved(x)), x, alpha) if alpha else x
+    x = downsample(x, levels - ceil(level))
+    return torch.lerp(upsample(downsample(x)), x, alpha) if alpha else x
 
 
 def _widths(width: int, widest: int, levels: int) -> list[int]:
@@ -88,7 +89,7 @@ def _widths(width: int, widest: int, levels: int) -> list[int]:
     return [min(width << k, max(width, widest)) for k in reversed(range(levels + 1))]
 
 
-def _checked(level: float | None, levels: int) -> float:
+def _check_level(level: float | None, levels: int) -> float:
     level = float(levels) if level is None else level
     if not 0 <= level <= levels:
         raise ValueError(f"level must lie between 0 and {levels}, got {level:g}")
@@ -115,24 +116,23 @@ class _PixelNorm(nn.Module):
     """Divides the vector of each pixel by its root mean square over the channels (section 4.2)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """The shape stays."""
         return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-8)
 
 
 class Generator(protocols.GrowingGenerator):
-    """Noise (B,z) -> images (B,C,h,w) of the current level, (B,C,H,W) when grown.
+    """Noise (B,z) -> images (B,C,h,w) of the current level, (B,C,H,W) at full size.
 
     Args:
-        z: size of the noise vector, which is put on a sphere first (512 in the paper).
+        z: size of the noise vector, which is normalised first (512 in the paper).
         width: channels of the largest map; they double at each step towards the smallest. Raise it if images lack
             detail; lower it for speed and memory.
-        widest: no map has more channels (512 in the paper). Lower it if memory is short.
-        start: pixels on the shorter side of the first images; null takes the fewest of 4 or more that double to the
-            data's size. Raise it to begin with larger images.
+        widest: largest number of channels (512 in the paper). Lower it if memory is short.
+        start: pixels on the shorter side of the first images; null is the smallest number of 4 or more that
+            gives the data's size by doubling. Raise it to start with larger images.
         shape: (C,H,W) of an image; filled from the data.
 
     Attributes:
-        levels: how often the first images double.
+        levels: number of doublings from the first images to the data's size.
     """
 
     classes = 0
@@ -169,14 +169,14 @@ class Generator(protocols.GrowingGenerator):
         return [_Conv(inputs, outputs, 3, 1), nn.LeakyReLU(_SLOPE), _PixelNorm()]
 
     def forward(self, z: Tensor, y: Tensor | None = None, *, level: float | None = None) -> Tensor:
-        """Images (B,C,h,w) of noise (B,z) at `level`; by default, grown."""
-        level = _checked(level, self.levels)
+        """Images (B,C,h,w) of noise (B,z) at `level`; at full size by default."""
+        level = _check_level(level, self.levels)
         old, new, alpha = floor(level), ceil(level), level - floor(level)
-        h = before = self.first(z[:, :, None, None])
+        h = previous = self.first(z[:, :, None, None])
         for block in self.blocks[:new]:
-            before, h = h, block(_doubled_fast(h))
+            previous, h = h, block(_upsample_2x(h))
         x = self.to_rgb[new](h)
-        return torch.lerp(doubled(self.to_rgb[old](before)), x, alpha) if alpha else x
+        return torch.lerp(upsample(self.to_rgb[old](previous)), x, alpha) if alpha else x
 
 
 class Discriminator(protocols.GrowingCritic):
@@ -185,17 +185,16 @@ class Discriminator(protocols.GrowingCritic):
     Args:
         width: channels of the largest map; they double at each step towards the smallest. Raise it if D cannot tell
             good samples from bad ones; lower it for speed and memory.
-        widest: no map has more channels (512 in the paper). Lower it if memory is short.
+        widest: largest number of channels (512 in the paper). Lower it if memory is short.
         start: pixels on the shorter side of the first images, as in G.
-        minibatch: what D is told of the rest of the batch: "std" as in the paper, one number for how much images
-            differ; "discrimination", how close each is to the others (Salimans et al. 2016); "none" lets it judge
-            every image on its own.
-        pack: images judged together (Lin et al. 2018). Raise it (to 2, 3 or 4) if modes are missing; lower it for more
-            judgements from the same images. It must divide the batch.
+        minibatch: features of the batch: "std" as in the paper, one number for how much images differ;
+            "discrimination", how close each is to the others (Salimans et al. 2016); or "none".
+        pack: images that get one logit (Lin et al. 2018). Raise it (to 2, 3 or 4) if modes are missing; lower it for
+            more logits from the same images. It must divide the batch.
         shape: (C,H,W) of an image; filled from the data.
 
     Attributes:
-        levels: how often the first images double.
+        levels: number of doublings from the first images to the data's size.
     """
 
     def __init__(
@@ -233,17 +232,17 @@ class Discriminator(protocols.GrowingCritic):
         return [_Conv(inputs, outputs, 3, 1), nn.LeakyReLU(_SLOPE)]
 
     def layers(self) -> Iterable[nn.Module]:
-        """When grown."""
+        """The layers at full size."""
         return [self.from_rgb[-1], *reversed(self.blocks), self.last]
 
     def forward(self, x: Tensor, y: Tensor | None = None, *, level: float | None = None) -> Tensor:
-        """Scores (B/pack,) of images (B,C,h,w) of the size of `level`; by default, of the data's size."""
-        level = _checked(level, self.levels)
+        """Scores (B/pack,) of images (B,C,h,w) of the size of `level`; of the data's size by default."""
+        level = _check_level(level, self.levels)
         old, new, alpha = floor(level), ceil(level), level - floor(level)
         x = self.packed(x)
         h = self.from_rgb[new](x)
         if alpha:
-            h = torch.lerp(self.from_rgb[old](halved(x)), self.blocks[old](h), alpha)
+            h = torch.lerp(self.from_rgb[old](downsample(x)), self.blocks[old](h), alpha)
         for block in reversed(self.blocks[:old]):
             h = block(h)
         return self.last(h)

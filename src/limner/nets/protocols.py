@@ -1,7 +1,21 @@
-"""What models ask of the nets that are given to them.
+"""What models expect of the nets that are passed to them.
 
-A constructor that writes ``G: Generator`` gets no other kind of net: the catalogue compares when the model is built. A
-net of your own states what it is by its base class, and has the attributes named here.
+A model's constructor names one of these base classes, as in ``G: Generator``, and a net that does not derive from it is
+refused when the model is built. To write a net of your own, derive from the base class, set its attributes in the
+constructor and write `forward`:
+
+    class Affine(protocols.Generator):
+        def __init__(self, z: int = 8, *, shape: tuple[int, int, int]) -> None:
+            super().__init__()
+            self.z, self.code_shape, self.shape = z, (z,), shape
+            self.net = nn.Linear(z, prod(shape))
+
+        def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+            return self.net(z).tanh().unflatten(1, self.shape)
+
+A net may have a method ``check_batch(n)``, which raises ValueError for batches of n images that it cannot be trained
+on. Image-to-image nets need no base class: models call them with images (B,C',H,W) alone. In the others y are the class
+indices (B,) int64 of conditional nets, or None.
 """
 
 from __future__ import annotations
@@ -23,11 +37,11 @@ __all__ = [
 
 
 class Encoder(nn.Module):
-    """Images (B,C,H,W) -> codes (B,*code_shape), or (B,heads·z).
+    """Images (B,C,H,W) -> codes (B,*code_shape), or with several heads vectors (B,heads·z).
 
     Attributes:
-        code_shape: shape of one code.
-        heads: how many vectors of the code's size it gives: 2 for a mean and a log variance.
+        code_shape: shape of one code, without the batch.
+        heads: number of vectors of size z in the output: 2 are a mean and a log variance.
     """
 
     code_shape: tuple[int, ...]
@@ -35,11 +49,11 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Codes (B,z) or (B,*code_shape) -> images (B,C,H,W).
+    """Codes (B,*code_shape) -> images (B,C,H,W) in [-1,1], or logits or parameters of a likelihood.
 
     Attributes:
-        z: numbers in a code.
-        code_shape: shape of one code.
+        z: number of entries of a code.
+        code_shape: shape of one code, without the batch; (z,) for a vector.
     """
 
     z: int
@@ -47,33 +61,34 @@ class Decoder(nn.Module):
 
 
 Generator = Decoder
-"""The decoder of noise: what a decoder is called in a GAN."""
+"""The generator of a GAN: a decoder of noise (B,z)."""
 
 
 class GrowingGenerator(Generator):
-    """A generator that draws images of any level, ``G(z, level=1.5)``.
+    """A generator for progressive growing: ``G(z, level=1.5)`` gives images of that level.
 
     Attributes:
-        levels: how often the first images double.
+        levels: number of doublings from the first images to the data's size.
     """
 
     levels: int
 
 
 class GrowingCritic(Critic):
-    """A critic of images of any level, ``D(x, level=1.5)``.
+    """A critic for progressive growing: ``D(x, level=1.5)`` takes images of that level.
 
     Attributes:
-        levels: how often the first images double.
+        levels: number of doublings from the first images to the data's size.
     """
 
     levels: int
 
 
 def mixes_images(critic: nn.Module) -> bool:
-    """Whether a logit depends on other images of the batch, so that no image has a gradient of its own.
+    """Whether a logit depends on other images of the batch, so that a logit has no gradient at one image alone.
 
-    Batch norm and features of the batch do that. Packs (`Critic.pack`) do not: a pack is one thing that is judged.
+    Batch norm and features of the batch have that effect. Packs (`Critic.pack`) do not: a pack is one input of the
+    critic.
     """
     batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in critic.modules())
     return batch_norm or bool(getattr(critic, "mixes", False))

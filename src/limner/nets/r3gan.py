@@ -1,25 +1,23 @@
-"""The backbone of R3GAN: a ResNeXt without normalisation, one mirror image of the other.
+"""The nets of R3GAN: a ResNeXt without normalisation as generator, and its mirror as discriminator.
 
 Huang, Gokaslan, Kuleshov and Tompkin 2024, *The GAN is dead; long live the GAN! A modern baseline GAN*,
 arXiv:2501.05441, config E of table 1. Residual blocks of an inverted bottleneck: 1×1 convolution that doubles the
 channels, 3×3 convolution in groups of 16 channels, 1×1 convolution back, LeakyReLU 0.2 after the first two, no
-normalisation. Weights start as in fix-up (Zhang et al. 2019, arXiv:1901.09321): the last convolution of each branch at
-zero, the other two smaller by L^(−1/(2m−2)) with L blocks in the net and m = 3 layers in a branch. So each block starts
-as the identity, and all of D as a linear function.
+normalisation. Weights are initialised as in Fixup (Zhang et al. 2019, arXiv:1901.09321): the last convolution of each
+branch is zero, the other two are smaller by L^(−1/(2m−2)) with L blocks in the net and m = 3 layers in a branch. So
+each block is the identity at first, and D is a linear function.
 
-Maps grow and shrink by interpolation, never by strides that learn: bilinear up, its transpose (over 4) down. G's first
-map is a learned one, each channel scaled by a linear function of z; D ends in the same shape, a depthwise convolution
-over the whole smallest map and a linear function.
+Maps are resized by interpolation, not by learned strides: bilinear upsampling, and its transpose (over 4) downwards.
+G's first map is learned, with each channel scaled by a linear function of z; D ends likewise with a depthwise
+convolution over the whole smallest map and a linear layer.
 
-Departures: the image may have any shape of 8 pixels or more, so the smallest map has 4 to 8 pixels on its shorter side,
-rounded up: G cuts off the excess and D pads with zeros. Channels double from `width` towards the smallest map, up to
-`widest`; the paper writes each of them down (768 everywhere at 32 pixels, 384 and 768 at 64).
+Departures: images may have any shape of 8 pixels or more, so the smallest map has 4 to 8 pixels on its shorter side,
+rounded up: G crops its output and D pads its input with zeros. Channels double from `width` towards the smallest map,
+up to `widest`; the paper lists them (768 everywhere at 32 pixels, 384 and 768 at 64).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import reduce
 from itertools import pairwise
 from math import sqrt
 
@@ -28,16 +26,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from limner.nets import protocols
-from limner.nets._critic import RULES, Critic, Pull, rules
+from limner.nets._critic import RULES, VJP, Critic, compose, rules
 from limner.nets._layers import Output, output
 
 _SLOPE = 0.2
-_GAIN = sqrt(2 / (1 + _SLOPE**2))  # what keeps the variance through a LeakyReLU
+_GAIN = sqrt(2 / (1 + _SLOPE**2))  # keeps the variance through a LeakyReLU
 _LAYERS = 3  # m, of a residual branch
 
 
 def _sizes(shape: tuple[int, int, int]) -> tuple[int, tuple[int, int]]:
-    """How often the smallest map doubles, and its size."""
+    """Number of doublings from the smallest map to the image, and the size of the smallest map."""
     h, w = shape[1:]
     n = (min(h, w) // 4).bit_length() - 1
     if n < 1:
@@ -51,7 +49,7 @@ def _widths(width: int, widest: int, n: int) -> list[int]:
 
 
 def _scaled(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> nn.Conv2d | nn.Linear:
-    """Weights from N(0, gain² / fan in), biases at zero."""
+    """Initialises a layer: weights from N(0, gain² / fan in), biases zero."""
     nn.init.normal_(layer.weight, 0.0, gain / sqrt(layer.weight[0].numel())) if gain else nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -86,20 +84,19 @@ class _Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """The shape stays."""
         return x + self.branch(x)
 
 
 class _Resample(nn.Module):
-    """Doubles or halves a map, and changes its channels by a 1×1 convolution (always at the smaller size).
+    """Upsampling or downsampling by 2, and a 1×1 convolution (at the smaller size) if the channels change.
 
-    Doubling is bilinear interpolation of a map with zeros around it; halving is its transpose over 4, a 4×4 window
-    that weighs 1, 3, 3, 1.
+    Upsampling is bilinear interpolation of a map padded with zeros; downsampling is its transpose over 4, a 4×4 filter
+    with the weights 1, 3, 3, 1.
 
     Args:
         inputs: channels in.
         outputs: channels out.
-        up: whether to double.
+        up: whether to upsample.
     """
 
     kernel: Tensor
@@ -114,41 +111,36 @@ class _Resample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B,inputs,H,W) -> (B,outputs,2H,2W) or (B,outputs,H/2,W/2)."""
-        return self.doubled(self.project(x)) if self.up else self.project(self.halved(x))
+        return self.upsample(self.project(x)) if self.up else self.project(self.downsample(x))
 
-    def doubled(self, x: Tensor) -> Tensor:
-        """Maps (B,C,2H,2W) of any channels."""
+    def upsample(self, x: Tensor) -> Tensor:
         channels = x.shape[1]
         return F.conv_transpose2d(x, 4 * self.kernel.expand(channels, 1, 4, 4), stride=2, padding=1, groups=channels)
 
-    def halved(self, x: Tensor) -> Tensor:
-        """Maps (B,C,H/2,W/2) of any channels."""
+    def downsample(self, x: Tensor) -> Tensor:
         channels = x.shape[1]
         return F.conv2d(x, self.kernel.expand(channels, 1, 4, 4), stride=2, padding=1, groups=channels)
 
 
-def _block(layer: _Block, x: Tensor) -> tuple[Tensor, Pull]:
-    h, pulls = x, []
-    for rule, part in rules(layer.branch) or []:
-        h, pull = rule(part, h)
-        pulls.append(pull)
-    return x + h, lambda g: g + reduce(lambda v, pull: pull(v), reversed(pulls), g)
+def _block(layer: _Block, x: Tensor) -> tuple[Tensor, VJP]:
+    h, vjp = compose(rules(layer.branch) or [], x)
+    return x + h, lambda g: g + vjp(g)
 
 
-def _resample(layer: _Resample, x: Tensor) -> tuple[Tensor, Pull]:
-    """Of a layer that halves."""
+def _resample(layer: _Resample, x: Tensor) -> tuple[Tensor, VJP]:
+    """The rule of a layer that downsamples."""
     if isinstance(layer.project, nn.Identity):
-        return layer(x), lambda g: layer.doubled(g) / 4
+        return layer(x), lambda g: layer.upsample(g) / 4
     w = layer.project.weight
-    return layer(x), lambda g: layer.doubled(F.conv_transpose2d(g, w)) / 4
+    return layer(x), lambda g: layer.upsample(F.conv_transpose2d(g, w)) / 4
 
 
-def _pad(layer: nn.ZeroPad2d, x: Tensor) -> tuple[Tensor, Pull]:
+def _pad(layer: nn.ZeroPad2d, x: Tensor) -> tuple[Tensor, VJP]:
     return layer(x), lambda g: F.pad(g, [-p for p in layer.padding])
 
 
-# D is piecewise linear: its gradient at the image is a net of transposed convolutions. Autograd's second derivative of
-# a grouped convolution goes through the groups one by one.
+# With rules for all layers of D, autograd need not take the second derivative of a grouped convolution, which it
+# computes one group at a time.
 RULES[_Block], RULES[_Resample], RULES[nn.ZeroPad2d] = _block, _resample, _pad
 
 
@@ -162,8 +154,8 @@ class Generator(protocols.Generator):
         blocks: residual blocks at each size (2 in the paper). Raise it for better images; lower it for speed.
         group: channels of a group of the 3×3 convolutions. Lower it for speed; raise it if images lack detail.
         expansion: channels inside a block, in units of those outside.
-        widest: no map has more channels (768 in the paper). Lower it if memory is short.
-        out: "linear" as in the paper, whose images may leave [-1,1] a little; "tanh" never does.
+        widest: largest number of channels (768 in the paper). Lower it if memory is short.
+        out: "linear" as in the paper, whose images may exceed [-1,1] a little; with "tanh" they cannot.
         shape: (C,H,W) of an image; filled from the data.
     """
 
@@ -201,17 +193,17 @@ class Generator(protocols.Generator):
 
 
 class Discriminator(Critic):
-    """Images (B,C,H,W) -> logits (B/pack,): residual blocks at each size, then one look at the whole smallest map.
+    """Images (B,C,H,W) -> logits (B/pack,): residual blocks at each size, then a convolution over the whole map.
 
     Args:
         width: channels of the largest map; they double at each step towards the smallest. Raise it if D cannot tell
             good samples from bad ones; lower it for speed and memory.
-        blocks: residual blocks at each size (2 in the paper). Raise it for a better judge; lower it for speed.
-        group: channels of a group of the 3×3 convolutions. Lower it for speed; raise it for a better judge.
+        blocks: residual blocks at each size (2 in the paper). Raise it for a better D; lower it for speed.
+        group: channels of a group of the 3×3 convolutions. Lower it for speed; raise it for a better D.
         expansion: channels inside a block, in units of those outside.
-        widest: no map has more channels (768 in the paper). Lower it if memory is short.
-        pack: images judged together (Lin et al. 2018). Raise it (to 2, 3 or 4) if modes are missing; lower it for more
-            judgements from the same images. It must divide the batch.
+        widest: largest number of channels (768 in the paper). Lower it if memory is short.
+        pack: images that get one logit (Lin et al. 2018). Raise it (to 2, 3 or 4) if modes are missing; lower it for
+            more logits from the same images. It must divide the batch.
         shape: (C,H,W) of an image; filled from the data.
     """
 
@@ -241,10 +233,3 @@ class Discriminator(Critic):
         c = widths[-1]
         self.net.extend([_scaled(nn.Conv2d(c, c, (h, w), groups=c, bias=False)), nn.Flatten()])
         self.net.append(_scaled(nn.Linear(c, 1, bias=False)))
-
-    def layers(self) -> Iterable[nn.Module]:
-        return self.net
-
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Logits (B/pack,) of images (B,C,H,W)."""
-        return self.net(self.packed(x)).flatten()

@@ -1,18 +1,18 @@
-"""The generator of CycleGAN: two halvings, residual blocks, two doublings.
+"""The generator of CycleGAN: downsampling by 4, residual blocks, upsampling by 4.
 
 Zhu, Park, Isola and Efros 2017, *Unpaired image-to-image translation using cycle-consistent adversarial networks*,
 arXiv:1703.10593, appendix 7.2, after Johnson, Alahi and Fei-Fei 2016 (arXiv:1603.08155): c7s1-64, d128, d256, R256 six
 or nine times, u128, u64, c7s1-3; reflection padding, instance norm without scale and shift, ReLU, tanh; weights from
-N(0, 0.02). Nine blocks and 3 channels both ways have 11.378 million parameters.
+N(0, 0.02). With nine blocks and 3 channels in and out it has 11.378 million parameters.
 """
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from limner.nets._layers import MapNorm, live_dropout, norm_2d, normal_init, to_multiple
+from limner.nets._layers import MapNorm, always_on_dropout, norm_2d, normal_init, pad_to_multiple
 
-_LARGE = 128  # pictures larger than this get nine blocks
+_LARGE = 128  # images larger than this get nine blocks
 
 
 class _Block(nn.Module):
@@ -25,28 +25,28 @@ class _Block(nn.Module):
             nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect", bias=bias),
             *norm_2d(norm, channels, affine=False),
             nn.ReLU(),
-            *live_dropout(dropout),
+            *always_on_dropout(dropout),
             nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect", bias=bias),
             *norm_2d(norm, channels, affine=False),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """The shape stays."""
         return x + self.net(x)
 
 
 class Generator(nn.Module):
-    """Pictures (B,C',H,W) -> pictures (B,C,H,W) in [-1,1], of any H and W from 8 on.
+    """Images (B,C',H,W) -> images (B,C,H,W) in [-1,1], of any H and W from 8 on.
 
-    A picture whose sides are no multiples of 4 is made larger by repeating its edge, and the result is cut back.
+    An image whose sides are not multiples of 4 is padded by repeating its edge, and the result is cropped.
 
     Args:
-        width: channels of the first map, a quarter of those of the blocks. Raise it if pictures lack detail; lower it
+        width: channels of the first map, a quarter of those of the blocks. Raise it if images lack detail; lower it
             for speed and memory: the cost grows with its square.
-        blocks: residual blocks; null means 6 for pictures up to 128 pixels and 9 for larger ones, as in the paper.
-            Raise it if shapes must change as well as colours.
+        blocks: residual blocks; null means 6 for images up to 128 pixels and 9 for larger ones, as in the paper.
+            Raise it if shapes must change as well as colours; lower it
+            for speed.
         norm: "instance" as in the paper, "batch", or "none".
-        dropout: probability of dropping an activation inside the blocks, in use as well.
+        dropout: probability of dropping an activation inside the blocks, also after training.
         shape: (C,H,W) of a target; filled from the data.
         source: (C',H,W) of a source; filled from the data.
     """
@@ -63,9 +63,7 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         if min(shape[1:]) < 8:
-            raise ValueError(
-                f"pictures of {shape[1]}×{shape[2]} are too small for resnet.Generator (8 pixels at least)"
-            )
+            raise ValueError(f"images of {shape[1]}×{shape[2]} are too small for resnet.Generator (8 pixels at least)")
         blocks = (6 if max(shape[1:]) <= _LARGE else 9) if blocks is None else blocks
         bias = norm != "batch"
 
@@ -90,5 +88,5 @@ class Generator(nn.Module):
         normal_init(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pictures (B,C,H,W) of pictures (B,C',H,W)."""
-        return self.net(to_multiple(x, 4))[..., : x.shape[2], : x.shape[3]]
+        """Images (B,C,H,W) of images (B,C',H,W)."""
+        return self.net(pad_to_multiple(x, 4))[..., : x.shape[2], : x.shape[3]]

@@ -1,12 +1,12 @@
-"""Nets that paint in one pass.
+"""Nets for style transfer in one pass.
 
 `Transformer` is that of Johnson, Alahi and Fei-Fei 2016, *Perceptual losses for real-time style transfer and
-super-resolution*, arXiv:1603.08155, with what later work found: instance norm (Ulyanov et al. 2016, arXiv:1607.08022)
-and nearest enlargement before a convolution instead of a transposed one, which leaves no checkerboard (Odena et al.
-2016).
+super-resolution*, arXiv:1603.08155, with two later improvements: instance norm (Ulyanov et al. 2016, arXiv:1607.08022),
+and nearest-neighbour upsampling before a convolution instead of a transposed one, which avoids checkerboard patterns
+(Odena et al. 2016).
 
-`Decoder` is that of AdaIN (Huang and Belongie 2017, arXiv:1703.06868, section 6): VGG-19 turned round, from the maps of
-one of its layers back to a picture, without norms; reflection padding throughout.
+`Decoder` is that of AdaIN (Huang and Belongie 2017, arXiv:1703.06868, section 6): VGG-19 in reverse, from the maps of
+one of its layers to an image, without norms and with reflection padding.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from limner.nets._layers import to_multiple
+from limner.nets._layers import pad_to_multiple
 
 _WIDTHS = {"relu2_1": (128, (64,)), "relu3_1": (256, (128, 64)), "relu4_1": (512, (256, 128, 64))}
 _REPEATS = {512: 4, 256: 4, 128: 2, 64: 2}  # convolutions of VGG's blocks, by their width
@@ -43,13 +43,13 @@ class _Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Pictures (B,3,H,W) -> painted pictures (B,3,H,W) in [-1,1], of any H and W from 8 on.
+    """Images (B,3,H,W) -> stylised images (B,3,H,W) in [-1,1], of any H and W from 8 on.
 
     Args:
         width: channels of the first map; the blocks have four times as many. Lower it (to 16) for speed; raise it if
             strokes lack detail.
-        blocks: residual blocks. Raise it for larger changes.
-        shape: (C,H,W) of a picture; filled from the data.
+        blocks: residual blocks. Raise it for larger changes; lower it for speed.
+        shape: (C,H,W) of an image; filled from the data.
     """
 
     def __init__(self, width: int = 32, blocks: int = 5, *, shape: tuple[int, int, int]) -> None:
@@ -70,17 +70,17 @@ class Transformer(nn.Module):
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
-        """Painted pictures (B,3,H,W)."""
-        least = 4 if min(x.shape[2:]) > 4 else 8  # reflection needs more pixels than it adds
-        return self.net(to_multiple(x, least))[..., : x.shape[2], : x.shape[3]]
+        """Stylised images (B,3,H,W)."""
+        multiple = 4 if min(x.shape[2:]) > 4 else 8  # reflection padding needs more pixels than it adds
+        return self.net(pad_to_multiple(x, multiple))[..., : x.shape[2], : x.shape[3]]
 
 
 class Decoder(nn.Module):
-    """Maps (B,N,h,w) of one layer of VGG-19 -> pictures (B,3,H,W), about [-1,1].
+    """Maps (B,N,h,w) of one layer of VGG-19 -> images (B,3,H,W), about [-1,1].
 
     Args:
-        layer: relu2_1, relu3_1 or relu4_1: the deeper, the larger the strokes, and the less of the picture is left.
-        shape: (C,H,W) of a picture; filled from the data.
+        layer: relu2_1, relu3_1 or relu4_1. A deeper layer has larger strokes and keeps less of the content.
+        shape: (C,H,W) of an image; filled from the data.
     """
 
     def __init__(
@@ -88,15 +88,15 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         self.layer = layer
-        before, widths = _WIDTHS[layer]
+        channels, widths = _WIDTHS[layer]
         self.net = nn.Sequential()
-        for width in widths:  # out of a block's first layer, and up to the last layer of the block above
-            self.net.extend([_conv(before, width, 3), nn.ReLU(), nn.Upsample(scale_factor=2)])
+        for width in widths:  # from the first layer of a block to the last layer of the block before
+            self.net.extend([_conv(channels, width, 3), nn.ReLU(), nn.Upsample(scale_factor=2)])
             for _ in range(_REPEATS[width] - 1):
                 self.net.extend([_conv(width, width, 3), nn.ReLU()])
-            before = width
-        self.net.append(_conv(before, shape[0], 3))
+            channels = width
+        self.net.append(_conv(channels, shape[0], 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pictures of maps."""
+        """Images (B,3,H,W) of maps (B,N,h,w)."""
         return 2 * self.net(x) - 1

@@ -1,11 +1,11 @@
-"""VGG-19 as a perceptual net: the maps that its 16 convolutions make of a picture.
+"""VGG-19 as a perceptual net: the feature maps of its 16 convolutions.
 
 Simonyan and Zisserman 2015, *Very deep convolutional networks for large-scale image recognition*, arXiv:1409.1556,
 configuration E, without its three fully connected layers: 3×3 convolutions, ReLU, and pooling that halves after each of
 five blocks. Layers have the names of the literature: ``conv4_2`` is the second convolution of the fourth block before
 its ReLU, ``relu4_2`` after it. Gatys et al. 2016 (arXiv:1508.06576) replace max by average pooling, and scale the
-weights so that every map has a mean activation of one; with such weights (`normalised`) losses of all layers weigh
-alike.
+weights so that every map has a mean activation of one; with such weights (`normalised`) all layers have losses of the
+same scale.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from torch.nn import functional as F
 
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256, 256), (512, 512, 512, 512), (512, 512, 512, 512))
 CONVOLUTIONS = tuple(f"{b}_{i}" for b, widths in enumerate(BLOCKS, 1) for i in range(1, len(widths) + 1))
-"""``1_1`` to ``5_4``, in the order of a pass."""
+"""``1_1`` to ``5_4``, in the order of the forward pass."""
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet in RGB on [0,1], as torchvision has them
 _TORCHVISION = tuple(2 * k + int(n[0]) - 1 for k, n in enumerate(CONVOLUTIONS))
-"""Where torchvision's ``features`` have the convolutions: every one is followed by a ReLU, every block by a pooling."""
+"""Indices of the convolutions in torchvision's ``features``: a ReLU follows each of them, a pooling each block."""
 
 
 class VGG19(nn.Module):
-    """Pictures (B,3,H,W) in [-1,1] -> maps by name; its weights never change.
+    """Images (B,3,H,W) in [-1,1] -> feature maps by name; its weights are buffers.
 
     Args:
         weights: tensors by name, in one of three layouts: torchvision's (``features.0.weight`` …), that of normalised
-            weights with a 1×1 ``preprocess`` (``conv1_1.weight`` …), or this class's own. They may end early: then the
-            deeper layers do not exist.
-        pooling: "max" as trained, "average" as Gatys et al. prefer it: smoother results.
-        padding: "zeros" as trained, or "reflect", which leaves no border in synthesised pictures.
+            weights with a 1×1 ``preprocess`` (``conv1_1.weight`` …), or this class's own. They may end early: the net
+            then ends with them.
+        pooling: "max" as trained, or "average" for smoother results (Gatys et al. 2016).
+        padding: "zeros" as trained, or "reflect", which avoids a border in synthesised images.
 
     Raises:
-        ValueError: these are no weights of VGG-19.
+        ValueError: the weights are not VGG-19's.
     """
 
     def __init__(
@@ -52,90 +52,95 @@ class VGG19(nn.Module):
         self.normalised = "preprocess.weight" in weights
         self.first: Tensor
         self.shift: Tensor
-        found = _named(weights)
-        self.convolutions = [n for n in CONVOLUTIONS if f"conv{n}.weight" in found]
+        weights = _rename(weights)
+        self.convolutions = [n for n in CONVOLUTIONS if f"conv{n}.weight" in weights]
         if not self.convolutions or self.convolutions != list(CONVOLUTIONS[: len(self.convolutions)]):
             raise ValueError(
                 "these are no weights of VGG-19; give torchvision's vgg19-dcbb9e9d.pth, or normalised ones"
             )
         widths = [3, *(w for block in BLOCKS for w in block)]
         for i, n in enumerate(self.convolutions):
-            weight, bias = found[f"conv{n}.weight"], found[f"conv{n}.bias"]
+            weight, bias = weights[f"conv{n}.weight"], weights[f"conv{n}.bias"]
             if weight.shape != (widths[i + 1], widths[i], 3, 3) or bias.shape != (widths[i + 1],):
                 raise ValueError(f"conv{n} of these weights is {tuple(weight.shape)}; they are not VGG-19's")
             fast = weight.float().contiguous(memory_format=torch.channels_last).clone()  # a fifth faster on CPUs
             self.register_buffer(f"weight{n}", fast, persistent=False)
             self.register_buffer(f"bias{n}", bias.float().clone(), persistent=False)
-        first, shift = _input(found)
+        first, shift = _input_layer(weights)
         self.register_buffer("first", first, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
 
     @property
     def layers(self) -> list[str]:
-        """Names that `forward` knows, in the order of a pass."""
+        """Names of all layers, in the order of the forward pass."""
         return [f"{kind}{n}" for n in self.convolutions for kind in ("conv", "relu")]
 
     @torch.no_grad()
-    def normalise(self, pictures: Iterable[Tensor]) -> None:
-        """Scales the weights so that every map's mean activation over these pictures (1,3,H,W) is one.
+    def normalise(self, images: Iterable[Tensor]) -> None:
+        """Scales the weights so that every map's mean activation over these images (1,3,H,W) is one.
 
-        Gatys et al. 2016, section 2: without that, a few loud maps would be all of a loss. ReLU lets a factor through,
-        so maps change by factors only. Maps that are hardly ever active are scaled like one a hundredth as loud as the
-        mean.
+        Gatys et al. 2016, section 2: otherwise a few maps with large activations dominate a loss. ReLU is positively
+        homogeneous, so maps change by factors only. A mean activation below a hundredth of the layer's mean counts as
+        that hundredth.
         """
-        shown = [F.conv2d(x, self.first, self.shift) for x in pictures]
-        before = torch.ones(3, device=self.first.device)
+        inputs = [F.conv2d(x, self.first, self.shift) for x in images]
+        previous = torch.ones(3, device=self.first.device)
         for i, n in enumerate(self.convolutions):
             if i and n[0] != self.convolutions[i - 1][0]:
-                shown = [F.max_pool2d(h, 2) if self.pooling == "max" else F.avg_pool2d(h, 2) for h in shown]
-            getattr(self, f"weight{n}").mul_(before[None, :, None, None])
-            maps = [F.relu(self._convolved(h, n)) for h in shown]
-            loud = torch.stack([m.mean((0, 2, 3)) for m in maps]).mean(0)
-            before = loud.clamp_min(0.01 * float(loud.mean()) + 1e-8)
-            getattr(self, f"weight{n}").div_(before[:, None, None, None])
-            getattr(self, f"bias{n}").div_(before)
-            shown = [m / before[None, :, None, None] for m in maps]
+                inputs = [self._pool(h) for h in inputs]
+            getattr(self, f"weight{n}").mul_(previous[None, :, None, None])
+            maps = [F.relu(self._convolve(h, n)) for h in inputs]
+            means = torch.stack([m.mean((0, 2, 3)) for m in maps]).mean(0)
+            previous = means.clamp_min(0.01 * float(means.mean()) + 1e-8)
+            getattr(self, f"weight{n}").div_(previous[:, None, None, None])
+            getattr(self, f"bias{n}").div_(previous)
+            inputs = [m / previous[None, :, None, None] for m in maps]
 
-    def least(self, names: Iterable[str]) -> int:
-        """The smallest side of a picture that still has a map of two pixels at the deepest of these layers."""
+    def smallest_side(self, names: Iterable[str]) -> int:
+        """The smallest side of an image whose map at the deepest of these layers has two pixels a side."""
         return 2 * max(stride(n) for n in names)
 
     def check(self, names: Iterable[str], size: Sequence[int]) -> None:
-        """Refuses what `forward` cannot do: layers that do not exist, pictures (H,W) too small for them.
+        """Checks that `forward` can give these layers for images of size (H,W).
 
         Raises:
-            ValueError: which, and what would do.
+            ValueError: a layer does not exist, or the images are too small for it.
         """
         unknown = [n for n in names if n not in self.layers]
         if unknown:
             raise ValueError(
                 f"these weights have no layer {unknown[0]!r}; choose from {self.layers[1]} … {self.layers[-1]}"
             )
-        if min(size) < self.least(names):
-            raise ValueError(f"pictures of {size[0]}×{size[1]} are too small: {self.least(names)} pixels at least")
+        if min(size) < self.smallest_side(names):
+            raise ValueError(
+                f"images of {size[0]}×{size[1]} are too small; use images of {self.smallest_side(names)} pixels or more"
+            )
 
     def forward(self, x: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
-        """The maps (B,C,h,w) of the layers asked for; nothing deeper is computed.
+        """The maps (B,C,h,w) of the named layers; deeper layers are not computed.
 
         Raises:
-            ValueError: a layer does not exist, or pictures are too small for it.
+            ValueError: a layer does not exist, or the images are too small for it.
         """
-        wanted = list(dict.fromkeys(names))
-        self.check(wanted, x.shape[2:])
-        found: dict[str, Tensor] = {}
+        names = list(dict.fromkeys(names))
+        self.check(names, x.shape[2:])
+        maps: dict[str, Tensor] = {}
         h = F.conv2d(x, self.first, self.shift)
         for i, n in enumerate(self.convolutions):
             if i and n[0] != self.convolutions[i - 1][0]:
-                h = F.max_pool2d(h, 2) if self.pooling == "max" else F.avg_pool2d(h, 2)
-            h = self._convolved(h, n)  # maps that nobody asked for are let go: of large pictures each is a GB
-            found |= {f"conv{n}": h} if f"conv{n}" in wanted else {}
+                h = self._pool(h)
+            h = self._convolve(h, n)  # only named maps are kept: each is a GB for large images
+            maps |= {f"conv{n}": h} if f"conv{n}" in names else {}
             h = F.relu(h)
-            found |= {f"relu{n}": h} if f"relu{n}" in wanted else {}
-            if len(found) == len(wanted):
+            maps |= {f"relu{n}": h} if f"relu{n}" in names else {}
+            if len(maps) == len(names):
                 break
-        return {w: found[w] for w in wanted}
+        return {n: maps[n] for n in names}
 
-    def _convolved(self, h: Tensor, n: str) -> Tensor:
+    def _pool(self, h: Tensor) -> Tensor:
+        return F.max_pool2d(h, 2) if self.pooling == "max" else F.avg_pool2d(h, 2)
+
+    def _convolve(self, h: Tensor, n: str) -> Tensor:
         weight, bias = getattr(self, f"weight{n}"), getattr(self, f"bias{n}")
         if self.padding == "zeros":
             return F.conv2d(h, weight, bias, padding=1)
@@ -143,7 +148,7 @@ class VGG19(nn.Module):
 
 
 def stride(name: str) -> int:
-    """How many pixels of the picture lie between two places of a layer's maps.
+    """Pixels of the image between two neighbouring positions of a layer's maps.
 
     >>> stride("relu1_2"), stride("conv4_1")
     (1, 8)
@@ -151,27 +156,26 @@ def stride(name: str) -> int:
     return 2 ** (int(name[4]) - 1)
 
 
-def reach(name: str) -> int:
-    """How many pixels to each side of its own a place of a layer's maps sees.
+def radius(name: str) -> int:
+    """Radius in pixels of the receptive field of a layer.
 
-    >>> reach("relu1_1"), reach("relu3_1"), reach("relu5_1")
+    >>> radius("relu1_1"), radius("relu3_1"), radius("relu5_1")
     (1, 10, 70)
     """
-    until = CONVOLUTIONS.index(name[4:]) + 1
-    return sum(2 ** (int(n[0]) - 1) for n in CONVOLUTIONS[:until])
+    end = CONVOLUTIONS.index(name[4:]) + 1
+    return sum(2 ** (int(n[0]) - 1) for n in CONVOLUTIONS[:end])
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of a picture, with as much around it as its maps can see.
+    """A part of an image, with a margin as wide as the receptive field.
 
-    Maps of the part alone, `maps[tile.within(name)]`, are those of the whole picture at `tile.of(name)`, but for
-    the order in which a convolution sums.
+    Up to the rounding of sums `net(x[..., tile.crop])[name][tile.inner(name)]` equals `net(x)[name][tile.outer(name)]`.
 
     Attributes:
         top: first row of the part; `bottom` is the row after its last one, `left` and `right` are its columns.
-        halo: pixels around it, where the picture has any.
-        size: (H,W) of the picture.
+        halo: width of the margin in pixels, cut off at the edges of the image.
+        size: (H,W) of the image.
     """
 
     top: int
@@ -182,40 +186,40 @@ class Tile:
     size: tuple[int, int]
 
     @property
-    def seen(self) -> tuple[Any, slice, slice]:
-        """Where the picture (B,C,H,W) is seen: the part and its halo."""
-        (top, bottom), (left, right) = self._around()
+    def crop(self) -> tuple[Any, slice, slice]:
+        """Index of the part and its margin in the image (B,C,H,W)."""
+        (top, bottom), (left, right) = self._corners()
         return ..., slice(top, bottom), slice(left, right)
 
-    def within(self, name: str) -> Any:
-        """Where the maps of what is seen are the part's own."""
+    def inner(self, name: str) -> Any:
+        """Index of the part, without its margin, in a layer's maps of the crop."""
         if not self.halo:
             return ...
-        (top, _), (left, _) = self._around()
-        return self._places(name, top, left)
+        (top, _), (left, _) = self._corners()
+        return self._index(name, top, left)
 
-    def of(self, name: str) -> tuple[Any, slice, slice]:
-        """Where these maps lie in those of the whole picture."""
-        return self._places(name, 0, 0)
+    def outer(self, name: str) -> tuple[Any, slice, slice]:
+        """Index of the part in a layer's maps of the whole image."""
+        return self._index(name, 0, 0)
 
-    def _around(self) -> tuple[tuple[int, int], tuple[int, int]]:
+    def _corners(self) -> tuple[tuple[int, int], tuple[int, int]]:
         h, w = self.size
         rows = max(0, self.top - self.halo), min(h, self.bottom + self.halo)
         return rows, (max(0, self.left - self.halo), min(w, self.right + self.halo))
 
-    def _places(self, name: str, top: int, left: int) -> tuple[Any, slice, slice]:
+    def _index(self, name: str, top: int, left: int) -> tuple[Any, slice, slice]:
         s = stride(name)
         rows = slice((self.top - top) // s, (self.bottom - top) // s)
         return ..., rows, slice((self.left - left) // s, (self.right - left) // s)
 
 
 def tiles(size: tuple[int, int], side: int, names: Iterable[str]) -> list[Tile]:
-    """Tiles that cover a picture of size (H,W) once, for maps of these layers; one where it is small enough.
+    """Tiles that cover an image of size (H,W) once, for maps of these layers; a small image is one tile.
 
     Args:
         size: (H,W).
-        side: about how many pixels a side a tile has; pictures of up to side² pixels are one tile.
-        names: of layers.
+        side: approximate side of a tile in pixels; images of up to side² pixels are one tile.
+        names: names of layers.
 
     >>> [(t.top, t.bottom, t.left, t.right) for t in tiles((100, 300), 128, ["relu2_1"])]
     [(0, 100, 0, 100), (0, 100, 100, 200), (0, 100, 200, 300)]
@@ -223,8 +227,8 @@ def tiles(size: tuple[int, int], side: int, names: Iterable[str]) -> list[Tile]:
     h, w = size
     if h * w <= side * side:
         return [Tile(0, h, 0, w, 0, size)]
-    step = max(stride(n) for n in names)  # parts begin where the deepest maps have a place
-    halo = -(-max(reach(n) for n in names) // step) * step
+    step = max(stride(n) for n in names)  # parts begin at positions of the deepest maps
+    halo = -(-max(radius(n) for n in names) // step) * step
 
     def cuts(n: int) -> list[int]:
         count = -(-n // side)
@@ -233,18 +237,18 @@ def tiles(size: tuple[int, int], side: int, names: Iterable[str]) -> list[Tile]:
     return [Tile(*rows, *columns, halo, size) for rows in pairwise(cuts(h)) for columns in pairwise(cuts(w))]
 
 
-def _named(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of any layout by this module's names."""
+def _rename(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of any layout under the names of this module."""
     if "features.0.weight" not in weights:
         return dict(weights)
-    places = dict(zip(_TORCHVISION, CONVOLUTIONS, strict=True))
-    parts = ("weight", "bias")
-    return {f"conv{n}.{p}": weights[f"features.{i}.{p}"] for i, n in places.items() for p in parts
-            if f"features.{i}.{p}" in weights}  # fmt: skip
+    names = {
+        f"features.{i}.{p}": f"conv{n}.{p}" for i, n in zip(_TORCHVISION, CONVOLUTIONS) for p in ("weight", "bias")
+    }
+    return {new: weights[old] for old, new in names.items() if old in weights}
 
 
-def _input(weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """What turns pictures in [-1,1] into what the weights were trained on, as a 1×1 convolution."""
+def _input_layer(weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a 1×1 convolution that scales images in [-1,1] as the weights need them."""
     if "preprocess.weight" in weights:  # of [0,1]: y = W (x + 1) / 2 + b
         weight, bias = weights["preprocess.weight"].float(), weights["preprocess.bias"].float()
         return weight / 2, bias + weight.sum((1, 2, 3)) / 2

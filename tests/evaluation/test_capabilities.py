@@ -12,7 +12,7 @@ from scipy.stats import logistic
 from limner import data
 from limner.config import recipe as recipes
 from limner.data.datasets import Pixels
-from limner.evaluation.capabilities import of_capabilities
+from limner.evaluation.capabilities import capability_scores
 from limner.evaluation.reconstruction import corrupted, denoising_psnr, reconstruction_psnr
 from limner.losses.reconstruction import psnr
 
@@ -24,11 +24,11 @@ def built(name: str, **overrides: object) -> torch.nn.Module:
 
 def test_each_capability_has_its_scores() -> None:
     held = data.load("digits", split="test")
-    assert set(of_capabilities(built("ae-mnist"), held)) == {"psnr_db"}
-    assert set(of_capabilities(built("denoising-ae-mnist"), held)) == {"psnr_noisy_db", "psnr_denoised_db"}
-    assert set(of_capabilities(built("vae-mnist"), held)) == {"psnr_db", "elbo_nats", "iwae50_nats", "bits_per_dim"}
-    assert of_capabilities(built("gan-mnist"), held) == {}
-    for entry in of_capabilities(built("vae-mnist"), held).values():
+    assert set(capability_scores(built("ae-mnist"), held)) == {"psnr_db"}
+    assert set(capability_scores(built("denoising-ae-mnist"), held)) == {"psnr_noisy_db", "psnr_denoised_db"}
+    assert set(capability_scores(built("vae-mnist"), held)) == {"psnr_db", "elbo_nats", "iwae50_nats", "bits_per_dim"}
+    assert capability_scores(built("gan-mnist"), held) == {}
+    for entry in capability_scores(built("vae-mnist"), held).values():
         assert "held-out images of digits" in entry.on
         assert entry.how
         assert math.isfinite(entry.value)
@@ -62,7 +62,7 @@ def test_bits_per_dimension(likelihood: str) -> None:
         model.log_scale.zero_()
     torch.manual_seed(1)
     noise = Pixels("noise", torch.randint(0, 256, (200, 1, 8, 8), dtype=torch.uint8))
-    found = of_capabilities(model, noise)["bits_per_dim"].value
+    found = capability_scores(model, noise)["bits_per_dim"].value
     grey = noise.pixels.numpy().astype(float)
     if likelihood == "logistic":
         above = np.where(grey == 255, np.inf, (grey + 0.5) / 127.5 - 1)

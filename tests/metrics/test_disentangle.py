@@ -12,7 +12,16 @@ from sklearn.metrics import mutual_info_score
 from sklearn.svm import LinearSVC
 
 from limner.core.errors import LimnerError
-from limner.metrics.disentangle import dci, dci_of, disentanglement, entropies, factor_vae, mig, mig_each, sap
+from limner.metrics.disentangle import (
+    dci,
+    dci_from_importances,
+    disentanglement,
+    entropies,
+    factor_vae,
+    mig,
+    mig_each,
+    sap,
+)
 
 SIZES = (3, 6, 4)
 
@@ -167,17 +176,17 @@ def test_factor_vae_as_a_loop_over_votes():
 
 def test_dci_by_hand():
     R = [[0.5, 0.0], [0.5, 0.0], [0.0, 1.0]]
-    d, c = dci_of(R)
+    d, c = dci_from_importances(R)
     assert d == pytest.approx(1, abs=1e-12)  # each code serves one factor
     assert c == pytest.approx(0.5 * (1 - np.log(2) / np.log(3)) + 0.5, abs=1e-12)  # the first factor needs two of three
-    d, c = dci_of([[0.75, 0.25], [0.25, 0.75]])
+    d, c = dci_from_importances([[0.75, 0.25], [0.25, 0.75]])
     shared = 1 - (-0.75 * np.log2(0.75) - 0.25 * np.log2(0.25))
     assert (d, c) == (pytest.approx(shared, abs=1e-12), pytest.approx(shared, abs=1e-12))
-    d, c = dci_of([[3.0, 1.0], [0.0, 0.0]])  # a code that is not used has no weight
+    d, c = dci_from_importances([[3.0, 1.0], [0.0, 0.0]])  # a code that is not used has no weight
     assert d == pytest.approx(1 + 0.75 * np.log2(0.75) + 0.25 * np.log2(0.25), abs=1e-12)
     assert c == pytest.approx(1, abs=1e-12)
-    assert dci_of(np.zeros((3, 2))) == (0, 0)
-    assert dci_of(np.full((4, 5), 0.2)) == (pytest.approx(0, abs=1e-12), pytest.approx(0, abs=1e-12))
+    assert dci_from_importances(np.zeros((3, 2))) == (0, 0)
+    assert dci_from_importances(np.full((4, 5), 0.2)) == (pytest.approx(0, abs=1e-12), pytest.approx(0, abs=1e-12))
 
 
 def test_the_seed_decides_and_nothing_else():
@@ -213,4 +222,4 @@ def test_tables_that_cannot_be_judged():
     with pytest.raises(LimnerError, match="at least 2 bins"):
         mig(z, v, bins=1)
     with pytest.raises(LimnerError, match="finite numbers from 0"):
-        dci_of([[-1.0, 0.5]])
+        dci_from_importances([[-1.0, 0.5]])

@@ -205,7 +205,7 @@ def likelihood(
     """Likelihood of held-out images by whatever way a model offers.
 
     Args:
-        model: has ``log_prob``, or gives importance weights (`limner.core.capabilities.HasBound`), or, for AIS, decodes normal
+        model: has ``log_prob``, or gives importance weights (`HasBound`), or, for AIS, decodes normal
             noise; in evaluation mode.
         dataset: images never trained on, with classes if the model is conditional.
         kind: the way; by default ``log_prob`` if there is one, else IWAE-k. AIS takes minutes, so it has to be asked

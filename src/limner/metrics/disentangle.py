@@ -230,13 +230,13 @@ def dci(
         right.append(float(trees.score(z[judged], column[judged])))
         chance.append(float(np.bincount(column).max()) / len(column))
     R = np.stack(importances, 1)
-    return Dci(*dci_of(R), float(np.mean(right)), float(np.mean(chance)), R)
+    return Dci(*dci_from_importances(R), float(np.mean(right)), float(np.mean(chance)), R)
 
 
-def dci_of(importances: ArrayLike) -> tuple[float, float]:
+def dci_from_importances(importances: ArrayLike) -> tuple[float, float]:
     """D and C of importances R (d,K), which are not negative.
 
-    >>> [round(s, 6) for s in dci_of([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])]
+    >>> [round(s, 6) for s in dci_from_importances([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])]
     [1.0, 1.0]
 
     Raises:

@@ -142,7 +142,7 @@ def test_what_a_training_cost(tmp_path: Path):
     assert found.threads == 1
     assert found.device.startswith("cpu")
     assert found.energy_joules is None
-    assert found.energy.startswith("n/a, no meter was read")
+    assert found.energy.startswith("n/a, it was not measured")
     run.event("energy", 640, found.seconds, energy_joules=7200.0)
     assert training_cost(run).energy == "2 Wh, measured"
 

@@ -16,6 +16,7 @@ from limner.data.datasets import Pixels
 from limner.data.sources.factors import NAMES, SIZES
 from limner.evaluation import factors
 from limner.evaluation.factors import canonical, encoded_disentanglement, factor_reader, half_turn, read_disentanglement
+from limner.metrics.extractors import features
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,7 @@ def test_soft_images_are_read_too(test_set):
 
 
 def test_what_is_shipped_is_small_and_pinned():
-    file = factors._WEIGHTS / "sprites-v1.safetensors"
+    file = features._WEIGHTS / "sprites-v1.safetensors"
     assert file.stat().st_size < 1_000_000
     assert hashlib.sha256(file.read_bytes()).hexdigest() == factors._SHA256
     reader = factor_reader()
@@ -114,7 +115,7 @@ def test_what_is_shipped_is_small_and_pinned():
 
 
 def test_a_file_that_is_missing_or_another(tmp_path, monkeypatch):
-    monkeypatch.setattr(factors, "_WEIGHTS", tmp_path)
+    monkeypatch.setattr(features, "_WEIGHTS", tmp_path)
     factors._loaded.cache_clear()
     with pytest.raises(LimnerError, match="cannot be read"):
         factor_reader()

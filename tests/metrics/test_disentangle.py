@@ -205,17 +205,17 @@ def test_tables_that_cannot_be_judged():
     v, z = factors(200), noise(200, 4)
     with pytest.raises(LimnerError, match="at least 100 images, there are 99; 10000 are usual"):
         mig(z[:99], v[:99])
-    with pytest.raises(LimnerError, match=r"codes \(200, 4\) and factors \(199, 3\) are no table"):
+    with pytest.raises(LimnerError, match=r"codes \(200, 4\) and factors \(199, 3\) do not fit"):
         mig(z, v[:199])
-    with pytest.raises(LimnerError, match="integers from 0, these are float64"):
+    with pytest.raises(LimnerError, match="integers from 0, got float64"):
         mig(z, v / 2)
     with pytest.raises(LimnerError, match="integers from 0"):
         sap(z, v - 1)
-    with pytest.raises(LimnerError, match="factor 1 has one value"):
+    with pytest.raises(LimnerError, match="factor 1 has the same value"):
         factor_vae(z, np.concatenate([v[:, :1], 0 * v[:, :1]], 1))
     with pytest.raises(LimnerError, match="some codes are not finite"):
         dci(np.where(z > 2, np.nan, z), v)
-    with pytest.raises(LimnerError, match=r"sizes \(3, 6, 3\) cannot reach the values \(2, 5, 3\)"):
+    with pytest.raises(LimnerError, match=r"sizes \(3, 6, 3\) cannot have the values \(2, 5, 3\)"):
         disentanglement(z, v, (3, 6, 3))
     with pytest.raises(LimnerError, match="continuous names 1 factors and there are 3"):
         sap(z, v, continuous=[True])

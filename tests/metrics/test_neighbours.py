@@ -241,9 +241,9 @@ def test_too_few_or_unlike_or_broken_features():
         neighbourhoods(real=x, fake=x[:, :2])
     with pytest.raises(LimnerError, match="not finite"):
         neighbourhoods(real=x * np.nan, fake=x)
-    with pytest.raises(LimnerError, match=r"shape \(N,d\), these have \(6, 3, 1\)"):
+    with pytest.raises(LimnerError, match=r"shape \(N,d\), got \(6, 3, 1\)"):
         neighbourhoods(real=x[..., None], fake=x)
-    with pytest.raises(LimnerError, match="these are uint8; extract them first"):
+    with pytest.raises(LimnerError, match="must be numbers, got uint8; extract them first"):
         neighbourhoods(real=x.astype(np.uint8), fake=x)
     with pytest.raises(LimnerError, match="7 neighbours were asked for among 6 images"):
         nearest(x, x, 7)

@@ -75,7 +75,7 @@ def test_only_numbers_pass():
     assert checked(real=torch.ones(2, 3, dtype=torch.bfloat16))[0].dtype == "float64"
     assert checked(1, real=[[1, 2]], fake=[[3, 4]])[1].tolist() == [[3, 4]]
     for broken in (torch.ones(2, 3, dtype=torch.bool), [["a"]], torch.ones(2, 3, dtype=torch.complex64)):
-        with pytest.raises(LimnerError, match="features of real images are numbers"):
+        with pytest.raises(LimnerError, match="features of real images must be numbers"):
             checked(real=broken)
     with pytest.raises(LimnerError, match="use one extractor"):
         checked(train=torch.ones(2, 3), fake=torch.ones(2, 4))

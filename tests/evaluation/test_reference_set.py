@@ -42,9 +42,11 @@ def digits() -> Digits:
 def reference(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> ReferenceSet:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LIMNER_CACHE", str(tmp_path_factory.mktemp("cache")))
-        made = ReferenceSet(digits.train, digits.heldout)
-        assert made.ceiling.neighbourhoods.n == made.noise.neighbourhoods.n  # both computed while the cache is there
-    return made
+        reference_set = ReferenceSet(digits.train, digits.heldout)
+        assert (
+            reference_set.ceiling.neighbourhoods.n == reference_set.noise.neighbourhoods.n
+        )  # both computed while the cache is there
+    return reference_set
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +174,7 @@ def test_features_without_labels_tell_images_apart(digits: Digits) -> None:
     assert int(fires.sum()) > 180
     torch.testing.assert_close(trained.std(0)[fires], torch.ones(int(fires.sum())), atol=1e-3, rtol=0)
     for bad, why in (
-        (torch.zeros(3, 3, 28, 28), "these features are of images"),
+        (torch.zeros(3, 3, 28, 28), "these features need images"),
         (torch.full((2, 1, 8, 8), 3.0), "lie"),
     ):
         with pytest.raises(LimnerError, match=why):

@@ -78,8 +78,8 @@ def values(card: Card) -> dict[str, Any]:
 
 
 def test_a_perfect_translator_is_exact_and_a_lazy_one_beats_nothing() -> None:
-    train, held = negatives(), negatives(30, seed=1)
-    perfect, lazy = evaluated(Fixed(negative), held, train), evaluated(Fixed(same), held, train)
+    train, heldout = negatives(), negatives(30, seed=1)
+    perfect, lazy = evaluated(Fixed(negative), heldout, train), evaluated(Fixed(same), heldout, train)
     best = values(perfect)
     assert best["l1"] == best["perceptual"] == 0
     assert best["ssim"] == pytest.approx(1, abs=1e-12)
@@ -122,9 +122,9 @@ def test_names_carry_their_conditions() -> None:
 
 def test_the_nearest_neighbour_among_the_training_pairs_themselves_is_perfect() -> None:
     train = negatives(70)
-    found = values(evaluated(Fixed(same), train, train))
-    assert found["l1_nearest"] == found["perceptual_nearest"] == 0
-    assert found["ssim_nearest"] == pytest.approx(1)
+    result = values(evaluated(Fixed(same), train, train))
+    assert result["l1_nearest"] == result["perceptual_nearest"] == 0
+    assert result["ssim_nearest"] == pytest.approx(1)
 
 
 def test_the_nearest_neighbour_is_nearest_in_l2() -> None:
@@ -141,8 +141,8 @@ def test_the_mean_is_the_best_constant_in_squared_error_and_the_median_in_l1() -
     flat = x.double().transpose(0, 1).flatten(1)  # (3,N)
 
     def errors(colour: Tensor) -> tuple[Tensor, Tensor]:
-        apart = flat - colour.double()[:, None]
-        return apart.square().mean(1), apart.abs().mean(1)
+        errors = flat - colour.double()[:, None]
+        return errors.square().mean(1), errors.abs().mean(1)
 
     for step in (-1.0, 1.0):
         assert (errors(known.mean + step)[0] > errors(known.mean)[0]).all()
@@ -154,12 +154,12 @@ def test_the_mean_is_the_best_constant_in_squared_error_and_the_median_in_l1() -
 
 
 def test_neither_order_nor_batches_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    train, held = negatives(), negatives(30, seed=1)
-    turned = PairSet(StackedPairs(*(Pixels(s.name, s.pixels.flip(0)) for s in (held.stacked.a, held.stacked.b))))
-    one = values(evaluated(Fixed(lambda x: 0.5 * x), held, train))
+    train, heldout = negatives(), negatives(30, seed=1)
+    turned = PairSet(StackedPairs(*(Pixels(s.name, s.pixels.flip(0)) for s in (heldout.stacked.a, heldout.stacked.b))))
+    one = values(evaluated(Fixed(lambda x: 0.5 * x), heldout, train))
     other = values(evaluated(Fixed(lambda x: 0.5 * x), turned, train))
     monkeypatch.setattr(translation, "_BATCH", 7)
-    batched = values(evaluated(Fixed(lambda x: 0.5 * x), held, train))
+    batched = values(evaluated(Fixed(lambda x: 0.5 * x), heldout, train))
     for name, value in one.items():
         assert other[name] == pytest.approx(value, rel=1e-4), name
         assert batched[name] == pytest.approx(value, rel=1e-4), name
@@ -167,19 +167,19 @@ def test_neither_order_nor_batches_matter(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_task_has_its_classic_way_and_is_finished_as_in_use() -> None:
     digits = {split: load("digits", split=split, size=16, limit=60) for split in ("train", "test")}
-    train, held = (PairSet(digits[s], tasks.make("denoise", 0.2)) for s in ("train", "test"))
-    lazy = evaluated(Fixed(same), held, train)
+    train, heldout = (PairSet(digits[s], tasks.make("denoise", 0.2)) for s in ("train", "test"))
+    lazy = evaluated(Fixed(same), heldout, train)
     plain = values(lazy)
     assert plain["psnr_classic_db"] > plain["psnr_db"]  # a median filter is better than nothing
     assert "l1_nearest" not in plain
     assert any("median filter" in s.how for k, s in lazy.items() if base(k) == "l1_classic")
     up = PairSet(digits["test"], tasks.make("upscale", 2))
-    found = values(evaluated(Fixed(same), up, up))
-    assert found["l1"] == found["l1_classic"]  # bicubic is the source itself
+    result = values(evaluated(Fixed(same), up, up))
+    assert result["l1"] == result["l1_classic"]  # bicubic is the source itself
     holes = PairSet(digits["test"], tasks.make("inpaint"))
     a, b = holes.pairs(range(len(holes)))
-    found = values(evaluated(Fixed(lambda x: 0 * x[:, :1] - 1), holes, holes))  # black, but only holes are filled
-    assert found["l1"] == pytest.approx(float(((b + 1) / 2 * (a[:, 1:] > 0)).mean()), rel=1e-5)
+    result = values(evaluated(Fixed(lambda x: 0 * x[:, :1] - 1), holes, holes))  # black, but only holes are filled
+    assert result["l1"] == pytest.approx(float(((b + 1) / 2 * (a[:, 1:] > 0)).mean()), rel=1e-5)
     edges = PairSet(digits["test"], tasks.make("edges"))
     assert {"l1_nearest", "l1_constant", "l1_source"} <= set(values(evaluated(Fixed(same), edges, edges)))
 
@@ -250,8 +250,8 @@ def test_a_floor_that_is_better_than_the_ceiling_gives_no_norm() -> None:
 
 
 def test_the_number_on_the_way_is_lower_for_the_better_model() -> None:
-    held = negatives(30, seed=1)
-    score = translation.training_scorer(held)
+    heldout = negatives(30, seed=1)
+    score = translation.training_scorer(heldout)
     assert score(Fixed(negative)) == {"l1": 0}
     assert score(Fixed(same))["l1"] > 0.1
     both = DomainSet(Pixels("a", pictures(30)), Pixels("b", pictures(30, seed=1)))
@@ -372,11 +372,11 @@ def test_two_translators_can_be_compared(tmp_path: Path) -> None:
         files.append(str(tmp_path / f"{name}.yaml"))
         tree = PIX2PIX | {"name": name, "model": PIX2PIX["model"] | {"l1_weight": weight}}
         Path(files[-1]).write_text(json.dumps(tree))
-    found = compare.run(
+    result = compare.run(
         *files, seeds=2, budget=160, n=30, out=tmp_path / "out", only="quality", **{"train.device": "cpu"}
     )
-    assert {base(v["score"]) for v in found["verdicts"]} == {"l1", "ssim", "perceptual", "fd"}
-    text = compare.text(found)
+    assert {base(v["score"]) for v in result["verdicts"]} == {"l1", "ssim", "perceptual", "fd"}
+    text = compare.text(result)
     assert "best baseline" in text
     assert "L1 classic" in text
     assert "best baseline" in (tmp_path / "out" / "index.html").read_text()

@@ -231,21 +231,19 @@ def likelihood(
     start = time.perf_counter()
     nats = _log_likelihoods(score, dataset, n, device, seed, measure)
     seconds = time.perf_counter() - start
-    mean, error = _mean(nats)
-    result = LogLikelihood(
-        kind=name,
-        measure=measure,
-        nats=mean,
-        error=error,
-        bits=bits(mean, dims, measure),
-        bits_error=error / (dims * math.log(2)),
-        n=n,
-        ms_per_image=1000 * seconds / n,
-    )
+    result = _summary(name, measure, nats, dims, seconds)
     if train is None:
         return result
     train_nats, train_error = _mean(_log_likelihoods(score, train, min(n, len(train)), device, seed, measure))
-    return replace(result, train_gap=train_nats - mean, train_gap_error=math.hypot(train_error, error))
+    error = math.hypot(train_error, result.error)
+    return replace(result, train_gap=train_nats - result.nats, train_gap_error=error)
+
+
+def _summary(kind: str, measure: str, nats: Tensor, dims: int, seconds: float) -> LogLikelihood:
+    mean, error = _mean(nats)
+    bits_error = error / (dims * math.log(2))
+    ms = 1000 * seconds / len(nats)
+    return LogLikelihood(kind, measure, mean, error, bits(mean, dims, measure), bits_error, len(nats), ms)
 
 
 def _kind(model: object) -> Kind:
@@ -493,19 +491,8 @@ def _by_ais(
     start = time.perf_counter()
     nats = decoder.lower(x, sigma, options, seed).cpu()
     seconds = time.perf_counter() - start
-    mean, error = _mean(nats)
-    return LogLikelihood(
-        kind="AIS",
-        measure="density",
-        nats=mean,
-        error=error,
-        bits=bits(mean, dims, "density"),
-        bits_error=error / (dims * math.log(2)),
-        n=n,
-        ms_per_image=1000 * seconds / n,
-        ais_gap=decoder.gap(x, sigma, options, seed + 1),
-        sigma=sigma,
-    )
+    result = _summary("AIS", "density", nats, dims, seconds)
+    return replace(result, ais_gap=decoder.gap(x, sigma, options, seed + 1), sigma=sigma)
 
 
 class Decoder:

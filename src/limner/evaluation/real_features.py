@@ -1,7 +1,7 @@
 """Real images and their features, which are cached on disk.
 
 The name of a cache file depends on the fingerprint of the data set (its pixels and how they were prepared) and on the
-key of the extractor (which names its version). If either changes, the features are computed anew.
+key of the extractor (which names its version). If either changes, the features are computed again.
 """
 
 from __future__ import annotations

@@ -39,59 +39,50 @@ class Measure:
     Attributes:
         property: the property of a good generative model that it measures.
         better: "higher" or "lower"; None where neither is better.
-        unit: unit of the number.
         how: what the number is, in a sentence.
+        unit: unit of the number.
     """
 
     property: Literal["quality", "coverage"]
     better: Literal["higher", "lower"] | None
-    unit: str
     how: str
+    unit: str = ""
 
 
 MEASURES = {
     "clipped_density": Measure(
-        "quality",
-        "higher",
-        "",
-        "share of samples as near to real images as those are to each other (Salvy et al. 2025)",
+        "quality", "higher", "share of samples as near to real images as those are to each other (Salvy et al. 2025)"
     ),
-    "fd": Measure("quality", "lower", "", "Fréchet distance of features taken for Gaussian (Heusel et al. 2017)"),
-    "kid": Measure("quality", "lower", "", "kernel distance, cubic, unbiased: may be negative (Bińkowski et al. 2018)"),
+    "fd": Measure("quality", "lower", "Fréchet distance of features taken for Gaussian (Heusel et al. 2017)"),
+    "kid": Measure("quality", "lower", "kernel distance, cubic, unbiased: may be negative (Bińkowski et al. 2018)"),
     "precision": Measure(
-        "quality",
-        "higher",
-        "",
-        "share of samples inside the 3-neighbour ball of a real image (Kynkäänniemi et al. 2019)",
+        "quality", "higher", "share of samples inside the 3-neighbour ball of a real image (Kynkäänniemi et al. 2019)"
     ),
     "density": Measure(
-        "quality", "higher", "", "5-neighbour balls of real images that a sample lies in, over 5 (Naeem et al. 2020)"
+        "quality", "higher", "5-neighbour balls of real images that a sample lies in, over 5 (Naeem et al. 2020)"
     ),
     "sharpness": Measure(
-        "quality", None, "× real", "variance of the Laplacian of samples over that of real images: below 1 is blur"
+        "quality", None, "variance of the Laplacian of samples over that of real images: below 1 is blur", "× real"
     ),
     "inception_style": Measure(
-        "quality", "higher", "", "exp E KL(p(y|x) || p(y)) of the classifier (Salimans et al. 2016)"
+        "quality", "higher", "exp E KL(p(y|x) || p(y)) of the classifier (Salimans et al. 2016)"
     ),
     "clipped_coverage": Measure(
-        "coverage", "higher", "", "share of the real images that samples come near, calibrated (Salvy et al. 2025)"
+        "coverage", "higher", "share of the real images that samples come near, calibrated (Salvy et al. 2025)"
     ),
     "recall": Measure(
-        "coverage",
-        "higher",
-        "",
-        "share of real images inside the 3-neighbour ball of a sample (Kynkäänniemi et al. 2019)",
+        "coverage", "higher", "share of real images inside the 3-neighbour ball of a sample (Kynkäänniemi et al. 2019)"
     ),
     "coverage": Measure(
-        "coverage", "higher", "", "share of real images whose 5-neighbour ball holds a sample (Naeem et al. 2020)"
+        "coverage", "higher", "share of real images whose 5-neighbour ball holds a sample (Naeem et al. 2020)"
     ),
-    "classes_found": Measure("coverage", "higher", "", "classes with at least one sample, by the classifier"),
-    "class_kl": Measure("coverage", "lower", "nats", "KL(p_G || p_data) over the classifier's classes"),
+    "classes_found": Measure("coverage", "higher", "classes with at least one sample, by the classifier"),
+    "class_kl": Measure("coverage", "lower", "KL(p_G || p_data) over the classifier's classes", "nats"),
     "vendi": Measure(
         "coverage",
         None,
+        "number of different samples over that of real ones (Friedman and Dieng 2023)",
         "× real",
-        "effective number of different samples over that of real ones (Friedman and Dieng 2023)",
     ),
 }
 """Scores of a set of images, the headline of each property first."""

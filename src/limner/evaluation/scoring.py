@@ -338,12 +338,8 @@ def _load_subject(
 def _data_spec(data: str | Path | dict[str, Any], trained_on: dict[str, Any]) -> Spec:
     """Real images named by the user, at the size of the training images."""
     spec = Spec.parse("data", data if isinstance(data, dict) else str(data))
-    settings = arguments("data", spec.name)
-    same = {
-        k: trained_on[k]
-        for k in ("size", "channels")
-        if k in settings and trained_on.get(k) is not None and spec.get(k) is None
-    }
+    keys = [k for k in ("size", "channels") if k in arguments("data", spec.name)]
+    same = {k: trained_on[k] for k in keys if trained_on.get(k) is not None and spec.get(k) is None}
     return Spec("data", spec.name, spec.kwargs | same)
 
 

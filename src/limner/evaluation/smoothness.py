@@ -264,24 +264,6 @@ def _batched_draws(
 # ---- codes and the prior -------------------------------------------------------------------------------------------
 
 
-def hole_rate(contributions: Tensor | ArrayLike) -> float:
-    """Share of samples with no real image near them: those whose contribution to clipped density is 0.
-
-    >>> hole_rate([0.0, 0.2, 1.0, 0.0])
-    0.5
-
-    Args:
-        contributions: (N,) of samples drawn from the prior without truncation.
-
-    Raises:
-        LimnerError: there are none, or some are negative.
-    """
-    c = torch.as_tensor(contributions).detach().double()
-    if c.ndim != 1 or not len(c) or not bool((c >= 0).all()):
-        raise LimnerError(f"a hole rate needs contributions (N,) from 0 to 1, got the shape {tuple(c.shape)}")
-    return float((c == 0).double().mean())
-
-
 @dataclass(frozen=True)
 class Gap:
     """A kernel distance between codes of images and draws of the prior.

@@ -131,8 +131,8 @@ MEASURES = {
         "lower",
         "",
         0.0,
-        "squared distance of unit feature vectors, mean over positions and layers (Zhang et al. 2018, eq. 1 with w = 1;"
-        " not LPIPS)",
+        "squared distance of unit feature vectors, mean over positions and layers (Zhang et al. 2018,"
+        " eq. 1 with w = 1; not LPIPS)",
     ),
 }
 
@@ -318,7 +318,7 @@ def pair_scores(
     methods = {"": translator(model, task), **baselines(heldout, train, effort.references)}
     n = min(effort.n, len(heldout))
     measurements, target_features = _measure_pairs(methods, heldout, n, effort, extractor, perceptual)
-    descriptions = {**_NAMES, "classic": "" if task is None else f"the classic way ({task.say_classic()})"}
+    descriptions = {**_NAMES, "classic": "" if task is None else f"the classic method ({task.say_classic()})"}
     on = f"held-out pairs of {heldout.name}" + ("" if task is None else f", {task.name}")
     card: Card = {}
     for measure in MEASURES:

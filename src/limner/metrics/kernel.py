@@ -49,11 +49,6 @@ class MMD:
     error: float
 
 
-@dataclass(frozen=True)
-class KID(MMD):
-    """A kernel distance of features with the cubic kernel; see `MMD`."""
-
-
 def cubic(x: Tensor, y: Tensor) -> Tensor:
     """KID's kernel (x·y/d + 1)³."""
     k = torch.addmm(torch.ones((), dtype=x.dtype), x, y.T, alpha=1 / x.shape[1])
@@ -105,7 +100,7 @@ def mmd(x: Features, y: Features, kernel: Kernel | None = None) -> MMD:
     return _mmd(torch.from_numpy(x), torch.from_numpy(y), kernel or gaussians(median_distance(x, y) or 1.0))
 
 
-def kid(*, real: Features, fake: Features) -> KID:
+def kid(*, real: Features, fake: Features) -> MMD:
     """KID of generated images, over all of them.
 
     Args:
@@ -116,8 +111,7 @@ def kid(*, real: Features, fake: Features) -> KID:
         LimnerError: there are fewer than 2 of one kind, dimensions differ, or a feature is not finite.
     """
     x, y = checked(real=real, fake=fake)
-    result = _mmd(torch.from_numpy(x), torch.from_numpy(y), cubic)
-    return KID(result.value, result.error)
+    return _mmd(torch.from_numpy(x), torch.from_numpy(y), cubic)
 
 
 @dataclass(frozen=True)

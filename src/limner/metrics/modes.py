@@ -14,9 +14,8 @@ it is about (K - 1) / (2N), not 0.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from math import log
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,10 +43,6 @@ class Modes:
     floor: float
     high_quality: float | None = None
     ceiling: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers by name."""
-        return asdict(self)
 
 
 def class_modes(labels: Tensor, known: int, weights: Tensor | None = None) -> Modes:

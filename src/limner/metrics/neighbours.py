@@ -5,8 +5,8 @@ generated image Y_j:
 
     precision        share of Y inside some ball of X; recall: share of X inside some ball of Y
                      Kynkäänniemi et al. 2019 (arXiv:1904.06991), k = 3
-    density          1/(kM) Σ_ij [Y_j in the ball of X_i]: 1 for equal distributions, and above it for samples in regions
-                     of dense real images; coverage: share of balls of X with some Y inside
+    density          1/(kM) Σ_ij [Y_j in the ball of X_i]: 1 for equal distributions, and more for samples among dense
+                     real images; coverage: share of balls of X with some Y inside
                      Naeem et al. 2020 (arXiv:2002.09797), k = 5
     clipped density  balls of X no larger than their median, each Y counted as min(balls it is in, k) / k, the mean
                      divided by the same of real images among themselves, and 1 at most

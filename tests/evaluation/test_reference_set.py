@@ -14,7 +14,7 @@ from limner.core.batch import to_float, to_uint8
 from limner.core.errors import LimnerError
 from limner.data.datasets import Pixels
 from limner.evaluation import real_features
-from limner.evaluation.properties import copying_scores, gallery, of_images
+from limner.evaluation.properties import copying_scores, gallery, image_scores
 from limner.evaluation.reference_set import MEASURES, ReferenceSet, ScoredImages
 from limner.metrics.extractors.features import Random
 from limner.metrics.scorecard import comparable, interval
@@ -114,7 +114,7 @@ def test_samples_are_scored_as_they_would_be_saved(reference: ReferenceSet, digi
 
 
 def test_the_name_carries_the_conditions(reference: ReferenceSet, digits: Digits) -> None:
-    card, _ = of_images(reference, [0, 1, 2], lambda n, seed: digits.more[seed * 200 : seed * 200 + n])
+    card, _ = image_scores(reference, [0, 1, 2], lambda n, seed: digits.more[seed * 200 : seed * 200 + n])
     assert reference.conditions == "@lenet64-v1[n=1500]"
     fd = card["fd@lenet64-v1[n=1500]"]
     assert fd.low < fd.value < fd.high

@@ -35,7 +35,7 @@ _DCGAN_SECONDS = 3.0  # for timing the DCGAN whose speed is the reference
 _LIKELIHOOD_IMAGES = 2000
 
 
-def of_images(
+def image_scores(
     reference: ReferenceSet, seeds: Iterable[int], draw: Callable[[int, int], Tensor]
 ) -> tuple[Card, ScoredImages]:
     """Quality and coverage of images, however they are made.

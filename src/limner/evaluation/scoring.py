@@ -129,7 +129,7 @@ def at_the_end(
     else:
         card = capability_scores(model, heldout, device)
         if reference is not None:
-            samples, _ = properties.of_images(reference, [0], lambda n, seed: model.sample(n, seed=seed))
+            samples, _ = properties.image_scores(reference, [0], lambda n, seed: model.sample(n, seed=seed))
             names = {f"{name}{reference.conditions}" for name in _TRAINING_SCORES}
             card |= {name: score for name, score in samples.items() if name in names}
     return {name: score.to_dict() for name, score in card.items()}
@@ -229,7 +229,7 @@ def _evaluate_images(
         several = subject.model is not None and bool({"quality", "coverage"} & set(selected))
         n_seeds = seeds if several else 1
         progress.say(f"evaluate: {reference.n} samples, {reference.extractor.key}, seeds: {n_seeds}")
-        samples, scored = properties.of_images(reference, range(n_seeds), subject.draw)
+        samples, scored = properties.image_scores(reference, range(n_seeds), subject.draw)
         card |= scorecard.select(samples, selected)
         card |= properties.first_seed_scores(reference, scored, subject.model, selected)
         if "copying" in selected:

@@ -90,7 +90,7 @@ def heldout_of(data: Spec) -> Dataset | None:
     return heldout
 
 
-def quick(train: Dataset, heldout: Dataset | None, device: torch.device | str) -> ReferenceSet | None:
+def training_reference(train: Dataset, heldout: Dataset | None, device: torch.device | str) -> ReferenceSet | None:
     """The reference for scores during training; None where samples cannot be compared with the data."""
     if heldout is None:
         return None

@@ -211,7 +211,7 @@ def _fit(prepared: Prepared, run: Run, start: Checkpoint | None, progress: Progr
         if dist.rank() == 0 and prepared.heldout is not None:
             progress.say("scoring on held-out images")
             held, device = prepared.heldout, prepared.device
-            run.write_json("scores.json", scoring.at_the_end(model, prepared.dataset, held, judge, device))
+            run.write_json("scores.json", scoring.final_scores(model, prepared.dataset, held, judge, device))
             scoring.before_after(run, model, prepared.dataset, held)
         if dist.rank() == 0 and int(run.latest.name) >= prepared.options.images:
             # Said last, so that resume goes on with whatever was cut off.

@@ -119,7 +119,7 @@ def during_training(
     return score
 
 
-def at_the_end(
+def final_scores(
     model: GenerativeModel, train: Dataset, heldout: Dataset, reference: ReferenceSet | None, device: torch.device | str
 ) -> dict[str, Any]:
     """The scores that are written at the end of a training: those that take seconds."""

@@ -192,7 +192,11 @@ def resume(path: str | Path, *, progress: Progress | None = None, **overrides: A
 def _fit(prepared: Prepared, run: Run, start: Checkpoint | None, progress: Progress) -> Run:
     """Trains, judges, reports; frees the folder whatever happens."""
     try:
-        judge = scoring.training_reference(prepared.dataset, prepared.heldout, prepared.device) if dist.rank() == 0 else None
+        judge = (
+            scoring.training_reference(prepared.dataset, prepared.heldout, prepared.device)
+            if dist.rank() == 0
+            else None
+        )
         scored = scoring.during_training(judge, prepared.heldout) if dist.rank() == 0 else None
         if scored is None and prepared.options.score_images and dist.rank() == 0:
             progress.say("nothing is held out that samples could be compared with: train.score_images does nothing")

@@ -32,7 +32,7 @@ import limner.data
 from limner.core.batch import to_float
 from limner.data.datasets import Pixels
 from limner.data.sources.factors import NAMES, SIZES
-from limner.evaluation.factors import _Reader, canonical, decided, factor_reader
+from limner.evaluation.factors import _Reader, canonical, decode_logits, factor_reader
 
 
 def with_norms(net: _Reader) -> _Reader:
@@ -129,7 +129,7 @@ def table(split: str) -> tuple[Tensor, Tensor]:
 @torch.inference_mode()
 def accuracy(net: nn.Module, x: Tensor, factors: Tensor) -> dict[str, float]:
     """Share of images read right, for each factor."""
-    found = torch.cat([decided(net(part)) for part in x.split(512)])
+    found = torch.cat([decode_logits(net(part)) for part in x.split(512)])
     return dict(zip(NAMES, (found == factors).double().mean(0).tolist(), strict=True))
 
 

@@ -29,7 +29,8 @@ import limner.data
 from limner.core.checkpoint import folders
 from limner.core.run import Run
 from limner.metrics.extractors.features import KEYS, Classifier, classifier
-from limner.metrics.frechet import Moments, floor, frechet_distance, name
+from limner.metrics.frechet import Moments, floor, frechet_distance
+from limner.metrics.sets import name
 
 SAMPLES, CHECKPOINTS = 5000, 10
 TRANSFORMS: dict[str, dict[str, Any] | None] = {
@@ -109,7 +110,7 @@ def summary(values: list[float]) -> tuple[float, float]:
 
 def report(chosen: argparse.Namespace, reference: Moments) -> None:
     level = floor(reference.covariance, SAMPLES, reference.n)
-    print(f"\n{name(KEYS[chosen.data], SAMPLES)} against {reference.n} held-out images of {chosen.data}")
+    print(f"\n{name('fd', KEYS[chosen.data], SAMPLES)} against {reference.n} held-out images of {chosen.data}")
     print(f"two sets of one Gaussian with the covariance of those would lie {level:.3f} apart")
     print(f"{'':<18} {'seeds':>5}  {'last':>16} {'ratio':>6}  {'best':>16} {'ratio':>6}  at images")
     bases: dict[str, float] = {}

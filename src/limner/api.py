@@ -192,7 +192,11 @@ def resume(path: str | Path, *, progress: Progress | None = None, **overrides: A
 def _fit(prepared: Prepared, run: Run, start: Checkpoint | None, progress: Progress) -> Run:
     """Trains, judges, reports; frees the folder whatever happens."""
     try:
-        judge = scoring.quick(prepared.dataset, prepared.heldout, prepared.device) if dist.rank() == 0 else None
+        judge = (
+            scoring.training_reference(prepared.dataset, prepared.heldout, prepared.device)
+            if dist.rank() == 0
+            else None
+        )
         scored = scoring.during_training(judge, prepared.heldout) if dist.rank() == 0 else None
         if scored is None and prepared.options.score_images and dist.rank() == 0:
             progress.say("nothing is held out that samples could be compared with: train.score_images does nothing")
@@ -211,7 +215,7 @@ def _fit(prepared: Prepared, run: Run, start: Checkpoint | None, progress: Progr
         if dist.rank() == 0 and prepared.heldout is not None:
             progress.say("scoring on held-out images")
             held, device = prepared.heldout, prepared.device
-            run.write_json("scores.json", scoring.at_the_end(model, prepared.dataset, held, judge, device))
+            run.write_json("scores.json", scoring.final_scores(model, prepared.dataset, held, judge, device))
             scoring.before_after(run, model, prepared.dataset, held)
         if dist.rank() == 0 and int(run.latest.name) >= prepared.options.images:
             # Said last, so that resume goes on with whatever was cut off.

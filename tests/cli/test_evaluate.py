@@ -151,7 +151,7 @@ def test_sets_of_unlike_sizes_do_not_compare(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         for i, image in enumerate(part):
             Image.fromarray(image[0].numpy()).save(tmp_path / folder / f"{i:03d}.png")
-    with pytest.raises(LimnerError, match=r"\[n=100\] and .*\[n=70\] do not compare"):
+    with pytest.raises(LimnerError, match=r"\[n=100\] and .*\[n=70\] cannot be compared"):
         limner.evaluate(tmp_path / "a", tmp_path / "b", data="mnist-5k", only="copying")
 
 

@@ -12,7 +12,7 @@ from scipy.stats import logistic
 from limner import data
 from limner.config import recipe as recipes
 from limner.data.datasets import Pixels
-from limner.evaluation.capabilities import of_capabilities
+from limner.evaluation.capabilities import capability_scores
 from limner.evaluation.reconstruction import corrupted, denoising_psnr, reconstruction_psnr
 from limner.losses.reconstruction import psnr
 
@@ -23,12 +23,17 @@ def built(name: str, **overrides: object) -> torch.nn.Module:
 
 
 def test_each_capability_has_its_scores() -> None:
-    held = data.load("digits", split="test")
-    assert set(of_capabilities(built("ae-mnist"), held)) == {"psnr_db"}
-    assert set(of_capabilities(built("denoising-ae-mnist"), held)) == {"psnr_noisy_db", "psnr_denoised_db"}
-    assert set(of_capabilities(built("vae-mnist"), held)) == {"psnr_db", "elbo_nats", "iwae50_nats", "bits_per_dim"}
-    assert of_capabilities(built("gan-mnist"), held) == {}
-    for entry in of_capabilities(built("vae-mnist"), held).values():
+    heldout = data.load("digits", split="test")
+    assert set(capability_scores(built("ae-mnist"), heldout)) == {"psnr_db"}
+    assert set(capability_scores(built("denoising-ae-mnist"), heldout)) == {"psnr_noisy_db", "psnr_denoised_db"}
+    assert set(capability_scores(built("vae-mnist"), heldout)) == {
+        "psnr_db",
+        "elbo_nats",
+        "iwae50_nats",
+        "bits_per_dim",
+    }
+    assert capability_scores(built("gan-mnist"), heldout) == {}
+    for entry in capability_scores(built("vae-mnist"), heldout).values():
         assert "held-out images of digits" in entry.on
         assert entry.how
         assert math.isfinite(entry.value)
@@ -46,9 +51,9 @@ def test_psnr_of_the_noise_is_known() -> None:
 
 
 def test_reconstruction_does_not_depend_on_the_batch() -> None:
-    model, held = built("ae-mnist"), data.load("digits", split="test")
-    values = reconstruction_psnr(model, held)
-    first = Pixels("first", held.pixels[:3])
+    model, heldout = built("ae-mnist"), data.load("digits", split="test")
+    values = reconstruction_psnr(model, heldout)
+    first = Pixels("first", heldout.pixels[:3])
     torch.testing.assert_close(reconstruction_psnr(model, first), values[:3])
 
 
@@ -62,7 +67,7 @@ def test_bits_per_dimension(likelihood: str) -> None:
         model.log_scale.zero_()
     torch.manual_seed(1)
     noise = Pixels("noise", torch.randint(0, 256, (200, 1, 8, 8), dtype=torch.uint8))
-    found = of_capabilities(model, noise)["bits_per_dim"].value
+    result = capability_scores(model, noise)["bits_per_dim"].value
     grey = noise.pixels.numpy().astype(float)
     if likelihood == "logistic":
         above = np.where(grey == 255, np.inf, (grey + 0.5) / 127.5 - 1)
@@ -71,4 +76,4 @@ def test_bits_per_dimension(likelihood: str) -> None:
     else:  # a density of grey values, each spread evenly over its width
         second_moment = ((grey / 127.5 - 1) ** 2).mean() + (1 / 127.5) ** 2 / 12
         expected = (0.5 * math.log(2 * math.pi) + 0.5 * second_moment) / math.log(2) + math.log2(127.5)
-    assert abs(found - expected) < 1e-3
+    assert abs(result - expected) < 1e-3

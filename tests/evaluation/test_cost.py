@@ -43,25 +43,25 @@ class Steps(GenerativeModel):
 
 def test_a_fixed_time_a_draw_is_best_shared_by_a_large_batch():
     model = Steps(seconds=0.01).train()
-    found = cost(model, batches=(1, 8, 64), limit=10)
-    assert 10 <= found.latency_p50_ms <= found.latency_p95_ms
-    assert found.latency_p50_ms < 100
-    assert found.best_batch == 64
-    assert set(found.throughputs) == {1, 8, 64}
-    assert found.throughput == found.throughputs[64] <= 64 / 0.01
-    assert found.repeats == 50
-    assert found.warm_ups == 20
+    result = cost(model, batches=(1, 8, 64), limit=10)
+    assert 10 <= result.latency_p50_ms <= result.latency_p95_ms
+    assert result.latency_p50_ms < 100
+    assert result.best_batch == 64
+    assert set(result.throughputs) == {1, 8, 64}
+    assert result.throughput == result.throughputs[64] <= 64 / 0.01
+    assert result.repeats == 50
+    assert result.warm_ups == 20
     assert model.training  # left as it was
-    assert found.where["threads"] == torch.get_num_threads()
+    assert result.where["threads"] == torch.get_num_threads()
 
 
 def test_a_slow_sampler_is_timed_less_often_and_says_so():
     began = time.perf_counter()
-    found = cost(Steps(each=0.05), limit=1.0)
+    result = cost(Steps(each=0.05), limit=1.0)
     assert time.perf_counter() - began < 5
-    assert 1 <= found.repeats < 20
-    assert max(found.throughputs) <= 8
-    assert 5 < found.throughput <= 20
+    assert 1 <= result.repeats < 20
+    assert max(result.throughputs) <= 8
+    assert 5 < result.throughput <= 20
     once = cost(Steps(seconds=0.3), batches=(1,), limit=0.1)
     assert (once.repeats, once.warm_ups, once.best_batch) == (1, 1, 1)
 
@@ -100,22 +100,22 @@ def test_nets_in_a_list_count_one_by_one_and_nets_inside_nets_not_at_all():
 
 def test_parameters_and_bytes():
     model = Steps()
-    found = cost(model, batches=(1,), limit=0.2)
-    assert found.groups == {"G": 4 * 4 + 4 + 8, "D": 5}
-    assert found.parameters == 33
-    assert found.weight_bytes == 33 * 4 + (4 + 4) * 4 + 8  # running mean and variance, and a step counter of 8 bytes
+    result = cost(model, batches=(1,), limit=0.2)
+    assert result.groups == {"G": 4 * 4 + 4 + 8, "D": 5}
+    assert result.parameters == 33
+    assert result.weight_bytes == 33 * 4 + (4 + 4) * 4 + 8  # running mean and variance, and a step counter of 8 bytes
     assert weight_bytes(model.half()) == 33 * 2 + (4 + 4) * 2 + 8
     tied = nn.ModuleList([a := nn.Linear(3, 3), nn.Linear(3, 3)])
     tied[1].weight = a.weight
     assert weight_bytes(tied) == (9 + 3 + 3) * 4
-    assert found.peak_of == "process"
-    assert found.peak_bytes > 20_000_000
+    assert result.peak_of == "process"
+    assert result.peak_bytes > 20_000_000
 
 
 def test_threads_are_fixed_and_given_back():
     before = torch.get_num_threads()
-    found = cost(Steps(), batches=(1,), threads=before + 1, limit=0.2)
-    assert found.where["threads"] == before + 1
+    result = cost(Steps(), batches=(1,), threads=before + 1, limit=0.2)
+    assert result.where["threads"] == before + 1
     assert torch.get_num_threads() == before
     with pytest.raises(LimnerError, match="from 1 and a positive limit"):
         cost(Steps(), limit=0)
@@ -127,23 +127,23 @@ def test_a_model_of_the_repository():
     torch.manual_seed(0)
     model = recipes.load("cvae-mnist", {}).model.build(shape=(1, 8, 8), classes=10)
     model.spec = recipes.load("cvae-mnist", {}).model
-    found = cost(model, batches=(1, 8), limit=1)
-    assert found.evaluations == 1
-    assert found.parameters == sum(p.numel() for p in model.parameters())
+    result = cost(model, batches=(1, 8), limit=1)
+    assert result.evaluations == 1
+    assert result.parameters == sum(p.numel() for p in model.parameters())
 
 
 def test_what_a_training_cost(tmp_path: Path):
     run = limner.train("vae-mnist", data="digits", images=640, batch=64, out=tmp_path / "run", device="cpu", threads=1)
-    found = training_cost(run)
-    assert found.images == 640
-    assert found.steps == 10
-    assert found.seconds > 0
-    assert found.images_per_second == pytest.approx(640 / found.seconds)
-    assert found.threads == 1
-    assert found.device.startswith("cpu")
-    assert found.energy_joules is None
-    assert found.energy.startswith("n/a, no meter was read")
-    run.event("energy", 640, found.seconds, energy_joules=7200.0)
+    result = training_cost(run)
+    assert result.images == 640
+    assert result.steps == 10
+    assert result.seconds > 0
+    assert result.images_per_second == pytest.approx(640 / result.seconds)
+    assert result.threads == 1
+    assert result.device.startswith("cpu")
+    assert result.energy_joules is None
+    assert result.energy.startswith("n/a, it was not measured")
+    run.event("energy", 640, result.seconds, energy_joules=7200.0)
     assert training_cost(run).energy == "2 Wh, measured"
 
 

@@ -16,6 +16,7 @@ from limner.data.datasets import Pixels
 from limner.data.sources.factors import NAMES, SIZES
 from limner.evaluation import factors
 from limner.evaluation.factors import canonical, encoded_disentanglement, factor_reader, half_turn, read_disentanglement
+from limner.metrics.extractors import features
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +51,9 @@ class Renders(nn.Module):
 
 def test_reads_every_factor_of_images_it_never_saw(test_set):
     """An angle counts as read if the picture is the same: squares and ellipses repeat."""
-    found = factor_reader().read(test_set.pixels)
-    right = (found == canonical(test_set.factors)).double().mean(0)
-    assert found.dtype == torch.int64
+    result = factor_reader().read(test_set.pixels)
+    right = (result == canonical(test_set.factors)).double().mean(0)
+    assert result.dtype == torch.int64
     assert len(test_set) == 1152
     assert (right >= 0.99).all(), right
 
@@ -60,9 +61,9 @@ def test_reads_every_factor_of_images_it_never_saw(test_set):
 def test_a_match_tells_sprites_from_anything_else(test_set):
     reader, x = factor_reader(), to_float(test_set.pixels)
     dim = 0.6 * (x + 1) - 0.9
-    found, match = reader.read_and_match(dim)
-    assert torch.equal(found, reader.read(dim))
-    right = (found == canonical(test_set.factors)).all(1)
+    result, match = reader.read_and_match(dim)
+    assert torch.equal(result, reader.read(dim))
+    right = (result == canonical(test_set.factors)).all(1)
     assert right.double().mean() > 0.98
     assert match[right].amin() > 0.999  # the other half turn is drawn from other roundings
     noise = torch.rand(200, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -88,11 +89,11 @@ def test_canonical_names_are_of_pictures(sprites):
 def test_colour_size_and_batch_do_not_matter(test_set):
     reader = factor_reader()
     x = to_float(test_set.pixels[:64])
-    found = reader.read(x)
-    assert torch.equal(reader.read(x.expand(-1, 3, -1, -1)), found)
-    assert torch.equal(reader.read(x, batch=7), found)
+    result = reader.read(x)
+    assert torch.equal(reader.read(x.expand(-1, 3, -1, -1)), result)
+    assert torch.equal(reader.read(x, batch=7), result)
     large = nn.functional.interpolate(x, scale_factor=2, mode="bilinear")
-    assert (reader.read(large) == found).double().mean() > 0.97
+    assert (reader.read(large) == result).double().mean() > 0.97
     assert reader.read(x[:0]).shape == (0, 5)
 
 
@@ -104,7 +105,7 @@ def test_soft_images_are_read_too(test_set):
 
 
 def test_what_is_shipped_is_small_and_pinned():
-    file = factors._WEIGHTS / "sprites-v1.safetensors"
+    file = features._WEIGHTS / "sprites-v1.safetensors"
     assert file.stat().st_size < 1_000_000
     assert hashlib.sha256(file.read_bytes()).hexdigest() == factors._SHA256
     reader = factor_reader()
@@ -114,7 +115,7 @@ def test_what_is_shipped_is_small_and_pinned():
 
 
 def test_a_file_that_is_missing_or_another(tmp_path, monkeypatch):
-    monkeypatch.setattr(factors, "_WEIGHTS", tmp_path)
+    monkeypatch.setattr(features, "_WEIGHTS", tmp_path)
     factors._loaded.cache_clear()
     with pytest.raises(LimnerError, match="cannot be read"):
         factor_reader()
@@ -136,16 +137,16 @@ def test_images_it_does_not_read():
 
 
 def test_a_decoder_with_a_number_for_each_factor_and_one_that_mixes_them(sprites):
-    found = read_disentanglement(Renders(sprites), n=3000)
-    assert found.how == "sprites-v1"
-    assert found.names == NAMES
-    assert found.left_out == ()
-    assert found.match > 0.99
-    assert found.scores.codes == 7
-    assert found.scores.mig > 0.85  # the edges of 20 bins are not those of 3, 6 or 8 values
-    assert found.scores.dci.disentanglement > 0.9
-    assert found.scores.dci.completeness > 0.9
-    assert found.scores.factor_vae.value > 0.95
+    result = read_disentanglement(Renders(sprites), n=3000)
+    assert result.how == "sprites-v1"
+    assert result.names == NAMES
+    assert result.left_out == ()
+    assert result.match > 0.99
+    assert result.scores.codes == 7
+    assert result.scores.mig > 0.85  # the edges of 20 bins are not those of 3, 6 or 8 values
+    assert result.scores.dci.disentanglement > 0.9
+    assert result.scores.dci.completeness > 0.9
+    assert result.scores.factor_vae.value > 0.95
     turn = torch.linalg.qr(torch.randn(7, 7, generator=torch.Generator().manual_seed(0)))[0]
     mixed = read_disentanglement(Renders(sprites, turn=turn), n=3000)
     assert mixed.scores.mig < 0.15
@@ -153,10 +154,10 @@ def test_a_decoder_with_a_number_for_each_factor_and_one_that_mixes_them(sprites
 
 
 def test_a_factor_that_never_changes_is_left_out(sprites):
-    found = read_disentanglement(Renders(sprites, shapes=1), n=600)
-    assert found.left_out == ("shape",)
-    assert found.names == NAMES[1:]
-    assert found.scores.factors == 4
+    result = read_disentanglement(Renders(sprites, shapes=1), n=600)
+    assert result.left_out == ("shape",)
+    assert result.names == NAMES[1:]
+    assert result.scores.factors == 4
 
     class Constant(Renders):
         def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -180,12 +181,12 @@ class Knows(nn.Module):
 
 
 def test_an_encoder_that_knows_the_factors(sprites):
-    found = encoded_disentanglement(Knows(sprites), sprites, n=3000)
-    assert found.how == "encoder"
-    assert found.match is None
-    assert found.scores.n == 3000
-    assert found.scores.mig > 0.98
-    assert found.scores.dci.disentanglement > 0.98
-    assert found.scores.factor_vae.value == 1
+    result = encoded_disentanglement(Knows(sprites), sprites, n=3000)
+    assert result.how == "encoder"
+    assert result.match is None
+    assert result.scores.n == 3000
+    assert result.scores.mig > 0.98
+    assert result.scores.dci.disentanglement > 0.98
+    assert result.scores.factor_vae.value == 1
     with pytest.raises(LimnerError, match="factors of digits are not known"):
         encoded_disentanglement(Knows(sprites), data.load("digits"))

@@ -13,8 +13,8 @@ from limner import data
 from limner.core.batch import to_float, to_uint8
 from limner.core.errors import LimnerError
 from limner.data.datasets import Pixels
-from limner.evaluation import real_features as reference
-from limner.evaluation.properties import gallery, of_copies, of_images
+from limner.evaluation import real_features
+from limner.evaluation.properties import copying_scores, gallery, image_scores
 from limner.evaluation.reference_set import MEASURES, ReferenceSet, ScoredImages
 from limner.metrics.extractors.features import Random
 from limner.metrics.scorecard import comparable, interval
@@ -39,17 +39,19 @@ def digits() -> Digits:
 
 
 @pytest.fixture(scope="module")
-def judge(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> ReferenceSet:
+def reference(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> ReferenceSet:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LIMNER_CACHE", str(tmp_path_factory.mktemp("cache")))
-        made = ReferenceSet(digits.train, digits.heldout)
-        assert made.ceiling.near.n == made.worst.near.n  # both computed while the cache is there
-    return made
+        reference_set = ReferenceSet(digits.train, digits.heldout)
+        assert (
+            reference_set.ceiling.neighbourhoods.n == reference_set.noise.neighbourhoods.n
+        )  # both computed while the cache is there
+    return reference_set
 
 
 @pytest.fixture(scope="module")
-def real(judge: ReferenceSet, digits: Digits) -> ScoredImages:
-    return judge(digits.made)
+def real(reference: ReferenceSet, digits: Digits) -> ScoredImages:
+    return reference(digits.made)
 
 
 def blurred(x: Tensor, sigma: float) -> Tensor:
@@ -59,68 +61,68 @@ def blurred(x: Tensor, sigma: float) -> Tensor:
     return F.conv2d(F.pad(across, (0, 0, 4, 4), value=-1), line.view(1, 1, -1, 1))
 
 
-def test_real_images_land_at_the_ceiling_and_noise_at_the_floor(judge: ReferenceSet, real: ScoredImages) -> None:
+def test_real_images_land_at_the_ceiling_and_noise_at_the_floor(reference: ReferenceSet, real: ScoredImages) -> None:
     for name, measure in MEASURES.items():
         if measure.better is not None and name not in ("density", "kid"):  # neither ends at its ceiling
-            assert judge.norm(name, real.scores[name]) == pytest.approx(1, abs=0.08), name
-            assert judge.norm(name, judge.worst.scores[name]) == 0, name
+            assert reference.norm(name, real.scores[name]) == pytest.approx(1, abs=0.08), name
+            assert reference.norm(name, reference.noise.scores[name]) == 0, name
     assert real.scores["clipped_density"] > 0.95
     assert real.scores["clipped_coverage"] > 0.9
     assert real.scores["sharpness"] == pytest.approx(1, abs=0.05)
     assert abs(real.scores["kid"]) < 0.01
-    assert judge.worst.scores["clipped_density"] < 0.02
+    assert reference.noise.scores["clipped_density"] < 0.02
 
 
 def test_a_dropped_class_lowers_coverage_and_not_fidelity(
-    judge: ReferenceSet, digits: Digits, real: ScoredImages
+    reference: ReferenceSet, digits: Digits, real: ScoredImages
 ) -> None:
-    without = judge(digits.more[digits.more_of != 3][:1500]).scores
+    without = reference(digits.more[digits.more_of != 3][:1500]).scores
     assert without["class_kl"] > 0.08 > 10 * real.scores["class_kl"]
     assert without["clipped_coverage"] < real.scores["clipped_coverage"] - 0.05
     assert without["clipped_density"] > real.scores["clipped_density"] - 0.03
     assert without["precision"] > real.scores["precision"] - 0.03
 
 
-def test_blur_lowers_fidelity_and_keeps_the_classes(judge: ReferenceSet, digits: Digits, real: ScoredImages) -> None:
+def test_blur_lowers_fidelity_and_keeps_classes(reference: ReferenceSet, digits: Digits, real: ScoredImages) -> None:
     """Coverage by neighbourhoods falls too: blurred images leave them. The classes are all still there."""
-    soft = judge(blurred(digits.made, 0.7)).scores
+    soft = reference(blurred(digits.made, 0.7)).scores
     assert soft["clipped_density"] < real.scores["clipped_density"] - 0.2
     assert soft["sharpness"] < 0.4
     assert soft["classes_found"] == 10
     assert soft["class_kl"] < 0.01
 
 
-def test_a_memoriser_wins_all_but_the_guard(judge: ReferenceSet, digits: Digits, real: ScoredImages) -> None:
+def test_a_memoriser_wins_all_but_the_guard(reference: ReferenceSet, digits: Digits, real: ScoredImages) -> None:
     again = digits.train.pixels[torch.randperm(1500, generator=torch.Generator().manual_seed(0))]
-    copies = judge(again)
+    copies = reference(again)
     assert copies.scores["clipped_density"] > 0.95
-    guard, honest = of_copies(judge, copies), of_copies(judge, real)
-    at = judge.conditions
+    guard, honest = copying_scores(reference, copies), copying_scores(reference, real)
+    at = reference.conditions
     assert guard[f"copying{at}"].value == "copies"
     assert guard[f"duplicates{at}"].value == 1
     assert honest[f"copying{at}"].value == "no sign of copying"
     assert honest[f"duplicates{at}"].value < 0.02
-    rows, columns = gallery(judge, copies, 8)
+    rows, columns = gallery(reference, copies, 8)
     assert columns == 8
     assert torch.equal(rows[:8], rows[8:16]), "the nearest training image of a copy is the copy"
 
 
-def test_samples_are_judged_as_they_would_be_saved(judge: ReferenceSet, digits: Digits) -> None:
+def test_samples_are_scored_as_they_would_be_saved(reference: ReferenceSet, digits: Digits) -> None:
     x = to_float(digits.made[:200]) + 0.001  # less than half a grey level
-    assert judge(x).scores == judge(digits.made[:200]).scores
-    assert torch.equal(judge(x).images, to_uint8(x))
+    assert reference(x).scores == reference(digits.made[:200]).scores
+    assert torch.equal(reference(x).images, to_uint8(x))
 
 
-def test_the_name_carries_the_conditions(judge: ReferenceSet, digits: Digits) -> None:
-    card, _ = of_images(judge, [0, 1, 2], lambda n, seed: digits.more[seed * 200 : seed * 200 + n])
-    assert judge.conditions == "@lenet64-v1[n=1500]"
+def test_the_name_carries_the_conditions(reference: ReferenceSet, digits: Digits) -> None:
+    card, _ = image_scores(reference, [0, 1, 2], lambda n, seed: digits.more[seed * 200 : seed * 200 + n])
+    assert reference.conditions == "@lenet64-v1[n=1500]"
     fd = card["fd@lenet64-v1[n=1500]"]
     assert fd.low < fd.value < fd.high
     assert fd.on == "1500 samples against 1500 held-out images of mnist-5k, 3 seeds"
     assert comparable([{"fd@lenet64-v1[n=1500]": 1}, {"fd@lenet64-v1[n=1500]": 2}]) == ["fd@lenet64-v1[n=1500]"]
-    with pytest.raises(LimnerError, match="do not compare"):
+    with pytest.raises(LimnerError, match="cannot be compared"):
         comparable([{"fd@lenet64-v1[n=1500]": 1}, {"fd@lenet64-v1[n=2000]": 2}])
-    with pytest.raises(LimnerError, match="do not compare"):
+    with pytest.raises(LimnerError, match="cannot be compared"):
         comparable([{"fd@lenet64-v1[n=1500]": 1}, {"fd@random192-v1-aa[n=1500]": 2}])
 
 
@@ -146,22 +148,22 @@ def test_too_few_images_are_refused(digits: Digits, monkeypatch: pytest.MonkeyPa
 def test_features_are_computed_once(digits: Digits, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LIMNER_CACHE", str(tmp_path))
     extractor = Random(digits.train.pixels[:300])
-    first = reference.real(digits.heldout, extractor)
+    first = real_features.load_real_images(digits.heldout, extractor)
     (file,) = (tmp_path / "features").iterdir()
     content = file.read_bytes()
-    assert torch.equal(reference.real(digits.heldout, extractor).features, first.features)
+    assert torch.equal(real_features.load_real_images(digits.heldout, extractor).features, first.features)
     other = Random(digits.train.pixels[300:600])
     assert other.key != extractor.key
-    reference.real(digits.heldout, other)
+    real_features.load_real_images(digits.heldout, other)
     assert len(list((tmp_path / "features").iterdir())) == 2, "another extractor, another file"
     file.write_bytes(content[: len(content) // 2])  # a damaged cache costs time, not scores
-    assert torch.equal(reference.real(digits.heldout, extractor).features, first.features)
+    assert torch.equal(real_features.load_real_images(digits.heldout, extractor).features, first.features)
     monkeypatch.setenv("LIMNER_CACHE", str(file))  # no folder at all
-    assert torch.equal(reference.real(digits.heldout, extractor).features, first.features)
+    assert torch.equal(real_features.load_real_images(digits.heldout, extractor).features, first.features)
 
 
 def test_features_without_labels_tell_images_apart(digits: Digits) -> None:
-    """The same judge with random features: real images at the ceiling, blur seen."""
+    """The same reference set with random features: real images at the ceiling, blur seen."""
     extractor = Random(digits.train.pixels)
     z = extractor.features(digits.made[:200])
     assert z.shape == (200, 192)
@@ -172,7 +174,7 @@ def test_features_without_labels_tell_images_apart(digits: Digits) -> None:
     assert int(fires.sum()) > 180
     torch.testing.assert_close(trained.std(0)[fires], torch.ones(int(fires.sum())), atol=1e-3, rtol=0)
     for bad, why in (
-        (torch.zeros(3, 3, 28, 28), "these features are of images"),
+        (torch.zeros(3, 3, 28, 28), "these features need images"),
         (torch.full((2, 1, 8, 8), 3.0), "lie"),
     ):
         with pytest.raises(LimnerError, match=why):

@@ -16,7 +16,6 @@ from limner.core.prior import EmpiricalPrior, Prior
 from limner.data.datasets import Pixels
 from limner.evaluation.smoothness import (
     evenness,
-    hole_rate,
     interpolation_fd,
     path_length,
     path_lengths,
@@ -49,13 +48,13 @@ class Linear(nn.Module):
         g = torch.Generator().manual_seed(0)
         self.W = scale * torch.randn(Z, 9, generator=g, dtype=torch.float64)
         self.prior = Prior(kind, Z)
-        self.seen: list[Tensor] = []
+        self.labels: list[Tensor] = []
         if classes:
             self.condition = Classes(classes)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         if y is not None:
-            self.seen.append(y)
+            self.labels.append(y)
         return (z.double() @ self.W).view(-1, 1, 3, 3)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
@@ -83,9 +82,9 @@ def codes(n: int, seed: int, d: int = Z) -> Tensor:
 
 def test_an_arc_as_walk_has_it_one_pair_at_a_time():
     a, b, t = codes(6, 0, 12).view(6, 3, 4), codes(6, 1, 12).view(6, 3, 4), torch.linspace(0, 1, 6)
-    found = slerp(a, b, t.double())
+    result = slerp(a, b, t.double())
     for i in range(6):
-        torch.testing.assert_close(found[i], walk.slerp(a[i], b[i], 6)[i], atol=1e-6, rtol=0)
+        torch.testing.assert_close(result[i], walk.slerp(a[i], b[i], 6)[i], atol=1e-6, rtol=0)
 
 
 def test_an_arc_keeps_the_norm_and_turns_evenly():
@@ -118,8 +117,8 @@ def test_a_straight_path_of_a_linear_decoder():
     expected = ((b - a) @ W).square().sum(1)
     for e in (1e-4, 0.1):
         t = torch.rand(40, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-        found = path_lengths(lambda z: z @ W, lambda x: x, a, b, t, e=e, between=lerp)
-        torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+        result = path_lengths(lambda z: z @ W, lambda x: x, a, b, t, e=e, between=lerp)
+        torch.testing.assert_close(result, expected, rtol=1e-6, atol=0)
 
 
 def test_a_turning_path_of_an_isometry():
@@ -128,8 +127,8 @@ def test_a_turning_path_of_an_isometry():
     a, b = codes(30, 9, 8), codes(30, 10, 8)
     a, b = a / a.norm(dim=1, keepdim=True), b / b.norm(dim=1, keepdim=True)
     t = torch.rand(30, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    found = path_lengths(lambda z: z @ Q, lambda x: x, a, b, t)
-    torch.testing.assert_close(found, torch.arccos((a * b).sum(1)) ** 2, rtol=1e-5, atol=0)
+    result = path_lengths(lambda z: z @ Q, lambda x: x, a, b, t)
+    torch.testing.assert_close(result, torch.arccos((a * b).sum(1)) ** 2, rtol=1e-5, atol=0)
 
 
 def test_float32_is_exact_enough_at_the_usual_step():
@@ -151,17 +150,17 @@ def test_float32_is_exact_enough_at_the_usual_step():
 def test_path_length_of_a_model_is_the_mean_without_the_ends():
     """For uniform codes E |W (b - a)|² = 2/3 Σ W²; of chi-square-like lengths 1 % from each end takes a little more."""
     model = Linear("uniform")
-    found = path_length(model, PixelFeatures(), n=4000)
+    result = path_length(model, PixelFeatures(), n=4000)
     g, lengths = torch.Generator().manual_seed(0), []
     for _ in range(16):
         a, b = (model.prior.sample(250, g) for _ in range(2))
         torch.rand(250, generator=g)
         lengths.append(((b - a).double() @ model.W).square().sum(1))
     kept = torch.cat(lengths).sort().values[39:-39]
-    assert found.value == pytest.approx(float(kept.mean()), rel=2e-3)
+    assert result.value == pytest.approx(float(kept.mean()), rel=2e-3)
     expected = 2 / 3 * float(model.W.square().sum())
-    assert 0.95 * expected < found.value < expected + 3 * found.error
-    assert (found.n, found.between, found.e) == (4000, "lerp", 1e-4)
+    assert 0.95 * expected < result.value < expected + 3 * result.error
+    assert (result.n, result.between, result.e) == (4000, "lerp", 1e-4)
     assert path_length(Linear("normal"), PixelFeatures(), n=100).between == "slerp"
 
 
@@ -174,7 +173,7 @@ def test_a_constant_decoder_has_no_length_and_a_steeper_one_more():
 def test_a_path_keeps_its_class():
     model = Linear(classes=3)
     path_length(model, PixelFeatures(), n=100)
-    y = torch.cat(model.seen)
+    y = torch.cat(model.labels)
     assert torch.equal(y[:100], torch.arange(100) % 3)
     assert torch.equal(y[:100], y[100:])
 
@@ -192,9 +191,9 @@ def test_even_and_uneven_paths():
     assert evenness(torch.ones(2, 17, 3)).tolist() == [1, 1]
     assert step_evenness(Linear(), PixelFeatures(), paths=40).value == pytest.approx(1, abs=1e-4)
     assert step_evenness(Constant(), PixelFeatures(), paths=4).value == 1
-    found = step_evenness(Jump(), PixelFeatures(), paths=200)
-    assert found.worst == pytest.approx(16)
-    assert 1 < found.value < 16  # half of the paths stay on one side
+    result = step_evenness(Jump(), PixelFeatures(), paths=200)
+    assert result.worst == pytest.approx(16)
+    assert 1 < result.value < 16  # half of the paths stay on one side
 
 
 def test_straight_mid_points_of_normal_codes_lie_too_near_the_middle():
@@ -207,19 +206,19 @@ def test_straight_mid_points_of_normal_codes_lie_too_near_the_middle():
             return torch.randn(n, Z, generator=generator)
 
     straight.prior = Plain()
-    found = interpolation_fd(straight, PixelFeatures(), real=real, n=4000)
-    assert found.midpoints == pytest.approx((1 - math.sqrt(0.5)) ** 2 * np.trace(real[1]), rel=0.1)
-    assert found.ratio == pytest.approx(found.midpoints / found.samples)
-    assert found.ratio > 20
+    result = interpolation_fd(straight, PixelFeatures(), real=real, n=4000)
+    assert result.midpoints == pytest.approx((1 - math.sqrt(0.5)) ** 2 * np.trace(real[1]), rel=0.1)
+    assert result.ratio == pytest.approx(result.midpoints / result.samples)
+    assert result.ratio > 20
     arc = interpolation_fd(Linear("normal"), PixelFeatures(), real=real, n=4000)
-    assert arc.midpoints < 0.1 * found.midpoints
+    assert arc.midpoints < 0.1 * result.midpoints
 
 
 def test_mid_points_of_images_are_scored_as_8_bits():
     """By hand: one Gaussian against another."""
     real = (np.zeros(9), np.eye(9))
     model = Linear("uniform")
-    found = interpolation_fd(model, PixelFeatures(), real=real, n=500, seed=3)
+    result = interpolation_fd(model, PixelFeatures(), real=real, n=500, seed=3)
     g = torch.Generator().manual_seed(3)
     samples, middles = [], []
     for _ in range(2):
@@ -228,18 +227,10 @@ def test_mid_points_of_images_are_scored_as_8_bits():
         middles.append((a + b).double() / 2 @ model.W)
     grey = [((torch.cat(part) + 1) * 127.5).round() / 127.5 - 1 for part in (samples, middles)]
     by_hand = [frechet_distance(*Moments().update(part).compute(), *real) for part in grey]
-    assert [found.samples, found.midpoints] == pytest.approx(by_hand, rel=1e-6)
+    assert [result.samples, result.midpoints] == pytest.approx(by_hand, rel=1e-6)
 
 
-# ---- holes, gaps, trips --------------------------------------------------------------------------------------------
-
-
-def test_holes():
-    assert hole_rate(torch.tensor([0, 0, 0.2, 1])) == 0.5
-    assert hole_rate(np.ones(7)) == 0
-    for wrong in ([], [-0.1], [float("nan")]):
-        with pytest.raises(LimnerError, match="contributions"):
-            hole_rate(wrong)
+# ---- gaps and round trips --------------------------------------------------------------------------------------------
 
 
 class Posterior(Linear):
@@ -271,18 +262,18 @@ def test_the_gap_between_posterior_and_prior():
 def test_a_plain_encoder_is_asked_for_its_codes():
     model = Linear("normal")
     images = Pixels("linear", model.decode(codes(1200, 12)).float())
-    found = posterior_prior_gap(model, images)
-    assert not found.drawn
-    assert abs(found.value) < 3 * found.error
+    result = posterior_prior_gap(model, images)
+    assert not result.drawn
+    assert abs(result.value) < 3 * result.error
 
 
 def test_round_trips():
     model = Linear("normal")
     x = model.decode(codes(20, 13))
-    found = round_trip(model, x)
-    assert found.codes == "prior"
-    assert found.x_max < 1e-9
-    assert found.z_max < 1e-5  # draws of the prior are float32
+    result = round_trip(model, x)
+    assert result.codes == "prior"
+    assert result.x_max < 1e-9
+    assert result.z_max < 1e-5  # draws of the prior are float32
 
     class Off(Linear):
         def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -291,10 +282,10 @@ def test_round_trips():
         def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
             return super().encode(x - 0.25) + torch.tensor([1.0, 0, 0, 0])
 
-    found = round_trip(Off(), x + 0.25)
-    assert found.z_max == pytest.approx(1, abs=1e-5)
-    assert found.z_mean == pytest.approx(0.25, abs=1e-5)
-    assert found.x_max == pytest.approx(float(model.W[0].abs().max()), abs=1e-9)
+    result = round_trip(Off(), x + 0.25)
+    assert result.z_max == pytest.approx(1, abs=1e-5)
+    assert result.z_mean == pytest.approx(0.25, abs=1e-5)
+    assert result.x_max == pytest.approx(float(model.W[0].abs().max()), abs=1e-9)
     del model.prior
     assert round_trip(model, x).codes == "images"
     with pytest.raises(LimnerError, match="at least 1 image"):

@@ -45,7 +45,7 @@ def test_c_t_is_the_mean_over_cells_by_held_out_share():
     fake = blobs(400, 2)
     fake = fake[(fake[:, 0] > 15) | (fake[:, 1] > 15)]  # a third of the modes is gone
     fake = np.concatenate([fake, 30 * np.eye(3, 8)[2] + draws(19, 8, 3)])  # one less than counts
-    found = c_t(train=train, test=test, fake=fake)
+    result = c_t(train=train, test=test, fake=fake)
     expected, weight = 0.0, 0
     for axis in range(2):
         a, b, c = (x[x[:, axis] > 15] for x in (train, test, fake))
@@ -54,11 +54,11 @@ def test_c_t_is_the_mean_over_cells_by_held_out_share():
         n, m = len(b), len(c)
         expected += n * (u - (n * m / 2 - 0.5)) / np.sqrt(n * m * (n + m + 1) / 12)
         weight += n
-    assert found.value == pytest.approx(expected / weight, rel=1e-9)
-    assert sorted(cell.fake for cell in found.cells)[0] == 19
-    assert [cell.z for cell in found.cells if cell.fake == 19] == [None]
-    assert sum(cell.train for cell in found.cells) == 900
-    assert sum(cell.test for cell in found.cells) == 300
+    assert result.value == pytest.approx(expected / weight, rel=1e-9)
+    assert sorted(cell.fake for cell in result.cells)[0] == 19
+    assert [cell.z for cell in result.cells if cell.fake == 19] == [None]
+    assert sum(cell.train for cell in result.cells) == 900
+    assert sum(cell.test for cell in result.cells) == 300
 
 
 # ---- AuthPct -------------------------------------------------------------------------------------------------------
@@ -66,8 +66,8 @@ def test_c_t_is_the_mean_over_cells_by_held_out_share():
 
 @pytest.mark.parametrize(("d", "per_cent"), [(2, 39), (16, 69), (64, 82)])
 def test_authpct_of_fresh_images_depends_on_the_dimension(d, per_cent):
-    found = [authpct(train=draws(1000, d, 2 * i), fake=draws(1000, d, 2 * i + 1)) for i in range(5)]
-    assert np.mean(found) == pytest.approx(per_cent, abs=2)
+    result = [authpct(train=draws(1000, d, 2 * i), fake=draws(1000, d, 2 * i + 1)) for i in range(5)]
+    assert np.mean(result) == pytest.approx(per_cent, abs=2)
 
 
 def test_authpct_as_loops_and_of_copies():
@@ -93,22 +93,22 @@ def test_authpct_with_a_training_image_twice():
 def test_the_nearest_training_images():
     train, fake = draws(500, 6, 0), draws(40, 6, 1)
     fake[3] = train[77]
-    found = nearest(train=train, fake=fake, k=4)
-    apart = np.sqrt(((fake[:, None] - train) ** 2).sum(-1))
-    np.testing.assert_array_equal(found.indices, apart.argsort(1)[:, :4])
-    np.testing.assert_allclose(found.distances, np.sort(apart, 1)[:, :4], rtol=1e-12)
-    assert (found.indices[3, 0], found.distances[3, 0]) == (77, 0)
+    result = nearest(train=train, fake=fake, k=4)
+    pairwise = np.sqrt(((fake[:, None] - train) ** 2).sum(-1))
+    np.testing.assert_array_equal(result.indices, pairwise.argsort(1)[:, :4])
+    np.testing.assert_allclose(result.distances, np.sort(pairwise, 1)[:, :4], rtol=1e-12)
+    assert (result.indices[3, 0], result.distances[3, 0]) == (77, 0)
 
 
 def test_duplicates_come_with_their_originals_the_closest_first():
     train, fake = draws(300, 6, 0), draws(100, 6, 1)
     fake[[4, 50]] = train[[200, 100]]
     fake[4, 0] += 0.01
-    found = duplicates(train=train, fake=fake, threshold=0.011)
-    assert found.share == 0.02
-    assert found.fakes.tolist() == [50, 4]
-    assert found.trains.tolist() == [100, 200]
-    np.testing.assert_allclose(found.distances, [0, 0.01], atol=1e-12)
+    result = duplicates(train=train, fake=fake, threshold=0.011)
+    assert result.share == 0.02
+    assert result.fakes.tolist() == [50, 4]
+    assert result.trains.tolist() == [100, 200]
+    np.testing.assert_allclose(result.distances, [0, 0.01], atol=1e-12)
     assert duplicates(train=train, fake=fake, threshold=0.0).fakes.tolist() == [50]
 
 
@@ -140,10 +140,10 @@ def test_a_share_of_copies_is_found_by_authpct_though_the_rest_lies_far_off():
     """C_T sees the mean rank, so far samples hide near ones."""
     train, test = draws(3000, 16, 0), draws(1000, 16, 1)
     mixed = np.concatenate([train[:500], 1.4 * draws(500, 16, 2)])
-    found = copying(train=train, test=test, fake=mixed)
-    assert found.c_t.value > -3
-    assert found.verdict == "copies"
-    assert found.duplicates.share == 0.5
+    result = copying(train=train, test=test, fake=mixed)
+    assert result.c_t.value > -3
+    assert result.verdict == "copies"
+    assert result.duplicates.share == 0.5
 
 
 def test_a_collapsed_model_far_off_copies_nothing():
@@ -151,9 +151,9 @@ def test_a_collapsed_model_far_off_copies_nothing():
     train, test = draws(3000, 16, 0), draws(1000, 16, 1)
     train[0] = 8 * np.eye(16)[0]  # 6 away from all others, of which each is 2 to 4 away from the next
     blot = train[0] + 4.5 * np.eye(16)[0] + 0.01 * draws(500, 16, 2)
-    found = copying(train=train, test=test, fake=blot)
-    assert found.authpct == 0
-    assert found.verdict == "underfits"
+    result = copying(train=train, test=test, fake=blot)
+    assert result.authpct == 0
+    assert result.verdict == "underfits"
 
 
 # ---- what is refused -----------------------------------------------------------------------------------------------

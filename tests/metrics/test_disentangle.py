@@ -12,7 +12,16 @@ from sklearn.metrics import mutual_info_score
 from sklearn.svm import LinearSVC
 
 from limner.core.errors import LimnerError
-from limner.metrics.disentangle import dci, dci_of, disentanglement, entropies, factor_vae, mig, mig_each, sap
+from limner.metrics.disentangle import (
+    dci,
+    dci_from_importances,
+    disentanglement,
+    entropies,
+    factor_vae,
+    mig,
+    mig_each,
+    sap,
+)
 
 SIZES = (3, 6, 4)
 
@@ -43,12 +52,12 @@ def rotated(z: np.ndarray) -> np.ndarray:
 
 def test_identity_noise_and_rotation():
     v = factors(4000)
-    found = {
+    result = {
         "identity": disentanglement(identity(v), v, SIZES),
         "rotated": disentanglement(rotated(identity(v)), v, SIZES),
         "noise": disentanglement(noise(4000, 5), v, SIZES),
     }
-    best, turned, none = found["identity"], found["rotated"], found["noise"]
+    best, turned, none = result["identity"], result["rotated"], result["noise"]
     assert best.mig == pytest.approx(1, abs=0.01)  # the second-best code is noise, which 20 bins give 0.005 nats
     assert best.dci.disentanglement == pytest.approx(1, abs=0.01)
     assert best.dci.completeness == pytest.approx(1, abs=0.01)
@@ -98,9 +107,9 @@ def test_codes_that_hardly_vary_take_no_part_in_votes():
     """Unpruned, a constant number with rounding noise wins votes that mean nothing."""
     v = factors(3000)
     codes = np.concatenate([identity(v), 1e-9 * noise(3000, 3, 9), np.ones((3000, 1))], 1)
-    found = factor_vae(codes, v)
-    assert found.active == 5
-    assert found.value == 1
+    result = factor_vae(codes, v)
+    assert result.active == 5
+    assert result.value == 1
     assert factor_vae(np.ones((3000, 4)), v).value == pytest.approx(1 / 3)
 
 
@@ -110,12 +119,12 @@ def test_codes_that_hardly_vary_take_no_part_in_votes():
 def slow_mig(codes: np.ndarray, v: np.ndarray, bins: int) -> float:
     gaps = []
     for k in range(v.shape[1]):
-        told = []
+        informations = []
         for j in range(codes.shape[1]):
             edges = np.histogram(codes[:, j], bins)[1]
-            told.append(mutual_info_score(v[:, k], np.digitize(codes[:, j], edges[:-1])))
-        told.sort()
-        gaps.append((told[-1] - told[-2]) / mutual_info_score(v[:, k], v[:, k]))
+            informations.append(mutual_info_score(v[:, k], np.digitize(codes[:, j], edges[:-1])))
+        informations.sort()
+        gaps.append((informations[-1] - informations[-2]) / mutual_info_score(v[:, k], v[:, k]))
     return float(np.mean(gaps))
 
 
@@ -143,8 +152,8 @@ def test_sap_as_loops_over_machines_and_lines():
             scores.append(sum(machine.predict(z[judged][:, [j]]) == v[judged, k]) / 300)
         scores.sort()
         gaps.append(scores[-1] - scores[-2])
-    found = sap(z, v, continuous=(False, True, False), train=500, test=300, seed=5)
-    assert found == pytest.approx(sum(gaps) / 3, abs=1e-6)
+    result = sap(z, v, continuous=(False, True, False), train=500, test=300, seed=5)
+    assert result == pytest.approx(sum(gaps) / 3, abs=1e-6)
 
 
 def test_factor_vae_as_a_loop_over_votes():
@@ -155,8 +164,8 @@ def test_factor_vae_as_a_loop_over_votes():
 
     def vote() -> tuple[int, int]:
         k = int(rng.integers(3))
-        mine = np.flatnonzero(v[:, k] == rng.integers(SIZES[k]))
-        return int((z[rng.choice(mine, 64)].var(0, ddof=1) / spread).argmin()), k
+        ids = np.flatnonzero(v[:, k] == rng.integers(SIZES[k]))
+        return int((z[rng.choice(ids, 64)].var(0, ddof=1) / spread).argmin()), k
 
     votes = Counter(vote() for _ in range(3000))
     chosen = [max(range(3), key=lambda k, j=j: votes[j, k]) for j in range(5)]
@@ -167,17 +176,17 @@ def test_factor_vae_as_a_loop_over_votes():
 
 def test_dci_by_hand():
     R = [[0.5, 0.0], [0.5, 0.0], [0.0, 1.0]]
-    d, c = dci_of(R)
+    d, c = dci_from_importances(R)
     assert d == pytest.approx(1, abs=1e-12)  # each code serves one factor
     assert c == pytest.approx(0.5 * (1 - np.log(2) / np.log(3)) + 0.5, abs=1e-12)  # the first factor needs two of three
-    d, c = dci_of([[0.75, 0.25], [0.25, 0.75]])
+    d, c = dci_from_importances([[0.75, 0.25], [0.25, 0.75]])
     shared = 1 - (-0.75 * np.log2(0.75) - 0.25 * np.log2(0.25))
     assert (d, c) == (pytest.approx(shared, abs=1e-12), pytest.approx(shared, abs=1e-12))
-    d, c = dci_of([[3.0, 1.0], [0.0, 0.0]])  # a code that is not used has no weight
+    d, c = dci_from_importances([[3.0, 1.0], [0.0, 0.0]])  # a code that is not used has no weight
     assert d == pytest.approx(1 + 0.75 * np.log2(0.75) + 0.25 * np.log2(0.25), abs=1e-12)
     assert c == pytest.approx(1, abs=1e-12)
-    assert dci_of(np.zeros((3, 2))) == (0, 0)
-    assert dci_of(np.full((4, 5), 0.2)) == (pytest.approx(0, abs=1e-12), pytest.approx(0, abs=1e-12))
+    assert dci_from_importances(np.zeros((3, 2))) == (0, 0)
+    assert dci_from_importances(np.full((4, 5), 0.2)) == (pytest.approx(0, abs=1e-12), pytest.approx(0, abs=1e-12))
 
 
 def test_the_seed_decides_and_nothing_else():
@@ -196,21 +205,21 @@ def test_tables_that_cannot_be_judged():
     v, z = factors(200), noise(200, 4)
     with pytest.raises(LimnerError, match="at least 100 images, there are 99; 10000 are usual"):
         mig(z[:99], v[:99])
-    with pytest.raises(LimnerError, match=r"codes \(200, 4\) and factors \(199, 3\) are no table"):
+    with pytest.raises(LimnerError, match=r"codes \(200, 4\) and factors \(199, 3\) do not fit"):
         mig(z, v[:199])
-    with pytest.raises(LimnerError, match="integers from 0, these are float64"):
+    with pytest.raises(LimnerError, match="integers from 0, got float64"):
         mig(z, v / 2)
     with pytest.raises(LimnerError, match="integers from 0"):
         sap(z, v - 1)
-    with pytest.raises(LimnerError, match="factor 1 has one value"):
+    with pytest.raises(LimnerError, match="factor 1 has the same value"):
         factor_vae(z, np.concatenate([v[:, :1], 0 * v[:, :1]], 1))
     with pytest.raises(LimnerError, match="some codes are not finite"):
         dci(np.where(z > 2, np.nan, z), v)
-    with pytest.raises(LimnerError, match=r"sizes \(3, 6, 3\) cannot reach the values \(2, 5, 3\)"):
+    with pytest.raises(LimnerError, match=r"sizes \(3, 6, 3\) cannot have the values \(2, 5, 3\)"):
         disentanglement(z, v, (3, 6, 3))
-    with pytest.raises(LimnerError, match="continuous names 1 factors and there are 3"):
+    with pytest.raises(LimnerError, match="continuous has 1 values and there are 3 factors"):
         sap(z, v, continuous=[True])
     with pytest.raises(LimnerError, match="at least 2 bins"):
         mig(z, v, bins=1)
     with pytest.raises(LimnerError, match="finite numbers from 0"):
-        dci_of([[-1.0, 0.5]])
+        dci_from_importances([[-1.0, 0.5]])

@@ -54,11 +54,11 @@ def test_batch_and_order_do_not_matter(digits: data.Pixels) -> None:
 
 
 def test_memory_is_bounded_by_the_batch(digits: data.Pixels) -> None:
-    seen = []
-    hook = lenet64()._net.register_forward_hook(lambda m, i, o: seen.append(tuple(i[0].shape)))
+    shapes = []
+    hook = lenet64()._net.register_forward_hook(lambda m, i, o: shapes.append(tuple(i[0].shape)))
     lenet64().features(digits.pixels[:60].repeat(1, 3, 2, 2), batch=25)
     hook.remove()
-    assert seen == [(25, 1, 28, 28), (25, 1, 28, 28), (10, 1, 28, 28)]
+    assert shapes == [(25, 1, 28, 28), (25, 1, 28, 28), (10, 1, 28, 28)]
 
 
 def test_bytes_and_floats_are_the_same_images(digits: data.Pixels) -> None:

@@ -35,8 +35,8 @@ def by_sklearn(x: np.ndarray, y: np.ndarray) -> float:
 @pytest.mark.parametrize(("n", "m", "d"), [(200, 200, 64), (300, 170, 8), (1025, 2049, 16)])  # the last: several blocks
 def test_as_scikit_learns_kernel(n, m, d):
     x, y = draws(n, d, 0), draws(m, d, 1, 2.0)
-    found = kid(real=x, fake=torch.from_numpy(y)).value
-    assert found == pytest.approx(by_sklearn(x, y), abs=1e-10)
+    result = kid(real=x, fake=torch.from_numpy(y)).value
+    assert result == pytest.approx(by_sklearn(x, y), abs=1e-10)
 
 
 def test_the_biased_estimate_is_another_number():
@@ -48,9 +48,9 @@ def test_the_biased_estimate_is_another_number():
 
 def test_closed_form():
     assert closed_form(64, 4) == pytest.approx(0.20285, abs=1e-5)
-    found = kid(real=draws(5000, 64, 0), fake=draws(4000, 64, 1, 4.0))
-    assert abs(found.value - closed_form(64, 4)) < 3 * found.error
-    assert found.error < 0.01
+    result = kid(real=draws(5000, 64, 0), fake=draws(4000, 64, 1, 4.0))
+    assert abs(result.value - closed_form(64, 4)) < 3 * result.error
+    assert result.error < 0.01
 
 
 def test_swapping_changes_nothing():
@@ -67,16 +67,16 @@ def test_swapping_changes_nothing():
 def test_the_error_is_the_spread_over_seeds(n, m, u):
     """From equal distributions, where only the second order is left, to far ones, where the first is nearly all."""
     d = 32
-    found = [kid(real=draws(n, d, 2 * i), fake=draws(m, d, 2 * i + 1, u)) for i in range(200)]
-    values, errors = (np.array([getattr(f, name) for f in found]) for name in ("value", "error"))
+    result = [kid(real=draws(n, d, 2 * i), fake=draws(m, d, 2 * i + 1, u)) for i in range(200)]
+    values, errors = (np.array([getattr(f, name) for f in result]) for name in ("value", "error"))
     assert np.sqrt((errors**2).mean()) == pytest.approx(values.std(), rel=0.2)  # the spread itself is good to 5 %
     assert (np.abs(values - closed_form(d, u)) < 3 * errors).mean() >= 0.985
     assert values.mean() == pytest.approx(closed_form(d, u), abs=4 * values.std() / np.sqrt(200))
 
 
 def test_equal_distributions_are_as_often_below_zero():
-    found = [kid(real=draws(100, 16, 2 * i), fake=draws(100, 16, 2 * i + 1)).value for i in range(200)]
-    assert 0.4 < np.mean(np.array(found) < 0) < 0.7
+    result = [kid(real=draws(100, 16, 2 * i), fake=draws(100, 16, 2 * i + 1)).value for i in range(200)]
+    assert 0.4 < np.mean(np.array(result) < 0) < 0.7
 
 
 # ---- other kernels -------------------------------------------------------------------------------------------------
@@ -86,15 +86,15 @@ def test_a_gaussian_kernel_of_two_normals():
     """E exp(-|x-y|²/(2s²)) over N(0,I) and N(m,I) is (s²/(s²+2))^(d/2) exp(-|m|²/(2(s²+2)))."""
     d, u, s2 = 4, 1.0, 4.0 * np.array([0.25, 0.5, 1, 2, 4])
     mean = lambda u: ((s2 / (s2 + 2)) ** (d / 2) * np.exp(-u / (2 * (s2 + 2)))).mean()  # noqa: E731
-    found = mmd(draws(3000, d, 0), draws(3000, d, 1, u), kernel=gaussians(2.0))
-    assert abs(found.value - 2 * (mean(0) - mean(u))) < 3 * found.error
-    assert found.value > 10 * found.error
+    result = mmd(draws(3000, d, 0), draws(3000, d, 1, u), kernel=gaussians(2.0))
+    assert abs(result.value - 2 * (mean(0) - mean(u))) < 3 * result.error
+    assert result.value > 10 * result.error
 
 
 def test_the_mixture_is_the_mean_of_its_parts():
     x, y = torch.from_numpy(draws(20, 3, 0)), torch.from_numpy(draws(30, 3, 1))
-    apart = torch.cdist(x, y).square()
-    expected = sum((-apart / (2 * (1.7 * f) ** 2)).exp() for f in (0.5, 0.5**0.5, 1, 2**0.5, 2)) / 5
+    squared = torch.cdist(x, y).square()
+    expected = sum((-squared / (2 * (1.7 * f) ** 2)).exp() for f in (0.5, 0.5**0.5, 1, 2**0.5, 2)) / 5
     torch.testing.assert_close(gaussians(1.7)(x, y), expected, rtol=1e-10, atol=1e-12)
 
 

@@ -27,8 +27,10 @@ def test_a_collapsed_and_an_even_set_of_classes() -> None:
 def test_the_floor_is_what_a_perfect_sampler_scores() -> None:
     generator = torch.Generator().manual_seed(0)
     for known, n in ((8, 2500), (1000, 26_000)):
-        found = [class_modes(torch.randint(known, (n,), generator=generator), known) for _ in range(20)]
-        assert sum(m.kl for m in found if m.kl) / 20 == pytest.approx(found[0].floor, rel=0.25 if known == 8 else 0.05)
+        result = [class_modes(torch.randint(known, (n,), generator=generator), known) for _ in range(20)]
+        assert sum(m.kl for m in result if m.kl) / 20 == pytest.approx(
+            result[0].floor, rel=0.25 if known == 8 else 0.05
+        )
 
 
 def test_perfect_points_reach_the_ceiling_and_no_more() -> None:

@@ -36,9 +36,9 @@ def test_as_prdc(seed):
     fake = rng.normal(size=(m, d)) * rng.uniform(0.1, 3, d) + rng.uniform(0, 1)
     with contextlib.redirect_stdout(io.StringIO()):
         expected = prdc.compute_prdc(real, fake, k)
-    found = neighbourhoods(real=real, fake=torch.from_numpy(fake), k=k, k_pr=k)
+    result = neighbourhoods(real=real, fake=torch.from_numpy(fake), k=k, k_pr=k)
     for name, value in expected.items():
-        assert getattr(found, name) == pytest.approx(value, abs=1e-12), name
+        assert getattr(result, name) == pytest.approx(value, abs=1e-12), name
 
 
 def test_more_rows_than_a_block(monkeypatch):
@@ -53,14 +53,14 @@ def test_more_rows_than_a_block(monkeypatch):
 @pytest.mark.parametrize(("n", "m", "k", "d"), [(400, 400, 5, 2), (400, 400, 5, 64), (800, 200, 3, 16)])
 def test_equal_distributions_have_a_density_of_one_and_a_known_coverage(n, m, k, d):
     """Exactly, for any distribution and dimension (Naeem et al. 2020, appendix)."""
-    found = [neighbourhoods(real=draws(n, d, 2 * i), fake=draws(m, d, 2 * i + 1), k=k) for i in range(40)]
+    result = [neighbourhoods(real=draws(n, d, 2 * i), fake=draws(m, d, 2 * i + 1), k=k) for i in range(40)]
     i = np.arange(k)
     coverage = 1 - np.prod((n - 1 - i) / (n + m - 1 - i))
     for name, expected in (("density", 1.0), ("coverage", coverage)):
-        values = np.array([getattr(f, name) for f in found])
+        values = np.array([getattr(f, name) for f in result])
         assert abs(values.mean() - expected) < 3 * values.std() / np.sqrt(len(values)), name
-    assert np.mean([f.clipped_density for f in found]) == pytest.approx(1, abs=0.03)
-    assert np.mean([f.clipped_coverage for f in found]) == pytest.approx(1, abs=0.05)  # what exceeds 1 is cut off
+    assert np.mean([f.clipped_density for f in result]) == pytest.approx(1, abs=0.03)
+    assert np.mean([f.clipped_coverage for f in result]) == pytest.approx(1, abs=0.05)  # what exceeds 1 is cut off
 
 
 def test_the_conventions_of_precision_and_recall():
@@ -81,13 +81,13 @@ def test_the_conventions_of_precision_and_recall():
 def test_copies_lie_on_the_edge_of_balls_exactly():
     """A copy of the k-th neighbour is not inside an open ball, whatever rounding says."""
     real = draws(500, 16, 0) * 100 + 1000
-    found = neighbourhoods(real=real, fake=real[::-1], k=5, k_pr=5)
-    assert found.density == 1
-    assert found.precision == found.recall == found.coverage == 1
+    result = neighbourhoods(real=real, fake=real[::-1], k=5, k_pr=5)
+    assert result.density == 1
+    assert result.precision == result.recall == result.coverage == 1
     one = neighbourhoods(real=real, fake=np.repeat(real[:1], 700, 0))
-    apart = distances(real, real)
-    radius = np.sort(apart, 1)[:, 5]
-    assert one.coverage == (apart[:, 0] < radius).mean()
+    to_real = distances(real, real)
+    radius = np.sort(to_real, 1)[:, 5]
+    assert one.coverage == (to_real[:, 0] < radius).mean()
     assert one.recall == 0  # the samples' balls have no size
 
 
@@ -97,11 +97,11 @@ def test_copies_lie_on_the_edge_of_balls_exactly():
 def slowly(real: np.ndarray, fake: np.ndarray, k: int) -> tuple[float, float]:
     """Clipped density and coverage, word for word."""
     n, m = len(real), len(fake)
-    apart, to_fake = distances(real, real), distances(real, fake)
-    radius = np.array([sorted(np.delete(row, i))[k - 1] for i, row in enumerate(apart)])
+    to_real, to_fake = distances(real, real), distances(real, fake)
+    radius = np.array([sorted(np.delete(row, i))[k - 1] for i, row in enumerate(to_real)])
     clipped = np.minimum(radius, np.median(radius))
     fakes = [min(sum(to_fake[i, j] <= clipped[i] for i in range(n)), k) / k for j in range(m)]
-    reals = [min(sum(apart[i, j] <= clipped[i] for i in range(n) if i != j), k) / k for j in range(n)]
+    reals = [min(sum(to_real[i, j] <= clipped[i] for i in range(n) if i != j), k) / k for j in range(n)]
     density = min(np.mean(fakes) / np.mean(reals), 1)
     covered = np.mean([min(sum(to_fake[i] < radius[i]), k) / k for i in range(n)])
     table = np.array([slow_f(n, good, k) for good in range(m + 1)])
@@ -121,10 +121,10 @@ def slow_f(n: int, m: int, k: int) -> float:
 )
 def test_clipped_scores_as_loops_over_their_formulas(n, m, d, k, scale):
     real, fake = draws(n, d, 0), scale * draws(m, d, 1)
-    found = neighbourhoods(real=real, fake=fake, k=k)
+    result = neighbourhoods(real=real, fake=fake, k=k)
     density, coverage = slowly(real, fake, k)
-    assert found.clipped_density == pytest.approx(density, abs=1e-9)
-    assert found.clipped_coverage == pytest.approx(coverage, abs=1e-9)
+    assert result.clipped_density == pytest.approx(density, abs=1e-9)
+    assert result.clipped_coverage == pytest.approx(coverage, abs=1e-9)
 
 
 @pytest.mark.parametrize(("n", "m", "k"), [(10, 30, 1), (200, 100, 5), (2000, 3000, 5), (8, 4, 7)])
@@ -142,10 +142,10 @@ def test_clipped_scores_fall_with_the_share_of_bad_samples():
     real, good, bad = draws(2000, 8, 0), draws(2000, 8, 1), draws(2000, 8, 2) + 30
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         fake = np.where(np.arange(2000)[:, None] < share * 2000, bad, good)
-        found = neighbourhoods(real=real, fake=fake)
-        assert found.clipped_density == pytest.approx(1 - share, abs=0.03)
-        assert found.clipped_coverage == pytest.approx(1 - share, abs=0.05)
-        assert found.hole_rate >= share
+        result = neighbourhoods(real=real, fake=fake)
+        assert result.clipped_density == pytest.approx(1 - share, abs=0.03)
+        assert result.clipped_coverage == pytest.approx(1 - share, abs=0.05)
+        assert result.hole_rate >= share
 
 
 def test_a_dropped_mode_costs_coverage_and_no_density():
@@ -163,10 +163,10 @@ def test_an_outlier_spoils_precision_and_not_the_clipped_density():
     """Its ball holds everything."""
     real = np.concatenate([draws(1000, 4, 0), 1000 * np.ones((1, 4))])
     far = draws(500, 4, 1) + 15
-    found = neighbourhoods(real=real, fake=far)
-    assert found.precision == 1
-    assert found.clipped_density == 0
-    assert found.hole_rate == 1
+    result = neighbourhoods(real=real, fake=far)
+    assert result.precision == 1
+    assert result.clipped_density == 0
+    assert result.hole_rate == 1
 
 
 # ---- intervals -----------------------------------------------------------------------------------------------------
@@ -176,17 +176,17 @@ def test_an_outlier_spoils_precision_and_not_the_clipped_density():
 def test_intervals_hold_what_other_samples_give(scale):
     """Real images stay; 95 % of the intervals should hold the mean over samples, and they are not much too wide."""
     real = draws(500, 8, 0)
-    found = [neighbourhoods(real=real, fake=scale * draws(400, 8, 1 + i)) for i in range(150)]
+    result = [neighbourhoods(real=real, fake=scale * draws(400, 8, 1 + i)) for i in range(150)]
     for name in ("precision", "density", "coverage", "clipped_density", "clipped_coverage"):
-        values = np.array([getattr(f, name) for f in found])
+        values = np.array([getattr(f, name) for f in result])
         if values.max() == 1 and name.startswith("clipped"):
             continue  # cut off at 1
-        low, high = np.array([f.intervals[name] for f in found]).T
+        low, high = np.array([f.intervals[name] for f in result]).T
         assert (low <= values).all(), name
         assert (values <= high).all(), name
         assert ((low <= values.mean()) & (values.mean() <= high)).mean() >= 0.9, name
         assert np.mean(high - low) < 2 * 1.96 * 1.7 * values.std(), name
-    assert "recall" not in found[0].intervals
+    assert "recall" not in result[0].intervals
 
 
 def test_wilson_as_the_score_test():
@@ -202,28 +202,28 @@ def test_wilson_as_the_score_test():
 @pytest.mark.parametrize(("n", "m", "d", "k"), [(50, 400, 3, 5), (70, 33, 8, 1), (20, 1003, 64, 9), (5, 3, 2, 3)])
 def test_the_nearest(n, m, d, k):
     x, y = draws(n, d, 0), draws(m, d, 1)
-    apart, who = nearest(x, y, k)
+    to_real, indices = nearest(x, y, k)
     expected = distances(x, y)
-    np.testing.assert_array_equal(who, expected.argsort(1)[:, :k])
-    np.testing.assert_allclose(apart, np.sort(expected, 1)[:, :k], rtol=1e-14)
+    np.testing.assert_array_equal(indices, expected.argsort(1)[:, :k])
+    np.testing.assert_allclose(to_real, np.sort(expected, 1)[:, :k], rtol=1e-14)
 
 
 def test_none_is_its_own_neighbour_and_copies_are_at_zero():
     x = draws(600, 5, 0) + 1e6
-    apart, who = nearest(x, x, 2, same=True)
-    assert (who != np.arange(600)[:, None]).all()
-    np.testing.assert_allclose(apart, np.sort(distances(x, x), 1)[:, 1:3], rtol=1e-12)
+    to_real, indices = nearest(x, x, 2, same=True)
+    assert (indices != np.arange(600)[:, None]).all()
+    np.testing.assert_allclose(to_real, np.sort(distances(x, x), 1)[:, 1:3], rtol=1e-12)
     assert (nearest(x, x, 1)[0] == 0).all()
 
 
 def test_pairs_within_a_distance():
     x = draws(300, 2, 0)
     x[7] = x[200]
-    apart = distances(x, x)
-    expected = {(i, j) for i in range(300) for j in range(i + 1, 300) if apart[i, j] <= 0.1}
-    pairs, found = (np.concatenate(parts) for parts in zip(*within(x, 0.1)))
+    to_real = distances(x, x)
+    expected = {(i, j) for i in range(300) for j in range(i + 1, 300) if to_real[i, j] <= 0.1}
+    pairs, result = (np.concatenate(parts) for parts in zip(*within(x, 0.1)))
     assert {tuple(p) for p in pairs.tolist()} == expected
-    np.testing.assert_allclose(found, apart[tuple(pairs.T)], rtol=1e-12)
+    np.testing.assert_allclose(result, to_real[tuple(pairs.T)], rtol=1e-12)
     assert [p.tolist() for p, _ in within(x, 0.0)] == [[[7, 200]]]
 
 
@@ -241,9 +241,9 @@ def test_too_few_or_unlike_or_broken_features():
         neighbourhoods(real=x, fake=x[:, :2])
     with pytest.raises(LimnerError, match="not finite"):
         neighbourhoods(real=x * np.nan, fake=x)
-    with pytest.raises(LimnerError, match=r"shape \(N,d\), these have \(6, 3, 1\)"):
+    with pytest.raises(LimnerError, match=r"shape \(N,d\), got \(6, 3, 1\)"):
         neighbourhoods(real=x[..., None], fake=x)
-    with pytest.raises(LimnerError, match="these are uint8; extract them first"):
+    with pytest.raises(LimnerError, match="must be numbers, got uint8; extract them first"):
         neighbourhoods(real=x.astype(np.uint8), fake=x)
     with pytest.raises(LimnerError, match="7 neighbours were asked for among 6 images"):
         nearest(x, x, 7)

@@ -80,34 +80,34 @@ def test_small_images_have_a_small_window() -> None:
 
 @pytest.mark.parametrize("name", ["random", "effnet"])
 def test_a_perceptual_distance_is_zero_for_equal_pictures_symmetric_and_grows(name: str, sprites: Tensor) -> None:
-    eyes = Perceptual.random(1) if name == "random" else Perceptual.effnet()
-    assert eyes(sprites, sprites).abs().max() == 0
+    perceptual = Perceptual.random(1) if name == "random" else Perceptual.effnet()
+    assert perceptual(sprites, sprites).abs().max() == 0
     softer, soft = (gaussian_blur2d(sprites, (13, 13), (s, s)) for s in (2.0, 1.0))
-    torch.testing.assert_close(eyes(sprites, soft), eyes(soft, sprites))
-    assert (eyes(sprites, soft) < eyes(sprites, softer)).all()
+    torch.testing.assert_close(perceptual(sprites, soft), perceptual(soft, sprites))
+    assert (perceptual(sprites, soft) < perceptual(sprites, softer)).all()
     noise = torch.randn(sprites.shape, generator=torch.Generator().manual_seed(0))
-    distances = [eyes(sprites, (sprites + s * noise).clamp(-1, 1)).mean() for s in (0.02, 0.1, 0.3, 1.0)]
+    distances = [perceptual(sprites, (sprites + s * noise).clamp(-1, 1)).mean() for s in (0.02, 0.1, 0.3, 1.0)]
     assert distances == sorted(distances)
     assert float(distances[0]) > 0
-    assert float(eyes(sprites, sprites.roll(1, 0)).max()) <= 4
+    assert float(perceptual(sprites, sprites.roll(1, 0)).max()) <= 4
 
 
-@pytest.mark.parametrize("eyes", [Perceptual.random(1), Perceptual.effnet()], ids=lambda eyes: eyes.key)
-def test_batches_and_order_do_not_matter(eyes: Perceptual, sprites: Tensor) -> None:
+@pytest.mark.parametrize("eyes", [Perceptual.random(1), Perceptual.effnet()], ids=lambda perceptual: perceptual.key)
+def test_batches_and_order_do_not_matter(perceptual: Perceptual, sprites: Tensor) -> None:
     x, y = sprites[:9], sprites.flip(0)[:9]
-    whole = eyes(x, y)
-    torch.testing.assert_close(eyes(x, y, batch=4), whole, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(eyes(x.flip(0), y.flip(0)), whole.flip(0), rtol=1e-4, atol=1e-6)
+    whole = perceptual(x, y)
+    torch.testing.assert_close(perceptual(x, y, batch=4), whole, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(perceptual(x.flip(0), y.flip(0)), whole.flip(0), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(ssim(x.flip(0), y.flip(0)), ssim(x, y).flip(0))
 
 
 def test_a_perceptual_distance_is_equation_1() -> None:
     """Unit vectors at each position, squared differences, mean over positions and layers."""
-    eyes = Perceptual("two", lambda x: [x, 5 * x[:, :, ::2, ::2]], (2,))
+    perceptual = Perceptual("two", lambda x: [x, 5 * x[:, :, ::2, ::2]], (2,))
     x, y = torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 4, 4)
     x[:, 0], y[:, 0] = 0.5, 1.0  # one direction: no distance, whatever the length
     y[:, :, 0, 0] = torch.tensor([0.0, 0.25])  # at right angles: 2, at 1 of 16 and 1 of 4 positions
-    assert float(eyes(x, y)) == pytest.approx((2 / 16 + 2 / 4) / 2)
+    assert float(perceptual(x, y)) == pytest.approx((2 / 16 + 2 / 4) / 2)
 
 
 def test_random_features_are_always_the_same_and_take_any_channels() -> None:

@@ -52,7 +52,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LimnerError, match="cannot read the weights"):
         pretrained("effnet-lite0", weights=file)
     file.write_bytes(b"no weights")
-    with pytest.raises(LimnerError, match="holds no weights of EfficientNet"):
+    with pytest.raises(LimnerError, match="has no weights of EfficientNet"):
         pretrained("effnet-lite0", weights=file)
 
 

@@ -61,24 +61,24 @@ def test_accuracy_on_what_was_asked_for(digits):
     assert gan_test(logits, labels).value >= 0.995
     wrong = torch.arange(1000) % 4 == 0
     labels[wrong] = (labels[wrong] + 1) % 10
-    found = gan_test(logits, labels)
-    assert found.value == pytest.approx(0.75, abs=0.005)
-    assert found.low < 0.75 < found.high
-    assert found.high - found.low == pytest.approx(2 * 1.96 * math.sqrt(0.75 * 0.25 / 1000), rel=0.02)
-    assert found.n == 1000
+    result = gan_test(logits, labels)
+    assert result.value == pytest.approx(0.75, abs=0.005)
+    assert result.low < 0.75 < result.high
+    assert result.high - result.low == pytest.approx(2 * 1.96 * math.sqrt(0.75 * 0.25 / 1000), rel=0.02)
+    assert result.n == 1000
     right = logits.argmax(1) == labels
-    assert found.per_class[3] == pytest.approx(float(right[labels == 3].float().mean()))
+    assert result.per_class[3] == pytest.approx(float(right[labels == 3].float().mean()))
 
 
 def test_training_on_real_images_is_the_ceiling(digits):
     x, y = digits.pixels, digits.labels
     train, test = torch.arange(3000) % 3 != 0, torch.arange(3000) % 3 == 0
-    found = synthetic_training(fake=x[train], fake_labels=y[train], real=x[test], real_labels=y[test])
-    assert found.value > 0.9
-    assert min(found.per_class) > 0.8
+    result = synthetic_training(fake=x[train], fake_labels=y[train], real=x[test], real_labels=y[test])
+    assert result.value > 0.9
+    assert min(result.per_class) > 0.8
     state = torch.random.get_rng_state()
     again = synthetic_training(fake=x[train], fake_labels=y[train], real=x[test], real_labels=y[test])
-    assert again == found
+    assert again == result
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
@@ -86,9 +86,9 @@ def test_a_dropped_class_and_wrong_labels_lower_it(digits):
     x, y = digits.pixels, digits.labels
     train, test = torch.arange(3000) % 3 != 0, torch.arange(3000) % 3 == 0
     kept = train & (y != 7)
-    found = synthetic_training(fake=x[kept], fake_labels=y[kept], real=x[test], real_labels=y[test])
-    assert found.per_class[7] == 0
-    assert found.per_class[0] > 0.8
+    result = synthetic_training(fake=x[kept], fake_labels=y[kept], real=x[test], real_labels=y[test])
+    assert result.per_class[7] == 0
+    assert result.per_class[0] > 0.8
     shuffled = y[train][torch.randperm(2000, generator=torch.Generator().manual_seed(0))]
     chance = synthetic_training(fake=x[train], fake_labels=shuffled, real=x[test], real_labels=y[test], epochs=1)
     assert chance.value < 0.25

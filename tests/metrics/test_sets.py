@@ -33,9 +33,9 @@ def streamed(score, real: torch.Tensor, fake: torch.Tensor, batch: int) -> TwoSe
 def test_streamed_is_whole(digits, batch):
     real, fake = digits[:150], digits[150:250].flip(2)
     whole = kid(real=lenet64().features(real), fake=lenet64().features(fake))
-    found = streamed(kid, real, fake, batch).compute()
-    assert found.value == pytest.approx(whole.value, rel=1e-5)  # features are float32, and depend on batches so far
-    assert found.error == pytest.approx(whole.error, rel=1e-5)
+    result = streamed(kid, real, fake, batch).compute()
+    assert result.value == pytest.approx(whole.value, rel=1e-5)  # features are float32, and depend on batches so far
+    assert result.error == pytest.approx(whole.error, rel=1e-5)
 
 
 def test_order_does_not_matter(digits):
@@ -75,7 +75,7 @@ def test_only_numbers_pass():
     assert checked(real=torch.ones(2, 3, dtype=torch.bfloat16))[0].dtype == "float64"
     assert checked(1, real=[[1, 2]], fake=[[3, 4]])[1].tolist() == [[3, 4]]
     for broken in (torch.ones(2, 3, dtype=torch.bool), [["a"]], torch.ones(2, 3, dtype=torch.complex64)):
-        with pytest.raises(LimnerError, match="features of real images are numbers"):
+        with pytest.raises(LimnerError, match="features of real images must be numbers"):
             checked(real=broken)
     with pytest.raises(LimnerError, match="use one extractor"):
         checked(train=torch.ones(2, 3), fake=torch.ones(2, 4))

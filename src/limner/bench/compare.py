@@ -318,7 +318,7 @@ def _judged(
         scores = {name: replace(score, on="").to_dict() for name, score in card.items() if score.property in chosen}
         model = translation.Repeated(model, judge.heldout)
     elif isinstance(judge, ReferenceSet):
-        card, _ = properties.of_images(judge, [0], lambda n, noise: model.sample(n, seed=noise))
+        card, _ = properties.image_scores(judge, [0], lambda n, noise: model.sample(n, seed=noise))
         scores = {name: score.to_dict() for name, score in card.items() if score.property in chosen}
     if "sampling" in chosen:
         scores = _speed(model) | scores

@@ -1,4 +1,4 @@
-"""Scores that follow from what a model can do: reconstruct, bound its likelihood, hit modes that are known."""
+"""Scores that follow from what a model can do: reconstruct, bound its likelihood, cover modes that are known."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from limner.core.model import GenerativeModel
 from limner.evaluation.likelihood import Likelihood, bits, bounds
 from limner.evaluation.reconstruction import denoising_psnr, reconstruction_psnr
 from limner.metrics.modes import Modes, point_modes, stacked_modes
-from limner.metrics.scorecard import Card, Score
+from limner.metrics.scorecard import Card, Score, normalised
 
 MEASURES_OF_P = {
     "bernoulli": "grey values taken as probabilities of white: comparable among Bernoulli models only",
@@ -20,95 +20,101 @@ MEASURES_OF_P = {
     "discrete": "probability of the 256 grey values",
     "unit_density": "density of uniformly dequantised pixels on [0,1]",
 }
-"""What p(x) is, by the name that a model has for it."""
-_POINTS = 2500  # samples that modes are counted on (PacGAN)
-_STACKED = 2600  # a tenth of what papers count on, so that the end of a training does not take minutes
-_LIMIT = 2000  # held-out images scored for likelihood at the end of training
+"""What p(x) is, by the `measure` of a model."""
+_POINT_SAMPLES = 2500  # as in PacGAN
+_STACKED_SAMPLES = 2600  # a tenth of what papers use, so that it takes seconds
+_LIKELIHOOD_IMAGES = 2000
 
 
-def of_capabilities(model: GenerativeModel, heldout: Dataset, device: torch.device | str = "cpu") -> Card:
-    """Reconstruction, likelihood bounds and known modes, by name; empty for models and data without any.
+def capability_scores(model: GenerativeModel, heldout: Dataset, device: torch.device | str = "cpu") -> Card:
+    """Scores of reconstructions, likelihood bounds and known modes; empty for models and data that have none.
 
     `error` is one standard error over images.
     """
-    return reconstruction(model, heldout, device) | likelihoods(model, heldout, device) | modes(model, heldout)
+    card = reconstruction_scores(model, heldout, device)
+    if isinstance(model, HasBound):
+        bound = bounds(model, heldout, k=50, device=device, limit=_LIKELIHOOD_IMAGES)
+        card |= bound_scores(bound, model.measure, heldout)
+    return card | known_mode_scores(model, heldout)
 
 
-def reconstruction(model: GenerativeModel, heldout: Dataset, device: torch.device | str) -> Card:
-    """How well held-out images come back, for models that encode and decode."""
+def reconstruction_scores(model: GenerativeModel, heldout: Dataset, device: torch.device | str) -> Card:
+    """How well held-out images are reconstructed, for models that encode and decode."""
     on = f"{len(heldout)} held-out images of {heldout.name}"
     if isinstance(model, Corrupts) and isinstance(model, Reconstructs):
-        found = denoising_psnr(model, heldout, device)
+        psnrs = denoising_psnr(model, heldout, device)
     elif isinstance(model, Reconstructs):
         values = reconstruction_psnr(model, heldout, device)
-        found = {"psnr_db": (values, "peak signal-to-noise ratio of reconstructions, mean over images")}
+        psnrs = {"psnr_db": (values, "peak signal-to-noise ratio of reconstructions, mean over images")}
     else:
         return {}
     card = {}
-    for name, (values, how) in found.items():
+    for name, (values, how) in psnrs.items():
         error = float(values.std()) / len(values) ** 0.5 if len(values) > 1 else None
-        card[name] = Score(float(values.mean()), "dB", on, how, "latent", error, better="higher")
+        card[name] = Score(
+            float(values.mean()), unit="dB", on=on, how=how, property="latent", error=error, better="higher"
+        )
     return card
 
 
-def likelihoods(model: GenerativeModel, heldout: Dataset, device: torch.device | str, limit: int = _LIMIT) -> Card:
-    """Bounds of the likelihood, for models that have them."""
-    if not isinstance(model, HasBound):
-        return {}
-    return of_bounds(bounds(model, heldout, k=50, device=device, limit=limit), model.measure, heldout)
-
-
-def of_bounds(found: Likelihood, measure: str, heldout: Dataset) -> Card:
-    """Bounds as scores."""
-    dims = heldout.shape[0] * heldout.shape[1] * heldout.shape[2]
-    on, what = f"{found.n} held-out images of {heldout.name}", MEASURES_OF_P[measure]
-    nats = "nats per image"
+def bound_scores(bound: Likelihood, measure: str, heldout: Dataset) -> Card:
+    """Bounds of the likelihood as scores."""
+    dims = math.prod(heldout.shape)
+    on, p = f"{bound.n} held-out images of {heldout.name}", MEASURES_OF_P[measure]
     return {
         "elbo_nats": Score(
-            found.elbo, nats, on, f"evidence lower bound, {what}", "likelihood", found.elbo_error, better="higher"
+            bound.elbo, unit="nats per image", on=on, how=f"evidence lower bound, {p}", property="likelihood",
+            error=bound.elbo_error, better="higher",
         ),
         "iwae50_nats": Score(
-            found.iwae, nats, on, f"importance-weighted bound with {found.k} draws (Burda et al. 2015), {what}",
-            "likelihood", found.iwae_error, better="higher",
+            bound.iwae, unit="nats per image", on=on, property="likelihood", error=bound.iwae_error, better="higher",
+            how=f"importance-weighted bound with {bound.k} draws (Burda et al. 2015), {p}",
         ),
         "bits_per_dim": bits_score(
-            bits(found.iwae, dims, measure), found.iwae_error / (dims * math.log(2)), f"IWAE-{found.k}", measure, on
+            bits(bound.iwae, dims, measure), bound.iwae_error / (dims * math.log(2)), f"IWAE-{bound.k}", measure, on
         ),
     }  # fmt: skip
 
 
 def bits_score(value: float, error: float, kind: str, measure: str, on: str) -> Score:
-    """Bits per dimension; on grey values 8 bits are what uniform noise needs, and the floor."""
+    """Bits per dimension; of grey values, the ceiling is 0 and the floor 8, what uniform noise needs."""
     grey = measure != "bernoulli"
     return Score(
-        value, "bits per dimension", on, f"{kind}, {MEASURES_OF_P[measure]}", "likelihood", error, better="lower",
-        ceiling=0.0 if grey else None, floor=8.0 if grey else None,
-        norm=min(max(1 - value / 8, 0.0), 1.0) if grey else None,
+        value, unit="bits per dimension", on=on, how=f"{kind}, {MEASURES_OF_P[measure]}", property="likelihood",
+        error=error, better="lower", ceiling=0.0 if grey else None, floor=8.0 if grey else None,
+        norm=normalised(value, 8.0, 0.0) if grey else None,
     )  # fmt: skip
 
 
-def modes(model: GenerativeModel, heldout: Dataset) -> Card:
-    """Modes found, where the data have modes that are known."""
+def known_mode_scores(model: GenerativeModel, heldout: Dataset) -> Card:
+    """Counts of modes, where the modes of the data are known."""
     centres = getattr(heldout, "centres", None)
     if centres is not None:
-        counted = point_modes(model.sample(_POINTS, seed=0).cpu(), centres, getattr(heldout, "sigma", 0.0))
-    elif heldout.name == "stacked-mnist" and heldout.shape[0] == 3:
-        counted = stacked_modes(model.sample(_STACKED, seed=0))
-    else:
-        return {}
-    return mode_scores(counted, heldout.name)
+        samples = model.sample(_POINT_SAMPLES, seed=0).cpu()
+        return mode_scores(point_modes(samples, centres, getattr(heldout, "sigma", 0.0)), heldout.name)
+    if heldout.name == "stacked-mnist" and heldout.shape[0] == 3:
+        return mode_scores(stacked_modes(model.sample(_STACKED_SAMPLES, seed=0)), heldout.name)
+    return {}
 
 
-def mode_scores(counted: Modes, name: str) -> Card:
-    """Mode counts as scores."""
-    on = f"{counted.n} samples against the {counted.known} modes of {name}"
-    what = "a sample within 3 standard deviations" if counted.high_quality is not None else "a sample, by lenet64-v1"
-    of = f"of {counted.known}"
-    card = {"modes": Score(counted.found, of, on, f"modes with at least {what}", "coverage", better="higher")}
-    if counted.high_quality is not None:
-        how = f"within 3 standard deviations of a mode; a perfect sampler has {counted.ceiling:.3f}"
-        card["high_quality"] = Score(counted.high_quality, "of samples", on, how, "quality", better="higher")
-    if counted.kl is not None:
-        how = f"KL(p_G || p_data) over modes; a perfect sampler has about {counted.floor:.2g} at this many samples"
-        card["reverse_kl"] = Score(counted.kl, "nats", on, how, "coverage", better="lower")
+def mode_scores(counts: Modes, name: str) -> Card:
+    """Counts of modes as scores."""
+    on = f"{counts.n} samples against the {counts.known} modes of {name}"
+    criterion = (
+        "a sample within 3 standard deviations" if counts.high_quality is not None else "a sample, by lenet64-v1"
+    )
+    card = {
+        "modes": Score(
+            counts.found, unit=f"of {counts.known}", on=on, how=f"modes with at least {criterion}",
+            property="coverage", better="higher",
+        )
+    }  # fmt: skip
+    if counts.high_quality is not None:
+        how = f"within 3 standard deviations of a mode; a perfect sampler has {counts.ceiling:.3f}"
+        card["high_quality"] = Score(
+            counts.high_quality, unit="of samples", on=on, how=how, property="quality", better="higher"
+        )
+    if counts.kl is not None:
+        how = f"KL(p_G || p_data) over modes; a perfect sampler has about {counts.floor:.2g} at this many samples"
+        card["reverse_kl"] = Score(counts.kl, unit="nats", on=on, how=how, property="coverage", better="lower")
     return card

@@ -1,8 +1,8 @@
-"""What images cost: time, network evaluations, parameters and memory; and what the training cost.
+"""The cost of drawing images: time, network evaluations, parameters and memory; and the cost of the training.
 
 Protocol: evaluation mode, inference mode, a fixed number of threads, warm-up runs that do not count, from noise to
-8-bit images, the device waited for before every reading of the clock. Times are of one machine: they compare only with
-others of the same (`Cost.where`), measured while nothing else ran.
+8-bit images, the device synchronised before every reading of the clock. Compare times only with those of the same
+machine (`Cost.where`), measured while nothing else runs.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ _WARM_UPS, _REPEATS = 20, 50
 
 @dataclass(frozen=True)
 class Cost:
-    """What drawing images costs.
+    """The cost of drawing images.
 
     Attributes:
         latency_p50_ms: median time of one image.
-        latency_p95_ms: 95th percentile of it.
-        repeats: images that were timed one by one. Fewer than 50 where the time limit came first: the percentiles are
-            rough then.
-        warm_ups: runs before them that did not count.
-        throughput: images a second at the best batch.
-        best_batch: which that is.
-        throughputs: images a second by batch, of those that fitted into the time limit and the memory.
-        evaluations: times that nets are called to draw one image: 1 for a GAN, the number of steps for a diffusion.
-        parameters: in all.
-        groups: parameters by group; groups may share some.
-        weight_bytes: size of parameters and buffers as they are held.
-        peak_bytes: most memory held; None where the system does not tell.
-        peak_of: what that is the memory of: ``device`` from the start of the measurement, or the whole ``process``
-            from its own start, data and training included.
-        where: what the times depend on: device, threads, versions.
+        latency_p95_ms: 95th percentile of the time of one image.
+        repeats: number of images that were timed one by one; if the time limit allows fewer than 50, the percentiles
+            are rough.
+        warm_ups: number of runs before them that did not count.
+        throughput: images a second at the best batch size.
+        best_batch: the batch size with the highest throughput.
+        throughputs: images a second by batch size, for sizes that fit into the time limit and the memory.
+        evaluations: calls of nets to draw one image: 1 for a GAN, the number of steps for a diffusion model.
+        parameters: number of parameters.
+        groups: number of parameters by group; groups may share some.
+        weight_bytes: size of parameters and buffers in memory.
+        peak_bytes: peak memory; None where the system does not report it.
+        peak_of: what that memory belongs to: the ``device`` from the start of the measurement, or the whole
+            ``process`` from its own start, data and training included.
+        where: device, threads and versions, on which the times depend.
     """
 
     latency_p50_ms: float
@@ -75,18 +75,18 @@ def cost(
     limit: float = 10.0,
     seed: int = 0,
 ) -> Cost:
-    """Measures what drawing images costs on the model's device.
+    """Measures the cost of drawing images on the model's device.
 
     Args:
         model: draws samples.
-        batches: sizes to look for the best throughput among.
-        threads: CPU threads while measuring; the current number when not given.
-        limit: seconds for the whole measurement. A slow sampler is timed less often and at fewer sizes, never less
-            than once.
-        seed: of the noise.
+        batches: batch sizes for which the throughput is measured.
+        threads: CPU threads while measuring; default the current number.
+        limit: seconds for the whole measurement. A slow sampler is timed less often and at fewer sizes, but at least
+            once.
+        seed: seed of the noise.
 
     Raises:
-        LimnerError: an argument means nothing.
+        LimnerError: batches, threads or limit are not positive.
     """
     if not batches or min(batches) < 1 or limit <= 0 or (threads is not None and threads < 1):
         raise LimnerError(f"cost needs batches and threads from 1 and a positive limit, got {batches} and {limit:g} s")
@@ -94,29 +94,29 @@ def cost(
     generator = torch.Generator(device).manual_seed(seed)
 
     def draw(n: int) -> float:
-        """Seconds that n images take."""
-        _wait(device)
-        began = time.perf_counter()
+        """Seconds to draw n images."""
+        _synchronise(device)
+        start = time.perf_counter()
         to_uint8(model.sample(n, generator=generator, batch=n))
-        _wait(device)
-        return time.perf_counter() - began
+        _synchronise(device)
+        return time.perf_counter() - start
 
     with _threads(threads):
-        began = time.perf_counter()
+        start = time.perf_counter()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         evaluations = count_evaluations(model, seed=seed)
-        warm = _timed(draw, 1, _WARM_UPS, began + 0.15 * limit)
-        alone = _timed(draw, 1, _REPEATS, began + 0.5 * limit)
-        speeds = _speeds(draw, batches, alone, began, limit)
+        warm_ups = _timed(draw, 1, _WARM_UPS, start + 0.15 * limit)
+        single_times = _timed(draw, 1, _REPEATS, start + 0.5 * limit)
+        speeds = _speeds(draw, batches, single_times, start, limit)
         where = describe(device)
     best = max(speeds, key=lambda b: speeds[b])
-    peak, of = _peak(device)
+    peak, peak_of = _peak(device)
     return Cost(
-        latency_p50_ms=1000 * _quantile(alone, 0.5),
-        latency_p95_ms=1000 * _quantile(alone, 0.95),
-        repeats=len(alone),
-        warm_ups=len(warm),
+        latency_p50_ms=1000 * _quantile(single_times, 0.5),
+        latency_p95_ms=1000 * _quantile(single_times, 0.95),
+        repeats=len(single_times),
+        warm_ups=len(warm_ups),
         throughput=speeds[best],
         best_batch=best,
         throughputs=speeds,
@@ -125,43 +125,43 @@ def cost(
         groups={name: n["total"] for name, n in parameters(model).items()},
         weight_bytes=weight_bytes(model),
         peak_bytes=peak,
-        peak_of=of,
+        peak_of=peak_of,
         where=where,
     )
 
 
 def _timed(draw: Callable[[int], float], n: int, repeats: int, until: float) -> list[float]:
-    """Seconds of up to `repeats` draws; no new one begins when the clock is past `until`, but for the first."""
-    found = [draw(n)]
-    while len(found) < repeats and time.perf_counter() + found[-1] <= until:
-        found.append(draw(n))
-    return found
+    """Seconds of up to `repeats` draws, at least one; no further one starts if it would end after `until`."""
+    times = [draw(n)]
+    while len(times) < repeats and time.perf_counter() + times[-1] <= until:
+        times.append(draw(n))
+    return times
 
 
 def _speeds(
-    draw: Callable[[int], float], batches: tuple[int, ...], alone: list[float], began: float, limit: float
+    draw: Callable[[int], float], batches: tuple[int, ...], single_times: list[float], start: float, limit: float
 ) -> dict[int, float]:
-    """Images a second by batch, from small to large until time or memory ends."""
+    """Images a second by batch size, in ascending order until time or memory ends."""
     speeds: dict[int, float] = {}
-    slowest = 1 / _quantile(alone, 0.5)  # images a second, a first guess
+    best = 1 / _quantile(single_times, 0.5)  # images a second, so far
     for i, batch in enumerate(sorted(set(batches))):
-        left = began + limit - time.perf_counter()
+        remaining = start + limit - time.perf_counter()
         if batch == 1:
-            speeds[1] = slowest
+            speeds[1] = best
             continue
-        if speeds and 2 * batch / slowest > left:  # a warm-up and a run at least
+        if speeds and 2 * batch / best > remaining:  # a warm-up and at least one run
             break
         try:
-            warm = draw(batch)
-            if speeds and warm > began + limit - time.perf_counter():
+            warm_up_time = draw(batch)
+            if speeds and warm_up_time > start + limit - time.perf_counter():
                 break
-            share = time.perf_counter() + left / (len(set(batches)) - i)
-            times = _timed(draw, batch, _REPEATS, min(share, began + limit))
+            deadline = time.perf_counter() + remaining / (len(set(batches)) - i)
+            times = _timed(draw, batch, _REPEATS, min(deadline, start + limit))
         except (torch.OutOfMemoryError, MemoryError):
             break
         speeds[batch] = batch / _quantile(times, 0.5)
-        slowest = max(slowest, speeds[batch])
-    return speeds or {1: slowest}
+        best = max(best, speeds[batch])
+    return speeds or {1: best}
 
 
 def _quantile(values: list[float], share: float) -> float:
@@ -169,30 +169,30 @@ def _quantile(values: list[float], share: float) -> float:
     return sorted(values)[max(math.ceil(share * len(values)) - 1, 0)]
 
 
-def _wait(device: torch.device) -> None:
+def _synchronise(device: torch.device) -> None:
     if device.type in ("cuda", "mps"):
         getattr(torch, device.type).synchronize()
 
 
 @contextmanager
 def _threads(n: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(n or before)
+    previous = torch.get_num_threads()
+    torch.set_num_threads(n or previous)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(previous)
 
 
 def count_evaluations(model: GenerativeModel, *, seed: int = 0) -> int:
-    """How often the model's own nets are called to draw one image.
+    """Number of calls of the model's nets to draw one image.
 
-    Its direct parts that have weights are counted, each call of each, but not calls within such a call. A model that
-    draws another way says so itself by an attribute `evaluations`.
+    Calls of the model's direct submodules with weights are counted, but not calls within such a call. A model may
+    state the number by an attribute `evaluations` instead.
     """
-    told = getattr(model, "evaluations", None)
-    if isinstance(told, int):
-        return told
+    declared = getattr(model, "evaluations", None)
+    if isinstance(declared, int):
+        return declared
     calls, inside = 0, 0
 
     def enter(*_: Any) -> None:
@@ -213,7 +213,7 @@ def count_evaluations(model: GenerativeModel, *, seed: int = 0) -> int:
 
 
 def _parts(model: nn.Module) -> Iterator[nn.Module]:
-    """Direct parts with weights; those of lists one by one."""
+    """Direct submodules with weights; those of lists one by one."""
     for part in model.children():
         if isinstance(part, nn.ModuleList | nn.ModuleDict):
             yield from _parts(part)
@@ -222,9 +222,9 @@ def _parts(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def weight_bytes(model: nn.Module) -> int:
-    """Bytes of parameters and buffers, what is shared counted once."""
-    held = {t.data_ptr(): t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()] if t.numel()}
-    return sum(held.values())
+    """Bytes of parameters and buffers; shared ones are counted once."""
+    sizes = {t.data_ptr(): t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()] if t.numel()}
+    return sum(sizes.values())
 
 
 def _peak(device: torch.device) -> tuple[int | None, str]:
@@ -243,17 +243,17 @@ def _peak(device: torch.device) -> tuple[int | None, str]:
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """What a training cost, from its log.
+    """The cost of a training, from its log.
 
     Attributes:
-        seconds: of training, saving and sampling.
-        images: real images seen.
-        images_per_second: of all that time.
-        steps: updates of the whole model; None where the log has none.
-        device: kind and name, as far as noted.
-        threads: CPU threads; None where not noted.
-        energy_joules: measured; None where nothing measured it.
-        energy: one sentence: the energy, or why there is none.
+        seconds: time of training, saving and sampling.
+        images: number of real images that were trained on.
+        images_per_second: images over seconds.
+        steps: updates of the whole model; None if the log has none.
+        device: kind and name, if recorded.
+        threads: CPU threads; None if not recorded.
+        energy_joules: measured energy; None if nothing measured it.
+        energy: the energy or why there is none, in a sentence.
     """
 
     seconds: float
@@ -267,31 +267,31 @@ class TrainingCost:
 
 
 def training_cost(run: Run) -> TrainingCost:
-    """What a training cost so far, interruptions not counted.
+    """The cost of a training so far, without interruptions.
 
-    Energy is told where an event of the run says `energy_joules`. It is never guessed from time and a nominal power.
+    The energy comes from events of the run with `energy_joules`; it is never estimated from time and nominal power.
 
     Raises:
         LimnerError: nothing was logged yet.
     """
     lines = run.metrics()
-    marks = [r for r in [*lines, *run.events()] if "images" in r and r.get("seconds") is not None]
-    last = max(marks, key=lambda r: (r["images"], r["seconds"]), default=None)
+    records = [r for r in [*lines, *run.events()] if "images" in r and r.get("seconds") is not None]
+    last = max(records, key=lambda r: (r["images"], r["seconds"]), default=None)
     if last is None or not last["images"]:
-        raise LimnerError(f"{run.name} has logged nothing yet; let it train a little longer")
+        raise LimnerError(f"{run.name} has logged nothing yet; train it longer")
     env: dict[str, Any] = run.read_json("env.json") or {}
     seconds, images = float(last["seconds"]), int(last["images"])
     joules = next((float(e["energy_joules"]) for e in reversed(run.events()) if e.get("energy_joules")), None)
-    known = [str(env[k]) for k in ("device", "device_name") if env.get(k)]
+    names = [str(env[k]) for k in ("device", "device_name") if env.get(k)]
     return TrainingCost(
         seconds=seconds,
         images=images,
         images_per_second=images / seconds if seconds else math.inf,
         steps=int(lines[-1]["step"]) if lines and "step" in lines[-1] else None,
-        device=", ".join(known) or None,
+        device=", ".join(names) or None,
         threads=env.get("threads"),
         energy_joules=joules,
-        energy="n/a, no meter was read during training; time and device bound it"
+        energy="n/a, it was not measured during training; time and device bound it"
         if joules is None
         else f"{joules / 3600:.3g} Wh, measured",
     )

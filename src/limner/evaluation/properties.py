@@ -1,4 +1,4 @@
-"""One property after the other: what goes on the scorecard of a model, and why something is missing from it."""
+"""The scores of each property, or the reason why a model has none."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel
 from limner.core.run import Run
 from limner.evaluation import smoothness
-from limner.evaluation.capabilities import bits_score, modes, of_bounds, reconstruction
+from limner.evaluation.capabilities import bits_score, bound_scores, known_mode_scores, reconstruction_scores
 from limner.evaluation.cost import cost, training_cost
 from limner.evaluation.factors import encoded_disentanglement, read_disentanglement
 from limner.evaluation.likelihood import batches, bounds, likelihood
@@ -27,86 +28,89 @@ from limner.metrics.diversity import birthday, duplicate_threshold, ndb
 from limner.metrics.extractors.features import Classifier
 from limner.metrics.frechet import frechet_infinity
 from limner.metrics.quality import gan_test, synthetic_training
-from limner.metrics.scorecard import Card, Score, interval, missing
+from limner.metrics.scorecard import Card, Score, missing, normalised, select
 
-_BETWEEN = 5000  # mid-points
-_REFERENCE_SECONDS = 3.0  # for the speed of the DCGAN that others are set beside
-_LIKELIHOOD = 2000  # images whose likelihood is bounded
+_MIDPOINTS = 5000
+_DCGAN_SECONDS = 3.0  # for timing the DCGAN whose speed is the reference
+_LIKELIHOOD_IMAGES = 2000
 
 
-def of_images(
-    judge: ReferenceSet, seeds: Iterable[int], draw: Callable[[int, int], Tensor]
+def image_scores(
+    reference: ReferenceSet, seeds: Iterable[int], draw: Callable[[int, int], Tensor]
 ) -> tuple[Card, ScoredImages]:
-    """Quality and coverage of whatever draws images.
+    """Quality and coverage of images, however they are made.
 
     Args:
-        judge: knows the real images.
-        seeds: one set of images for each.
+        reference: the real images.
+        seeds: one set of images is drawn for each.
         draw: `draw(n, seed) -> (n,C,H,W)` in [-1,1], or uint8.
 
     Returns:
-        The scores, and the first seed's images in the extractor's eyes.
+        The scores, and the images of the first seed with their features.
     """
     seeds = list(seeds)
     first: ScoredImages | None = None
-    found: dict[str, list[float]] = {}
+    values: dict[str, list[float]] = {}
     for seed in seeds:
-        seen = judge(draw(judge.n, seed))
-        first = first or seen
-        for name, value in seen.scores.items():
-            found.setdefault(name, []).append(value)
+        scored = reference(draw(reference.n, seed))
+        first = first or scored
+        for name, value in scored.scores.items():
+            values.setdefault(name, []).append(value)
     if first is None:
-        raise LimnerError("a score needs at least one seed")
-    on = f"{judge.n} samples against {len(judge.real)} held-out images of {judge.real.name}"
+        raise LimnerError("scores need at least one seed; give seeds=1 or more")
+    on = f"{reference.n} samples against {len(reference.real)} held-out images of {reference.real.name}"
     on += f", {len(seeds)} seeds" if len(seeds) > 1 else ""
     card = {}
-    for name, values in found.items():
-        mean, error, low, high = interval(values)
-        what = MEASURES[name]
-        how = what.how + (f"; about {judge.floor:.3g} for a perfect sampler" if name == "fd" else "")
-        card[f"{name}{judge.conditions}"] = Score(
-            mean, what.unit, on, how, what.property, error, low, high, what.better,
-            judge.ceiling.scores[name], judge.worst.scores[name], judge.norm(name, mean),
+    for name in values:
+        measure = MEASURES[name]
+        how = measure.how + (f"; about {reference.floor:.3g} for a perfect sampler" if name == "fd" else "")
+        card[f"{name}{reference.conditions}"] = Score.of_sample(
+            values[name], unit=measure.unit, on=on, how=how, property=measure.property, better=measure.better,
+            ceiling=reference.ceiling.scores[name], floor=reference.noise.scores[name],
+            norm=reference.norm(name, fmean(values[name])),
         )  # fmt: skip
     return card, first
 
 
-def of_sampling(model: GenerativeModel, train: Dataset, run: Run | None = None) -> Card:
-    """What drawing images costs, and what the training did."""
-    found = cost(model)
-    where = ", ".join(str(found.where[k]) for k in ("device_name", "device") if found.where.get(k))
-    on = f"{where}, {_threads(found.where.get('threads'))}, from noise to 8-bit image"
+def sampling_scores(model: GenerativeModel, train: Dataset, run: Run | None = None) -> Card:
+    """The cost of drawing images, and of the training."""
+    measured = cost(model)
+    where = ", ".join(str(measured.where[k]) for k in ("device_name", "device") if measured.where.get(k))
+    on = f"{where}, {_threads(measured.where.get('threads'))}, from noise to 8-bit image"
     reference = _dcgan_speed(train, model.device)
-    place = None if reference is None else min(max(math.log10(found.throughput / reference) / 3 + 1, 0.0), 1.0)
+    norm = None if reference is None else min(max(math.log10(measured.throughput / reference) / 3 + 1, 0.0), 1.0)
     beside = "" if reference is None else f"; a DCGAN of these images draws {reference:,.0f} here, a thousandth is 0 %"
-    speeds = ", ".join(f"{speed:,.0f} at {batch}" for batch, speed in found.throughputs.items())
-    groups = ", ".join(f"{name} {n:,}" for name, n in found.groups.items())
-    memory = found.peak_bytes
+    speeds = ", ".join(f"{speed:,.0f} at {batch}" for batch, speed in measured.throughputs.items())
+    groups = ", ".join(f"{name} {n:,}" for name, n in measured.groups.items())
     card = {
         "throughput": Score(
-            found.throughput, "images/s", on, f"at the best batch: {speeds}{beside}", "sampling", better="higher",
-            ceiling=reference, floor=None if reference is None else reference / 1000, norm=place,
+            measured.throughput, unit="images/s", on=on, how=f"at the best batch: {speeds}{beside}",
+            property="sampling", better="higher", ceiling=reference,
+            floor=None if reference is None else reference / 1000, norm=norm,
         ),
         "latency_ms": Score(
-            found.latency_p50_ms, "ms", on,
-            f"time of one image, median of {found.repeats}; 95 % take at most {found.latency_p95_ms:.3g} ms",
-            "sampling", better="lower",
+            measured.latency_p50_ms, unit="ms", on=on, property="sampling", better="lower",
+            how=f"time of one image, median of {measured.repeats}; 95 % take at most {measured.latency_p95_ms:.3g} ms",
         ),
-        "evaluations": Score(found.evaluations, "per image", "", "calls of nets to draw one image", "sampling"),
+        "evaluations": Score(
+            measured.evaluations, unit="per image", how="calls of nets to draw one image", property="sampling"
+        ),
         "parameters": Score(
-            found.parameters, "", f"{found.weight_bytes / 2**20:.1f} MiB of weights", groups, "sampling", better="lower"
+            measured.parameters, on=f"{measured.weight_bytes / 2**20:.1f} MiB of weights", how=groups,
+            property="sampling", better="lower",
         ),
     }  # fmt: skip
-    if memory is not None:
+    if measured.peak_bytes is not None:
         card["peak_memory"] = Score(
-            memory / 2**20, "MiB", on, f"most memory held by the {found.peak_of} so far", "sampling", better="lower"
-        )
+            measured.peak_bytes / 2**20, unit="MiB", on=on, how=f"most memory held by the {measured.peak_of} so far",
+            property="sampling", better="lower",
+        )  # fmt: skip
     if run is not None:
         spent = training_cost(run)
         threads = f", {_threads(spent.threads)}" if spent.threads else ""
         card["training_seconds"] = Score(
-            spent.seconds, "s", f"{spent.device}{threads}",
-            f"time of training on {spent.images:,} images; energy: {spent.energy}", "sampling", better="lower",
+            spent.seconds, unit="s", on=f"{spent.device}{threads}", property="sampling", better="lower",
+            how=f"time of training on {spent.images:,} images; energy: {spent.energy}",
         )  # fmt: skip
     return card
 
@@ -116,210 +120,209 @@ def _threads(n: int | None) -> str:
 
 
 def _dcgan_speed(train: Dataset, device: torch.device) -> float | None:
-    """Images a second of a fresh DCGAN of the same images on the same device; None where it cannot draw them."""
+    """Images a second of an untrained DCGAN for the same images on the same device; None where it cannot draw them."""
     try:
         model: GenerativeModel = recipe.load("dcgan-mnist").model.build(shape=tuple(train.shape))
     except (LimnerError, ValueError):
         return None
-    return cost(model.eval().to(device), limit=_REFERENCE_SECONDS).throughput
+    return cost(model.eval().to(device), limit=_DCGAN_SECONDS).throughput
 
 
-def of_first(judge: ReferenceSet, seen: ScoredImages, model: GenerativeModel | None, chosen: Sequence[str]) -> Card:
-    """Scores that one set of samples is enough for: extrapolation, bins, duplicates, obedience to classes."""
-    at, on = judge.conditions, f"{judge.n} samples, one seed"
+def first_seed_scores(
+    reference: ReferenceSet, scored: ScoredImages, model: GenerativeModel | None, properties: Sequence[str]
+) -> Card:
+    """Scores that need one set of samples only: extrapolated distance, bins, duplicates, agreement with classes."""
     card: Card = {}
-    if "quality" in chosen:
-        beyond = frechet_infinity(seen.features, *judge.moments)
-        how = "Fréchet distance extrapolated to infinitely many samples (Chong and Forsyth 2020)"
-        card[f"fd_infinity{at}"] = Score(beyond.value, "", on, how, "quality", better="lower")
-    if "coverage" in chosen:
-        card |= _bins(judge, seen) | _birthday(judge, seen)
-    if isinstance(model, Conditional) and {"quality", "coverage"} & set(chosen):
-        card |= _obedience(judge, seen, model)
-    return {name: score for name, score in card.items() if score.property in chosen}
+    if "quality" in properties:
+        card[f"fd_infinity{reference.conditions}"] = Score(
+            frechet_infinity(scored.features, *reference.moments).value, on=f"{reference.n} samples, one seed",
+            how="Fréchet distance extrapolated to infinitely many samples (Chong and Forsyth 2020)",
+            property="quality", better="lower",
+        )  # fmt: skip
+    if "coverage" in properties:
+        card |= _bins(reference, scored) | _birthday(reference, scored)
+    if isinstance(model, Conditional) and {"quality", "coverage"} & set(properties):
+        card |= _class_scores(reference, scored, model)
+    return select(card, properties)
 
 
-def _bins(judge: ReferenceSet, seen: ScoredImages) -> Card:
+def _bins(reference: ReferenceSet, scored: ScoredImages) -> Card:
     try:
-        found = ndb(judge.trained_on.features, fake=seen.features)
+        bins = ndb(reference.trained_on.features, fake=scored.features)
     except LimnerError as error:
-        return {f"ndb{judge.conditions}": missing("coverage", f"ndb: {error}")}
-    on = f"{judge.n} samples in 100 bins of {len(judge.trained_on)} training images"
+        return {f"ndb{reference.conditions}": missing("coverage", f"ndb: {error}")}
+    on = f"{reference.n} samples in 100 bins of {len(reference.trained_on)} training images"
     how = "share of bins whose counts differ (Richardson and Weiss 2018); 0.05 for a perfect sampler"
-    js = f"Jensen-Shannon divergence of the bins; about {found.js_floor:.2g} for a perfect sampler"
+    js = f"Jensen-Shannon divergence of the bins; about {bins.js_floor:.2g} for a perfect sampler"
     return {
-        f"ndb{judge.conditions}": Score(found.share, "", on, how, "coverage", better="lower"),
-        f"js{judge.conditions}": Score(found.js, "nats", on, js, "coverage", better="lower"),
+        f"ndb{reference.conditions}": Score(bins.share, on=on, how=how, property="coverage", better="lower"),
+        f"js{reference.conditions}": Score(bins.js, unit="nats", on=on, how=js, property="coverage", better="lower"),
     }
 
 
-def _birthday(judge: ReferenceSet, seen: ScoredImages) -> Card:
-    threshold = duplicate_threshold(judge.real.features, _told(judge))
-    found = birthday(seen.features, threshold)
+def _birthday(reference: ReferenceSet, scored: ScoredImages) -> Card:
+    labels = reference.real.labels
+    if labels is not None and int(labels.unique(return_counts=True)[1].min()) < 2:
+        labels = None  # an image that is alone in its class has no neighbour there
+    result = birthday(scored.features, duplicate_threshold(reference.real.features, labels))
     how = (
-        f"{found.verdict} (Arora and Zhang 2017); the same means nearer in features than all but 0.1 % of real images"
-        " of a class, so look at them"
+        f"{result.verdict} (Arora and Zhang 2017); two images are the same when they are nearer in features than all"
+        " but 0.1 % of real images of a class, so look at them"
     )
-    value, unit = (found.at_least, "images at least") if found.support is None else (found.support, "images")
-    return {f"support{judge.conditions}": Score(value, unit, f"{found.n} samples", how, "coverage", better="higher")}
+    value, unit = (result.at_least, "images at least") if result.support is None else (result.support, "images")
+    score = Score(value, unit=unit, on=f"{result.n} samples", how=how, property="coverage", better="higher")
+    return {f"support{reference.conditions}": score}
 
 
-def _told(judge: ReferenceSet) -> Tensor | None:
-    """Classes of the held-out images, where each has two images at least."""
-    labels = judge.real.labels
-    return labels if labels is not None and int(labels.unique(return_counts=True)[1].min()) > 1 else None
-
-
-def _obedience(judge: ReferenceSet, seen: ScoredImages, model: Conditional) -> Card:
-    """Whether the class that is asked for is drawn, and whether a classifier can learn from what is."""
-    wanted, classes = model.condition.default(judge.n), model.condition.size
+def _class_scores(reference: ReferenceSet, scored: ScoredImages, model: Conditional) -> Card:
+    """GAN-test, whether samples are of the requested class; and CAS, whether a classifier can be trained on them."""
+    labels, classes = model.condition.default(reference.n), model.condition.size
     card: Card = {}
-    if seen.logits is not None and seen.logits.shape[1] == classes:
-        test = gan_test(seen.logits, wanted)
-        assert isinstance(judge.extractor, Classifier)
-        how = "share of samples that the classifier takes for the class that was asked for (Shmelkov et al. 2018)"
-        ceiling = judge.extractor.about.get("accuracy_test")
-        card[f"gan_test{judge.conditions}"] = Score(
-            test.value, "", f"{judge.n} samples, every class in turn", how, "quality", None, test.low, test.high,
-            better="higher", ceiling=ceiling, floor=1 / classes,
-            norm=None if ceiling is None else _between(test.value, 1 / classes, ceiling),
+    if scored.logits is not None and scored.logits.shape[1] == classes:
+        test = gan_test(scored.logits, labels)
+        assert isinstance(reference.extractor, Classifier)
+        ceiling = reference.extractor.about.get("accuracy_test")
+        card[f"gan_test{reference.conditions}"] = Score(
+            test.value, on=f"{reference.n} samples, every class in turn", property="quality", low=test.low,
+            high=test.high, better="higher", ceiling=ceiling, floor=1 / classes,
+            how="share of samples whose class, by the classifier, is the requested one (Shmelkov et al. 2018)",
+            norm=normalised(test.value, 1 / classes, ceiling),
         )  # fmt: skip
-    if judge.real.labels is not None:
-        held = judge.real.labels
-        cas = synthetic_training(fake=seen.images, fake_labels=wanted, real=judge.real.images, real_labels=held)
-        trained = judge.trained_on
+    real, real_labels = reference.real.images, reference.real.labels
+    if real_labels is not None:
+        trained = reference.trained_on
         assert trained.labels is not None
-        same = torch.linspace(0, len(trained) - 1, judge.n).long()
+        cas = synthetic_training(fake=scored.images, fake_labels=labels, real=real, real_labels=real_labels)
+        ids = torch.linspace(0, len(trained) - 1, reference.n).long()
         ceiling = synthetic_training(
-            fake=trained.images[same], fake_labels=trained.labels[same], real=judge.real.images, real_labels=held
+            fake=trained.images[ids], fake_labels=trained.labels[ids], real=real, real_labels=real_labels
         ).value
-        how = "accuracy on real images of a small net trained on samples alone (Ravuri and Vinyals 2019)"
-        card[f"cas[n={judge.n}]"] = Score(
-            cas.value, "", f"{len(held)} held-out images of {judge.real.name}", how, "coverage", None,
-            cas.low, cas.high, better="higher", ceiling=ceiling, floor=1 / classes,
-            norm=_between(cas.value, 1 / classes, ceiling),
+        card[f"cas[n={reference.n}]"] = Score(
+            cas.value, on=f"{len(real_labels)} held-out images of {reference.real.name}", property="quality",
+            how="accuracy on real images of a small net trained on samples alone (Ravuri and Vinyals 2019)",
+            low=cas.low, high=cas.high, better="higher", ceiling=ceiling, floor=1 / classes,
+            norm=normalised(cas.value, 1 / classes, ceiling),
         )  # fmt: skip
     return card
 
 
-def _between(value: float, floor: float, ceiling: float) -> float | None:
-    return None if ceiling == floor else min(max((value - floor) / (ceiling - floor), 0.0), 1.0)
-
-
-def of_copies(judge: ReferenceSet, seen: ScoredImages) -> Card:
-    """The copying guard: samples against the images trained on, beside images that were not."""
-    found = copying(train=judge.trained_on.features, test=judge.real.features, fake=seen.features)
-    on = f"{judge.n} samples, {len(judge.trained_on)} training and {len(judge.real)} held-out images"
-    at = judge.conditions
+def copying_scores(reference: ReferenceSet, scored: ScoredImages) -> Card:
+    """Distances of samples to the training images, compared with those of held-out images."""
+    result = copying(train=reference.trained_on.features, test=reference.real.features, fake=scored.features)
+    on = f"{reference.n} samples, {len(reference.trained_on)} training and {len(reference.real)} held-out images"
+    at = reference.conditions
     return {
-        f"copying{at}": Score(found.verdict, "", on, found.why, "copying"),
+        f"copying{at}": Score(result.verdict, on=on, how=result.why, property="copying"),
         f"c_t{at}": Score(
-            found.c_t.value, "standard errors", on,
-            "C_T (Meehan et al. 2020): below -3 samples lie nearer to training images than new images do", "copying",
+            result.c_t.value, unit="standard errors", on=on, property="copying",
+            how="C_T (Meehan et al. 2020): below -3 samples lie nearer to training images than new images do",
         ),
         f"authpct{at}": Score(
-            found.authpct, "%", on,
-            f"AuthPct (Alaa et al. 2022); held-out images have {found.authpct_test:.1f} %, and only the difference"
-            " tells", "copying", ceiling=found.authpct_test,
+            result.authpct, unit="%", on=on, property="copying", ceiling=result.authpct_test,
+            how=f"AuthPct (Alaa et al. 2022); held-out images have {result.authpct_test:.1f} %, and only the difference"
+            " from them has a meaning",
         ),
         f"duplicates{at}": Score(
-            found.duplicates.share, "of samples", on,
-            f"as near to a training image as the nearest 0.1 % of those to each other; of held-out images"
-            f" {found.duplicates_test:.2g}", "copying", better="lower",
+            result.duplicates.share, unit="of samples", on=on, property="copying", better="lower",
+            how=f"as near to a training image as the nearest 0.1 % of those to each other; of held-out images"
+            f" {result.duplicates_test:.2g}",
         ),
     }  # fmt: skip
 
 
-def gallery(judge: ReferenceSet, seen: ScoredImages, columns: int, k: int = 3) -> tuple[Tensor, int]:
-    """The samples nearest to training images in a row, each with its k nearest below: images ((1+k)·columns,C,H,W)."""
-    train = judge.trained_on
-    found = nearest(train=train.features, fake=seen.features, k=k)
-    distances, who = torch.as_tensor(found.distances), torch.as_tensor(found.indices)
-    chosen = distances[:, 0].argsort()[:columns]
-    rows = [seen.images[chosen], *(train.images[who[chosen, j]] for j in range(k))]
-    return torch.cat(rows), len(chosen)
+def gallery(reference: ReferenceSet, scored: ScoredImages, columns: int, k: int = 3) -> tuple[Tensor, int]:
+    """A row of the samples nearest to training images, and below each its k nearest: ((1+k)·columns,C,H,W)."""
+    train = reference.trained_on
+    neighbours = nearest(train=train.features, fake=scored.features, k=k)
+    distances, indices = torch.as_tensor(neighbours.distances), torch.as_tensor(neighbours.indices)
+    samples = distances[:, 0].argsort()[:columns]
+    rows = [scored.images[samples], *(train.images[indices[samples, j]] for j in range(k))]
+    return torch.cat(rows), len(samples)
 
 
-def of_latent(
+def latent_scores(
     model: GenerativeModel,
-    judge: ReferenceSet | None,
-    seen: ScoredImages | None,
+    reference: ReferenceSet | None,
+    scored: ScoredImages | None,
     heldout: Dataset,
     device: torch.device | str,
 ) -> Card:
-    """Whether the latent space is well behaved: even, without holes, and the codes where the prior is."""
+    """Whether the latent space is smooth and without holes, and whether codes of images follow the prior."""
     card: Card = {}
     if not (isinstance(model, HasPrior) and isinstance(model, Decodes)):
         return {
             "latent": missing("latent", f"{model.spec.name} decodes no draws of a prior, so it has no latent space")
         }
-    if judge is not None:
-        card |= _smooth(model, judge, seen, device)
+    if reference is not None:
+        card |= _smoothness_scores(model, reference, scored, device)
     if isinstance(model, Encodes):
         gap = smoothness.posterior_prior_gap(model, heldout, device=device)
         card["posterior_prior_gap"] = Score(
-            gap.value, "", f"{gap.n} codes of held-out images and {gap.n} draws of the prior",
-            f"unbiased squared MMD, Gaussian kernel; {gap.noise:.1g} is the standard deviation for equal distributions",
-            "latent", better="lower",
+            gap.value, on=f"{gap.n} codes of held-out images and {gap.n} draws of the prior", property="latent",
+            how=f"unbiased squared MMD, Gaussian kernel; {gap.noise:.1g} is the standard deviation for equal"
+            " distributions", better="lower",
         )  # fmt: skip
-    card |= reconstruction(model, heldout, device)
+    card |= reconstruction_scores(model, heldout, device)
     if isinstance(model, Reconstructs):
-        x, y = images_of(heldout, 256, device)
+        x, y = spaced_images(heldout, 256, device)
         trip = smoothness.round_trip(model, x, y)
         card["round_trip"] = Score(
-            trip.x_mean, "of [-1,1]", f"{len(x)} held-out images",
-            f"mean |x - decode(encode(x))|; at most {trip.x_max:.3g}", "latent", better="lower",
+            trip.x_mean, unit="of [-1,1]", on=f"{len(x)} held-out images", property="latent", better="lower",
+            how=f"mean |x - decode(encode(x))|; at most {trip.x_max:.3g}",
         )  # fmt: skip
     return card
 
 
-def _smooth(model: Generates, judge: ReferenceSet, seen: ScoredImages | None, device: torch.device | str) -> Card:
-    at, n = f"@{judge.extractor.key}", min(judge.n, _BETWEEN)
-    between = smoothness.interpolation_fd(model, judge.extractor, real=judge.moments, n=n, device=device)
-    path = smoothness.path_length(model, judge.extractor, device=device)
-    even = smoothness.step_evenness(model, judge.extractor, device=device)
+def _smoothness_scores(
+    model: Generates, reference: ReferenceSet, scored: ScoredImages | None, device: torch.device | str
+) -> Card:
+    at, n = f"@{reference.extractor.key}", min(reference.n, _MIDPOINTS)
+    between = smoothness.interpolation_fd(model, reference.extractor, real=reference.moments, n=n, device=device)
+    path = smoothness.path_length(model, reference.extractor, device=device)
+    even = smoothness.step_evenness(model, reference.extractor, device=device)
     card = {
         f"interpolation{at}[n={n}]": Score(
-            between.ratio, "× samples", f"{n} mid-points, {n} samples",
-            f"Fréchet distance of images half-way between two draws ({between.midpoints:.3g}) over that of samples"
+            between.ratio, unit="× samples", on=f"{n} mid-points, {n} samples", property="latent", better="lower",
+            how=f"Fréchet distance of images half-way between two draws ({between.midpoints:.3g}) over that of samples"
             f" ({between.samples:.3g}); 1 is as good. The norm is that of the mid-points' own distance",
-            "latent", better="lower", norm=judge.norm("fd", between.midpoints),
+            norm=reference.norm("fd", between.midpoints),
         ),
         f"path_length{at}": Score(
-            path.value, "", f"{path.n} paths, {path.between}",
-            f"squared feature distance over the squared step {path.e:g} (Karras et al. 2019, in these features, not"
-            " LPIPS)", "latent", path.error,
+            path.value, on=f"{path.n} paths, {path.between}", property="latent", error=path.error,
+            how=f"squared feature distance over the squared step {path.e:g} (Karras et al. 2019, in these features, not"
+            " LPIPS)",
         ),
         f"evenness{at}": Score(
-            even.value, "× mean", f"{even.paths} paths of {even.steps} steps",
-            "largest over mean step of features along a path; 1 is even", "latent", better="lower",
+            even.value, unit="× mean", on=f"{even.paths} paths of {even.steps} steps", property="latent",
+            how="largest over mean step of features along a path; 1 is even", better="lower",
         ),
     }  # fmt: skip
-    if seen is not None:
-        card[f"hole_rate{judge.conditions}"] = Score(
-            seen.near.hole_rate, "of draws", f"{judge.n} samples",
-            "share of samples with no real image near: draws of the prior that lead nowhere", "latent", better="lower",
-            ceiling=judge.ceiling.near.hole_rate, floor=judge.worst.near.hole_rate,
-            norm=_between(seen.near.hole_rate, judge.worst.near.hole_rate, judge.ceiling.near.hole_rate),
+    if scored is not None:
+        ceiling, floor = reference.ceiling.neighbourhoods.hole_rate, reference.noise.neighbourhoods.hole_rate
+        rate = scored.neighbourhoods.hole_rate
+        card[f"hole_rate{reference.conditions}"] = Score(
+            rate, unit="of draws", on=f"{reference.n} samples", property="latent", better="lower",
+            how="share of samples that have no real image near them", ceiling=ceiling, floor=floor,
+            norm=normalised(rate, floor, ceiling),
         )  # fmt: skip
     return card
 
 
-def of_disentanglement(model: GenerativeModel, train: Dataset, device: torch.device | str) -> Card:
-    """Whether one number of the code does one thing; only data with known factors can tell."""
+def disentanglement_scores(model: GenerativeModel, train: Dataset, device: torch.device | str) -> Card:
+    """Whether each number of the code stands for one factor, where the factors of the data are known."""
     if getattr(train, "factors", None) is None:
         why = f"the factors behind {train.name} are not known; train on mini-dsprites to measure disentanglement"
         return {"mig": missing("disentangled", why)}
     if isinstance(model, Encodes):
-        found = encoded_disentanglement(model, train, device=device)
+        result = encoded_disentanglement(model, train, device=device)
     elif isinstance(model, HasPrior) and isinstance(model, Decodes):
-        found = read_disentanglement(model, device=device)
+        result = read_disentanglement(model, device=device)
     else:
         return {"mig": missing("disentangled", f"{model.spec.name} has no codes that factors could be compared with")}
-    scores = found.scores
-    left_out = f"; nothing is said of {', '.join(found.left_out)}, which never changed" if found.left_out else ""
-    match = "" if found.match is None else f"; the sprites read and drawn again match at {found.match:.2f} of 1"
-    on = f"{scores.n} codes and their factors by {found.how}{left_out}{match}"
+    scores = result.scores
+    left_out = f"; without {', '.join(result.left_out)}, which never changed" if result.left_out else ""
+    match = "" if result.match is None else f"; the sprites read and drawn again match at {result.match:.2f} of 1"
+    on = f"{scores.n} codes and their factors by {result.how}{left_out}{match}"
     note = " Seeds matter more than methods (Locatello et al. 2019): train five before you conclude."
     rows = {
         "mig": (scores.mig, "mutual information gap (Chen et al. 2018)." + note),
@@ -335,87 +338,90 @@ def of_disentanglement(model: GenerativeModel, train: Dataset, device: torch.dev
     }  # fmt: skip
     return {
         name: Score(
-            value, "", on, how, "disentangled", better="higher", ceiling=1.0, floor=0.0, norm=min(max(value, 0.0), 1.0)
+            value, on=on, how=how, property="disentangled", better="higher", ceiling=1.0, floor=0.0,
+            norm=normalised(value, 0.0, 1.0),
         )
         for name, (value, how) in rows.items()
-    }
+    }  # fmt: skip
 
 
-def of_likelihood(
+def likelihood_scores(
     model: GenerativeModel, train: Dataset, heldout: Dataset, device: torch.device | str, kind: str | None = None
 ) -> Card:
-    """Likelihood of images never trained on, how long it takes, and how much better the training images fare."""
+    """Likelihood of held-out images, the time that it takes, and the gap between training and held-out images."""
     if kind == "AIS":
-        return _annealed(model, heldout, device)
+        return _annealed_scores(model, heldout, device)
     if isinstance(model, HasBound):
-        began = time.perf_counter()
-        found = bounds(model, heldout, k=50, limit=_LIKELIHOOD, device=device)
-        took = 1000 * (time.perf_counter() - began) / found.n
-        trained = bounds(model, train, k=50, limit=found.n, device=device)
-        card = of_bounds(found, model.measure, heldout)
-        n, gap, error, kind = (
-            found.n,
-            trained.iwae - found.iwae,
-            math.hypot(trained.iwae_error, found.iwae_error),
-            "IWAE-50",
-        )
+        start = time.perf_counter()
+        bound = bounds(model, heldout, k=50, limit=_LIKELIHOOD_IMAGES, device=device)
+        n, kind = bound.n, "IWAE-50"
+        ms = 1000 * (time.perf_counter() - start) / n
+        trained = bounds(model, train, k=50, limit=n, device=device)
+        card = bound_scores(bound, model.measure, heldout)
+        gap, error = trained.iwae - bound.iwae, math.hypot(trained.iwae_error, bound.iwae_error)
+        on = f"{n} held-out images of {heldout.name}"
     else:
         try:
-            exact = likelihood(model, heldout, train=train, limit=_LIKELIHOOD, device=device)
+            exact = likelihood(model, heldout, train=train, limit=_LIKELIHOOD_IMAGES, device=device)
         except LimnerError as reason:
             return {"bits_per_dim": missing("likelihood", f"{reason}; or ask for likelihood=AIS")}
-        n, took, kind = exact.n, exact.ms_per_image, exact.kind
+        n, ms, kind = exact.n, exact.ms_per_image, exact.kind
         gap, error = exact.train_gap or 0.0, exact.train_gap_error or 0.0
         on = f"{n} held-out images of {heldout.name}"
         card = {"bits_per_dim": bits_score(exact.bits, exact.bits_error, kind, exact.measure, on)}
-    on = f"{n} held-out images of {heldout.name}"
-    card["likelihood_ms"] = Score(took, "ms per image", on, f"time for {kind}", "likelihood", better="lower")
+    card["likelihood_ms"] = _likelihood_time(ms, on, kind)
     card["train_gap"] = Score(
-        gap, "nats per image", f"{on}, and as many training images",
-        "by how much a training image is likelier than a new one", "likelihood", error, better="lower",
+        gap, unit="nats per image", on=f"{on}, and as many training images", property="likelihood", error=error,
+        how="log-likelihood of training images minus that of held-out images", better="lower",
     )  # fmt: skip
     return card
 
 
-def _annealed(model: GenerativeModel, heldout: Dataset, device: torch.device | str) -> Card:
+def _likelihood_time(ms: float, on: str, kind: str) -> Score:
+    return Score(ms, unit="ms per image", on=on, how=f"time for {kind}", property="likelihood", better="lower")
+
+
+def _annealed_scores(model: GenerativeModel, heldout: Dataset, device: torch.device | str) -> Card:
     """The likelihood of a decoder with noise on its pixels, by annealed importance sampling."""
-    found = likelihood(model, heldout, kind="AIS", device=device)
-    on = f"{found.n} held-out images of {heldout.name}"
+    result = likelihood(model, heldout, kind="AIS", device=device)
+    on = f"{result.n} held-out images of {heldout.name}"
     how = (
-        f"AIS (Wu et al. 2017) with noise of {found.sigma:.3g} on pixels in [-1,1], fitted; between AIS from both sides"
-        f" lie {found.ais_gap:.3g} nats, and that much the number may be off"
+        f"AIS (Wu et al. 2017) with noise of {result.sigma:.3g} on pixels in [-1,1], fitted; the estimates from below"
+        f" and from above differ by {result.ais_gap:.3g} nats, and the number may be off by as much"
     )
-    score = bits_score(found.bits, found.bits_error, "AIS", found.measure, on)
-    ms = Score(found.ms_per_image, "ms per image", on, "time for AIS", "likelihood", better="lower")
-    return {"bits_per_dim": replace(score, how=how), "likelihood_ms": ms}
+    score = bits_score(result.bits, result.bits_error, "AIS", result.measure, on)
+    return {
+        "bits_per_dim": replace(score, how=how),
+        "likelihood_ms": _likelihood_time(result.ms_per_image, on, "AIS"),
+    }
 
 
-def images_of(dataset: Dataset, n: int, device: torch.device | str) -> tuple[Tensor, Tensor | None]:
-    """`n` images (n,C,H,W) in [-1,1], spread evenly over a set, and their classes."""
+def spaced_images(dataset: Dataset, n: int, device: torch.device | str) -> tuple[Tensor, Tensor | None]:
+    """`n` evenly spaced images (n,C,H,W) of a set in [-1,1], and their classes."""
     parts = list(batches(dataset, min(n, len(dataset)), 256, device))
     y = [part[1] for part in parts if part[1] is not None]
     return torch.cat([part[0] for part in parts]), torch.cat(y) if y else None
 
 
-def of_model(
+def model_scores(
     model: GenerativeModel,
-    chosen: Sequence[str],
+    properties: Sequence[str],
     train: Dataset,
     heldout: Dataset,
-    judge: ReferenceSet | None,
-    seen: ScoredImages | None,
+    reference: ReferenceSet | None,
+    scored: ScoredImages | None,
     device: torch.device | str,
     run: Run | None = None,
     kind: str | None = None,
 ) -> Card:
-    """The properties that are asked of the model itself: what it costs, its latent space, its likelihood."""
-    card: Card = modes(model, heldout) if {"quality", "coverage"} & set(chosen) else {}
-    if "sampling" in chosen:
-        card |= of_sampling(model, train, run)
-    if "latent" in chosen:
-        card |= of_latent(model, judge, seen, heldout, device)
-    if "disentangled" in chosen:
-        card |= of_disentanglement(model, train, device)
-    if "likelihood" in chosen:
-        card |= of_likelihood(model, train, heldout, device, kind)
-    return {name: score for name, score in card.items() if score.property in chosen}
+    """Scores of the model itself: its cost, its latent space, its likelihood, and counts of modes that are known."""
+    card: Card = known_mode_scores(model, heldout) if {"quality", "coverage"} & set(properties) else {}
+    if "sampling" in properties:
+        card |= sampling_scores(model, train, run)
+    if "latent" in properties:
+        card |= latent_scores(model, reference, scored, heldout, device)
+    if "disentangled" in properties:
+        card |= disentanglement_scores(model, train, device)
+    if "likelihood" in properties:
+        card |= likelihood_scores(model, train, heldout, device, kind)
+    return select(card, properties)

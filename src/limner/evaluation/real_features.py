@@ -1,7 +1,7 @@
-"""Real images as scores see them: their features, kept on disk so that they are computed once.
+"""Real images and their features, which are cached on disk.
 
-A file of the cache is named by what it holds: the fingerprint of the data set (its pixels and how they were prepared)
-and the key of the extractor (which names its version). Either changes, and it is another file.
+The name of a cache file depends on the fingerprint of the data set (its pixels and how they were prepared) and on the
+key of the extractor (which names its version). If either changes, the features are computed again.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from limner.metrics.extractors.features import Classifier, Extractor
 
 
 @dataclass(frozen=True)
-class Real:
-    """Images of a data set in an extractor's eyes.
+class RealImages:
+    """Images of a data set and their features.
 
     Attributes:
-        images: (N,C,H,W) uint8, as many as were asked for, spread evenly over the set.
+        images: (N,C,H,W) uint8.
         features: (N,d) float32, on the CPU.
-        logits: (N,K) of the classifier, or None when the extractor is none.
-        labels: (N,) classes as the data tell them, or None.
-        name: of the data set.
+        logits: (N,K) of the classifier, or None when the extractor has no classes.
+        labels: (N,) true classes, or None.
+        name: name of the data set.
     """
 
     images: Tensor
@@ -46,8 +46,8 @@ class Real:
         return len(self.images)
 
 
-def images(dataset: Dataset, limit: int | None = None) -> tuple[Tensor, Tensor | None]:
-    """Images (N,C,H,W) uint8 of a set, at most `limit`, spread evenly over it, and their classes (N,)."""
+def uint8_images(dataset: Dataset, limit: int | None = None) -> tuple[Tensor, Tensor | None]:
+    """At most `limit` evenly spaced images (N,C,H,W) uint8 of a set, and their classes (N,)."""
     n = min(limit or len(dataset), len(dataset))
     xs, ys = [], []
     for x, y, _ in batches(dataset, n, 500, "cpu"):
@@ -57,38 +57,38 @@ def images(dataset: Dataset, limit: int | None = None) -> tuple[Tensor, Tensor |
     return torch.cat(xs), labels
 
 
-def seen(extractor: Extractor, x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Features (N,d) and logits (N,K) of images in one pass; no logits from an extractor without classes."""
+def extract(extractor: Extractor, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Features (N,d) and logits (N,K) of images in one pass; logits are None for an extractor without classes."""
     if isinstance(extractor, Classifier):
         features, logits = extractor.both(x)
         return features.cpu(), logits.cpu()
     return extractor.features(x).cpu(), None
 
 
-def real(dataset: Dataset, extractor: Extractor, limit: int | None = None) -> Real:
-    """A set's images and features; the features come from the cache where they are there.
+def load_real_images(dataset: Dataset, extractor: Extractor, limit: int | None = None) -> RealImages:
+    """Evenly spaced images of a set and their features, from the cache if it has them.
 
-    The cache is the folder ``features`` under ``$LIMNER_CACHE``, or in the user's cache. A file that cannot be read or
-    written does no harm: features are then computed.
+    The cache is the folder ``features`` under ``$LIMNER_CACHE``, or in the user's cache. If a file cannot be read or
+    written, the features are computed.
     """
-    x, y = images(dataset, limit)
+    x, y = uint8_images(dataset, limit)
     key = hashlib.sha256(f"{dataset.fingerprint} {len(x)} {extractor.key}".encode()).hexdigest()
-    file = Path(os.environ.get("LIMNER_CACHE") or pooch.os_cache("limner")).expanduser() / "features" / key[:32]
-    found = _read(file, len(x), extractor.dims)
-    if found is None:
-        features, logits = seen(extractor, x)
-        found = {"features": features.contiguous()} | ({} if logits is None else {"logits": logits.contiguous()})
+    path = Path(os.environ.get("LIMNER_CACHE") or pooch.os_cache("limner")).expanduser() / "features" / key[:32]
+    values = _read(path, len(x), extractor.dims)
+    if values is None:
+        features, logits = extract(extractor, x)
+        values = {"features": features.contiguous()} | ({} if logits is None else {"logits": logits.contiguous()})
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(file, save(found))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, save(values))
         except OSError:
-            pass  # a full or read-only disk costs the time, not the scores
-    return Real(x, found["features"], found.get("logits"), y, dataset.name)
+            pass  # the disk is full or read-only: the next call computes the features again
+    return RealImages(x, values["features"], values.get("logits"), y, dataset.name)
 
 
-def _read(file: Path, n: int, dims: int) -> dict[str, Tensor] | None:
+def _read(path: Path, n: int, dims: int) -> dict[str, Tensor] | None:
     try:
-        found = parse_safetensors(file.read_bytes())
+        values = parse_safetensors(path.read_bytes())
     except (OSError, SafetensorError):
         return None
-    return found if found.get("features", torch.empty(0)).shape == (n, dims) else None
+    return values if values.get("features", torch.empty(0)).shape == (n, dims) else None

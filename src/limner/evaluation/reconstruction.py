@@ -1,4 +1,4 @@
-"""How well images come back: from their codes, and from noise."""
+"""How well images are reconstructed from their codes, or from noisy images."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from limner.losses.reconstruction import psnr
 
 
 class Denoises(Reconstructs, Corrupts, Protocol):
-    """A model that applies its own corruption and undoes it."""
+    """A model that corrupts images and reconstructs them."""
 
 
 @torch.inference_mode()
 def reconstruction_psnr(model: Reconstructs, dataset: Dataset, device: torch.device | str = "cpu") -> Tensor:
-    """PSNR in dB of every image's reconstruction, (N,), on the CPU. Peak is the full range of grey values."""
+    """PSNR in dB of the reconstruction of every image, (N,), on the CPU; the peak is the full range of grey values."""
     parts = [psnr(reconstruct(model, x, y), x) for x, y, _ in batches(dataset, len(dataset), 256, device)]
     return torch.cat(parts).cpu()
 
@@ -29,7 +29,7 @@ def reconstruction_psnr(model: Reconstructs, dataset: Dataset, device: torch.dev
 def corrupted(
     model: Corrupts, dataset: Dataset, device: torch.device | str = "cpu", seed: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Clean images and their corruptions by the model's own noise, (N,C,H,W) each; the same for the same seed."""
+    """Clean images and those corrupted by the model's noise, (N,C,H,W) each; equal for equal seeds."""
     clean, noisy = [], []
     for x, _, ids in batches(dataset, len(dataset), 256, device):
         generator = torch.Generator(device).manual_seed(seed + ids[0])
@@ -46,7 +46,7 @@ def corrupted(
 def denoising_psnr(
     model: Denoises, dataset: Dataset, device: torch.device | str = "cpu", seed: int = 0
 ) -> dict[str, tuple[Tensor, str]]:
-    """PSNR in dB, (N,), of noisy images and of what the model makes of them, each with how it was measured."""
+    """PSNR in dB, (N,), of noisy images and of their reconstructions, each with a description."""
     clean, noisy = corrupted(model, dataset, device, seed)
     outputs = torch.cat([reconstruct(model, part) for part in noisy.split(256)])
     return {

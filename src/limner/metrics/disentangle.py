@@ -1,23 +1,23 @@
-"""Disentanglement: whether single numbers of a code stand for single factors of variation that are known.
+"""Disentanglement: whether single dimensions of a code stand for single known factors of variation.
 
-All scores are of a table of codes (N,d) beside the true factors (N,K) of the same images, in forms that Locatello et
+All scores compare a table of codes (N,d) with the true factors (N,K) of the same images, in the forms of Locatello et
 al. 2019 (*Challenging common assumptions in the unsupervised learning of disentangled representations*,
-arXiv:1811.12359) compared. With code numbers z_j and factors v_k:
+arXiv:1811.12359). With code dimensions z_j and factors v_k:
 
 ===========  ============================================================================================
 MIG          Chen et al. 2018, arXiv:1802.04942, eq. 6: mean over k of (I(z_j1; v_k) - I(z_j2; v_k)) / H(v_k)
-             with the two codes that know most about v_k
+             with the two dimensions that have most information on v_k
 DCI          Eastwood and Williams 2018: importances R (d,K) of codes in classifiers of the factors;
              D = Σ_j ρ_j (1 - H_K(R_j / Σ R_j)), C the same over columns, I the accuracy of the classifiers
-SAP          Kumar et al. 2018, arXiv:1711.00848: mean over k of the gap between the two single codes that
-             predict v_k best
-FactorVAE    Kim and Mnih 2018, arXiv:1802.05983: from 64 codes that share one factor, the code of least
-             relative variance has to give that factor away
+SAP          Kumar et al. 2018, arXiv:1711.00848: mean over k of the gap between the two single dimensions
+             that predict v_k best
+FactorVAE    Kim and Mnih 2018, arXiv:1802.05983: accuracy of predicting which factor 64 codes share, from
+             the dimension of least relative variance among them
 ===========  ============================================================================================
 
-All lie in [0,1]. What they do not say: without a bias built into model or data, unsupervised disentanglement is
-impossible in principle, and between runs of one method the random seed matters more than the method (Locatello et al.,
-theorem 1 and section 5.4). Report five seeds or more. FactorVAE's score of codes that know nothing is 1/K, not 0.
+All lie in [0,1]. Without an inductive bias in model or data, unsupervised disentanglement is impossible in principle,
+and the random seed matters more than the method (Locatello et al., theorem 1 and section 5.4): report five seeds or
+more. FactorVAE's score of codes without information is 1/K, not 0.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from limner.core.errors import LimnerError
+from limner.metrics.diversity import entropy
+from limner.metrics.sets import Array
 
-Array = NDArray[np.float64]
 Counts = NDArray[np.int64]
-_LEAST = 100  # points below which a histogram of 20 bins and a test split say nothing
+_MIN_POINTS = 100  # with fewer, a histogram of 20 bins and a test split are meaningless
 _TREES, _RATE, _DEPTH = 20, 0.3, 3
 
 
@@ -42,11 +43,11 @@ class Dci:
     """The scores of Eastwood and Williams.
 
     Attributes:
-        disentanglement: D, 1 when each code number serves one factor.
-        completeness: C, 1 when each factor is served by one code number.
+        disentanglement: D, 1 when each dimension is important for one factor.
+        completeness: C, 1 when each factor depends on one dimension.
         informativeness: I, accuracy of the classifiers on codes they were not trained on, mean over factors.
-        chance: what the accuracy would be of the most frequent values, mean over factors.
-        importances: R (d,K); each column sums to 1, or to 0 where the classifier found nothing to split on.
+        chance: accuracy of predicting the most frequent value, mean over factors.
+        importances: R (d,K); each column sums to 1, or to 0 where the classifier has no splits.
     """
 
     disentanglement: float
@@ -61,9 +62,9 @@ class FactorVae:
     """The score of Kim and Mnih.
 
     Attributes:
-        value: accuracy of the majority vote on fresh votes.
-        chance: 1/K, what codes that know nothing reach.
-        active: code numbers that took part; the others hardly vary.
+        value: accuracy of the majority vote on new votes.
+        chance: 1/K, the value for codes without information.
+        active: number of dimensions that took part; the others hardly vary.
     """
 
     value: float
@@ -80,11 +81,11 @@ class Disentanglement:
         mig_each: the gap of each factor, (K,).
         dci: disentanglement, completeness, informativeness.
         sap: separated attribute predictability, mean over factors.
-        factor_vae: accuracy of Kim and Mnih's majority vote.
-        n: points in the table.
-        codes: d.
-        factors: K.
-        seed: of every random choice.
+        factor_vae: Kim and Mnih's score.
+        n: number of images.
+        codes: number of dimensions d.
+        factors: number of factors K.
+        seed: seed of every random choice.
     """
 
     mig: float
@@ -109,18 +110,18 @@ def disentanglement(
     """All scores of codes (N,d) and factors (N,K).
 
     Args:
-        codes: one row an image; more than two dimensions are flattened.
-        factors: integers from 0, known beforehand.
-        sizes: how many values each factor takes; it is checked against the factors when given.
-        seed: of every random choice.
+        codes: one row for each image; more than two dimensions are flattened.
+        factors: integers from 0.
+        sizes: number of values of each factor; factors are checked against it when given.
+        seed: seed of every random choice.
         continuous: for `sap`.
 
     Raises:
-        LimnerError: the table cannot be judged, with the reason.
+        LimnerError: the table has a wrong shape or values that cannot be scored.
     """
     z, v = _table(codes, factors)
     if sizes is not None and (len(sizes) != v.shape[1] or (v.max(0) >= np.asarray(sizes)).any()):
-        raise LimnerError(f"factors of the sizes {tuple(sizes)} cannot reach the values {tuple(v.max(0).tolist())}")
+        raise LimnerError(f"factors of sizes {tuple(sizes)} cannot have the values {tuple(v.max(0).tolist())}")
     gaps = mig_each(z, v)
     return Disentanglement(
         mig=float(gaps.mean()),
@@ -144,15 +145,15 @@ def mig(codes: Tensor | ArrayLike, factors: Tensor | ArrayLike, *, bins: int = 2
 
 
 def mig_each(codes: Tensor | ArrayLike, factors: Tensor | ArrayLike, *, bins: int = 20) -> Array:
-    """The gap of each factor, (K,), in shares of the factor's entropy.
+    """The gap of each factor, (K,), relative to the factor's entropy.
 
     Args:
-        codes: (N,d); each number is cut into `bins` of equal width between its least and its largest value.
-        factors: (N,K) integers. They have to be discrete: the entropy of a continuous one has no meaning here.
-        bins: 20 in published tables, at 10,000 points. More bins of few points find information in noise.
+        codes: (N,d); each dimension is divided into `bins` of equal width between its smallest and largest value.
+        factors: (N,K) integers; the entropy of a continuous factor would have no meaning here.
+        bins: 20 in published tables, at 10,000 points. Lower it for fewer points, or noise counts as information.
 
     Raises:
-        LimnerError: the table cannot be judged, with the reason.
+        LimnerError: the table has a wrong shape or values that cannot be scored.
     """
     z, v = _table(codes, factors)
     if bins < 2:
@@ -164,7 +165,7 @@ def mig_each(codes: Tensor | ArrayLike, factors: Tensor | ArrayLike, *, bins: in
 
 
 def discretised(codes: Array, bins: int) -> Counts:
-    """Bin numbers (N,d) from 0 to bins - 1, of equal width for each column."""
+    """Bin indices (N,d) from 0 to bins - 1, of equal width for each column."""
     low, high = codes.min(0), codes.max(0)
     width = np.where(high > low, high - low, 1.0)
     edges = low + width * np.linspace(0, 1, bins + 1)[1:-1, None]  # (bins-1,d), as numpy.histogram places them
@@ -173,22 +174,21 @@ def discretised(codes: Array, bins: int) -> Counts:
 
 
 def mutual_information(a: Counts, b: Counts) -> Array:
-    """I (d,K) in nats between each column of a (N,d) and each of b (N,K), non-negative integers both."""
+    """I (d,K) in nats between each column of a (N,d) and each of b (N,K), both of non-negative integers."""
     n = len(a)
-    found = np.empty((a.shape[1], b.shape[1]))
-    for j, k in np.ndindex(found.shape):
+    information = np.empty((a.shape[1], b.shape[1]))
+    for j, k in np.ndindex(information.shape):
         rows, columns = int(a[:, j].max()) + 1, int(b[:, k].max()) + 1
         joint = np.bincount(a[:, j] * columns + b[:, k], minlength=rows * columns).reshape(rows, columns) / n
-        alone = np.outer(joint.sum(1), joint.sum(0))
-        seen = joint > 0
-        found[j, k] = (joint[seen] * np.log(joint[seen] / alone[seen])).sum()
-    return found.clip(0)
+        independent = np.outer(joint.sum(1), joint.sum(0))
+        positive = joint > 0
+        information[j, k] = (joint[positive] * np.log(joint[positive] / independent[positive])).sum()
+    return information.clip(0)
 
 
 def entropies(factors: Counts) -> Array:
     """Entropy in nats of each column of factors (N,K)."""
-    shares = [np.bincount(column) / len(factors) for column in factors.T]
-    return np.array([-(p[p > 0] * np.log(p[p > 0])).sum() for p in shares])
+    return np.array([entropy(np.bincount(column) / len(factors)) for column in factors.T])
 
 
 # ---- disentanglement, completeness, informativeness ----------------------------------------------------------------
@@ -199,64 +199,64 @@ def dci(
 ) -> Dci:
     """Disentanglement, completeness and informativeness of codes (N,d) and factors (N,K).
 
-    The classifiers are gradient-boosted trees, as in the published tables, on a random part of the table. Those took
-    100 trees of rate 0.1 a class; 20 of rate 0.3 give the same within 0.04 (measured on ten codes of five factors:
-    identity 1.000 and 1.000, with noise 0.867 and 0.854, rotated 0.278 and 0.242) in a fifth of the time. Forests are
-    as fast but choose splits at random, which gives every code some importance: 0.655 and 0.790 where boosting finds
-    0.854. Histogram boosting has no importances of its own, and permuted ones miss codes that stand in for each other.
+    The classifiers are gradient-boosted trees, as in the published tables, on a random part of the table. Published
+    tables use 100 trees of rate 0.1 a class; 20 of rate 0.3 give the same within 0.04 (measured on ten codes of five
+    factors: identity 1.000 and 1.000, with noise 0.867 and 0.854, rotated 0.278 and 0.242) in a fifth of the time.
+    Forests are as fast but split at random, which gives every code some importance: 0.655 and 0.790 where boosting
+    gives 0.854. Histogram boosting has no importances, and permuted ones miss codes that can replace each other.
 
     Args:
-        codes: one row an image.
+        codes: one row for each image.
         factors: integers from 0.
-        train: points that the classifiers learn from; fewer where there are not enough.
-        test: points that they are judged on.
-        seed: of the choice of points and of the trees.
+        train: number of points that the classifiers are trained on; fewer if there are not enough.
+        test: number of points that they are tested on.
+        seed: seed of the choice of points and of the trees.
 
     Raises:
-        LimnerError: the table cannot be judged, with the reason.
+        LimnerError: the table has a wrong shape or values that cannot be scored.
     """
     from sklearn.ensemble import GradientBoostingClassifier
 
     z, v = _table(codes, factors)
-    learnt, judged = _split(len(z), train, test, seed)
+    train_ids, test_ids = _split(len(z), train, test, seed)
     importances, right, chance = [], [], []
     for column in v.T:
-        if len(np.unique(column[learnt])) < 2:
-            raise LimnerError("a factor has one value among the points to learn from; give more points")
+        if len(np.unique(column[train_ids])) < 2:
+            raise LimnerError("a factor has only one value among the training points; give more images")
         trees = GradientBoostingClassifier(
             n_estimators=_TREES, learning_rate=_RATE, max_depth=_DEPTH, random_state=seed
-        ).fit(z[learnt], column[learnt])
-        importances.append(trees.feature_importances_.clip(0))  # rounding can leave them a hair below
-        right.append(float(trees.score(z[judged], column[judged])))
+        ).fit(z[train_ids], column[train_ids])
+        importances.append(trees.feature_importances_.clip(0))  # rounding can make them slightly negative
+        right.append(float(trees.score(z[test_ids], column[test_ids])))
         chance.append(float(np.bincount(column).max()) / len(column))
     R = np.stack(importances, 1)
-    return Dci(*dci_of(R), float(np.mean(right)), float(np.mean(chance)), R)
+    return Dci(*dci_from_importances(R), float(np.mean(right)), float(np.mean(chance)), R)
 
 
-def dci_of(importances: ArrayLike) -> tuple[float, float]:
-    """D and C of importances R (d,K), which are not negative.
+def dci_from_importances(importances: ArrayLike) -> tuple[float, float]:
+    """D and C from non-negative importances R (d,K).
 
-    >>> [round(s, 6) for s in dci_of([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])]
+    >>> [round(s, 6) for s in dci_from_importances([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])]
     [1.0, 1.0]
 
     Raises:
-        LimnerError: these are no importances.
+        LimnerError: R is no table of finite numbers from 0.
     """
     R = np.asarray(importances, dtype=np.float64)
     if R.ndim != 2 or min(R.shape) < 1 or not (np.isfinite(R).all() and (R >= 0).all()):
-        raise LimnerError(f"importances are a table (codes,factors) of finite numbers from 0, not of shape {R.shape}")
+        raise LimnerError(f"importances must be a table (codes,factors) of finite numbers from 0, got {R.shape}")
     return _concentration(R), _concentration(R.T)
 
 
 def _concentration(R: Array) -> float:
-    """Mean over rows of 1 - entropy, in units of the most a row can have, weighted by how much a row is used."""
+    """Mean over rows of 1 - entropy, relative to the largest possible entropy, weighted by the sums of the rows."""
     total = R.sum()
     if total == 0 or R.shape[1] < 2:
         return 0.0 if total == 0 else 1.0
-    used = R.sum(1)
-    p = R[used > 0] / used[used > 0, None]
-    entropy = -(p * np.log(np.where(p > 0, p, 1.0))).sum(1) / np.log(R.shape[1])
-    return float((used[used > 0] / total * (1 - entropy)).sum())
+    usage = R.sum(1)
+    p = R[usage > 0] / usage[usage > 0, None]
+    relative = -(p * np.log(np.where(p > 0, p, 1.0))).sum(1) / np.log(R.shape[1])
+    return float((usage[usage > 0] / total * (1 - relative)).sum())
 
 
 # ---- separated attribute predictability ----------------------------------------------------------------------------
@@ -274,41 +274,41 @@ def sap(
     """Separated attribute predictability of codes (N,d) and factors (N,K): the mean gap between the two best codes.
 
     Args:
-        codes: one row an image.
+        codes: one row for each image.
         factors: integers from 0.
-        continuous: which factors are quantities. Their score is R² of a straight line, over the whole table. The others
-            are classes; theirs is the accuracy of a linear support-vector machine (C = 0.01, balanced classes) on
-            points it was not trained on. All are classes when not given, as in the published tables.
-        train: points that the machines learn from; fewer where there are not enough.
-        test: points that they are judged on.
-        seed: of the choice of points.
+        continuous: which factors are quantities. Their score is R² of a linear regression over the whole table. The
+            others are classes, and their score is the accuracy of a linear support-vector machine (C = 0.01, balanced
+            classes) on points it was not trained on. By default all are classes, as in the published tables.
+        train: number of points that the machines are trained on; fewer if there are not enough.
+        test: number of points that they are tested on.
+        seed: seed of the choice of points.
 
     Raises:
-        LimnerError: the table cannot be judged, with the reason.
+        LimnerError: the table has a wrong shape or values that cannot be scored.
     """
     z, v = _table(codes, factors)
-    quantity = [False] * v.shape[1] if continuous is None else list(continuous)
-    if len(quantity) != v.shape[1]:
-        raise LimnerError(f"continuous names {len(quantity)} factors and there are {v.shape[1]}; name each")
-    scores = _single_scores(z, v, quantity, *_split(len(z), train, test, seed))
+    kinds = [False] * v.shape[1] if continuous is None else list(continuous)
+    if len(kinds) != v.shape[1]:
+        raise LimnerError(f"continuous has {len(kinds)} values and there are {v.shape[1]} factors; give one for each")
+    scores = _single_scores(z, v, kinds, *_split(len(z), train, test, seed))
     best = np.sort(scores, axis=0)[::-1]
     return float((best[0] - (best[1] if len(best) > 1 else 0.0)).mean())
 
 
-def _single_scores(z: Array, v: Counts, quantity: list[bool], learnt: Counts, judged: Counts) -> Array:
-    """How well each code alone gives each factor, (d,K)."""
+def _single_scores(z: Array, v: Counts, continuous: list[bool], train_ids: Counts, test_ids: Counts) -> Array:
+    """How well each dimension alone predicts each factor, (d,K)."""
     from sklearn.svm import LinearSVC
 
     scores = np.zeros((z.shape[1], v.shape[1]))
     for j, k in np.ndindex(scores.shape):
         x, y = z[:, j], v[:, k]
-        if quantity[k]:
-            spread = x.var() * y.var()
-            shared = float(((x - x.mean()) * (y - y.mean())).mean())
-            scores[j, k] = shared**2 / spread if x.var() > 1e-12 and spread > 0 else 0.0
+        if continuous[k]:
+            variances = x.var() * y.var()
+            covariance = float(((x - x.mean()) * (y - y.mean())).mean())
+            scores[j, k] = covariance**2 / variances if x.var() > 1e-12 and variances > 0 else 0.0
         else:
-            machine = LinearSVC(C=0.01, class_weight="balanced").fit(x[learnt, None], y[learnt])
-            scores[j, k] = float((machine.predict(x[judged, None]) == y[judged]).mean())
+            svm = LinearSVC(C=0.01, class_weight="balanced").fit(x[train_ids, None], y[train_ids])
+            scores[j, k] = float((svm.predict(x[test_ids, None]) == y[test_ids]).mean())
     return scores
 
 
@@ -327,58 +327,59 @@ def factor_vae(
 ) -> FactorVae:
     """Kim and Mnih's score of codes (N,d) and factors (N,K).
 
-    A vote is a factor k and the code number of least relative variance among `batch` codes that share one value of k.
-    A majority vote learns which factor each code number stands for, and is judged on fresh votes. Batches are drawn
-    from the table with replacement, so the same function judges an encoder's codes and the noise of a decoder.
+    A vote is a factor k and the dimension of least relative variance among `batch` codes that share one value of k.
+    The majority of votes assigns a factor to each dimension, and new votes test this assignment. Batches are drawn
+    from the table with replacement, so the function works for an encoder's codes and for the noise of a decoder.
 
     Args:
-        codes: one row an image.
-        factors: integers from 0, each value of each about equally often beside each other's.
-        batch: codes in one vote.
-        train: votes that the majority is taken of.
-        test: votes that it is judged on.
-        prune: code numbers whose standard deviation is below this share of the largest take no part: they hardly vary,
-            and a ratio of two such variances says nothing. (Kim and Mnih prune by the same idea; the published code
-            has a threshold of 0 and counts the pruned ones wrongly.)
-        seed: of the votes.
+        codes: one row for each image.
+        factors: integers from 0; all combinations of values should be about equally frequent.
+        batch: number of codes in one vote.
+        train: number of votes that assign factors to dimensions.
+        test: number of votes that test the assignment.
+        prune: dimensions whose standard deviation is below this share of the largest are left out: they hardly vary,
+            and a ratio of two such variances has no meaning. (Kim and Mnih prune too; the published code has a
+            threshold of 0 and counts the pruned ones wrongly.)
+        seed: seed of the votes.
 
     Raises:
-        LimnerError: the table cannot be judged, with the reason.
+        LimnerError: the table has a wrong shape or values that cannot be scored.
     """
     z, v = _table(codes, factors)
     if batch < 2 or train < 1 or test < 1:
         raise LimnerError(f"votes need batch >= 2 and at least one vote each, got {batch}, {train} and {test}")
-    spread = z.std(0, ddof=1)
-    active = spread > prune * spread.max()
+    std = z.std(0, ddof=1)
+    active = std > prune * std.max()
     if not active.any():
         return FactorVae(1 / v.shape[1], 1 / v.shape[1], 0)
-    chance = np.random.default_rng(seed)
-    relative = z[:, active] / spread[active]
+    rng = np.random.default_rng(seed)
+    relative = z[:, active] / std[active]
     votes = np.zeros((int(active.sum()), v.shape[1]), dtype=np.int64)
-    np.add.at(votes, _votes(relative, v, batch, train, chance), 1)
-    chosen = votes.argmax(1)  # the factor each code number stands for
-    least, k = _votes(relative, v, batch, test, chance)
-    return FactorVae(float((chosen[least] == k).mean()), 1 / v.shape[1], int(active.sum()))
+    np.add.at(votes, _votes(relative, v, batch, train, rng), 1)
+    factor_of_code = votes.argmax(1)
+    least, k = _votes(relative, v, batch, test, rng)
+    return FactorVae(float((factor_of_code[least] == k).mean()), 1 / v.shape[1], int(active.sum()))
 
 
-def _votes(z: Array, v: Counts, batch: int, n: int, chance: np.random.Generator) -> tuple[Counts, Counts]:
-    """`n` votes: the code number of least variance, and the factor that was fixed, (n,) each."""
-    k = chance.integers(0, v.shape[1], n)
+def _votes(z: Array, v: Counts, batch: int, n: int, rng: np.random.Generator) -> tuple[Counts, Counts]:
+    """`n` votes: the dimension of least variance, and the factor that was fixed, (n,) each."""
+    k = rng.integers(0, v.shape[1], n)
     least = np.empty(n, dtype=np.int64)
     for factor in range(v.shape[1]):
         order = np.argsort(v[:, factor], kind="stable")
         counts = np.bincount(v[:, factor])
-        first, there = np.cumsum(counts) - counts, np.flatnonzero(counts)
-        mine = np.flatnonzero(k == factor)
-        value = there[chance.integers(0, len(there), len(mine))]
-        for some in np.array_split(np.arange(len(mine)), len(mine) * batch * z.shape[1] // 2_000_000 + 1):
-            places = (chance.random((len(some), batch)) * counts[value[some], None]).astype(np.int64)
-            drawn = z[order[first[value[some], None] + places]]  # (votes,batch,d)
-            least[mine[some]] = drawn.var(1, ddof=1).argmin(1)
+        first, values = np.cumsum(counts) - counts, np.flatnonzero(counts)
+        votes = np.flatnonzero(k == factor)
+        value = values[rng.integers(0, len(values), len(votes))]
+        n_parts = len(votes) * batch * z.shape[1] // 2_000_000 + 1
+        for part in np.array_split(np.arange(len(votes)), n_parts):
+            offsets = (rng.random((len(part), batch)) * counts[value[part], None]).astype(np.int64)
+            codes = z[order[first[value[part], None] + offsets]]  # (votes,batch,d)
+            least[votes[part]] = codes.var(1, ddof=1).argmin(1)
     return least, k
 
 
-# ---- what all need -------------------------------------------------------------------------------------------------
+# ---- tables and splits ---------------------------------------------------------------------------------------------
 
 
 def _table(codes: Tensor | ArrayLike, factors: Tensor | ArrayLike) -> tuple[Array, Counts]:
@@ -390,25 +391,23 @@ def _table(codes: Tensor | ArrayLike, factors: Tensor | ArrayLike) -> tuple[Arra
     z, v = np.asarray(codes, dtype=np.float64), np.asarray(factors)
     z = z.reshape(len(z), -1) if z.ndim > 2 else z
     if z.ndim != 2 or v.ndim != 2 or len(z) != len(v) or not z.shape[1] or not v.shape[1]:
-        raise LimnerError(
-            f"codes {z.shape} and factors {v.shape} are no table; give (N,d) and (N,K) of the same images"
-        )
+        raise LimnerError(f"codes {z.shape} and factors {v.shape} do not fit; give (N,d) and (N,K) of the same images")
     if v.dtype.kind not in "iu" or v.min(initial=0) < 0:
-        raise LimnerError(f"factors are integers from 0, these are {v.dtype}; number the values of continuous ones")
-    if len(z) < _LEAST:
-        raise LimnerError(f"disentanglement needs at least {_LEAST} images, there are {len(z)}; 10000 are usual")
+        raise LimnerError(f"factors must be integers from 0, got {v.dtype}; number the values of continuous ones")
+    if len(z) < _MIN_POINTS:
+        raise LimnerError(f"disentanglement needs at least {_MIN_POINTS} images, there are {len(z)}; 10000 are usual")
     if not np.isfinite(z).all():
-        raise LimnerError("some codes are not finite; look at the images, or at the encoder")
-    alone = [k for k in range(v.shape[1]) if (v[:, k] == v[0, k]).all()]
-    if alone:
-        raise LimnerError(f"factor {alone[0]} has one value in all images, so nothing can stand for it; leave it out")
+        raise LimnerError("some codes are not finite; check the images and the encoder")
+    constant = [k for k in range(v.shape[1]) if (v[:, k] == v[0, k]).all()]
+    if constant:
+        raise LimnerError(f"factor {constant[0]} has the same value in all images; leave it out")
     return z, v.astype(np.int64)
 
 
 def _split(n: int, train: int, test: int, seed: int) -> tuple[Counts, Counts]:
-    """Places of points to learn from and of others to be judged on, two to one where there are too few."""
+    """Random indices of training and of test points, in the ratio of `train` to `test` where there are too few."""
     if train < 1 or test < 1:
-        raise LimnerError(f"train and test are numbers of points from 1, got {train} and {test}")
+        raise LimnerError(f"train and test must be at least 1, got {train} and {test}")
     train, test = (train, test) if train + test <= n else (n * train // (train + test), n * test // (train + test))
     order = np.random.default_rng(seed).permutation(n)
     return order[:train], order[train : train + test]

@@ -4,10 +4,10 @@ Gretton et al. 2012 (*A kernel two-sample test*), Lemma 6, for x (N) and y (M):
 
     MMD² = 1/(N(N-1)) Σ_{i≠j} k(x_i,x_j) + 1/(M(M-1)) Σ_{i≠j} k(y_i,y_j) - 2/(NM) Σ_ij k(x_i,y_j)
 
-This is unbiased, so of two sets of one distribution it falls below 0 about as often as above; nothing is
-clamped. KID (Bińkowski et al. 2018, arXiv:1801.01401) takes k(x,y) = (x·y/d + 1)³. There it is averaged over random
-subsets, whose spread is no standard error: subsets overlap, and each has the error of its own size. Here all images are
-used at once.
+This is unbiased, so for two sets of one distribution it is negative about as often as positive; nothing is clamped.
+KID (Bińkowski et al. 2018, arXiv:1801.01401) uses k(x,y) = (x·y/d + 1)³. The paper averages it over random subsets,
+whose standard deviation is no standard error, because subsets overlap and are smaller. Here all images are used at
+once.
 
 The standard error is that of a U-statistic of two samples (Hoeffding 1948). With g the mean of k over one argument and
 k~ what is left of k when both means are taken out,
@@ -15,8 +15,8 @@ k~ what is left of k when both means are taken out,
     Var = 4/N Var h(x) + 4/M Var h(y)                                                first order,  h = g_same - g_other
         + 2/(N(N-1)) E k~(x,x')² + 2/(M(M-1)) E k~(y,y')² + 4/(NM) E k~(x,y)²        second order
 
-The first order vanishes where the distributions are equal, so both are needed. Means over finite rows are noisy: the
-sample variance of h over rows, put in for Var h, holds the second order twice, and one of them is taken off again.
+The first order vanishes for equal distributions, so both are needed. Means over finite rows are noisy: the sample
+variance of h over rows, an estimate of Var h, contains the second order twice, so one of them is subtracted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from limner.metrics.sets import Features, checked
+from limner.metrics.sets import Features, checked, subsample
 
 Kernel = Callable[[Tensor, Tensor], Tensor]
 """`kernel(x, y) -> k`: x (A,d), y (B,d), float64; k (A,B), symmetric in x and y."""
@@ -49,11 +49,6 @@ class MMD:
     error: float
 
 
-@dataclass(frozen=True)
-class KID(MMD):
-    """A kernel distance of features with the cubic kernel; see `MMD`."""
-
-
 def cubic(x: Tensor, y: Tensor) -> Tensor:
     """KID's kernel (x·y/d + 1)³."""
     k = torch.addmm(torch.ones((), dtype=x.dtype), x, y.T, alpha=1 / x.shape[1])
@@ -63,7 +58,7 @@ def cubic(x: Tensor, y: Tensor) -> Tensor:
 def gaussians(scale: float) -> Kernel:
     """Mean of the five kernels exp(-|x-y|²/(2 s²)) with s = scale · {½, √½, 1, √2, 2}.
 
-    One scale may be blind to a difference that another sees (Gretton et al. 2012, *Optimal kernel choice*).
+    One scale may miss a difference that another detects (Gretton et al. 2012, *Optimal kernel choice*).
 
     >>> k = gaussians(1.0)(torch.zeros(1, 1).double(), torch.ones(1, 1).double())
     >>> bool(torch.isclose(k, torch.tensor([-2.0, -1, -0.5, -0.25, -0.125]).double().exp().mean()))
@@ -71,8 +66,8 @@ def gaussians(scale: float) -> Kernel:
     """
 
     def kernel(x: Tensor, y: Tensor) -> Tensor:
-        apart = torch.cdist(x, y, compute_mode="use_mm_for_euclid_dist").square_()
-        power = apart.mul_(-1 / (8 * scale**2)).exp_()  # the widest; each square halves s²
+        distances = torch.cdist(x, y, compute_mode="use_mm_for_euclid_dist").square_()
+        power = distances.mul_(-1 / (8 * scale**2)).exp_()  # the widest; each square halves s²
         total = power.clone()
         for _ in range(4):
             total.add_(power.square_())
@@ -82,9 +77,8 @@ def gaussians(scale: float) -> Kernel:
 
 
 def median_distance(x: Features, y: Features) -> float:
-    """Median distance of pairs in both sets together, of 1,000 points of each at most, spread evenly."""
-    x, y = checked(x=x, y=y)
-    pooled = np.concatenate([a[np.linspace(0, len(a) - 1, min(len(a), 1000)).astype(int)] for a in (x, y)])
+    """Median distance of pairs in the union of both sets, from at most 1,000 evenly spaced points of each."""
+    pooled = np.concatenate([subsample(a, 1000) for a in checked(x=x, y=y)])
     return float(torch.pdist(torch.from_numpy(pooled)).median())
 
 
@@ -96,8 +90,8 @@ def mmd(x: Features, y: Features, kernel: Kernel | None = None) -> MMD:
 
     Args:
         x: one set.
-        y: the other. Swapping them changes nothing.
-        kernel: when not given, `gaussians` around the median distance, so a scale common to both does not matter.
+        y: the other set; the result is symmetric.
+        kernel: default `gaussians` around the median distance, which makes the result independent of a common scale.
 
     Raises:
         LimnerError: a set has fewer than 2 points, dimensions differ, or a number is not finite.
@@ -106,7 +100,7 @@ def mmd(x: Features, y: Features, kernel: Kernel | None = None) -> MMD:
     return _mmd(torch.from_numpy(x), torch.from_numpy(y), kernel or gaussians(median_distance(x, y) or 1.0))
 
 
-def kid(*, real: Features, fake: Features) -> KID:
+def kid(*, real: Features, fake: Features) -> MMD:
     """KID of generated images, over all of them.
 
     Args:
@@ -117,13 +111,12 @@ def kid(*, real: Features, fake: Features) -> KID:
         LimnerError: there are fewer than 2 of one kind, dimensions differ, or a feature is not finite.
     """
     x, y = checked(real=real, fake=fake)
-    found = _mmd(torch.from_numpy(x), torch.from_numpy(y), cubic)
-    return KID(found.value, found.error)
+    return _mmd(torch.from_numpy(x), torch.from_numpy(y), cubic)
 
 
 @dataclass(frozen=True)
 class _Sums:
-    """Of a kernel matrix: its rows' and columns' means, and the mean and the variance of its entries."""
+    """Means over rows and columns of a kernel matrix, and mean and variance of its entries."""
 
     rows: Tensor
     columns: Tensor
@@ -135,17 +128,17 @@ def _mmd(x: Tensor, y: Tensor, kernel: Kernel) -> MMD:
     n, m = len(x), len(y)
     xx, yy, xy = _within(x, kernel), _within(y, kernel), _between(x, y, kernel)
     value = xx.mean + yy.mean - 2 * xy.mean
-    # What is left of each kernel without its means over rows and columns, in the mean square (never below 0).
-    pure_xx = max(xx.variance - 2 * float(xx.rows.var()), 0.0)
-    pure_yy = max(yy.variance - 2 * float(yy.rows.var()), 0.0)
-    pure_xy = max(xy.variance - float(xy.rows.var()) - float(xy.columns.var()), 0.0)
-    second = 2 * pure_xx / (n * (n - 1)) + 2 * pure_yy / (m * (m - 1)) + 4 * pure_xy / (n * m)
-    plugged_in = 4 * float((xx.rows - xy.rows).var()) / n + 4 * float((yy.rows - xy.columns).var()) / m
-    return MMD(value, max(plugged_in - second, second) ** 0.5)
+    # mean squares of the kernels without their means over rows and columns; an estimate, so it may fall below 0
+    residual_xx = max(xx.variance - 2 * float(xx.rows.var()), 0.0)
+    residual_yy = max(yy.variance - 2 * float(yy.rows.var()), 0.0)
+    residual_xy = max(xy.variance - float(xy.rows.var()) - float(xy.columns.var()), 0.0)
+    second = 2 * residual_xx / (n * (n - 1)) + 2 * residual_yy / (m * (m - 1)) + 4 * residual_xy / (n * m)
+    first = 4 * float((xx.rows - xy.rows).var()) / n + 4 * float((yy.rows - xy.columns).var()) / m
+    return MMD(value, max(first - second, second) ** 0.5)
 
 
 def _within(x: Tensor, kernel: Kernel) -> _Sums:
-    """Without the diagonal. Only the blocks on and above it are computed."""
+    """Sums without the diagonal; only the blocks on and above it are computed."""
     n = len(x)
     rows = torch.zeros(n, dtype=torch.float64)
     squares = 0.0

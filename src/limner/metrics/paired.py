@@ -1,7 +1,7 @@
-"""How far pictures are from the pictures that they should be, one by one: pixels, structure, features.
+"""Distances between images and their targets, one by one: of pixels, of structure, of features.
 
 ================  =================================================================================================
-function          what it is
+function          definition
 ================  =================================================================================================
 `l1`              mean absolute difference on the [0,1] scale
 `psnr`            10 log10(peak² / MSE) in dB
@@ -11,9 +11,9 @@ function          what it is
                   eq. 1 with w = 1
 ================  =================================================================================================
 
-All take x and y (B,C,H,W), uint8 or in [-1,1], and give (B,). The first three trust pixels: they like blur better than
-detail in the wrong place. The last one likes detail. LPIPS is not what it is called: no weights were fitted to people's
-judgements, and the net is another one, so its key stands in the name of every score.
+All take x and y (B,C,H,W), uint8 or in [-1,1], and give (B,). The first three compare pixels, so blur scores better
+than detail at slightly wrong positions; the last one prefers detail. It is not LPIPS: no weights were fitted to human
+judgements, and the net is another one, so its key is part of the name of every score.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from limner.core.batch import to_float
 from limner.core.errors import LimnerError
 from limner.losses import reconstruction
 from limner.metrics.extractors import pretrained
-from limner.metrics.extractors.features import checked
+from limner.metrics.extractors.features import checked, random_conv
 
 _WINDOW, _SIGMA, _K1, _K2 = 11, 1.5, 0.01, 0.03  # sections III.B and III.C of the paper of SSIM
 _ENDS = (0, 2, 4, 7, 10, 14, 15)
-"""The last block of each of EfficientNet-Lite0's seven stages."""
+"""Indices of the last block of each of EfficientNet-Lite0's seven stages."""
 _WIDTHS = (32, 64, 128)
 
 Layers = list[Tensor]
-"""Features of images at several layers, (B,K,h,w) each, every position a unit vector."""
+"""Features of images at several layers, (B,K,h,w) each, with a unit vector at every position."""
 
 
 def l1(x: Tensor, y: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ def psnr(x: Tensor, y: Tensor) -> Tensor:
 
 
 def window(height: int, width: int) -> int:
-    """The side of SSIM's Gaussian window: 11 pixels, or the largest odd number that such an image has room for.
+    """The side of SSIM's Gaussian window: 11 pixels, or the largest odd number that fits into the image.
 
     >>> window(64, 48), window(8, 8)
     (11, 7)
@@ -72,17 +72,17 @@ def window(height: int, width: int) -> int:
 def ssim(x: Tensor, y: Tensor) -> Tensor:
     """Structural similarity (B,) in float64: 1 for equal images.
 
-    Windows are Gaussian, 11×11 with sigma 1.5; K1 = 0.01, K2 = 0.03, and L = 1, since images go to [0,1] first. The
-    mean is over all windows that lie wholly inside, and over channels. Images with fewer than 11 pixels a side get the
-    `window` that fits them; such values compare only among images of that size.
+    Windows are Gaussian, 11×11 with sigma 1.5; K1 = 0.01, K2 = 0.03, and L = 1, since images are first mapped to [0,1].
+    The mean is over channels and over all windows inside the image. Images with fewer than 11 pixels a side get the
+    `window` that fits; such values can be compared only between images of that size.
 
     >>> ssim(torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16))
     tensor([1.], dtype=torch.float64)
     """
-    x, y = ((one.double() + 1) / 2 for one in _pair(x, y))
+    x, y = ((image.double() + 1) / 2 for image in _pair(x, y))
     h, w = x.shape[2:]
     side = window(h, w)
-    rows, columns = _averages(side, h).to(x.device), _averages(side, w).T.to(x.device)
+    rows, columns = _window_matrix(side, h).to(x.device), _window_matrix(side, w).T.to(x.device)
 
     def mean(t: Tensor) -> Tensor:
         return rows @ t @ columns
@@ -94,29 +94,29 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     return similar.flatten(1).mean(1)
 
 
-def _averages(side: int, length: int) -> Tensor:
-    """The Gaussian at every place of a line, (length-side+1,length): products with it are quicker than convolutions."""
-    at = torch.arange(side, dtype=torch.float64) - (side - 1) / 2
-    weights = (-(at**2) / (2 * _SIGMA**2)).exp()
+def _window_matrix(side: int, length: int) -> Tensor:
+    """The Gaussian at every position of a line, (length-side+1,length); products are faster than convolutions."""
+    offsets = torch.arange(side, dtype=torch.float64) - (side - 1) / 2
+    weights = (-(offsets**2) / (2 * _SIGMA**2)).exp()
     weights = weights / weights.sum()
-    places = length - side + 1
-    return torch.stack([F.pad(weights, (i, places - 1 - i)) for i in range(places)])
+    positions = length - side + 1
+    return torch.stack([F.pad(weights, (i, positions - 1 - i)) for i in range(positions)])
 
 
 class Perceptual:
-    """Squared distance of features whose vectors have length 1 at every position; mean over positions and layers.
+    """Squared distance of features with unit vectors at every position, mean over positions and layers.
 
-    d(x, y) = 1/L Σ_l 1/(H_l W_l) Σ_hw |f_l(x)_hw - f_l(y)_hw|²: eq. 1 of Zhang et al. 2018 with w = 1, but for the mean
-    over layers, where they have a sum. It lies in [0,4], and images keep their size.
+    d(x, y) = 1/L Σ_l 1/(H_l W_l) Σ_hw |f_l(x)_hw - f_l(y)_hw|²: eq. 1 of Zhang et al. 2018 with w = 1, and with a mean
+    over layers instead of a sum. It lies in [0,4]. Images are not resized.
 
     >>> x = torch.zeros(2, 3, 16, 16)
     >>> Perceptual.random(3)(x, x)
     tensor([0., 0.])
 
     Args:
-        key: names net and weights, for the names of scores.
-        net: features (B,K,h,w) at several layers of images (B,C,H,W) in [-1,1].
-        channels: numbers of channels that it takes.
+        key: name of net and weights, for the names of scores.
+        net: computes features (B,K,h,w) at several layers from images (B,C,H,W) in [-1,1].
+        channels: numbers of channels that the net accepts.
         device: where it computes.
     """
 
@@ -128,24 +128,24 @@ class Perceptual:
 
     @classmethod
     def effnet(cls, device: torch.device | str = "cpu", weights: str | Path | None = None) -> Perceptual:
-        """The seven stages of EfficientNet-Lite0 (ImageNet), for grey and colour.
+        """The seven stages of EfficientNet-Lite0 (ImageNet), for grey and colour images.
 
         Raises:
-            LimnerError: the extra ``eval`` is missing, or the weights are.
+            LimnerError: the extra ``eval`` or the weights are missing.
         """
         net = pretrained.effnet_lite0(weights).to(device)
         key = pretrained.pretrained("effnet-lite0", "cpu", weights).key
-        return cls(key, lambda x: _stages(net, x.expand(-1, 3, -1, -1)), (1, 3), device)
+        return cls(key, lambda x: _stage_outputs(net, x.expand(-1, 3, -1, -1)), (1, 3), device)
 
     @classmethod
     def random(cls, channels: int, device: torch.device | str = "cpu") -> Perceptual:
-        """Three layers with random weights, the same each time, for any number of channels: no data, no download."""
+        """Three layers with fixed random weights, for any number of channels; needs no download."""
         net = _random_net(channels).to(device)
-        return cls("random-conv-v1", lambda x: _outputs(net, x), (channels,), device)
+        return cls("random-conv-v1", lambda x: _layer_outputs(net, x), (channels,), device)
 
     @classmethod
     def best(cls, channels: int, device: torch.device | str = "cpu", weights: str | Path | None = None) -> Perceptual:
-        """EfficientNet-Lite0's features of grey and colour images; random ones of others, or without the extra."""
+        """EfficientNet-Lite0 for grey and colour images if the extra ``eval`` is installed, else random layers."""
         if channels in (1, 3):
             try:
                 return cls.effnet(device, weights)
@@ -159,14 +159,14 @@ class Perceptual:
         """Unit vectors at every position of every layer.
 
         Raises:
-            LimnerError: these are no such images.
+            LimnerError: the shape or the range of x is wrong.
         """
         if x.ndim != 4 or x.shape[1] not in self.channels:
-            wanted = " or ".join(map(str, self.channels))
-            raise LimnerError(f"{self.key} reads images (B,{wanted},H,W); it got {tuple(x.shape)}")
+            counts = " or ".join(map(str, self.channels))
+            raise LimnerError(f"{self.key} reads images (B,{counts},H,W); it got {tuple(x.shape)}")
         with torch.autocast(self.device.type, enabled=False):
-            (whole,) = checked(x, max(len(x), 1), self.device)
-            return [F.normalize(f, dim=1, eps=1e-10) for f in self._net(whole)]
+            (images,) = checked(x, max(len(x), 1), self.device)
+            return [F.normalize(f, dim=1, eps=1e-10) for f in self._net(images)]
 
     def between(self, f: Layers, g: Layers) -> Tensor:
         """Distances (B,), on the CPU, of images with these layers."""
@@ -177,52 +177,47 @@ class Perceptual:
         """Distances (B,) of images x from y, `batch` pairs at a time.
 
         Raises:
-            LimnerError: these are no such pairs.
+            LimnerError: shapes or ranges of x and y are wrong.
         """
         x, y = _pair(x, y)
         parts = zip(x.split(batch), y.split(batch), strict=True)
         return torch.cat([self.between(self.layers(a), self.layers(b)) for a, b in parts])
 
 
-def _stages(net: nn.Module, x: Tensor) -> Layers:
-    """What the last block of each stage gives."""
-    found: Layers = []
+def _stage_outputs(net: nn.Module, x: Tensor) -> Layers:
+    """The outputs of the last block of each stage."""
+    layers: Layers = []
 
-    def keep(_: nn.Module, __: Any, y: Tensor) -> None:
-        found.append(y)
+    def append_output(_: nn.Module, __: Any, y: Tensor) -> None:
+        layers.append(y)
 
     with ExitStack() as hooks:
         for end in _ENDS:
-            hooks.callback(net.get_submodule(f"_blocks.{end}").register_forward_hook(keep).remove)
+            hooks.callback(net.get_submodule(f"_blocks.{end}").register_forward_hook(append_output).remove)
         net(x)
-    return found
+    return layers
 
 
 def _random_net(channels: int) -> nn.Sequential:
-    """Convolutions with He's variance, weights from a generator that numpy promises never to change.
-
-    Biases keep a flat grey patch from having a feature vector without a direction.
-    """
-    chance, layers = np.random.RandomState(0), []
+    """Random convolutions; without their biases, the features of a flat grey patch would be 0."""
+    rng, layers = np.random.RandomState(0), []
     for before, after in itertools.pairwise((channels, *_WIDTHS)):
-        layer = nn.Conv2d(before, after, 3, padding=1, padding_mode="replicate")
-        drawn = chance.standard_normal(layer.weight.shape) * (2 / (9 * before)) ** 0.5
-        layer.weight = nn.Parameter(torch.from_numpy(drawn).float())
-        layer.bias = nn.Parameter(torch.from_numpy(0.3 * chance.standard_normal(after)).float())
+        layer = random_conv(rng, before, after, padding_mode="replicate")
+        layer.bias = nn.Parameter(torch.from_numpy(0.3 * rng.standard_normal(after)).float())
         layers.append(layer)
     return nn.Sequential(*layers).requires_grad_(False).eval()
 
 
-def _outputs(net: nn.Sequential, x: Tensor) -> Layers:
-    found: Layers = []
+def _layer_outputs(net: nn.Sequential, x: Tensor) -> Layers:
+    layers: Layers = []
     for layer in net:
         x = layer(x).relu()
-        found.append(x)
+        layers.append(x)
         x = F.avg_pool2d(x, 2, ceil_mode=True)
-    return found
+    return layers
 
 
 def _pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     if x.ndim != 4 or x.shape != y.shape or not x.numel():
-        raise LimnerError(f"pairs are images (B,C,H,W) of one shape; these are {tuple(x.shape)} and {tuple(y.shape)}")
+        raise LimnerError(f"x and y must be images (B,C,H,W) of one shape, got {tuple(x.shape)} and {tuple(y.shape)}")
     return to_float(x), to_float(y)

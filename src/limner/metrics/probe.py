@@ -1,4 +1,4 @@
-"""Small classifiers as measuring instruments: what codes know, and whether two sets of images differ.
+"""Small classifiers that measure the information in codes, and whether two sets of images differ.
 
 Linear probe: Alain and Bengio 2016 (arXiv:1610.01644). Two-sample test by classifier: Lopez-Paz and Oquab 2017,
 *Revisiting classifier two-sample tests*, arXiv:1610.06545.
@@ -23,11 +23,11 @@ def linear_probe(codes: Tensor, labels: Tensor, test_codes: Tensor, test_labels:
     Args:
         codes: codes (or features, or pixels) to train the probe on.
         labels: their classes, (N,).
-        test_codes: codes to judge it on, never trained on.
+        test_codes: codes to test it on.
         test_labels: their classes, (M,).
 
     Raises:
-        LimnerError: there is only one class to tell.
+        LimnerError: there is only one class.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -41,16 +41,16 @@ def linear_probe(codes: Tensor, labels: Tensor, test_codes: Tensor, test_labels:
 
 
 def distinguishable(a: Tensor, b: Tensor, *, trees: int = 200, seed: int = 0) -> float:
-    """How well a random forest tells a (N,…) from b (M,…): accuracy on images its trees did not see, classes balanced.
+    """Accuracy of a random forest that distinguishes a (N,…) from b (M,…), with balanced classes.
 
-    0.5 means that it finds no difference, 1 that it never errs. The accuracy is out of bag (Breiman 2001): every image
-    is judged by the trees whose bootstrap left it out.
+    0.5 means that it finds no difference, 1 that it makes no errors. The accuracy is out of bag (Breiman 2001): every
+    image is classified by the trees whose bootstrap sample did not contain it.
 
     Args:
         a: images or codes of one kind.
         b: images or codes of the other kind, of the same shape.
-        trees: in the forest.
-        seed: of the forest.
+        trees: number of trees.
+        seed: seed of the forest.
     """
     import numpy as np
     from sklearn.ensemble import RandomForestClassifier

@@ -1,4 +1,4 @@
-"""The scorecard: six properties of a good generative model, measured alike for every family.
+"""The scorecard: six properties of a good generative model, measured in the same way for every family.
 
 ====================  ===================================================================================
 property              headline on the card
@@ -8,25 +8,26 @@ quality               clipped density (Salvy et al. 2025): the share of samples 
 coverage              clipped coverage: the share of the real images that samples come near
 latent space          Fréchet distance of images half-way between two codes, beside that of samples
 disentanglement       mutual information gap, where the factors of the data are known
-likelihood            bits per dimension of images never trained on, with the kind of number it is
+likelihood            bits per dimension of held-out images, with the kind of the bound or estimate
 ====================  ===================================================================================
 
 An absolute number says little: every measure of fidelity and of diversity fails some check (Räisä et al. 2025,
-arXiv:2505.22450). So a score stands between two anchors that are measured in the same way on the same data: the
-**ceiling**, real training images scored as if a model had made them, and the **floor**, noise with the mean and
-variance of each pixel. `norm` says where between them a score lies, 0 to 1. What a model cannot do is "n/a" with the
-reason, never 0. Copying is judged apart: a model that repeats its training images would win all the others.
+arXiv:2505.22450). Each score is therefore compared with two reference values, measured in the same way on the same
+data: the **ceiling**, real training images scored as if a model had made them, and the **floor**, noise with the mean
+and variance of each pixel. `norm` says where between them a score lies, 0 to 1. A score that a model cannot have is
+"n/a" with the reason, never 0. Copying is a property of its own, because a model that repeats its training images
+would win all the others.
 
-Samples are rounded to 8 bits first, as they would be saved. Intervals are Student's over seeds of the noise: they say
-how much a score owes to chance in sampling, not how much to the training.
+Samples are first rounded to 8 bits, as they would be saved. Intervals are Student's t intervals over seeds of the
+noise: they cover the randomness of sampling, not that of the training.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from limner.core.errors import LimnerError
@@ -50,27 +51,27 @@ HEADLINES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Score:
-    """One number with the conditions that it holds under.
+    """One number and the conditions under which it holds.
 
     Attributes:
-        value: None for a score that does not exist here; then `why` says why.
-        unit: of the value, for people.
-        on: what it was measured on.
-        how: what it is, in a sentence.
-        property: of `PROPERTIES`.
+        value: the number; None for a score that could not be measured.
+        unit: unit of the value, as it is printed.
+        on: the data that it was measured on.
+        how: what the number is, in a sentence.
+        property: one of `PROPERTIES`.
         error: one standard error.
         low: lower end of a 95 % interval.
-        high: upper end.
-        better: "higher" or "lower"; None where neither end is best.
-        ceiling: what real images score.
-        floor: what noise scores.
-        norm: where from floor (0) to ceiling (1) the value lies.
-        why: why there is no value.
+        high: upper end of this interval.
+        better: "higher" or "lower"; None where neither is better.
+        ceiling: score of real images.
+        floor: score of noise.
+        norm: position of the value from floor (0) to ceiling (1).
+        why: the reason why there is no value.
     """
 
-    value: float | str | None
+    value: float | str | None = field(kw_only=False)
     unit: str = ""
     on: str = ""
     how: str = ""
@@ -84,10 +85,16 @@ class Score:
     norm: float | None = None
     why: str = ""
 
+    @classmethod
+    def of_sample(cls, values: Sequence[float], **settings: Any) -> Score:
+        """The mean of values, with its standard error and interval; `settings` are the other attributes."""
+        mean, error, low, high = interval(values)
+        return cls(mean, error=error, low=low, high=high, **settings)
+
     def to_dict(self) -> dict[str, Any]:
-        """What is known, for ``scores.json``."""
-        known = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {k: v for k, v in known.items() if k == "value" or v not in (None, "")}
+        """The attributes that are set, as ``scores.json`` has them."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {k: v for k, v in values.items() if k == "value" or v not in (None, "")}
 
 
 Card = dict[str, Score]
@@ -95,8 +102,19 @@ Card = dict[str, Score]
 
 
 def missing(property_: str, why: str) -> Score:
-    """A score that does not exist, and the reason."""
+    """A score that could not be measured, with the reason."""
     return Score(None, property=property_, why=why)
+
+
+def normalised(value: float, floor: float | None, ceiling: float | None) -> float | None:
+    """Position of a value from floor (0) to ceiling (1), clipped; None without both or where they are equal.
+
+    >>> normalised(3.0, 5.0, 1.0)
+    0.5
+    """
+    if floor is None or ceiling is None or floor == ceiling:
+        return None
+    return min(max((value - floor) / (ceiling - floor), 0.0), 1.0)
 
 
 def interval(values: Sequence[float]) -> tuple[float, float | None, float | None, float | None]:
@@ -109,17 +127,17 @@ def interval(values: Sequence[float]) -> tuple[float, float | None, float | None
     if len(values) < 2:
         return mean, None, None, None
     error = statistics.stdev(values) / math.sqrt(len(values))
-    reach = student(len(values) - 1) * error
-    return mean, error, mean - reach, mean + reach
+    half = student(len(values) - 1) * error
+    return mean, error, mean - half, mean + half
 
 
 def student(degrees: int) -> float:
-    """The t that 95 % of Student's distribution lie within.
+    """The t such that 95 % of Student's distribution lie within ±t.
 
     >>> round(student(4), 3)
     2.776
     """
-    from scipy.stats import t  # scikit-learn needs scipy, so it is there
+    from scipy.stats import t
 
     return float(t.ppf(0.975, degrees))
 
@@ -134,18 +152,23 @@ def base(name: str) -> str:
 
 
 def comparable(cards: Sequence[dict[str, Any]]) -> list[str]:
-    """Names of scores that all cards have, in order of the first.
+    """Names of scores that all cards have, in the order of the first card.
 
     Raises:
-        LimnerError: two cards have the same score under other conditions.
+        LimnerError: two cards have the same score under different conditions.
     """
-    known: dict[str, str] = {}
+    names: dict[str, str] = {}
     for card in cards:
         for name in card:
-            other = known.setdefault(base(name), name)
-            if other != name:
+            first = names.setdefault(base(name), name)
+            if first != name:
                 raise LimnerError(
-                    f"{other} and {name} do not compare: another extractor, or another number of images; evaluate both"
-                    " alike"
+                    f"{first} and {name} cannot be compared: the extractor or the number of images differs;"
+                    " choose an extractor and an n that fit both"
                 )
     return [name for name in cards[0] if all(name in card for card in cards)] if cards else []
+
+
+def select(card: Card, properties: Collection[str]) -> Card:
+    """The scores of some properties."""
+    return {name: score for name, score in card.items() if score.property in properties}

@@ -1,7 +1,7 @@
-"""Sets of features that scores compare: what is checked of them, and sets of images that arrive in parts.
+"""Sets of features that scores compare: their validation, and metrics of images that arrive in parts.
 
-A score is a pure function of features, `score(*, real, fake)`. `TwoSets` makes a metric of it, with the three methods
-of torchmetrics (`update`, `compute`, `reset`): it extracts features as images come and keeps only those.
+A score is a pure function of features, `score(*, real, fake)`. `TwoSets` turns it into a metric with the methods of
+torchmetrics (`update`, `compute`, `reset`), which extracts features at once and keeps only those.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def name(score: str, extractor: str, n: int) -> str:
-    """What a score is called with so many generated images: scores of other names are not comparable.
+    """The name of a score with its conditions; scores with different names cannot be compared.
 
     >>> name("kid", "lenet64-v1", 10_000)
     'kid@lenet64-v1[n=10000]'
@@ -38,23 +38,28 @@ def checked(least: int = 2, **sets: Features) -> tuple[Array, ...]:
     (2, 2)
 
     Args:
-        least: images that each set must have.
-        **sets: features by what their images are called in messages: real, fake, train, test.
+        least: number of images that each set must have.
+        **sets: features; the keywords name the images in messages: real, fake, train, test.
 
     Raises:
-        LimnerError: these are no features (N,d) of one d, there are too few, or some are not finite.
+        LimnerError: the shapes are not (N,d) with one d, there are too few images, or a feature is not finite.
     """
-    found = {kind: _array(kind, features) for kind, features in sets.items()}
-    for kind, x in found.items():
+    arrays = {kind: _array(kind, features) for kind, features in sets.items()}
+    for kind, x in arrays.items():
         if len(x) < least:
             raise LimnerError(f"this score needs at least {least} {kind} images, there are {len(x)}; give more")
         if not np.isfinite(x).all():
-            raise LimnerError(f"some features of {kind} images are not finite; look at the images or their extractor")
-    dims = {kind: x.shape[1] for kind, x in found.items()}
+            raise LimnerError(f"some features of {kind} images are not finite; check the images and the extractor")
+    dims = {kind: x.shape[1] for kind, x in arrays.items()}
     if len(set(dims.values())) > 1:
-        told = " and ".join(f"{d} features for {kind} images" for kind, d in dims.items())
-        raise LimnerError(f"there are {told}; use one extractor for all")
-    return tuple(found.values())
+        counts = " and ".join(f"{d} features for {kind} images" for kind, d in dims.items())
+        raise LimnerError(f"there are {counts}; use one extractor for all")
+    return tuple(arrays.values())
+
+
+def subsample(x: Array, limit: int) -> Array:
+    """At most `limit` evenly spaced rows of x, the first and the last among them."""
+    return x[np.linspace(0, len(x) - 1, min(len(x), limit)).astype(int)]
 
 
 def _array(kind: str, features: Features) -> Array:
@@ -63,16 +68,16 @@ def _array(kind: str, features: Features) -> Array:
         features = (features.double() if features.is_floating_point() else features).numpy()
     x = np.asarray(features)
     if x.ndim != 2 or not x.shape[1]:
-        raise LimnerError(f"features of {kind} images have the shape (N,d), these have {x.shape}; extract them first")
+        raise LimnerError(f"features of {kind} images must have the shape (N,d), got {x.shape}; extract them first")
     if not (np.issubdtype(x.dtype, np.floating) or np.issubdtype(x.dtype, np.signedinteger)):
-        raise LimnerError(f"features of {kind} images are numbers, these are {x.dtype}; extract them first")
+        raise LimnerError(f"features of {kind} images must be numbers, got {x.dtype}; extract them first")
     return np.ascontiguousarray(x, dtype=np.float64)
 
 
 class TwoSets(Generic[T]):
     """A score of real and generated images that arrive in parts.
 
-    The result does not depend on how images are divided into parts, nor, beyond rounding, on their order.
+    Up to rounding, the result does not depend on the order of images or on how they are divided into parts.
 
     >>> from limner.metrics.extractors.features import lenet64
     >>> from limner.metrics.kernel import kid
@@ -84,8 +89,8 @@ class TwoSets(Generic[T]):
 
     Args:
         score: a function of the keywords `real` and `fake`, features (N,d) and (M,d).
-        extractor: gives the features of images.
-        called: name of the score; that of the function when not given.
+        extractor: computes the features of images.
+        called: name of the score; default the name of the function.
     """
 
     def __init__(self, score: Callable[..., T], extractor: Extractor, called: str | None = None) -> None:
@@ -94,19 +99,19 @@ class TwoSets(Generic[T]):
         self._parts: dict[bool, list[Tensor]] = {True: [], False: []}
 
     def update(self, images: Tensor, *, real: bool) -> None:
-        """Takes in images (B,C,H,W), uint8 or in [-1,1]."""
+        """Adds images (B,C,H,W), uint8 or in [-1,1]."""
         self._parts[real].append(self.extractor.features(images).cpu())
 
     def compute(self) -> T:
         """The score of all images so far.
 
         Raises:
-            LimnerError: there are too few for this score.
+            LimnerError: there are too few images for this score.
         """
-        return self.score(real=self._all(True), fake=self._all(False))
+        return self.score(real=self._concatenated(True), fake=self._concatenated(False))
 
     def reset(self, *, keep_real: bool = False) -> None:
-        """Forgets all images, or only the generated ones."""
+        """Removes all images, or only the generated ones."""
         for kind in (False,) if keep_real else (False, True):
             self._parts[kind] = []
 
@@ -115,5 +120,5 @@ class TwoSets(Generic[T]):
         """Name of the score with its extractor and the number of generated images so far."""
         return name(self.called, self.extractor.key, sum(len(p) for p in self._parts[False]))
 
-    def _all(self, real: bool) -> Tensor:
+    def _concatenated(self, real: bool) -> Tensor:
         return torch.cat(self._parts[real]) if self._parts[real] else torch.empty(0, self.extractor.dims)

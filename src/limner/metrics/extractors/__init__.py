@@ -1,0 +1,1 @@
+"""Extractors of features, with their weights."""

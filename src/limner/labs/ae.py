@@ -16,8 +16,8 @@ from limner.core.capabilities import Reconstructs
 from limner.core.inference import reconstruct
 from limner.core.model import GenerativeModel
 from limner.labs import _figures as draw
-from limner.labs._bench import Bench, check, spaced_indices
-from limner.labs._layers import Layer, checks, layers, table
+from limner.labs._bench import Bench, check, encode, spaced_indices
+from limner.labs._layers import checks, layers, table
 from limner.latent import maps
 from limner.losses.reconstruction import mse, psnr
 from limner.report import Table
@@ -81,7 +81,8 @@ def reconstruct_images(model: GenerativeModel, x: Tensor) -> Tensor:
 
 def _nets(bench: Bench, model: GenerativeModel) -> None:
     measured = layers(model, lambda: reconstruct_images(model, bench.test_set.x[:1]))
-    bench.results["macs"] = costs = _costs(measured)
+    costs = {"true": sum(m.macs for m in measured), "printed": sum(m.printed_macs for m in measured)}
+    bench.results["macs"] = costs
     bench.section(
         "The nets",
         "The layers as measured: 784 pixels become 128, 64 and then three numbers, and back again in mirror order. The"
@@ -96,13 +97,6 @@ def _nets(bench: Bench, model: GenerativeModel) -> None:
             check("mult-adds in millions as the lecture prints them", PRINTED, f"{costs['printed'] / 1e6:.2f}"),
         ],
     )
-
-
-def _costs(measured: list[Layer]) -> dict[str, int]:
-    return {
-        "true": sum(layer.macs for layer in measured),
-        "printed": sum(layer.printed_macs for layer in measured),
-    }
 
 
 def _sizes(bench: Bench, models: dict[int, GenerativeModel]) -> None:
@@ -171,7 +165,7 @@ def _size_curves(ours: dict[int, Quality], linear: dict[int, Quality]) -> Figure
 def _codes(bench: Bench, models: dict[int, GenerativeModel]) -> None:
     """Adds scatter charts of the classes in codes of two and three numbers."""
     subset = bench.train_set.evenly_spaced(3000)
-    two, three = _encode(models[2], subset.x), _encode(models[LECTURE_SIZE], subset.x)
+    two, three = encode(models[2], subset.x), encode(models[LECTURE_SIZE], subset.x)
     figure, (left, right) = draw.plots(2, height=4.1)
     draw.scatter_classes(left, maps.flat(two), subset.y, subset.classes, "code of 2 numbers")
     draw.scatter_classes(right, maps.flat(three)[:, :2], subset.y, subset.classes, "code of 3 numbers: the first two")
@@ -187,12 +181,6 @@ def _codes(bench: Bench, models: dict[int, GenerativeModel]) -> None:
             "Two scatter charts of codes, in which digits of one class lie together.",
         ),
     )
-
-
-@torch.inference_mode()
-def _encode(model: GenerativeModel, x: Tensor) -> Tensor:
-    assert isinstance(model, Reconstructs)
-    return model.encode(x)
 
 
 def _other_data(bench: Bench, models: dict[int, GenerativeModel]) -> None:

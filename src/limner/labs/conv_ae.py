@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from limner.core.capabilities import Reconstructs, ScoresSamples
+from limner.core.capabilities import ScoresSamples
 from limner.core.model import GenerativeModel
 from limner.labs import _figures as draw
 from limner.labs import _realism as realism
-from limner.labs._bench import Bench, check, spaced_indices
+from limner.labs._bench import Bench, check, decode, encode, spaced_indices
 from limner.labs._layers import checks, layers, table
 from limner.latent import maps
 from limner.latent.neighbours import nearest
@@ -50,7 +50,7 @@ LEFT_OUT = 10  # at most so many classes are left out in turn
 def run(bench: Bench) -> None:
     """Trains the lecture's net and its variants, then measures and draws."""
     model = bench.train("max-transposed", "conv-ae-mnist")
-    codes = Codes(_encode(model, bench.train_set.x), _encode(model, bench.test_set.x))
+    codes = Codes(encode(model, bench.train_set.x), encode(model, bench.test_set.x))
     _nets(bench, model)
     _maps(bench, codes)
     _random_codes(bench, model, codes)
@@ -68,20 +68,8 @@ class Codes:
     test: Tensor
 
 
-@torch.inference_mode()
-def _encode(model: GenerativeModel, x: Tensor) -> Tensor:
-    assert isinstance(model, Reconstructs)
-    return model.encode(x)
-
-
-@torch.inference_mode()
-def _decode(model: GenerativeModel, z: Tensor) -> Tensor:
-    assert isinstance(model, Reconstructs)
-    return model.decode(z)
-
-
 def _nets(bench: Bench, model: GenerativeModel) -> None:
-    measured = layers(model, lambda: _decode(model, _encode(model, bench.test_set.x[:1])))
+    measured = layers(model, lambda: decode(model, encode(model, bench.test_set.x[:1])))
     costs = {
         "true": sum(layer.macs for layer in measured),
         "on_input": sum(layer.macs_on_input for layer in measured),
@@ -135,13 +123,13 @@ def _maps(bench: Bench, codes: Codes) -> None:
 def _random_codes(bench: Bench, model: GenerativeModel, codes: Codes) -> None:
     """Decodes the lecture's random vectors, and scores the images."""
     n = min(500, len(codes.train) // 2)
-    decoded = _decode(model, random_codes(codes.train, n, bench.seed))
+    decoded = decode(model, random_codes(codes.train, n, bench.seed))
     order = torch.randperm(len(codes.train), generator=torch.Generator().manual_seed(bench.seed))[:n]
-    reconstructions = _decode(model, codes.train[order])
+    reconstructions = decode(model, codes.train[order])
     real_images = bench.train_set
     rows: dict[str, realism.Realism] = {
         "held-out images": realism.measure_realism(real_images, bench.test_set.x),
-        "their reconstructions": realism.measure_realism(real_images, _decode(model, codes.test)),
+        "their reconstructions": realism.measure_realism(real_images, decode(model, codes.test)),
         "random codes, decoded": realism.measure_realism(real_images, decoded, reconstructions, bench.seed),
     }
     bench.results["random_codes"] = {name: v.to_dict() for name, v in rows.items()}
@@ -186,10 +174,10 @@ def _variants(bench: Bench, lecture: GenerativeModel) -> None:
     rows, image_rows = [], {"input": examples}
     for (pool, up), change in VARIANTS.items():
         model = bench.train(f"{pool}-{up}", "conv-ae-mnist", change) if change else lecture
-        error = float(psnr(_decode(model, _encode(model, x)), x).mean())
+        error = float(psnr(decode(model, encode(model, x)), x).mean())
         size = sum(p.numel() for p in model.parameters())
         rows.append((f"{pool} pooling, {up}", size, error))
-        image_rows[f"{pool},\n{up}"] = _decode(model, _encode(model, examples))
+        image_rows[f"{pool},\n{up}"] = decode(model, encode(model, examples))
     bench.results["variants"] = [{"variant": n, "parameters": p, "psnr_db": e} for n, p, e in rows]
     bench.section(
         "Pooling and upsampling",

@@ -228,10 +228,7 @@ def _loss(bench: Bench, plain: dict[str, TrainedDiscriminator], least_squares: d
     figure, (ax,) = draw.plots(1, height=3.0)
     curve = (shifts, [math.log(4) - 2 * js for js in divergences])
     draw.curves(
-        ax,
-        {"log 4 − 2 JS": curve, "JS": (shifts, divergences)},
-        xlabel="how far q is from p",
-        title="loss of D",
+        ax, {"log 4 − 2 JS": curve, "JS": (shifts, divergences)}, xlabel="how far q is from p", title="loss of D"
     )
     ax.plot([SHIFTS[n] for n in plain], [t.loss for t in plain.values()], "o", color=draw.INK, markersize=5, zorder=3)
     ax.axhline(math.log(4), color=draw.SOFT, linewidth=0.8, linestyle=":")

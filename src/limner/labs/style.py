@@ -563,10 +563,7 @@ def _transfer(bench: Bench, scene: Scene) -> Tensor:
     strips = {starts[k]: torch.cat([_saved_image(run, at) for at in iterations]) for k, run in runs.items()}
     figure, axes = draw.plots(3, height=2.7)
     for ax, key, title in zip(
-        axes,
-        ("loss/picture", "term/content", "term/style"),
-        ("α content + β style", "content", "style"),
-        strict=True,
+        axes, ("loss/picture", "term/content", "term/style"), ("α content + β style", "content", "style"), strict=True
     ):
         lines = {k: [(m["images"], m[key]) for m in run.metrics() if m.get(key)] for k, run in runs.items()}
         draw.curves(
@@ -620,11 +617,7 @@ def _transfer(bench: Bench, scene: Scene) -> Tensor:
             "Three panels of two curves.",
         ),
         table=Table(
-            (
-                "picture",
-                f"distance to the photograph's maps of {layer}",
-                "style loss to the painting",
-            ),
+            ("picture", f"distance to the photograph's maps of {layer}", "style loss to the painting"),
             [(k, f"{c:.3f}", f"{s:.3g}") for k, (c, s) in distances.items()],
         ),
     )

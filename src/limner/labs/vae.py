@@ -17,7 +17,7 @@ from limner.core.capabilities import Reconstructs
 from limner.core.model import GenerativeModel
 from limner.labs import _figures as draw
 from limner.labs import _realism as realism
-from limner.labs._bench import Bench, check
+from limner.labs._bench import Bench, check, decode, encode
 from limner.labs.conv_ae import random_codes
 from limner.latent import maps, walk
 from limner.losses.divergence import kl_normal
@@ -100,18 +100,6 @@ def _kl(bench: Bench) -> None:
 # ---- two latent numbers ----------------------------------------------------------------------------------------------
 
 
-@torch.inference_mode()
-def _encode(model: GenerativeModel, x: Tensor, y: Tensor | None = None) -> Tensor:
-    assert isinstance(model, Reconstructs)
-    return model.encode(x, y)
-
-
-@torch.inference_mode()
-def _decode(model: GenerativeModel, z: Tensor, y: Tensor | None = None) -> Tensor:
-    assert isinstance(model, Reconstructs)
-    return model.decode(z, y)
-
-
 def _manifold(bench: Bench, model: GenerativeModel) -> None:
     assert isinstance(model, Reconstructs)
     bench.section(
@@ -130,7 +118,7 @@ def _manifold(bench: Bench, model: GenerativeModel) -> None:
 
 def _class_map(bench: Bench, model: GenerativeModel) -> None:
     subset = bench.train_set.evenly_spaced(3000)
-    z = _encode(model, subset.x)
+    z = encode(model, subset.x)
     figure, (ax,) = draw.plots(1, height=5.2, width=8)
     draw.scatter_classes(ax, maps.flat(z), subset.y, subset.classes, "posterior means: z1 to the right, z2 upwards")
     ax.set_aspect("equal")
@@ -154,7 +142,7 @@ def _class_map(bench: Bench, model: GenerativeModel) -> None:
 
 def _bounds(bench: Bench, model: GenerativeModel) -> None:
     examples = bench.test_set.first_of_each_class().x
-    reconstructions = _decode(model, _encode(model, examples))
+    reconstructions = decode(model, encode(model, examples))
     rows: list[tuple[str, float, str, float, str]] = []
     for label, z in (("z2", 2), ("z20", 20)):
         scores = bench.runs[label].read_json("scores.json")
@@ -183,15 +171,13 @@ def _prior_samples(bench: Bench, model: GenerativeModel) -> None:
     order = torch.randperm(len(bench.train_set), generator=torch.Generator().manual_seed(bench.seed))[:n]
     x = bench.train_set.x[order]
     conv_ae = bench.train("conv-ae", "conv-ae-mnist", images=max(64, bench.images // 2))
-    decoded = _decode(conv_ae, random_codes(_encode(conv_ae, bench.train_set.x), n, bench.seed))
+    decoded = decode(conv_ae, random_codes(encode(conv_ae, bench.train_set.x), n, bench.seed))
     sampled = model.sample(n, seed=bench.seed)
     rows = {
         "autoencoder, random codes": realism.measure_realism(
-            bench.train_set, decoded, _decode(conv_ae, _encode(conv_ae, x)), bench.seed
+            bench.train_set, decoded, decode(conv_ae, encode(conv_ae, x)), bench.seed
         ),
-        "VAE, samples": realism.measure_realism(
-            bench.train_set, sampled, _decode(model, _encode(model, x)), bench.seed
-        ),
+        "VAE, samples": realism.measure_realism(bench.train_set, sampled, decode(model, encode(model, x)), bench.seed),
         "held-out images": realism.measure_realism(bench.train_set, bench.test_set.x),
     }
     bench.results["random"] = {name: v.to_dict() for name, v in rows.items()}
@@ -223,7 +209,7 @@ def _interpolations(bench: Bench, model: GenerativeModel) -> None:
     """Traverses single latent numbers, and interpolates between images."""
     assert isinstance(model, Reconstructs)
     examples = bench.test_set.first_of_each_class()
-    z, std = _encode(model, examples.x), _encode(model, bench.train_set.x).std(0)
+    z, std = encode(model, examples.x), encode(model, bench.train_set.x).std(0)
     values = torch.linspace(-3, 3, 11)
     by_std = std.argsort(descending=True)
     dimensions = [*by_std[:6].tolist(), int(by_std[-1])]
@@ -244,7 +230,7 @@ def _interpolations(bench: Bench, model: GenerativeModel) -> None:
         ),
     )
     pairs = [(z[a], z[b]) for a, b in ((0, -1), (1, len(z) // 2), (2 % len(z), 3 % len(z)))]
-    walks = {f"walk {i}": _decode(model, walk.slerp(a, b, 11)) for i, (a, b) in enumerate(pairs, 1)}
+    walks = {f"walk {i}": decode(model, walk.slerp(a, b, 11)) for i, (a, b) in enumerate(pairs, 1)}
     bench.section(
         "From one image to another",
         "",
@@ -261,9 +247,9 @@ def _classes(bench: Bench) -> None:
     """Trains the conditional VAE: style in z, the class in y."""
     model = bench.train("conditional", "cvae-mnist", {"model.z": 2})
     classes = bench.train_set.y.unique()[:10]
-    size = _encode(model, bench.train_set.x[:1], bench.train_set.y[:1]).shape[1]
+    size = encode(model, bench.train_set.x[:1], bench.train_set.y[:1]).shape[1]
     z = torch.randn(10, size, generator=torch.Generator().manual_seed(bench.seed))
-    rows = {bench.train_set.classes[c]: _decode(model, z, torch.full((10,), c)) for c in classes.tolist()}
+    rows = {bench.train_set.classes[c]: decode(model, z, torch.full((10,), c)) for c in classes.tolist()}
     requested = classes[torch.arange(500) % len(classes)]
     generated = (
         realism.neighbour_labels(bench.train_set, model.sample(500, y=requested, seed=bench.seed)).mode(1).values

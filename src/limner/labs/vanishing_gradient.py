@@ -68,11 +68,7 @@ _WEIGHTS_STREAM, _IMAGES_STREAM = 11, 12  # stream ids of the seed
 
 
 def run(
-    bench: Bench,
-    *,
-    iterations: Annotated[Count, Field(ge=20)] = 4000,
-    mode: Mode = "scratch",
-    nets: Nets = "mlp",
+    bench: Bench, *, iterations: Annotated[Count, Field(ge=20)] = 4000, mode: Mode = "scratch", nets: Nets = "mlp"
 ) -> None:
     """Trains a GAN, then for each of its saved generators a discriminator in each of the three games.
 

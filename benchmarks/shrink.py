@@ -27,7 +27,7 @@ def pictures(folder: Path) -> Path:
 
 def words(recipe: str, folder: Path) -> list[str]:
     """The ``key=value`` words that shrink a shipped recipe to 20 steps on the pictures."""
-    from limner.bench.shrink import narrow, perceptual
+    from limner.bench.shrink import narrow, write_vgg
     from limner.config import catalogue
     from limner.config import recipe as recipes
     from limner.core.batch import Paired, Styled, Unpaired
@@ -48,7 +48,7 @@ def words(recipe: str, folder: Path) -> list[str]:
         if tree["model"]["name"] == "style_transfer":  # the picture itself is learnt
             settings["data.path"], batch = dark / "00.png", 1
     if "weights" in tree["model"]:
-        settings["model.weights"] = perceptual(folder)
+        settings["model.weights"] = write_vgg(folder)
     settings |= {
         "train.images": IMAGES * batch // BATCH,
         "train.batch": batch,

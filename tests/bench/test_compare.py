@@ -228,8 +228,8 @@ def test_a_busy_machine_is_noticed() -> None:
         return compare.Trained(name, 0, images, 10.0, 1, "", {}, {})
 
     even = [trained("a", 1000), trained("a", 1100), trained("b", 90), trained("b", 100)]
-    assert compare._uneven(even) == ""
-    assert "b saw from 50 to 100 images" in compare._uneven([*even, trained("b", 50)])
+    assert compare._uneven_warning(even) == ""
+    assert "b saw from 50 to 100 images" in compare._uneven_warning([*even, trained("b", 50)])
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,6 @@ def sections(folder: Path, content: Mapping[str, Any]) -> Iterator[Section]:
 
 
 def _anchors(conditions: Mapping[str, Any]) -> tuple[str, ...]:
-    """Headings of the columns of anchors."""
     return tuple(conditions.get("anchors", ("real images", "noise")))
 
 

@@ -183,7 +183,6 @@ def _testbeds(names: str | list[str]) -> list[str]:
 
 
 def _recipes(bed: str, names: str | list[str] | None) -> list[str]:
-    """The selected recipes of a testbed, in order."""
     patterns = [TESTBEDS[bed].recipes] if names is None else split_names("recipes", names)
     matches = [m for p in patterns for m in matching_recipes(p) if m == p or m not in _NOT_IN_PATTERNS]
     return list(dict.fromkeys(matches))
@@ -250,7 +249,6 @@ def _rows(trained: list[Trained]) -> Iterator[dict[str, Any]]:
 
 
 def _write(folder: Path, trained: list[Trained]) -> dict[str, Any]:
-    """Writes the table as JSON and as a page."""
     rows = list(_rows(trained))
     beds = [bed for bed in TESTBEDS if any(r["testbed"] == bed for r in rows)]
     content = {

@@ -29,11 +29,10 @@ def text(parser: Parser) -> str:
     usage = " ".join(["limner", verb.name, *map(_usage, verb.names.values()), "[KEY=VALUE ...]"])
     parts = [usage, _wrap(f"{what}."), f"  {example}", _table((k.upper(), _plain(parser.texts[k])) for k in verb.names)]
     for heading, section in parser.sections.items():
-        parts.append(f"{heading}:\n{_table((_name(s), _plain(s.text) + _default(s)) for s in section.values())}")
-    return "\n\n".join(
-        [part for part in parts if part]
-        + [_wrap(_FORMS + (f" Other keys: {_plain(parser.others)}." if parser.others else ""))]
-    )
+        rows = [(_name(s), _plain(s.text) + _default(s)) for s in section.values()]
+        parts.append(f"{heading}:\n{_table(rows)}" if rows else "")
+    parts.append(_wrap(_FORMS + (f" Other keys: {_plain(parser.others)}." if parser.others else "")))
+    return "\n\n".join(filter(None, parts))
 
 
 def _about(verb: Verb) -> tuple[str, str]:

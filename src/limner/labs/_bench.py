@@ -214,7 +214,6 @@ class Bench:
         }
 
     def _settings(self) -> dict[str, Any]:
-        """All settings of the lab, chosen or default."""
         images = {"images": self.images, "data": self.data} if self.images else {}
         return images | self.seed_setting | self.options
 
@@ -255,6 +254,12 @@ def decode(model: GenerativeModel, z: Tensor, y: Tensor | None = None) -> Tensor
 def check(name: str, expected: object, measured: object, ok: bool | None = None) -> Check:
     """Compares a number of the lecture with ours: they must be equal, unless `ok` gives the verdict."""
     return Check(name, expected, measured, expected == measured if ok is None else bool(ok))
+
+
+def check_close(name: str, expected: float, measured: float, tolerance: float, digits: int = 6) -> Check:
+    """Compares two numbers, which may differ by less than `tolerance`; the page shows so many digits of them."""
+    ok = abs(measured - expected) < tolerance
+    return Check(name, f"{expected:.{digits}f}", f"{measured:.{digits}f}", ok)
 
 
 def _folder(lab: str, out: str | Path | None) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -17,9 +17,6 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from limner.core.grid import make_grid
-
-if TYPE_CHECKING:
-    from matplotlib.ticker import Formatter
 
 INK, SOFT, RULE = "#231e19", "#655c51", "#ddd5c7"
 COLOURS = ("#35509c", "#b2472f", "#2b7767", "#c18f22", "#8a3460", "#5f9bc4", "#6b7423", "#9a6b4a", "#d98aa8", "#4f5a63")
@@ -119,13 +116,7 @@ def curves(
 
 def in_thousands(ax: Axes) -> None:
     """Writes the ticks of x as 100k, 200k."""
-    ax.xaxis.set_major_formatter(_thousands_formatter())
-
-
-def _thousands_formatter() -> Formatter:
-    from matplotlib.ticker import FuncFormatter
-
-    return FuncFormatter(lambda value, _: f"{value / 1000:g}k" if value else "0")
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value else "0")
 
 
 @mpl.rc_context(_STYLE)

@@ -115,9 +115,7 @@ def curves(bench: Bench, run: Run) -> None:
     images = [line["images"] for line in lines]
     window = max(1, len(lines) // 150)
     figure, (left, right) = draw.plots(2)
-    losses = {
-        name: (images, smooth([line[f"loss/{g}"] for line in lines], window)) for name, g in (("D", "D"), ("G", "G"))
-    }
+    losses = {g: (images, smooth([line[f"loss/{g}"] for line in lines], window)) for g in "DG"}
     draw.curves(left, losses, xlabel="images seen", title="loss")
     probabilities = {
         name: (images, smooth([sigmoid(line[f"logit/{kind}"]) for line in lines], window))

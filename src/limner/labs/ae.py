@@ -39,7 +39,7 @@ LAYERS = (
     ("Linear", "784", 101_136),
 )
 TOTAL, MACS, PRINTED = 218_643, 217_472, "0.43"
-OTHER_DATA = {"digits": "scikit-learn's digits", "mini-dsprites": "mini-dSprites"}
+OTHER_DATA = ("digits", "mini-dsprites")
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,6 @@ def _nets(bench: Bench, model: GenerativeModel) -> None:
 
 
 def _sizes(bench: Bench, models: dict[int, GenerativeModel]) -> None:
-    """Reconstruction against the size of the code, beside PCA."""
     x, train = bench.test_set.x, bench.train_set.x
     ours = {z: quality(reconstruct_images(model, x), x) for z, model in models.items()}
     linear = {z: quality(maps.project(maps.principal(train, z, bench.seed), x), x) for z in SIZES}
@@ -163,7 +162,6 @@ def _size_curves(ours: dict[int, Quality], linear: dict[int, Quality]) -> Figure
 
 
 def _codes(bench: Bench, models: dict[int, GenerativeModel]) -> None:
-    """Adds scatter charts of the classes in codes of two and three numbers."""
     subset = bench.train_set.evenly_spaced(3000)
     two, three = encode(models[2], subset.x), encode(models[LECTURE_SIZE], subset.x)
     figure, (left, right) = draw.plots(2, height=4.1)
@@ -184,18 +182,17 @@ def _codes(bench: Bench, models: dict[int, GenerativeModel]) -> None:
 
 
 def _other_data(bench: Bench, models: dict[int, GenerativeModel]) -> None:
-    """Reconstructs images of other data sets, to show that an autoencoder is data-specific and lossy."""
-    model, z = models[32], 32
+    model, z, home = models[32], 32, str(bench.data["name"])
     pca = maps.principal(bench.train_set.x, z, bench.seed)
-    measured = {str(bench.data["name"]): _both(model, pca, bench.test_set.x)}
-    rows = {f"{bench.data['name']}": bench.test_set.first_of_each_class().x[:10]}
-    rows[f"{bench.data['name']}\nreconstructed"] = reconstruct_images(model, rows[f"{bench.data['name']}"])
+    examples = bench.test_set.first_of_each_class().x[:10]
+    n, measured = len(examples), {home: _both(model, pca, bench.test_set.x)}
+    rows = {home: examples, f"{home}\nreconstructed": reconstruct_images(model, examples)}
     for name in OTHER_DATA:
         x = bench.pixels("test", {"name": name}, size=28)
         measured[name] = _both(model, pca, x)
-        examples = x[spaced_indices(len(x), len(next(iter(rows.values()))))]
+        examples = x[spaced_indices(len(x), n)]
         rows |= {name: examples, f"{name}\nreconstructed": reconstruct_images(model, examples)}
-    on_test_set = next(iter(measured.values()))[0]
+    on_test_set = measured[home][0]
     bench.results["other_data"] = {n: {"autoencoder": asdict(a), "pca": asdict(b)} for n, (a, b) in measured.items()}
     bench.section(
         "Data-specific and lossy",

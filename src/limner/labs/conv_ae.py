@@ -94,7 +94,6 @@ def _nets(bench: Bench, model: GenerativeModel) -> None:
 
 
 def _maps(bench: Bench, codes: Codes) -> None:
-    """t-SNE and PCA maps of the codes, flat and pooled."""
     indices = spaced_indices(len(codes.train), 1500)
     z, y = codes.train[indices], bench.train_set.y[indices]
     names = bench.train_set.classes
@@ -121,7 +120,6 @@ def _maps(bench: Bench, codes: Codes) -> None:
 
 
 def _random_codes(bench: Bench, model: GenerativeModel, codes: Codes) -> None:
-    """Decodes the lecture's random vectors, and scores the images."""
     n = min(500, len(codes.train) // 2)
     decoded = decode(model, random_codes(codes.train, n, bench.seed))
     order = torch.randperm(len(codes.train), generator=torch.Generator().manual_seed(bench.seed))[:n]
@@ -169,7 +167,6 @@ def random_codes(codes: Tensor, n: int, seed: int) -> Tensor:
 
 
 def _variants(bench: Bench, lecture: GenerativeModel) -> None:
-    """Compares max and average pooling, and transposed convolutions and nearest-neighbour upsampling."""
     x, examples = bench.test_set.x, bench.test_set.first_of_each_class().x
     rows, image_rows = [], {"input": examples}
     for (pool, up), change in VARIANTS.items():
@@ -195,7 +192,6 @@ def _variants(bench: Bench, lecture: GenerativeModel) -> None:
 
 
 def _features(bench: Bench, codes: Codes) -> None:
-    """Trains a linear probe on codes, on PCA of the same size, and on pixels."""
     train, test = bench.train_set, bench.test_set
     rows = [
         ("code, all numbers", codes.train[0].numel(), _probe(bench, codes.train, codes.test)),
@@ -233,7 +229,6 @@ def _probe(bench: Bench, train: Tensor, test: Tensor) -> float:
 
 
 def _neighbours(bench: Bench, codes: Codes) -> None:
-    """Finds the training images that are nearest to held-out ones, by code and by pixels."""
     train, test = bench.train_set, bench.test_set
     k = min(8, len(train))
     shares = {}
@@ -260,7 +255,6 @@ def _neighbours(bench: Bench, codes: Codes) -> None:
 
 
 def _anomalies(bench: Bench) -> None:
-    """Leaves each class out of training in turn, and measures whether its images are reconstructed worse."""
     test, aurocs = bench.test_set, {}
     for c, name in list(enumerate(test.classes))[:LEFT_OUT]:
         is_left_out = test.y == c

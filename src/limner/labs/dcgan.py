@@ -82,7 +82,6 @@ def _samples(bench: Bench, model: GenerativeModel) -> None:
 
 @torch.inference_mode()
 def _interpolations(bench: Bench, model: GenerativeModel) -> None:
-    """Interpolates between noise vectors."""
     assert isinstance(model, Decodes)
     noise = torch.randn(8, NOISE, generator=torch.Generator().manual_seed(bench.seed))
     rows = {f"walk {i + 1}": model.decode(slerp(noise[2 * i], noise[2 * i + 1], 11)) for i in range(4)}

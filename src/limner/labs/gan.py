@@ -86,7 +86,6 @@ def _nets(bench: Bench, model: GenerativeModel) -> None:
 
 
 def _printed(bench: Bench, parts: list[gan_sections.Part]) -> None:
-    """Adds losses of each epoch beside those that the lecture prints."""
     rows = []
     for i, part in enumerate(parts, 1):
         printed = PRINTED[i - 1] if i <= len(PRINTED) else (None, None)
@@ -114,7 +113,6 @@ def _printed(bench: Bench, parts: list[gan_sections.Part]) -> None:
 
 
 def _changed(bench: Bench, lecture: gan_sections.Part, half: gan_sections.Part) -> None:
-    """Compares the ends of the two trainings."""
     bench.results["beta"] = {"0.9": asdict(lecture), "0.5": asdict(half)}
     rows = [
         (f"first beta {beta}", p.images, p.mean_D, p.mean_G, p.distance, f"{p.agreement:.1%}", round(p.classes, 1))

@@ -27,7 +27,7 @@ from limner.core.rng import seed_of
 from limner.core.units import Count
 from limner.core.update import Updates
 from limner.labs import _figures as draw
-from limner.labs._bench import Bench, check
+from limner.labs._bench import Bench, check, check_close
 from limner.losses.adversarial import OBJECTIVES, labelled, nonsaturating
 from limner.report import Table
 
@@ -219,10 +219,8 @@ def _loss(bench: Bench, plain: dict[str, TrainedDiscriminator], least_squares: d
         rows.append(
             (name, SHIFTS[name], f"{js:.4f}", f"{theory:.4f}", f"{t.loss:.4f}", f"{ls_theory:.4f}", f"{ls:.4f}")
         )
-        checks.append(check(f"loss of D, {name}", f"{theory:.4f}", f"{t.loss:.4f}", abs(t.loss - theory) < NEAR))
-        checks.append(
-            check(f"loss of least-squares D, {name}", f"{ls_theory:.4f}", f"{ls:.4f}", abs(ls - ls_theory) < NEAR)
-        )
+        checks.append(check_close(f"loss of D, {name}", theory, t.loss, NEAR, 4))
+        checks.append(check_close(f"loss of least-squares D, {name}", ls_theory, ls, NEAR, 4))
     shifts = torch.linspace(0, 7, 71).tolist()
     divergences = [densities(s).js() for s in shifts]
     figure, (ax,) = draw.plots(1, height=3.0)

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from limner.core.units import Count
 from limner.labs import _figures as draw
-from limner.labs._bench import Bench, check
+from limner.labs._bench import Bench, check_close
 from limner.losses.adversarial import OBJECTIVES, Objective
 from limner.losses.penalties import PENALTIES, PenaltyName
 from limner.report import Check, Table
@@ -238,16 +238,9 @@ def _rates(bench: Bench) -> None:
     radii = [math.hypot(*at) for at in trajectory(GAMES["simultaneous"], (_NEAR, 0.0), 60)]
     growth = (radii[-1] / radii[0]) ** (1 / 60)
     bench.results["rates"] = {name: {"theory": t, "measured": m} for name, t, m in rates}
-    checks: list[Check] = [
-        check(f"factor per step, {name}", f"{t:.6f}", f"{m:.6f}", abs(t - m) < 1e-6) for name, t, m in rates
-    ]
+    checks: list[Check] = [check_close(f"factor per step, {name}", t, m, 1e-6) for name, t, m in rates]
     theory = modulus("simultaneous")
-    checks.insert(
-        1,
-        check(
-            "growth of the radius per simultaneous step", f"{theory:.6f}", f"{growth:.6f}", abs(growth - theory) < 1e-6
-        ),
-    )
+    checks.insert(1, check_close("growth of the radius per simultaneous step", theory, growth, 1e-6))
     rows = [
         (name, f"{m:.6f}", "never" if m > 1 - 1e-6 else f"{math.log(10) / -math.log(m):.0f}") for name, _, m in rates
     ]

@@ -38,7 +38,7 @@ from limner.core.units import Count
 from limner.data import load
 from limner.data.datasets import StyledSet
 from limner.labs import _figures as draw
-from limner.labs._bench import Bench, check
+from limner.labs._bench import Bench, check, check_close
 from limner.losses import style as losses
 from limner.report import Table
 from limner.report.words import public
@@ -233,6 +233,7 @@ def _by_hand(bench: Bench) -> None:
     shuffled = f.flatten(2)[:, :, list(SHUFFLED)].view_as(f)
     by_autograd, equation = gradient(f, a)
     difference = float((losses.gram(shuffled) - losses.gram(f)).abs().max())
+    error = float((by_autograd - equation).abs().max())
     each = {name: energy(f, a, name) for name in CONVENTIONS}
     bench.results["by_hand"] = {"gram": g.tolist(), "style_gram": target.tolist(), "energy": each}
     figure, axes = draw.plots(5, height=1.75)
@@ -241,18 +242,12 @@ def _by_hand(bench: Bench) -> None:
     _draw_matrix(axes[2], shuffled.view(2, 4).numpy(), "F, shuffled", "position")
     _draw_matrix(axes[3], losses.gram(shuffled)[0].numpy(), "its G", "map")
     _draw_matrix(axes[4], target.numpy(), "A, the style's", "map")
-    rows = [
-        (name, scale, loss, f"{value:.6f}")
-        for (name, value), (scale, loss) in zip(
-            each.items(),
-            (
-                ("F Fᵀ", "Σ (G − A)² / (4 N² M²) = 55 / (4·4·16)"),
-                ("F Fᵀ / M", "mean (G − A)² = 55 / 4² / 4"),
-                ("F Fᵀ / (N M)", "mean (G − A)² = 55 / 8² / 4"),
-            ),
-            strict=True,
-        )
-    ]
+    formulas = (
+        ("F Fᵀ", "Σ (G − A)² / (4 N² M²) = 55 / (4·4·16)"),
+        ("F Fᵀ / M", "mean (G − A)² = 55 / 4² / 4"),
+        ("F Fᵀ / (N M)", "mean (G − A)² = 55 / 8² / 4"),
+    )
+    rows = [(n, *formula, f"{e:.6f}") for (n, e), formula in zip(each.items(), formulas, strict=True)]
     bench.section(
         "The Gram matrix by hand",
         "A layer computes N maps of a picture, each with M positions. Written as rows they are a matrix F, here with N"
@@ -273,30 +268,20 @@ def _by_hand(bench: Bench) -> None:
         ),
         table=Table(("convention", "G is", "E_l by hand", "E_l by the library"), rows),
         checks=[
-            check(
-                "G of the example", _matrix_text(GRAM), _matrix_text(g.tolist()), g.tolist() == [list(r) for r in GRAM]
-            ),
-            check(
-                "A of the example",
-                _matrix_text(STYLE_GRAM),
-                _matrix_text(target.tolist()),
-                target.tolist() == [list(r) for r in STYLE_GRAM],
+            *(
+                check(f"{name} of the example", _matrix_text(e), _matrix_text(m), m == [list(row) for row in e])
+                for name, e, m in (("G", GRAM, g.tolist()), ("A", STYLE_GRAM, target.tolist()))
             ),
             *(
-                check(
-                    f"E_l of the example, convention {name}",
-                    f"{BY_HAND[name]:.6f}",
-                    f"{value:.6f}",
-                    abs(value - BY_HAND[name]) < 1e-6,
-                )
+                check_close(f"E_l of the example, convention {name}", BY_HAND[name], value, 1e-6)
                 for name, value in each.items()
             ),
             check("G after shuffling the positions: largest difference", 0.0, difference),
             check(
                 "gradient of E_l: eq. 6 of the paper, (G − A) F / (N² M²), against autograd",
                 "below 1e-12",
-                float((by_autograd - equation).abs().max()),
-                float((by_autograd - equation).abs().max()) < 1e-12,
+                error,
+                error < 1e-12,
             ),
         ],
     )
@@ -309,7 +294,6 @@ def folded(x: Tensor) -> Tensor:
 
 
 def _folded(bench: Bench) -> None:
-    """Shows the error of erratum E12."""
     f, a = _example_maps()
     batch, target = torch.cat([f, a]), torch.cat([a, a])
     mixed, each = folded(batch), losses.gram(batch, "all")
@@ -338,16 +322,13 @@ def _folded(bench: Bench) -> None:
         checks=[
             check("products of maps of different pictures", _matrix_text(BETWEEN), _matrix_text(cross_products)),
             check("Gram matrices of a batch of two, by the library", "2 of 2×2", "{} of {}×{}".format(*each.shape)),
-            check(
-                "loss, mean of the pictures", f"{55 / 512:.6f}", f"{mean_loss:.6f}", abs(mean_loss - 55 / 512) < 1e-6
-            ),
-            check("loss, folded", f"{97 / 4096:.6f}", f"{folded_loss:.6f}", abs(folded_loss - 97 / 4096) < 1e-6),
+            check_close("loss, mean of the pictures", 55 / 512, mean_loss, 1e-6),
+            check_close("loss, folded", 97 / 4096, folded_loss, 1e-6),
         ],
     )
 
 
 def _gram_on_pictures(bench: Bench, scene: Scene) -> None:
-    """Computes Gram matrices of real pictures."""
     name = scene.firsts[0]
     pictures = {"the painting": scene.s, "the painting, moved": swap_quarters(scene.s), "the photograph": scene.x}
     maps = {k: scene.maps(x, name) for k, x in pictures.items()}
@@ -405,7 +386,6 @@ def _gram_on_pictures(bench: Bench, scene: Scene) -> None:
 
 
 def _content(bench: Bench, scene: Scene) -> None:
-    """Reconstructs the photograph from noise, by the maps of one layer at a time."""
     noise = _noise(scene.x, bench.seed)
     pictures = {
         name: _train_picture(
@@ -474,7 +454,6 @@ def _content(bench: Bench, scene: Scene) -> None:
 
 
 def _style(bench: Bench, scene: Scene) -> None:
-    """Synthesises textures from noise, by the Gram matrices of more and more layers."""
     noise, names = _noise(scene.x, bench.seed), scene.firsts
     textures: dict[str, Tensor] = {}
     iterations = scene.options["iterations"]
@@ -657,7 +636,6 @@ def _total(scene: Scene, y: Tensor, beta: float) -> float:
 
 
 def _balance(bench: Bench, scene: Scene, default: Tensor) -> None:
-    """Varies the ratio of content and style."""
     pictures = {
         beta: default
         if beta == DEFAULT_BETA

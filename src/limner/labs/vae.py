@@ -166,7 +166,6 @@ def _bounds(bench: Bench, model: GenerativeModel) -> None:
 
 
 def _prior_samples(bench: Bench, model: GenerativeModel) -> None:
-    """Compares samples with the images that Lab 2's autoencoder decodes from random codes."""
     n = min(500, len(bench.train_set) // 2)
     order = torch.randperm(len(bench.train_set), generator=torch.Generator().manual_seed(bench.seed))[:n]
     x = bench.train_set.x[order]
@@ -206,7 +205,6 @@ def _prior_samples(bench: Bench, model: GenerativeModel) -> None:
 
 
 def _interpolations(bench: Bench, model: GenerativeModel) -> None:
-    """Traverses single latent numbers, and interpolates between images."""
     assert isinstance(model, Reconstructs)
     examples = bench.test_set.first_of_each_class()
     z, std = encode(model, examples.x), encode(model, bench.train_set.x).std(0)
@@ -244,7 +242,6 @@ def _interpolations(bench: Bench, model: GenerativeModel) -> None:
 
 
 def _classes(bench: Bench) -> None:
-    """Trains the conditional VAE: style in z, the class in y."""
     model = bench.train("conditional", "cvae-mnist", {"model.z": 2})
     classes = bench.train_set.y.unique()[:10]
     size = encode(model, bench.train_set.x[:1], bench.train_set.y[:1]).shape[1]

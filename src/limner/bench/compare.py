@@ -149,7 +149,7 @@ def run(
     plan = _plan(recipes, n_seeds, limit, data, overrides)
     _check_budget(folder, limit)
     for seed, planned in plan:
-        check_same_settings(_run_folder(folder, planned, seed), planned)
+        check_same_settings(run_folder(folder, f"{planned.name}-{seed}"), planned)
     reference = _make_reference([planned for seed, planned in plan if seed == 0], selected, samples, extractor)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -161,7 +161,7 @@ def run(
     for seed, planned in plan:
         progress.say(f"compare: {planned.name}, seed {seed}, {limit.text}")
         try:
-            run = train(_run_folder(folder, planned, seed), planned, progress, limit.seconds)
+            run = train(run_folder(folder, f"{planned.name}-{seed}"), planned, progress, limit.seconds)
         except Interrupted:
             progress.say("compare: stopped; the same command goes on from here")
             raise
@@ -223,10 +223,6 @@ def _recipe(name: str, seed: int, budget: Budget, common: Mapping[str, Any], ove
         return recipe.load(name, fixed | {"train.images": _NO_LIMIT})
     except LimnerError as error:
         raise error if name in str(error) else LimnerError(f"{name}: {error}") from None
-
-
-def _run_folder(folder: Path, planned: Recipe, seed: int) -> Path:
-    return run_folder(folder, f"{planned.name}-{seed}")
 
 
 def _check_budget(folder: Path, budget: Budget) -> None:

@@ -156,13 +156,13 @@ def run(
     pairs = [(bed, name) for bed in _testbeds(testbeds) for name in _recipes(bed, recipes)]
     plan = [(bed, seed, _recipe(bed, name, seed, overrides)) for seed in range(n) for bed, name in pairs]
     for bed, seed, planned in plan:  # checked before the first training, which may take hours
-        check_same_settings(_run_folder(folder, bed, planned.name, seed), planned)
+        check_same_settings(run_folder(folder, f"{bed}-{planned.name}-{seed}"), planned)
     folder.mkdir(parents=True, exist_ok=True)
     trained: list[Trained] = []
     for bed, seed, planned in plan:
         progress.say(f"bench modes: {planned.name} on {bed}, seed {seed}")
         try:
-            run = train(_run_folder(folder, bed, planned.name, seed), planned, progress)
+            run = train(run_folder(folder, f"{bed}-{planned.name}-{seed}"), planned, progress)
         except Interrupted:
             progress.say("bench modes: stopped; the same command goes on from here")
             raise
@@ -206,10 +206,6 @@ def _recipe(bed: str, name: str, seed: int, overrides: dict[str, Any]) -> Recipe
 
 
 # -- trainings -----------------------------------------------------------------------------------------------
-
-
-def _run_folder(folder: Path, bed: str, name: str, seed: int) -> Path:
-    return run_folder(folder, f"{bed}-{name}-{seed}")
 
 
 def _count_modes(run: Run, bed: str, seed: int, planned: Recipe, samples: int | None) -> Trained:

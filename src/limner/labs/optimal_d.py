@@ -319,7 +319,6 @@ def _labels(bench: Bench, hard: TrainedDiscriminator, train: Callable[[Loss, flo
 
 
 def _smoothed(real: float, fake: float, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """The loss of D with soft labels."""
     return labelled(real_logits, real) + labelled(fake_logits, fake)
 
 

@@ -72,15 +72,12 @@ def _check_single(name: str) -> str:
     return name
 
 
-Weights = Annotated[
-    str, AfterValidator(_check_weights), Field(validate_default=True)
-]  # checked before anything is written
+# the default is checked too, before anything is written
+Weights = Annotated[str, AfterValidator(_check_weights), Field(validate_default=True)]
 Picture = Annotated[str, AfterValidator(_check_single)]
 
 
 class _VGG(Protocol):
-    """VGG-19."""
-
     layers: list[str]
     normalised: bool
 
@@ -96,8 +93,6 @@ class _FrozenNet(Protocol):
 
 
 class _StyleModel(Protocol):
-    """The model of the recipes."""
-
     content_layers: list[str]
     style_layers: list[str]
     vgg: _FrozenNet
@@ -135,11 +130,8 @@ class Scene:
 
     def style_distance(self, x: Tensor, s: Tensor, names: Sequence[str]) -> float:
         """The style loss of x against s: the mean E_l of these layers, in the paper's convention."""
-        each = []
-        for name in names:
-            f, a = self.maps(x, name), self.maps(s, name)
-            each.append(losses.style(losses.gram(f), losses.gram(a), _positions(f), _positions(a)))
-        return float(torch.stack(each).mean())
+        pairs = [(self.maps(x, name), self.maps(s, name)) for name in names]
+        return float(torch.stack([_layer_loss(f, a) for f, a in pairs]).mean())
 
 
 def run(
@@ -214,15 +206,18 @@ def _example_maps() -> tuple[Tensor, Tensor]:
 
 def energy(f: Tensor, a: Tensor, convention: losses.Convention) -> float:
     """E_l of maps f (1,N,h,w) against those of the style, computed by the library."""
+    return float(_layer_loss(f, a, convention))
+
+
+def _layer_loss(f: Tensor, a: Tensor, convention: losses.Convention = "gatys") -> Tensor:
     g, target = losses.gram(f, convention), losses.gram(a, convention)
-    return float(losses.style(g, target, _positions(f), _positions(a), convention))
+    return losses.style(g, target, _positions(f), _positions(a), convention)
 
 
 def gradient(f: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
     """∂E_l/∂F (1,N,h,w) in the paper's convention: by autograd, and by its eq. 6, (G − A) F / (N² M²), of maps ≥ 0."""
     x = f.clone().requires_grad_()
-    loss = losses.style(losses.gram(x), losses.gram(a), _positions(f), _positions(a))
-    (by_autograd,) = torch.autograd.grad(loss, x)
+    (by_autograd,) = torch.autograd.grad(_layer_loss(x, a), x)
     n, m = f.shape[1], _positions(f)
     return by_autograd, ((losses.gram(f) - losses.gram(a)) @ f.flatten(2)).view_as(f) / (n * m) ** 2
 

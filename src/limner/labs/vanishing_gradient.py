@@ -331,7 +331,6 @@ def _panels(
     ylabel: str,
     height: float,
 ) -> Plot:
-    """A chart of curves for each generator, with one legend for all."""
     by_epochs = {e: [p for p in played if p.epochs == e] for e in dict.fromkeys(p.epochs for p in played)}
     figure, axes = draw.plots(len(by_epochs), height=height, shared=True)
     for ax, (epochs, trainings) in zip(axes, by_epochs.items()):

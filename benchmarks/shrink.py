@@ -1,4 +1,4 @@
-"""Small recipes as words of a command line, on a folder of tiny pictures, to be trained hundreds of times."""
+"""Small recipes as arguments of the command line, on a folder of tiny pictures, for hundreds of trainings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ IMAGES, BATCH, EVERY = 160, 8, 16  # 20 steps, a checkpoint every second one
 
 
 def pictures(folder: Path) -> Path:
-    """A folder of tiny pictures of two classes with held-out ones; reading it costs next to nothing."""
+    """A folder of tiny pictures of two classes with held-out ones; which is read quickly."""
     rng = np.random.default_rng(0)
     for split, n in (("train", 32), ("test", 4)):
         for label in ("dark", "light"):

@@ -9,8 +9,8 @@ Train first, then measure:
 
 Of the checkpoints that the run kept, the one with the best ELBO on 2,000 of the training images that were not used is
 measured on the 10,000 test images, or on so many of them, evenly spaced: some files of MNIST are sorted by class, and
-the zeros and ones that come first are 16 nats easier than the rest. pythae (github.com/clementchadebec/benchmark_VAE, its
-reproducibility scripts) reports minus log p(x) by importance sampling: VAE 89.78 with 200 draws, IWAE-50 86.82 with
+the zeros and ones that come first are 16 nats easier than the rest. pythae (github.com/clementchadebec/benchmark_VAE,
+its reproducibility scripts) reports minus log p(x) by importance sampling: VAE 89.78 with 200 draws, IWAE-50 86.82 with
 5,000. Its binary images are Larochelle's, drawn once from the same digits; ours are another such draw.
 """
 

@@ -4,8 +4,9 @@ Ours is `limner train stylise` itself, without previews and checkpoints. The oth
 here: VGG as `nn.Sequential` with frozen weights and modules between its layers that hold targets and keep their loss,
 the style's Gram matrices computed once, `torch.optim.LBFGS` and `Adam` with default options, the picture clamped and
 `.item()` of the loss at every look, that is, every evaluation of the loss (a pass forward and back). Both have the same
-weights, padding, pictures, loss and number of looks, and alternate every 25 looks, so that other work affects both. The bars are ×1.0 in fp32 and ×1.4 in
-bf16, at a final loss that is at most 2 % higher; losses at the end are computed alike, in fp32.
+weights, padding, pictures, loss and number of looks, and alternate every 25 looks, so that other work affects both. The
+bars are ×1.0 in fp32 and ×1.4 in bf16, at a final loss that is at most 2 % higher; losses at the end are computed
+alike, in fp32.
 
     python benchmarks/style.py --weights vgg19_normalised_to_conv3_1.safetensors --style vg_starry_night.jpg
     python benchmarks/style.py … --looks 100 --optimisers adam

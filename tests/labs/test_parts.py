@@ -1,4 +1,4 @@
-"""The parts that labs share: layer counts, judges, pictures."""
+"""The parts that labs share: layer tables, scores of realism, grids of images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One flipped bit, or a file cut short, at random places of a checkpoint: is it noticed, and what is used instead?
+"""Flips a bit or truncates a file at random positions of a checkpoint, and checks that the fault is detected.
 
 Trains a shrunken recipe once, then damages one file of its newest checkpoint (``model.safetensors``,
 ``trainer.safetensors``, ``state.json`` or ``MANIFEST.json``) or the pointer ``latest``, over and over. Each time
@@ -52,24 +52,24 @@ def shorter(family: Family, run: Path) -> None:
 
 def trial(family: Family, run: Path, random_: random.Random) -> str:
     """Damages a copy of a run and resumes it; what went wrong, or nothing."""
-    broken, said = run.with_name("broken"), run.with_name("said")
+    broken, output = run.with_name("broken"), run.with_name("said")
     shutil.rmtree(broken, ignore_errors=True)
-    said.unlink(missing_ok=True)
+    output.unlink(missing_ok=True)
     shutil.copytree(run, broken)
     saved = folders(broken / "checkpoints")
     name = random_.choice(FILES)
     what = damage(saved[-1].parent / name if name == LATEST else saved[-1] / name, random_)
     if name == LATEST and Run(broken).latest != saved[-1]:
         return f"{what}: Run.latest gives {Run(broken).latest.name} instead of {saved[-1].name}"
-    code, _ = live(["resume", broken, f"train.images={IMAGES}"], said)
-    text = said.read_text()
+    code, _ = live(["resume", broken, f"train.images={IMAGES}"], output)
+    text = output.read_text()
     if code:
         return f"{what}: exit code {code}, {text.strip().splitlines()[-1]}"
     used = next(e["images"] for e in Run(broken).events() if e["event"] == "resume")
     if name == LATEST:
         return "" if used == int(saved[-1].name) else f"{what}: went on from {used}"
     if f"checkpoint {saved[-1].name}" not in text or f"going on from {saved[-2].name}" not in text:
-        return f"{what}: nothing was said"
+        return f"{what}: no message"
     differs = differences(broken, family.whole)
     return f"{what}: {'; '.join(differs[:3])}" if differs or used != int(saved[-2].name) else ""
 
@@ -90,7 +90,7 @@ def main() -> None:
         found = [trial(family, run, random_) for _ in range(options.times)]
     wrong = [f for f in found if f]
     print(
-        f"{options.recipe}: {len(found) - len(wrong)}/{len(found)} noticed, the right checkpoint used, and said aloud"
+        f"{options.recipe}: {len(found) - len(wrong)}/{len(found)} detected, the right checkpoint used, with a message"
     )
     for file, n in Counter(f.partition(":")[0] for f in wrong).items():
         print(f"    {n} of {file}, such as {next(f for f in wrong if f.startswith(file))}")

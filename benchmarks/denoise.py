@@ -1,4 +1,4 @@
-"""The denoising autoencoder beside what it has to beat: noisy input, median filter, PCA of the same code size.
+"""The denoising autoencoder beside its baselines: noisy input, median filter, PCA of the same code size.
 
     python benchmarks/denoise.py                    # trains denoising-ae-mnist into a temporary folder first
     python benchmarks/denoise.py runs/0001-…        # scores a run that exists
@@ -29,8 +29,8 @@ from limner.losses.reconstruction import psnr
 def compare(path: Path) -> dict[str, tuple[float, float]]:
     run, model = limner.Run(path), limner.load(path)
     source = recipes.load(run.recipe).data
-    held, train = (Spec(source.kind, source.name, source.kwargs | {"split": s}).build() for s in ("test", "train"))
-    clean, noisy = corrupted(model, held)
+    heldout, train = (Spec(source.kind, source.name, source.kwargs | {"split": s}).build() for s in ("test", "train"))
+    clean, noisy = corrupted(model, heldout)
     with torch.inference_mode():
         ours = reconstruct(model, noisy)
         z = model.encode(noisy[:1]).numel()

@@ -7,9 +7,9 @@ The 10,368 training images of mini-dSprites, each anew in every epoch turned by 
 by up to 0.6 pixels (less than half a step of each factor), then blurred, dimmed and covered with noise: what comes out
 of a generator lies between the grid's values and is softer than a rendered sprite. Batch norm, which is folded into the
 convolutions in the end; AdamW with one cycle of the learning rate; a fixed number of epochs, and the last weights. The
-test images choose nothing. A square and an ellipse repeat after half a turn or less: their angles are taught and judged
-modulo that (`limner.evaluation.factors.canonical`). A file made anew has other bits: whoever ships it gives it another key
-and writes its sha256, which is printed, into `limner/evaluation/factors.py`.
+test images select nothing. A square and an ellipse repeat after half a turn or less: their angles are learnt and
+compared modulo that (`limner.evaluation.factors.canonical`). A new file has other bits: whoever ships it gives it
+another key and writes its sha256, which is printed, into `limner/evaluation/factors.py`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Small faults in Python source: where one can be planted, and the text with it.
+"""Small faults in Python source: their possible positions, and the text with a fault.
 
 A fault changes one line and one thing on it: a comparison, a sign, a constant, an argument, a call that is left out.
 None is planted where it could change no result, or where only a reader would see it: in docstrings, annotations,

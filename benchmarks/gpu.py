@@ -1,15 +1,15 @@
-"""The kit for a GPU that is lent for some minutes: is every recipe right there, and how fast are the main nets?
+"""Checks all recipes on a GPU and measures the speed of the main nets, in a few minutes.
 
     PYTHONPATH=src python benchmarks/gpu.py --minutes 12 --json gpu.json
-    PYTHONPATH=src python benchmarks/gpu.py --minutes 1 --device cpu          shows that the kit itself works
+    PYTHONPATH=src python benchmarks/gpu.py --minutes 1 --device cpu          tests the script itself
     PYTHONPATH=src python benchmarks/gpu.py --only speed "DCGAN 64" r3gan-64  kinds, nets and recipes
 
-It runs from a checkout with what limner itself needs, and needs no network. The order is that of value: the facts of
-the machine, a recipe of each model, the other recipes, then the speed of the main nets (`gpu_work.py` says how all this
-is done). Checks may take three fifths of the time as long as there are speeds to measure. Every piece is done in a
-second process, one after the other; if it fails, hangs or breaks the device's context, that is reported, and the next
-piece goes on in a new process. The JSON file is written after every piece, so a kit that is stopped leaves what it has
-found.
+It runs from a checkout with what limner itself needs, and needs no network. The most important parts come first: the
+facts of the machine, a recipe of each model, the other recipes, then the speed of the main nets (`gpu_work.py` says how
+all this is done). Checks may take three fifths of the time as long as there are speeds to measure. Every piece is done
+in a second process, one after the other; if it fails, hangs or breaks the device's context, that is reported, and the
+next piece goes on in a new process. The JSON file is written after every piece, so a kit that is stopped leaves what it
+has found.
 
 The exit code is 1 if any piece failed; a recipe fails that gives other results on the device than it should.
 """
@@ -116,7 +116,7 @@ class Worker:
 
     def _last_words(self) -> str:
         lines = self.log.read_text(errors="replace").strip().splitlines()
-        return lines[-1][:300] if lines else "it said nothing"
+        return lines[-1][:300] if lines else "no output"
 
     def stop(self) -> None:
         """Ends the process."""

@@ -1,4 +1,4 @@
-"""What `gpu.py` does on a device, one piece at a time: the check of a recipe, the speed of a net.
+"""The parts of `gpu.py`: the check of a recipe, and the speed of a net.
 
 **A recipe** is made small (`limner.bench.shrink`) and asked four things. One step on the device and on the CPU, with
 the same weights, images and noise, in float32 without TF32: how far apart are the gradients, as ||a - b|| / ||b||, and

@@ -1,10 +1,10 @@
-"""SIGKILL at random times, and whether the end is the same to the last bit.
+"""Kills trainings at random times by SIGKILL, and checks that the result is the same bit for bit.
 
-For every recipe family: train a shrunken copy to the end once; then, again and again, start it, kill it with SIGKILL at
-a uniformly random time (while it starts, steps, draws, saves or judges), and call ``limner resume``, which may be
+For every recipe family: train a small version to the end once; then, again and again, start it, kill it with SIGKILL at
+a uniformly random time (while it starts, steps, samples, saves or scores), and call ``limner resume``, which may be
 killed as well, until it has finished. At the end every tensor of ``model.safetensors`` and ``trainer.safetensors`` must
 have the same bits as after the uninterrupted training, the metric lines must be the same but for seconds and rates, and
-the sample sheets must be the same files.
+the grids of samples must be the same files.
 
     python benchmarks/kill.py                          100 runs of every shipped recipe
     python benchmarks/kill.py --times 5 --recipes vae-mnist gan-mnist
@@ -101,8 +101,8 @@ def differences(run: Path, whole: Path) -> list[str]:
     lines = [[_timeless(line) for line in limner.Run(p).metrics()] for p in (run, whole)]
     if lines[0] != lines[1]:
         found.append(f"metrics.jsonl: {len(lines[0])} lines, {len(lines[1])} expected")
-    sheets = [{n: f.read_bytes() for n, f in limner.Run(p).samples()} for p in (run, whole)]
-    if sheets[0] != sheets[1]:
+    grids = [{n: f.read_bytes() for n, f in limner.Run(p).samples()} for p in (run, whole)]
+    if grids[0] != grids[1]:
         found.append("samples")
     return found
 

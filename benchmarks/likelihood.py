@@ -1,6 +1,6 @@
 """Test likelihood of a VAE on binary MNIST, beside the figures that pythae publishes for the same set-up.
 
-Train first, as long as there is time for; then judge:
+Train first, then measure:
 
     LIMNER_DATA=FOLDER limner train benchmarks/vae-binary-mnist.yaml time=2h out=runs/vae      (FOLDER/mnist.npz)
     python benchmarks/likelihood.py runs/vae --draws 200
@@ -8,9 +8,9 @@ Train first, as long as there is time for; then judge:
     python benchmarks/likelihood.py runs/iwae --draws 5000 --images 1000
 
 Of the checkpoints that the run kept, the one with the best ELBO on 2,000 of the training images that were not used is
-judged on the 10,000 test images, or on so many of them, spread evenly: some files of MNIST are sorted by class, and the
-zeros and ones that come first are 16 nats easier than the rest. pythae (github.com/clementchadebec/benchmark_VAE, its
-reproducibility scripts) reports minus log p(x) by importance sampling: VAE 89.78 with 200 draws, IWAE-50 86.82 with
+measured on the 10,000 test images, or on so many of them, evenly spaced: some files of MNIST are sorted by class, and
+the zeros and ones that come first are 16 nats easier than the rest. pythae (github.com/clementchadebec/benchmark_VAE,
+its reproducibility scripts) reports minus log p(x) by importance sampling: VAE 89.78 with 200 draws, IWAE-50 86.82 with
 5,000. Its binary images are Larochelle's, drawn once from the same digits; ours are another such draw.
 """
 
@@ -95,7 +95,8 @@ def main() -> None:
     seen, last = int(folder.name), run.metrics()[-1]
     print(f"{run.name}: trained on {last['images']:,} images ({last['epoch']:.1f} epochs) in {last['seconds']:.0f} s")
     print(
-        f"judged at {seen:,} images, the best of {len(tried)} checkpoints by validation ELBO ({tried[folder.name]:.2f})"
+        f"measured at {seen:,} images, the best of {len(tried)} checkpoints by validation ELBO"
+        f" ({tried[folder.name]:.2f})"
     )
     began = time.monotonic()
     chosen = part(test, evenly_spaced(len(test), options.images), "test")

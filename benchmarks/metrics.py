@@ -1,4 +1,4 @@
-"""Scores beside the usual ways to compute them, in one process: seconds, ratios, agreement.
+"""Scores beside the usual implementations, in one process: seconds, ratios, agreement.
 
     python benchmarks/metrics.py                    # a minute or two on two cores
     python benchmarks/metrics.py --threads 1 --json metrics.json

@@ -1,4 +1,4 @@
-"""Forty small faults planted in the code, one at a time, and whether the tests notice.
+"""Plants forty small faults in the code, one at a time, and runs the tests, which should fail.
 
 A suite that passes says little until one knows what it would not pass. Each mutant is the package with one fault on one
 line (`faults.py`), drawn with a fixed seed from the packages in turn and from no file more than twice. The tests that
@@ -308,7 +308,7 @@ def drawn(modules: Modules, number: int, seed: int) -> list[Mutant]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the tests said.
+    """The result of the tests.
 
     Args:
         by: the test that failed, or how the run ended; empty when all passed.
@@ -475,9 +475,9 @@ def main() -> None:
     verdicts = []
     for mutant, verdict in results(chosen, kept):
         verdicts.append((mutant, verdict))
-        said = f"killed by {verdict.by}" if verdict.by else "SURVIVED"
+        outcome = f"killed by {verdict.by}" if verdict.by else "SURVIVED"
         what = f"{mutants.index(mutant) + 1:>2}/{len(mutants)}  {mutant.place:<32} {mutant.fault.operator:<10}"
-        print(f"{what} {mutant.change}\n       {said} ({verdict.seconds:.0f} s)", flush=True)
+        print(f"{what} {mutant.change}\n       {outcome} ({verdict.seconds:.0f} s)", flush=True)
         if options.json:
             options.json.write_text(json.dumps(kept, indent=1) + "\n")
     killed = sum(bool(v.by) for _, v in verdicts)

@@ -1,4 +1,4 @@
-"""Small recipes as words of a command line, on a folder of tiny pictures, to be trained hundreds of times."""
+"""Small recipes as arguments of the command line, on a folder of tiny pictures, for hundreds of trainings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ IMAGES, BATCH, EVERY = 160, 8, 16  # 20 steps, a checkpoint every second one
 
 
 def pictures(folder: Path) -> Path:
-    """A folder of tiny pictures of two classes with held-out ones; reading it costs next to nothing."""
+    """A folder of tiny pictures of two classes with held-out ones; which is read quickly."""
     rng = np.random.default_rng(0)
     for split, n in (("train", 32), ("test", 4)):
         for label in ("dark", "light"):
@@ -27,7 +27,7 @@ def pictures(folder: Path) -> Path:
 
 def words(recipe: str, folder: Path) -> list[str]:
     """The ``key=value`` words that shrink a shipped recipe to 20 steps on the pictures."""
-    from limner.bench.shrink import narrow, perceptual
+    from limner.bench.shrink import narrow, write_vgg
     from limner.config import catalogue
     from limner.config import recipe as recipes
     from limner.core.batch import Paired, Styled, Unpaired
@@ -48,7 +48,7 @@ def words(recipe: str, folder: Path) -> list[str]:
         if tree["model"]["name"] == "style_transfer":  # the picture itself is learnt
             settings["data.path"], batch = dark / "00.png", 1
     if "weights" in tree["model"]:
-        settings["model.weights"] = perceptual(folder)
+        settings["model.weights"] = write_vgg(folder)
     settings |= {
         "train.images": IMAGES * batch // BATCH,
         "train.batch": batch,

@@ -3,7 +3,7 @@
     LIMNER_DATA=FOLDER python benchmarks/small_set.py --out runs/small               (FOLDER/mnist.npz, or downloaded)
     python benchmarks/small_set.py --out runs/small --report                         the table of what is there
 
-Every run has the same nets, optimiser, order of images and number of images. It is judged at ten checkpoints, by the
+Every run has the same nets, optimiser, order of images and number of images. It is scored at ten checkpoints, by the
 Fréchet distance between 5,000 of its samples and the held-out test images, in the features of the classifier that
 knows the set (`fd@lenet64-v1[n=5000]` for digits).
 The table has the distance at the last checkpoint and at the best one, mean ± standard error
@@ -41,61 +41,61 @@ TRANSFORMS: dict[str, dict[str, Any] | None] = {
 }
 
 
-def recipe(chosen: argparse.Namespace, transform: str, seed: int) -> dict[str, Any]:
+def recipe(options: argparse.Namespace, transform: str, seed: int) -> dict[str, Any]:
     """The whole of a run; only the transform and the seed differ."""
     nets = {
         "dcgan": {
-            "G": {"name": "dcgan.Generator", "z": 64, "width": chosen.width},
-            "D": {"name": "dcgan.Discriminator", "width": chosen.d_width or chosen.width, "norm": chosen.d_norm},
+            "G": {"name": "dcgan.Generator", "z": 64, "width": options.width},
+            "D": {"name": "dcgan.Discriminator", "width": options.d_width or options.width, "norm": options.d_norm},
         },
         "mlp": {
             "G": {"name": "mlp.Decoder", "z": 64, "widths": [256, 512], "norm": "batch"},
             "D": {"name": "mlp.Discriminator", "widths": [512, 256]},
         },
     }
-    model: dict[str, Any] = {"name": "gan", **nets[chosen.nets]}
+    model: dict[str, Any] = {"name": "gan", **nets[options.nets]}
     if TRANSFORMS[transform] is not None:
         model["transform"] = TRANSFORMS[transform]
     adam = {"lr": 2e-4, "betas": [0.5, 0.999]}
     return {
         "model": model,
-        "data": {"name": chosen.data, "limit": chosen.limit, "size": chosen.size},
+        "data": {"name": options.data, "limit": options.limit, "size": options.size},
         "optim": {"G": adam, "D": adam},
         "train": {
-            "images": chosen.images,
+            "images": options.images,
             "batch": 64,
             "ema_images": 5000,
             "seed": seed,
             "threads": 1,
-            "checkpoint_images": chosen.images // CHECKPOINTS,
+            "checkpoint_images": options.images // CHECKPOINTS,
             "keep": CHECKPOINTS + 2,
-            "sample_images": chosen.images // 4,
+            "sample_images": options.images // 4,
             "channels_last": True,
-            "precision": chosen.precision,
+            "precision": options.precision,
         },
     }
 
 
-def judge(run: Run, reference: Moments, judge_: Classifier, device: str) -> list[dict[str, float]]:
+def score_checkpoints(run: Run, reference: Moments, scorer: Classifier, device: str) -> list[dict[str, float]]:
     """The distance at each checkpoint, and what D and the transform were like."""
     found = []
     for folder in folders(run.checkpoints):
         model = limner.load(folder, device)
-        features = judge_.features(model.sample(SAMPLES, seed=0).clamp(-1, 1))
+        features = scorer.features(model.sample(SAMPLES, seed=0).clamp(-1, 1))
         fd = frechet_distance(*Moments().update(features).compute(), *reference.compute())
         p = getattr(getattr(model, "transform", None), "p", None)
         found.append({"images": int(folder.name), "fd": fd} | ({} if p is None else {"p": float(p)}))
     return found
 
 
-def train(chosen: argparse.Namespace, transform: str, seed: int, reference: Moments, judge_: Classifier) -> None:
-    folder = chosen.out / f"{transform}-{seed}"
+def train(options: argparse.Namespace, transform: str, seed: int, reference: Moments, scorer: Classifier) -> None:
+    folder = options.out / f"{transform}-{seed}"
     if (folder / "small_set.json").is_file():
         return
     began = time.monotonic()
-    run = limner.train(recipe(chosen, transform, seed), out=folder)
+    run = limner.train(recipe(options, transform, seed), out=folder)
     seconds = time.monotonic() - began
-    rows = judge(run, reference, judge_, chosen.device)
+    rows = score_checkpoints(run, reference, scorer, options.device)
     about = {"transform": transform, "seed": seed, "seconds": round(seconds, 1), "rows": rows}
     (folder / "small_set.json").write_text(json.dumps(about, indent=1))
     curve = "  ".join(f"{r['images'] // 1000}k {r['fd']:.2f}" for r in rows)
@@ -108,14 +108,14 @@ def summary(values: list[float]) -> tuple[float, float]:
     return statistics.fmean(values), error
 
 
-def report(chosen: argparse.Namespace, reference: Moments) -> None:
+def report(options: argparse.Namespace, reference: Moments) -> None:
     level = floor(reference.covariance, SAMPLES, reference.n)
-    print(f"\n{name('fd', KEYS[chosen.data], SAMPLES)} against {reference.n} held-out images of {chosen.data}")
+    print(f"\n{name('fd', KEYS[options.data], SAMPLES)} against {reference.n} held-out images of {options.data}")
     print(f"two sets of one Gaussian with the covariance of those would lie {level:.3f} apart")
     print(f"{'':<18} {'seeds':>5}  {'last':>16} {'ratio':>6}  {'best':>16} {'ratio':>6}  at images")
     bases: dict[str, float] = {}
     for transform in TRANSFORMS:
-        runs = [json.loads(f.read_text()) for f in sorted(chosen.out.glob(f"{transform}-*/small_set.json"))]
+        runs = [json.loads(f.read_text()) for f in sorted(options.out.glob(f"{transform}-*/small_set.json"))]
         if not runs:
             continue
         best = [min(r["rows"], key=lambda row: row["fd"]) for r in runs]
@@ -143,17 +143,17 @@ def main() -> None:
     parser.add_argument("--transforms", nargs="+", choices=TRANSFORMS, default=list(TRANSFORMS))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--report", action="store_true")
-    chosen = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    test = limner.data.load(chosen.data, split="test", size=chosen.size)  # resizing alone moves features far
+    test = limner.data.load(options.data, split="test", size=options.size)  # resizing alone moves features far
     assert test.pixels is not None
-    judge_ = classifier(KEYS[chosen.data], chosen.device)
-    reference = Moments().update(judge_.features(test.pixels))
-    if not chosen.report:
-        for seed in chosen.seeds:
-            for transform in chosen.transforms:
-                train(chosen, transform, seed, reference, judge_)
-    report(chosen, reference)
+    scorer = classifier(KEYS[options.data], options.device)
+    reference = Moments().update(scorer.features(test.pixels))
+    if not options.report:
+        for seed in options.seeds:
+            for transform in options.transforms:
+                train(options, transform, seed, reference, scorer)
+    report(options, reference)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How long ``limner --help`` takes, and that ``import limner`` leaves torch alone.
+"""How long ``limner --help`` takes, and that ``import limner`` does not import torch.
 
 python benchmarks/startup.py             median of 20 starts with warm file caches
 """

@@ -1,11 +1,12 @@
-"""Style transfer by optimisation in our loop against a tutorial's: time of a look at the loss, and the loss at the end.
+"""Style transfer by optimisation in limner and in a tutorial: time of an evaluation of the loss, and the final loss.
 
 Ours is `limner train stylise` itself, without previews and checkpoints. The other side is the usual script, restated
 here: VGG as `nn.Sequential` with frozen weights and modules between its layers that hold targets and keep their loss,
-the style's Gram matrices computed once, `torch.optim.LBFGS` and `Adam` as they come, the picture clamped at every
-look, `.item()` of the loss. Both have the same weights, padding, pictures, loss and number of looks (forward and
-backward passes), and go in turns of 25 looks, so that a busy machine hurts both. The bars are ×1.0 in fp32 and ×1.4 in
-bf16, at a final loss that is at most 2 % higher; losses at the end are computed alike, in fp32.
+the style's Gram matrices computed once, `torch.optim.LBFGS` and `Adam` with default options, the picture clamped and
+`.item()` of the loss at every look, that is, every evaluation of the loss (a pass forward and back). Both have the same
+weights, padding, pictures, loss and number of looks, and alternate every 25 looks, so that other work affects both. The
+bars are ×1.0 in fp32 and ×1.4 in bf16, at a final loss that is at most 2 % higher; losses at the end are computed
+alike, in fp32.
 
     python benchmarks/style.py --weights vgg19_normalised_to_conv3_1.safetensors --style vg_starry_night.jpg
     python benchmarks/style.py … --looks 100 --optimisers adam
@@ -193,7 +194,7 @@ class Turns(Silent):
 
 def prepared(options: argparse.Namespace, size: int, **settings: Any) -> api.Prepared:
     """The recipe `stylise` with the pictures and weights of the command line."""
-    told = {
+    overrides = {
         "model.weights": str(options.weights),
         "data.path": options.content,
         "data.style": str(options.style),
@@ -201,7 +202,7 @@ def prepared(options: argparse.Namespace, size: int, **settings: Any) -> api.Pre
         "train.device": "cpu",
         "train.threads": options.threads,
     }
-    return api.prepare(recipes.load("stylise", told | settings))
+    return api.prepare(recipes.load("stylise", overrides | settings))
 
 
 def loss_of(made: api.Prepared, x: Tensor) -> float:
@@ -216,8 +217,8 @@ def raced(options: argparse.Namespace, optimiser: str, precision: str) -> dict[s
     """One optimiser in one precision: both sides in turn."""
     lr = {} if optimiser == "lbfgs" else {"lr": options.lr}
     put_off = {"train.images": NEVER, "train.sample_images": NEVER, "train.checkpoint_images": NEVER}
-    told = {"optim": {"picture": {"name": optimiser} | lr}, "train.precision": precision} | put_off
-    made = prepared(options, options.size, **told)
+    overrides = {"optim": {"picture": {"name": optimiser} | lr}, "train.precision": precision} | put_off
+    made = prepared(options, options.size, **overrides)
     still = next(Stream(made.dataset, 1))
     turns = Turns(
         made.model, lambda: Tutorial(made.model, still.x, still.styles[0], optimiser, options.lr), options.looks
@@ -248,8 +249,8 @@ def raced(options: argparse.Namespace, optimiser: str, precision: str) -> dict[s
 # ---- large pictures --------------------------------------------------------------------------------------------------
 
 
-def look(options: argparse.Namespace, size: int, tile: int) -> tuple[float, Tensor, float]:
-    """Loss, gradient and seconds of one look at content with a little noise."""
+def evaluate_loss(options: argparse.Namespace, size: int, tile: int) -> tuple[float, Tensor, float]:
+    """Loss, gradient and seconds of one evaluation at the content with a little noise."""
     made = prepared(options, size, **{"model.tile": tile})
     model, still = made.model, next(Stream(made.dataset, 1))
     model._targets = model._compute_targets(still)
@@ -305,7 +306,7 @@ def one_pass(options: argparse.Namespace) -> None:
 
 
 def peak() -> float:
-    """GiB that this process has held at most."""
+    """Peak memory of this process in GiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
@@ -332,13 +333,15 @@ def main() -> None:
         one_pass(options)
         return
     if options.large:
-        _, gradient, seconds = look(options, options.large, options.tile)
+        _, gradient, seconds = evaluate_loss(options, options.large, options.tile)
         print(
             f"{tuple(gradient.shape[2:])} in tiles of {options.tile}: {seconds:.1f} s a look, {peak():.2f} GiB at most"
         )
         return
     if options.seams:
-        (a, g, s), (b, h, t) = (look(options, options.seams, tile) for tile in (options.seams // 4, options.seams))
+        (a, g, s), (b, h, t) = (
+            evaluate_loss(options, options.seams, tile) for tile in (options.seams // 4, options.seams)
+        )
         print(
             f"{tuple(g.shape[2:])}: loss {a:.6f} in tiles of {options.seams // 4}, {b:.6f} whole; the gradient differs"
             f" by {float((g - h).abs().max() / h.abs().max()):.1e} of its largest value; {s:.1f} s against {t:.1f} s"

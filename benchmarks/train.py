@@ -1,4 +1,4 @@
-"""Our training loop against the lectures' way and against pythae: images per second, side by side.
+"""limner's training loop against the lectures' code and against pythae: images per second, side by side.
 
 Ours is `limner train` itself: `Trainer.fit` with stream, updates, meters and the log file; only sample sheets and
 checkpoints are put off. The lectures' way is a `DataLoader` over PIL images with the usual transforms (to tensor,
@@ -214,8 +214,8 @@ def wgan_gp(model: GenerativeModel, rates: dict[str, float]) -> Callable[[Tensor
         x_hat = G(torch.randn(len(x), G.z)).detach()
         eps = torch.rand(len(x), 1, 1, 1)
         between = (eps * x + (1 - eps) * x_hat).requires_grad_(True)
-        judged = D(between)
-        slope = torch.autograd.grad(judged, between, torch.ones_like(judged), create_graph=True, retain_graph=True)[0]
+        logits = D(between)
+        slope = torch.autograd.grad(logits, between, torch.ones_like(logits), create_graph=True, retain_graph=True)[0]
         penalty = ((slope.flatten(1).norm(2, dim=1) - 1) ** 2).mean()
         loss_D = D(x_hat).mean() - D(x).mean() + model.gp_weight * penalty
         optimiser_D.zero_grad()

@@ -1,4 +1,4 @@
-"""pix2pix and CycleGAN in our loop against the plain formulation of their steps: pairs per second, side by side.
+"""pix2pix and CycleGAN in limner's loop against the plain formulation of their steps: pairs per second, side by side.
 
 Ours is `limner train` itself, as in `train.py`, whose rounds and clocks these are. The plain formulation is the usual
 one, restated here over the same nets with the same batch and threads: one pass for every picture, discriminators frozen
@@ -131,9 +131,9 @@ def cyclegan(model: GenerativeModel) -> Callable[[Tensor, Tensor], float]:
         adam_G.step()
         frozen([D_X, D_Y], False)
         adam_D.zero_grad()
-        told = critic(D_Y, y, pooled(pools[0], fake_y)) + critic(D_X, x, pooled(pools[1], fake_x))
+        loss_D = critic(D_Y, y, pooled(pools[0], fake_y)) + critic(D_X, x, pooled(pools[1], fake_x))
         adam_D.step()
-        return told + loss_G.item()
+        return loss_D + loss_G.item()
 
     return step
 

@@ -15,7 +15,7 @@ from sphinx.application import Sphinx
 
 import limner
 from limner.config import catalogue
-from limner.config.spec import FACTS, Argument, arguments
+from limner.config.spec import Argument, arguments
 
 LISTS = {
     "model": ("models", "Models", "What `model.name` may be, and the arguments each model takes."),
@@ -44,7 +44,7 @@ def table(head: list[str], rows: list[list[object]]) -> str:
 
 def default(argument: Argument) -> str:
     """What happens when the argument is left out."""
-    if argument.name in FACTS:
+    if argument.is_fact:
         return "from the data"
     return "required" if argument.required else f"`{argument.default!r}`"
 

@@ -75,8 +75,8 @@ def test_equal_data_order_and_budget_and_then_more_seeds(
     out = tmp_path / "out"
     one = compare.run(vae, gan, seeds=1, budget=128, out=out, **TINY)
     assert one["verdicts"] == []
-    assert "seeds=3 gives one" in one["note"]
-    assert "seeds=3 gives one" in compare.text(one)
+    assert "write seeds=3" in one["note"]
+    assert "write seeds=3" in compare.text(one)
     began = (out / "runs" / "gan-0" / "env.json").stat().st_mtime_ns
     two = compare.run(vae, gan, seeds=2, budget=128, out=out, **TINY)
     assert (out / "runs" / "gan-0" / "env.json").stat().st_mtime_ns == began, "what is done is not trained again"
@@ -228,8 +228,8 @@ def test_a_busy_machine_is_noticed() -> None:
         return compare.Trained(name, 0, images, 10.0, 1, "", {}, {})
 
     even = [trained("a", 1000), trained("a", 1100), trained("b", 90), trained("b", 100)]
-    assert compare._uneven(even) == ""
-    assert "b saw from 50 to 100 images" in compare._uneven([*even, trained("b", 50)])
+    assert compare._uneven_warning(even) == ""
+    assert "b saw from 50 to 100 images" in compare._uneven_warning([*even, trained("b", 50)])
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_budgets_are_images_or_time(text: int | str, budget: Budget) -> None:
         (("VAE", "GAN"), {"model.gp_weight": 5}, "gp_weight"),
         (("VAE", "GAN"), {"model.adversarial": "hinge"}, "adversarial"),
         (("VAE", "GAN"), {"data": "mnist-6k"}, "did you mean 'mnist-5k'"),
-        (("VAE", "GAN"), {"data": {"name": "mnist-5k", "split": "all"}}, "holds no images back"),
+        (("VAE", "GAN"), {"data": {"name": "mnist-5k", "split": "all"}}, "has no held-out images"),
         (("toy-gan", "toy-r1gan"), {}, "limner bench modes"),
     ],
 )
@@ -294,7 +294,7 @@ def test_bad_settings_are_named(
 def test_two_files_of_one_name_are_refused(vae: str, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     twin = _written(tmp_path / "other" / "vae.yaml", Path(vae).read_text())
-    with pytest.raises(LimnerError, match="two recipes are called vae"):
+    with pytest.raises(LimnerError, match="two recipes have the name vae"):
         compare.run(vae, twin, budget=64, out=tmp_path / "out")
     evil = _written(tmp_path / "evil.yaml", f"name: ../../evil\n{Path(vae).read_text()}")
     with pytest.raises(LimnerError, match="without slashes"):

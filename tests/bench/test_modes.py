@@ -60,7 +60,7 @@ def test_recipes_by_testbeds_by_seeds_and_then_on(tmp_path: Path) -> None:
         ({"data.n": 300}, "other settings .data."),
         ({"images": 512}, "more images"),
     ):
-        with pytest.raises(LimnerError, match=f"ring-toy-gan-0 was trained (with|for) {reason}"):
+        with pytest.raises(LimnerError, match=f"ring-toy-gan-0 was trained (with|on) {reason}"):
             bench.run("modes", seeds=1, **wanted | other)
 
 

@@ -1,4 +1,4 @@
-"""One grammar for all verbs: every setting of every signature, in every form, and help that is drawn from them."""
+"""One grammar for all verbs: every setting of every signature, in every parser, and help that is drawn from them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from limner.api import train
 from limner.cli import main
-from limner.cli.grammar import Form
+from limner.cli.grammar import Parser
 from limner.cli.verbs import VERBS
 from limner.config.signatures import read_texts
 from limner.core.errors import LimnerError
@@ -27,13 +27,13 @@ OBJECTS = ("progress", "on_frame")
 """Arguments that only programs have."""
 
 
-def form(name: str, words: list[str]) -> Form:
-    return Form(VERBS[name], words)
+def parser(name: str, words: list[str]) -> Parser:
+    return Parser(VERBS[name], words)
 
 
 def recipe_keys(*words: str) -> dict[str, Any]:
     """What `limner train` passes on."""
-    names, given, _ = form("train", []).call(["vae-mnist", *words])
+    names, given, _ = parser("train", []).parse(["vae-mnist", *words])
     assert names == ["vae-mnist"]
     return read_texts(train, given)
 
@@ -77,7 +77,7 @@ def written(annotation: str) -> str:
 @pytest.mark.parametrize(("name", "words"), CASES)
 def test_every_form_of_every_setting_is_the_same_call(name: str, words: list[str]) -> None:
     """In front of the names, between and behind them; and a flag alone."""
-    whole = form(name, words)
+    whole = parser(name, words)
     for setting in whole.settings.values():
         text = written(setting.annotation)
         dashed = setting.name.replace("_", "-")
@@ -86,7 +86,7 @@ def test_every_form_of_every_setting_is_the_same_call(name: str, words: list[str
             ways.append([f"--{dashed}"])
         if len(setting.name) == 1:
             ways += [[f"-{setting.name}", text], [f"-{setting.name}{text}"]]
-        calls = [whole.call([*words[:at], *way, *words[at:]]) for way in ways for at in range(len(words) + 1)]
+        calls = [whole.parse([*words[:at], *way, *words[at:]]) for way in ways for at in range(len(words) + 1)]
         assert all(call == calls[0] for call in calls), setting.name
         names, given, as_json = calls[0]
         assert names == words
@@ -97,13 +97,13 @@ def test_every_form_of_every_setting_is_the_same_call(name: str, words: list[str
 @pytest.mark.parametrize(("name", "words"), [c for c in FORMS if c[1] and c[0] not in ("evaluate", "compare")])
 def test_a_name_may_be_given_by_its_key(name: str, words: list[str]) -> None:
     keys = [f"{key}={word}" for key, word in zip(VERBS[name].names, words)]
-    assert form(name, words).call(list(reversed(keys)))[0] == words
+    assert parser(name, words).parse(list(reversed(keys)))[0] == words
 
 
 @pytest.mark.parametrize(("name", "words"), CASES)
 def test_the_settings_are_those_of_the_signatures(name: str, words: list[str]) -> None:
     """What is read from the text of a file is what Python says of the function."""
-    verb, found = VERBS[name], form(name, words)
+    verb, found = VERBS[name], parser(name, words)
     first = words[0] if words else ""
     for path in verb.sources.values():
         module, _, attribute = path.format(name=first).rpartition(".")
@@ -116,7 +116,7 @@ def test_the_settings_are_those_of_the_signatures(name: str, words: list[str]) -
     assert {p.name for p in own if p.kind is p.KEYWORD_ONLY} <= found.settings.keys()
 
 
-@pytest.mark.parametrize(("name", "words"), [c for c in FORMS if not form(*c).open])
+@pytest.mark.parametrize(("name", "words"), [c for c in FORMS if not parser(*c).open])
 def test_an_unknown_setting_is_one_line_with_the_nearest_match(
     name: str, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,7 +130,7 @@ def test_an_unknown_setting_is_one_line_with_the_nearest_match(
 @pytest.mark.parametrize("name", [n for n, v in VERBS.items() if "limner.labs" not in str(v.sources)])
 def test_objects_of_programs_are_no_settings(name: str) -> None:
     with pytest.raises(LimnerError, match="unknown setting 'progress'"):
-        form(name, NAMES.get(name, [])).call([*NAMES.get(name, []), "progress=1"])
+        parser(name, NAMES.get(name, [])).parse([*NAMES.get(name, []), "progress=1"])
 
 
 def test_values_are_read_by_their_annotations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +188,7 @@ def test_help_lists_every_setting_in_80_columns(
     assert max(map(len, lines)) <= 80
     assert lines[0].startswith(f"limner {name} ")
     assert f"  limner {name}" in lines[4], "an example"
-    whole = form(name, words)
+    whole = parser(name, words)
     for setting in whole.settings.values():
         assert setting.text, f"{setting.name} has no line in a docstring"
         assert any(line.split()[:1] in ([setting.name], [f"{setting.name},"]) for line in lines), setting.name

@@ -84,19 +84,19 @@ def test_the_rate_does_not_depend_on_where_the_ellipse_is_entered() -> None:
 
 
 def test_the_integrals_agree_with_what_is_known() -> None:
-    assert optimal_d.line(0.0).js() == pytest.approx(0, abs=1e-12)
-    assert optimal_d.line(0.0).squares() == pytest.approx(0.25, abs=1e-9)
-    assert optimal_d.line(20.0).js() == pytest.approx(math.log(2), abs=1e-9)
+    assert optimal_d.densities(0.0).js() == pytest.approx(0, abs=1e-12)
+    assert optimal_d.densities(0.0).least_squares() == pytest.approx(0.25, abs=1e-9)
+    assert optimal_d.densities(20.0).js() == pytest.approx(math.log(2), abs=1e-9)
     for shift in (0.0, 0.5, 6.0):
-        at = optimal_d.line(shift)
+        at = optimal_d.densities(shift)
         ones = torch.ones_like(at.x)
         assert (at.mean(ones, at.p), at.mean(ones, at.q)) == pytest.approx((1, 1), abs=1e-9)
 
 
 @pytest.mark.parametrize("shift", [0.5, 1.5])
 def test_the_loss_is_least_at_the_density_ratio_and_is_log_4_less_twice_the_js_there(shift: float) -> None:
-    at = optimal_d.line(shift)
-    best = at.best()
+    at = optimal_d.densities(shift)
+    best = at.optimal()
 
     def loss(D: torch.Tensor) -> float:
         return at.mean(-D.log(), at.p) + at.mean(-(1 - D).log(), at.q)
@@ -107,17 +107,17 @@ def test_the_loss_is_least_at_the_density_ratio_and_is_log_4_less_twice_the_js_t
 
 
 def test_drawn_samples_have_the_density() -> None:
-    x = optimal_d.drawn(40_000, torch.Generator().manual_seed(0)).double().flatten()
-    at = optimal_d.line(0.0)
+    x = optimal_d.sample(40_000, torch.Generator().manual_seed(0)).double().flatten()
+    at = optimal_d.densities(0.0)
     for power in (1, 2, 4):
         assert float(x.pow(power).mean()) == pytest.approx(at.mean(at.x**power, at.p), abs=0.01)
     assert float((x > 0).double().mean()) == pytest.approx(0.5, abs=0.001)
 
 
 def test_a_short_training_finds_d_and_its_loss() -> None:
-    t = optimal_d.trained(OBJECTIVES["nonsaturating"].d, 1.5, iterations=150, seed=0)
-    assert t.apart(t.logits().sigmoid(), t.line.best()) < 0.02
-    assert t.loss == pytest.approx(math.log(4) - 2 * t.line.js(), abs=0.01)
+    t = optimal_d.train_discriminator(OBJECTIVES["nonsaturating"].d, 1.5, iterations=150, seed=0)
+    assert t.distance(t.logits().sigmoid(), t.densities.optimal()) < 0.02
+    assert t.loss == pytest.approx(math.log(4) - 2 * t.densities.js(), abs=0.01)
 
 
 # ---- pages -----------------------------------------------------------------------------------------------------------
@@ -162,5 +162,5 @@ def test_what_these_labs_do_not_take_is_refused(name: str, settings: dict[str, A
 
 
 def test_the_measured_rates_of_the_page_are_those_of_theory() -> None:
-    for name, theory, found in oscillation.measured():
+    for name, theory, found in oscillation.measure_rates():
         assert found == pytest.approx(theory, abs=1e-6), name

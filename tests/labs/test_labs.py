@@ -66,7 +66,7 @@ def test_titles_are_one_line_each_in_the_order_of_the_course() -> None:
         ("ae", {"seed": -1}, "from 0 up"),
         ("ae", {"iterations": 50}, "unknown setting of lab ae"),
         ("optimal-d", {"images": 50}, "unknown setting of lab optimal-d"),
-        ("ae", {"data": "digits"}, "28×28, and digits has 1×8×8"),
+        ("ae", {"data": "digits"}, "28×28, but digits has 1×8×8"),
         ("ae", {"data": "mini-dsprites"}, "1×32×32"),
         ("ae", {"data": "mnist-6k"}, "mnist-5k"),
     ],

@@ -1,4 +1,4 @@
-"""The parts that labs share: layer counts, judges, pictures."""
+"""The parts that labs share: layer tables, scores of realism, grids of images."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from limner.labs import _figures as draw
-from limner.labs import _judge as judge
-from limner.labs._bench import Reals
+from limner.labs import _realism as realism
+from limner.labs._bench import LabelledImages
 from limner.labs._layers import checks, layers
 from limner.labs.conv_ae import random_codes
 from limner.labs.vae import printed_kl
@@ -62,18 +62,20 @@ def test_neighbours_agree_where_classes_lie_apart_and_not_where_they_are_mixed()
     g = torch.Generator().manual_seed(0)
     middles, y = torch.randn(4, 1, 6, 6, generator=g), torch.arange(200) % 4
     x = middles[y] + 0.05 * torch.randn(200, 1, 6, 6, generator=g)
-    assert judge.agreement(Reals(x, y, list("abcd")), middles) == 1
-    assert judge.agreement(Reals(x, y[torch.randperm(200, generator=g)], list("abcd")), middles) < 0.6
+    assert realism.agreement(LabelledImages(x, y, list("abcd")), middles) == 1
+    assert realism.agreement(LabelledImages(x, y[torch.randperm(200, generator=g)], list("abcd")), middles) < 0.6
 
 
 def test_pixels_are_enlarged_as_squares() -> None:
     x = torch.tensor([[[[-1.0, 1.0], [1.0, -1.0]]]])
-    assert np.asarray(draw.tiles(x, 1, scale=3)).tolist() == np.kron([[0, 255], [255, 0]], np.ones((3, 3))).tolist()
+    assert (
+        np.asarray(draw.image_grid(x, 1, scale=3)).tolist() == np.kron([[0, 255], [255, 0]], np.ones((3, 3))).tolist()
+    )
 
 
 def test_names_are_pushed_apart_and_stay_near_their_places() -> None:
     places = np.array([[0.0, 0.0], [0.01, 0.0], [1.0, 1.0]], dtype=np.float32)
-    moved = draw._apart(places, np.ones(2, dtype=np.float32), least=0.1)
+    moved = draw._separate(places, np.ones(2, dtype=np.float32), minimum=0.1)
     assert np.linalg.norm(moved[0] - moved[1]) >= 0.099
     assert np.abs(moved - places).max() < 0.1
     np.testing.assert_array_equal(moved[2], places[2])

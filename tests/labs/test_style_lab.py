@@ -43,7 +43,7 @@ def test_the_library_agrees_and_its_gradient_is_equation_6() -> None:
     f, a = (torch.tensor(x, dtype=torch.float64).view(1, 2, 2, 2) for x in (lab.MAPS, lab.STYLE_MAPS))
     for convention in lab.CONVENTIONS:
         assert lab.energy(f, a, convention) == pytest.approx(lab.BY_HAND[convention], abs=1e-12)
-    torch.testing.assert_close(*lab.slope(f, a), rtol=0, atol=1e-12)
+    torch.testing.assert_close(*lab.gradient(f, a), rtol=0, atol=1e-12)
 
 
 def test_folding_a_batch_multiplies_maps_of_different_pictures() -> None:
@@ -68,7 +68,12 @@ def test_the_lab_reconstructs_and_paints(weights: str, tmp_path: Path) -> None:
     done = labs.run("style", out=tmp_path / "lab", weights=weights, size=48, iterations=12)
     assert all(c["ok"] for c in done["checks"])
     page = Path(done["page"]).read_text()
-    for title in ("The Gram matrix by hand", "what a layer knows", "From noise to a painting", "How much of each"):
+    for title in (
+        "The Gram matrix by hand",
+        "the information of a layer",
+        "From noise to a painting",
+        "The ratio of content and style",
+    ):
         assert title in page
     assert weights not in page  # the page may be shown to others; paths of this machine stay here
     found = json.loads((tmp_path / "lab" / "results.json").read_text())["results"]

@@ -40,11 +40,11 @@ def digits() -> Dataset:
 
 def gradient_with_bias(game: str, bias: float) -> torch.Tensor:
     """What the lab measures for a D that gives all images lower logits."""
-    model = lab.opponent(trained(), game, "on", 0)
+    model = lab.make_game(trained(), game, "on", 0)
     with torch.no_grad():
         model.groups()["D"].head.bias.fill_(bias)  # type: ignore[union-attr, operator]
-    update = lab.Frozen(model, Adam())
-    update.learn = False
+    update = lab.FrozenGeneratorUpdate(model, Adam())
+    update.train_D = False
     stream = Stream(digits(), 64, 0)
     stream.begin()
     model.step(stream, update)
@@ -67,22 +67,22 @@ def test_the_two_cross_entropy_gradients_add_up_to_wassersteins() -> None:
 
 
 def test_d_descends_and_g_stands_still() -> None:
-    model = lab.opponent(trained(), "wgan_gp", "scratch", 0)
+    model = lab.make_game(trained(), "wgan_gp", "scratch", 0)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    update, stream = lab.Frozen(model, Adam()), Stream(digits(), 64, 0)
+    update, stream = lab.FrozenGeneratorUpdate(model, Adam()), Stream(digits(), 64, 0)
     model.step(stream, update)
     still = {k for k, v in model.state_dict().items() if torch.equal(v, before[k])}
     assert still == {k for k in before if k.startswith("G.")} | {"D.head.bias"}  # a constant of D cancels in its loss
     assert float(update.gradient.norm()) > 0
     settled = {k: v.clone() for k, v in model.state_dict().items()}
-    update.learn = False
+    update.train_D = False
     model.step(stream, update)
     assert all(torch.equal(v, settled[k]) for k, v in model.state_dict().items())
 
 
 def test_d_starts_anew_in_all_games_alike_or_goes_on() -> None:
     source = trained()
-    made = {(g, m): lab.opponent(source, g, m, 0).groups() for g in lab.GAMES for m in ("scratch", "on")}
+    made = {(g, m): lab.make_game(source, g, m, 0).groups() for g in lab.GAMES for m in ("scratch", "on")}
     theirs = source.groups()["D"].state_dict()
     for (game, mode), groups in made.items():
         assert all(torch.equal(v, source.groups()["G"].state_dict()[k]) for k, v in groups["G"].state_dict().items())
@@ -95,7 +95,7 @@ def test_d_starts_anew_in_all_games_alike_or_goes_on() -> None:
 def test_decades_are_those_between_the_start_and_the_last_tenth() -> None:
     n = 200
     norms = [10 ** (1 - 4 * i / (n - 1)) if i >= 20 else 0.5 for i in range(n)]
-    played = lab.Played("1 epoch", "saturating", list(range(n)), norms, [], [], [], [])
+    played = lab.DiscriminatorTraining("1 epoch", "saturating", list(range(n)), norms, [], [], [], [])
     assert played.start == 0.5
     assert played.end == pytest.approx(10 ** (1 - 4 * 189.5 / 199), rel=0.01)
     assert played.lost == pytest.approx(math.log10(0.5 / played.end))
@@ -107,7 +107,7 @@ def test_the_saturating_gradient_vanishes_where_wgan_gps_does_not(
 ) -> None:
     monkeypatch.setattr(lab, "D_STEPS", Adam(lr=5e-3, betas=(0.5, 0.999)))  # in a hurry
     bench = Bench("vanishing-gradient", "", out=tmp_path)
-    games = {g: lab.play(bench, "no epochs", g, trained(), digits(), 150, "scratch") for g in lab.GAMES}
+    games = {g: lab.train_discriminator(bench, "no epochs", g, trained(), digits(), 150, "scratch") for g in lab.GAMES}
     assert games["saturating"].lost > 1.2
     assert games["wgan_gp"].lost < 0.5
     assert games["nonsaturating"].lost < 0.5

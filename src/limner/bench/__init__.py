@@ -1,6 +1,6 @@
-"""Benches: many trainings under equal conditions, and one table that can be set beside published ones.
+"""Benches: many trainings under equal conditions, and a table that compares with published ones.
 
-`limner bench NAME` calls `run`. Nothing heavy is imported before that.
+`limner bench NAME` calls `run`, which imports torch; this module does not.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ _TITLES = {"modes": "Modes found on the ring, the grid and Stacked MNIST: recipe
 
 
 def titles() -> dict[str, str]:
-    """The benches, each in one line."""
+    """Names of the benches, with a line about each."""
     return dict(_TITLES)
 
 
 def run(name: str, *, progress: Progress | None = None, **settings: Any) -> dict[str, Any]:
-    """Does one bench, or goes on with one that was cut off, and writes its page.
+    """Runs a bench, or continues one that was interrupted, and writes its page.
 
     Args:
-        name: of `titles`.
-        progress: who is told how training goes; default nobody.
+        name: a name of `titles`.
+        progress: receives the progress of trainings and messages; default none.
         **settings: arguments of the bench, e.g. of `limner.bench.modes.run`.
 
     Returns:
-        What the bench found; ``page`` is the path of its ``index.html``.
+        The results of the bench; ``page`` is the path of its ``index.html``.
 
     Raises:
         LimnerError: an unknown bench or setting, or a recipe that does not train.
     """
     if name not in _TITLES:
         raise unknown("bench", name, _TITLES)
-    found: dict[str, Any] = import_module(f"limner.bench.{name}").run(progress=progress, **settings)
-    return found
+    result: dict[str, Any] = import_module(f"limner.bench.{name}").run(progress=progress, **settings)
+    return result

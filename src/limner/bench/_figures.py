@@ -1,4 +1,4 @@
-"""Clouds of samples over the data they were learnt from, from the last frames of runs."""
+"""Scatter plots of samples over their training data, from the last frames of runs."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _COLUMNS = 3
 
 
 def scatter(clouds: Mapping[str, Path]) -> bytes:
-    """A PNG with a panel for each named frame of points in the plane, all over the extent of the data.
+    """A PNG with a panel for each frame of points in the plane, over the extent of the data.
 
     Args:
-        clouds: title and ``frames/*.npz`` of a run.
+        clouds: ``frames/*.npz`` of a run by title of its panel.
     """
     columns = min(_COLUMNS, len(clouds))
     rows = -(-len(clouds) // columns)
@@ -30,10 +30,10 @@ def scatter(clouds: Mapping[str, Path]) -> bytes:
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes, (title, file) in zip(panels, clouds.items(), strict=False):
         with np.load(file, allow_pickle=False) as frame:
-            real, fake, places = frame["real"], frame["fake"], frame["places"]
+            real, fake, extent = frame["real"], frame["fake"], frame["places"]
         axes.plot(*real.T, ".", color="0.6", markersize=3)
         axes.plot(*fake.T, ".", color="#c22", markersize=2)
-        (left, low), (right, high) = places.min(0), places.max(0)
+        (left, low), (right, high) = extent.min(0), extent.max(0)
         axes.set(xlim=(left, right), ylim=(low, high), aspect="equal", xticks=[], yticks=[])
         axes.set_title(title, loc="left", fontsize=9)
     for axes in panels[len(clouds) :]:

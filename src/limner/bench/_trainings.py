@@ -1,4 +1,4 @@
-"""What benches share: names and numbers of a user, trainings that go on where they stopped, means over seeds."""
+"""Parts that benches share: settings of the user, trainings that can be continued, means over seeds."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from limner.core.run import Run, relative
 from limner.core.units import clock, count
 from limner.metrics.scorecard import interval
 
-_ON_THE_WAY = (
+_ALLOWED_CHANGES = (
     "images", "time", "device", "threads", "workers", "keep", "samples", "log_images", "sample_images",
     "checkpoint_images", "milestone_images",
 )  # fmt: skip
-"""Settings of training that leave a result what it is, or that decide only how far it goes."""
-_SAID_EVERY = 10.0  # seconds between lines about a training of so much time
+"""Training settings that do not change a result, or only decide how long the training is."""
+_REPORT_EVERY = 10.0  # seconds between lines about a training with a time limit
 
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over seeds: its standard error and Student's 95 % interval; None for a single seed."""
+    """A mean over seeds with its standard error and Student's 95 % interval, which are None for a single seed."""
 
     mean: float
     error: float | None
@@ -37,23 +37,23 @@ class Mean:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Mean:
-        """Of at least one value."""
+        """The mean of at least one value."""
         return cls(*interval(list(values)))
 
-    def text(self, digits: int, times: float = 1.0) -> str:
-        """As papers write it: mean ± standard error."""
-        shown = f"{times * self.mean:.{digits}f}"
-        return shown if self.error is None else f"{shown} ± {times * self.error:.{digits}f}"
+    def text(self, digits: int, scale: float = 1.0) -> str:
+        """Mean ± standard error, as in papers."""
+        text = f"{scale * self.mean:.{digits}f}"
+        return text if self.error is None else f"{text} ± {scale * self.error:.{digits}f}"
 
 
-# -- what is wanted ------------------------------------------------------------------------------------------
+# -- settings -----------------------------------------------------------------------------------------------
 
 
-def number(name: str, value: int | str) -> int:
+def positive_int(name: str, value: int | str) -> int:
     """A whole number from 1 up, such as 10 or 2k.
 
     Raises:
-        LimnerError: it is none; `name` says whose it is.
+        LimnerError: it is not; the message begins with `name`.
     """
     try:
         n = count(value)
@@ -64,27 +64,27 @@ def number(name: str, value: int | str) -> int:
     return n
 
 
-def words(what: str, names: str | Sequence[str]) -> list[str]:
-    """The words of a list or of a text with commas, each once.
+def split_names(key: str, names: str | Sequence[str]) -> list[str]:
+    """The names of a list or of a text with commas, without repetitions.
 
     >>> words("testbeds", "ring, grid,ring")
     ['ring', 'grid']
 
     Raises:
-        LimnerError: there is none.
+        LimnerError: the list is empty.
     """
     parts = [str(w).strip() for w in (names if isinstance(names, (list, tuple)) else str(names).split(","))]
-    wanted = list(dict.fromkeys(w for w in parts if w))
-    if not wanted:
-        raise LimnerError(f"{what}: none is named; write {what}=NAME,NAME or leave it out")
-    return wanted
+    unique = list(dict.fromkeys(w for w in parts if w))
+    if not unique:
+        raise LimnerError(f"{key}: none is named; write {key}=NAME,NAME or leave it out")
+    return unique
 
 
-def matching(pattern: str) -> list[str]:
+def matching_recipes(pattern: str) -> list[str]:
     """The recipes that a name, a pattern such as toy-pac*, or a YAML file stands for.
 
     Raises:
-        LimnerError: there is none.
+        LimnerError: no recipe matches.
     """
     matches = [pattern] if pattern.endswith((".yaml", ".yml")) else catalogue.list_recipes(pattern)
     if not matches:
@@ -92,7 +92,7 @@ def matching(pattern: str) -> list[str]:
     return matches
 
 
-def but(settings: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+def without(settings: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """`settings` without `names`."""
     return {k: v for k, v in settings.items() if k not in names}
 
@@ -100,89 +100,97 @@ def but(settings: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 # -- trainings -----------------------------------------------------------------------------------------------
 
 
-def place(folder: Path, name: str) -> Path:
-    """Where the training of that name lies.
+def run_folder(folder: Path, name: str) -> Path:
+    """The run folder of the training of that name.
 
     Raises:
-        LimnerError: it is no name of a folder.
+        LimnerError: the name cannot be the name of a folder.
     """
     if Path(name).name != name:
-        raise LimnerError(f"a recipe cannot be called {name!r} here; give it a name: without slashes")
+        raise LimnerError(f"the name of a recipe cannot be {name!r} here; give it a name: without slashes in its file")
     return folder / "runs" / name
 
 
-def refuse_another(where: Path, wanted: Recipe) -> None:
-    """Raises where a run is that was trained otherwise: it must not be counted as this one."""
-    if not (where / "recipe.yaml").is_file():
+def check_same_settings(folder: Path, planned: Recipe) -> None:
+    """Raises an error if the folder holds a run with other settings, which must not be counted as this one."""
+    if not (folder / "recipe.yaml").is_file():
         return
-    run, new = Run(where), wanted.to_dict()
+    run, new = Run(folder), planned.to_dict()
     old = recipe.load(run.recipe).to_dict()
     for section in ("model", "data", "optim", "train"):
-        if but(old[section], _ON_THE_WAY) != but(new[section], _ON_THE_WAY):
-            raise LimnerError(f"{relative(where)} was trained with other settings ({section}); choose another out=DIR")
-    saved = [int(folder.name) for folder in checkpoint.folders(run.checkpoints)]
-    if saved and saved[-1] >= wanted.train.get("images") + wanted.train.get("batch"):
-        raise LimnerError(f"{relative(where)} was trained for more images than are asked for; choose another out=DIR")
+        if without(old[section], _ALLOWED_CHANGES) != without(new[section], _ALLOWED_CHANGES):
+            raise LimnerError(f"{relative(folder)} was trained with other settings ({section}); choose another out=DIR")
+    counts = [int(saved.name) for saved in checkpoint.folders(run.checkpoints)]
+    if counts and counts[-1] >= planned.train.get("images") + planned.train.get("batch"):
+        raise LimnerError(
+            f"{relative(folder)} was trained on more images than this bench asks for; choose another out=DIR"
+        )
 
 
-def train(where: Path, wanted: Recipe, told: Progress, seconds: float | None = None) -> Run:
-    """Trains, resumes, or only finds a run.
+def train(folder: Path, planned: Recipe, progress: Progress, seconds: float | None = None) -> Run:
+    """Trains or resumes a run, unless it is finished.
 
     Args:
-        where: the run folder.
-        wanted: recipe; its images end the training, if its time does not.
-        told: who is told.
-        seconds: of training in all, over every start, as `wanted` says; default no limit. A ``done`` event keeps them.
+        folder: the run folder.
+        planned: the recipe; its number of images ends the training, unless its time does.
+        progress: receives the progress of the training.
+        seconds: time limit of training over all starts, as in `planned`; default none. A ``done`` event records it.
     """
     if seconds is None:
-        images = wanted.train.get("images")
-        if not (where / "recipe.yaml").is_file():
-            return api.train(wanted.to_dict(), out=where, progress=told)
-        run = Run(where)
-        return run if run.ended(images) else api.resume(where, progress=told, **{"train.images": images})
-    if not (where / "recipe.yaml").is_file():
-        run = api.train(wanted.to_dict(), out=where, progress=_Clock(told, seconds))
+        images = planned.train.get("images")
+        if not (folder / "recipe.yaml").is_file():
+            return api.train(planned.to_dict(), out=folder, progress=progress)
+        run = Run(folder)
+        return run if run.ended(images) else api.resume(folder, progress=progress, **{"train.images": images})
+    if not (folder / "recipe.yaml").is_file():
+        run = api.train(planned.to_dict(), out=folder, progress=_TimedProgress(progress, seconds))
     else:
-        run = Run(where)
+        run = Run(folder)
         if any(e["event"] == "done" and e.get("budget", 0) >= seconds for e in run.events()):
             return run
-        rest = seconds - _spent(run)
-        if rest > 0:
-            api.resume(where, progress=_Clock(told, seconds), **{"train.time": rest})
-    last = run.metrics()[-1]
-    run.event("done", last["images"], last["seconds"], message=f"{clock(seconds)} of training are over", budget=seconds)
+        remaining = seconds - _seconds_trained(run)
+        if remaining > 0:
+            api.resume(folder, progress=_TimedProgress(progress, seconds), **{"train.time": remaining})
+    last_line = run.metrics()[-1]
+    run.event(
+        "done",
+        last_line["images"],
+        last_line["seconds"],
+        message=f"{clock(seconds)} of training are over",
+        budget=seconds,
+    )
     return run
 
 
-def _spent(run: Run) -> float:
-    """Seconds of training behind the checkpoint that a resumed training goes on from; later ones are lost."""
+def _seconds_trained(run: Run) -> float:
+    """Seconds of training up to the newest checkpoint, from which a resumed training continues."""
     if not checkpoint.folders(run.checkpoints):
         return 0.0
     return float(checkpoint.newest(run.checkpoints)[0].state["seconds"])
 
 
-class _Clock:
-    """Tells of a training that time will end: a sentence now and then, since no share of its images is known."""
+class _TimedProgress:
+    """Progress of a training with a time limit, as lines of text: its number of images is not known in advance."""
 
-    def __init__(self, told: Progress, seconds: float) -> None:
-        self.told, self.seconds, self.said = told, seconds, time.monotonic()
+    def __init__(self, progress: Progress, seconds: float) -> None:
+        self.progress, self.seconds, self.last_report = progress, seconds, time.monotonic()
 
     def start(self, run: Run, position: int, total: int) -> None:
-        """Says where the run is."""
-        self.told.say(f"training in {relative(run.path)}, {position:,} images seen")
+        """Prints the run folder."""
+        self.progress.say(f"training in {relative(run.path)}, {position:,} images seen")
 
     def step(self, position: int) -> None: ...
 
     def log(self, line: Mapping[str, Any]) -> None:
-        """Says how far it is, at most every few seconds."""
+        """Prints the progress, at most every few seconds."""
         now = time.monotonic()
-        if now - self.said >= _SAID_EVERY:
-            self.said = now
+        if now - self.last_report >= _REPORT_EVERY:
+            self.last_report = now
             left = clock(max(0.0, self.seconds - line["seconds"]))
-            self.told.say(f"{line['images']:>10,} images  {line['images_per_second']:,.0f} images/s  {left} left")
+            self.progress.say(f"{line['images']:>10,} images  {line['images_per_second']:,.0f} images/s  {left} left")
 
     def say(self, message: str) -> None:
-        """Passes a sentence on."""
-        self.told.say(message)
+        """Passes a message on."""
+        self.progress.say(message)
 
     def stop(self) -> None: ...

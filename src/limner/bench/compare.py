@@ -1,16 +1,16 @@
-"""Which recipe is better: all trained under equal budget, data and seeds, all judged alike, differences tested.
+"""Compares recipes: trains them with equal budget, data and seeds, scores them alike, and tests the differences.
 
 ====================  ============================================================================================
 equal                 how
 ====================  ============================================================================================
 data                  one set for all, of the same size and preparation
-order of images       a function of (seed, epoch, index), so every recipe with the same seed meets them in one order
-budget                images seen, or seconds of training over all starts, sheets and checkpoints included
-judge                 the same held-out images, extractor, number of samples and noise seed
+order of images       a function of (seed, epoch, index), so it is the same for all recipes with one seed
+budget                images seen, or seconds of training over all starts, with grids of samples and checkpoints
+reference             the same held-out images, extractor, number of samples and noise seed
 ====================  ============================================================================================
 
-A score has a value for each seed of training. Means stand with Student's 95 % interval, and pairs of recipes are tested
-as `limner.bench._verdicts` says: Welch's t-test, corrected by Holm's method over all pairs and scores.
+A score has a value for each seed of training. Means have Student's 95 % interval. Pairs of recipes are compared by
+Welch's t-test, with Holm's correction over all pairs and scores (`limner.bench._verdicts`).
 """
 
 from __future__ import annotations
@@ -23,8 +23,16 @@ from pathlib import Path
 from typing import Any
 
 from limner import api, report
-from limner.bench._compared import sections, text
-from limner.bench._trainings import Mean, matching, number, place, refuse_another, train, words
+from limner.bench._comparison_page import sections, text
+from limner.bench._trainings import (
+    Mean,
+    check_same_settings,
+    matching_recipes,
+    positive_int,
+    run_folder,
+    split_names,
+    train,
+)
 from limner.bench._verdicts import verdicts
 from limner.config import recipe
 from limner.config.recipe import Recipe
@@ -44,23 +52,24 @@ from limner.evaluation.reference_set import ReferenceSet
 from limner.evaluation.scoring import extractor_for
 from limner.metrics.scorecard import PROPERTIES, base
 
-__all__ = ["TESTED", "Budget", "Trained", "text", "work"]
+__all__ = ["TESTED", "Budget", "Trained", "run", "text"]
 
 TESTED = ("clipped_density", "fd", "clipped_coverage", "l1", "ssim", "perceptual", "pair_l1_to_a", "pair_l1_to_b")
-"""Scores that pairs of recipes are tested in, where they have them. Each further one would cost the others power."""
-_JUDGED = ("sampling", "quality", "coverage")
-_ENDLESS = 1_000_000_000  # images of a training that time ends
+"""Scores for which pairs of recipes are tested, if they have them. Each further one would lower the power of all."""
+_Reference = ReferenceSet | translation.TranslationEvaluator | None
+_PROPERTIES = ("sampling", "quality", "coverage")
+_NO_LIMIT = 1_000_000_000  # images of a training with a time limit
 _BUDGET = ("images", "time", "seed")
 _COST_SECONDS = 5.0
-_UNEVEN = 1.2  # times as many images in the same time for another seed: the machine had other work
+_UNEVEN_RATIO = 1.2  # ratio of images in equal time between seeds that shows a busy machine
 
 
-# -- what is wanted ------------------------------------------------------------------------------------------
+# -- settings -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What each training may use: images, or seconds. One of them is None."""
+    """The budget of each training: a number of images, or seconds. The other is None."""
 
     images: int | None
     seconds: float | None
@@ -73,7 +82,7 @@ class Budget:
         (Budget(images=500000, seconds=None), Budget(images=None, seconds=600.0))
 
         Raises:
-            LimnerError: it is neither, or nothing.
+            LimnerError: it is neither, or not positive.
         """
         wrong = LimnerError(f"budget: {value!r} is not possible; write images such as 500k, or time such as 10m")
         if isinstance(value, bool) or not isinstance(value, int | str):
@@ -94,7 +103,7 @@ class Budget:
 
     @property
     def text(self) -> str:
-        """For people."""
+        """The budget as text."""
         return clock(self.seconds) if self.seconds is not None else f"{self.images:,} images"
 
 
@@ -110,118 +119,114 @@ def run(
     out: str | Path = "runs/compare",
     **overrides: Any,
 ) -> dict[str, Any]:
-    """Trains what is not yet there, judges, tests, and writes ``results.json`` and ``index.html`` into `out`.
+    """Trains missing runs, scores and tests all, and writes ``results.json`` and ``index.html`` into `out`.
 
-    A comparison that was cut off goes on where it stopped: finished trainings are judged again, the others resumed.
-    More seeds or a larger budget go on from what is there, too.
+    A comparison that was interrupted continues: finished trainings are scored again, the others are resumed. More seeds
+    or a larger budget continue from the existing runs, too.
 
     Args:
         *recipes: names, patterns such as toy-*, or YAML files; two or more.
-        progress: who is told.
-        seeds: how many seeds each is trained with, from 0. One gives no verdict.
-        budget: of each training: images such as 500k, or time such as 10m.
-        data: a data set or a folder of pictures for all; default what the first recipe is made for.
-        n: samples that are judged; at most as many as there are training images.
-        only: properties that are judged: quality, coverage, sampling.
-        extractor: as of `limner.evaluate`; default the classifier that knows the data, if there is one.
+        progress: receives the progress of trainings and messages.
+        seeds: number of seeds of each recipe, from 0. One gives no verdict.
+        budget: budget of each training: images such as 500k, or time such as 10m.
+        data: a data set or a folder of pictures for all; default the data of the first recipe.
+        n: number of samples that are scored; at most as many as there are training images.
+        only: properties that are scored: quality, coverage, sampling.
+        extractor: as in `limner.evaluate`; default the classifier of the data set, if there is one.
         out: the folder.
         **overrides: keys of every recipe, e.g. data.size=32 or train.threads=1.
 
     Returns:
         ``page``, ``conditions``, ``recipes`` (images, seconds, parameters), ``scores`` (means, intervals, anchors),
-        ``verdicts``, ``note`` (why there are none) and ``trainings``.
+        ``verdicts``, ``note`` (the reason if there are none) and ``trainings``.
 
     Raises:
-        LimnerError: fewer than two recipes, an unknown one, a budget that is none, data without held-out images, or a
-            folder with trainings of other settings. All of that before anything is trained.
+        LimnerError: fewer than two recipes, an unknown one, an invalid budget, data without held-out images, or a
+            folder with trainings of other settings. Each is raised before anything is trained.
     """
-    told, folder, allowed = progress or Silent(), Path(str(out)), Budget.parse(budget)
-    chosen, n_seeds, samples = _properties(only), number("seeds", seeds), number("n", n)
-    plan = _plan(recipes, n_seeds, allowed, data, overrides)
-    _refuse_another_budget(folder, allowed)
-    for seed, wanted in plan:
-        refuse_another(_place(folder, wanted, seed), wanted)
-    judge = _ready([wanted for seed, wanted in plan if seed == 0], chosen, samples, extractor)
+    progress, folder, limit = progress or Silent(), Path(str(out)), Budget.parse(budget)
+    selected, n_seeds, samples = _properties(only), positive_int("seeds", seeds), positive_int("n", n)
+    plan = _plan(recipes, n_seeds, limit, data, overrides)
+    _check_budget(folder, limit)
+    for seed, planned in plan:
+        check_same_settings(run_folder(folder, f"{planned.name}-{seed}"), planned)
+    reference = _make_reference([planned for seed, planned in plan if seed == 0], selected, samples, extractor)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / "budget.json", (json.dumps(asdict(allowed)) + "\n").encode())
+        replace_file(folder / "budget.json", (json.dumps(asdict(limit)) + "\n").encode())
     except OSError as error:
         raise LimnerError(f"cannot write {relative(folder)}: {error.strerror}; choose another out=DIR") from None
     trained: list[Trained] = []
     result: dict[str, Any] = {}
-    for seed, wanted in plan:
-        told.say(f"compare: {wanted.name}, seed {seed}, {allowed.text}")
+    for seed, planned in plan:
+        progress.say(f"compare: {planned.name}, seed {seed}, {limit.text}")
         try:
-            run = train(_place(folder, wanted, seed), wanted, told, allowed.seconds)
+            run = train(run_folder(folder, f"{planned.name}-{seed}"), planned, progress, limit.seconds)
         except Interrupted:
-            told.say("compare: stopped; the same command goes on from here")
+            progress.say("compare: stopped; the same command goes on from here")
             raise
-        trained.append(_judged(run, seed, wanted, judge, chosen))
-        result = _write(folder, trained, judge, allowed, n_seeds, len(plan))
+        trained.append(_score(run, seed, planned, reference, selected))
+        result = _write(folder, trained, reference, limit, n_seeds, len(plan))
     return result
 
 
 def _properties(names: str | Sequence[str]) -> list[str]:
-    wanted = words("only", names)
-    for name in wanted:
-        if name in PROPERTIES and name not in _JUDGED:
+    selected = split_names("only", names)
+    for name in selected:
+        if name in PROPERTIES and name not in _PROPERTIES:
             raise LimnerError(
-                f"only: compare judges {', '.join(_JUDGED)}; for {name} train first, then"
+                f"only: compare scores {', '.join(_PROPERTIES)}; for {name} train first, then"
                 f" limner evaluate OUT/runs/* only={name}"
             )
-        if name not in _JUDGED:
-            raise unknown("property", name, _JUDGED)
-    return [p for p in PROPERTIES if p in wanted]
+        if name not in _PROPERTIES:
+            raise unknown("property", name, _PROPERTIES)
+    return [p for p in PROPERTIES if p in selected]
 
 
 def _plan(
     names: Sequence[str | Path], seeds: int, budget: Budget, data: Any, overrides: Mapping[str, Any]
 ) -> list[tuple[int, Recipe]]:
-    """Every training, seed by seed, so that whatever else the machine does meets all recipes alike.
+    """Every training, seed by seed, so that other work of the machine affects all recipes alike.
 
     Raises:
-        LimnerError: a recipe cannot be had, or `overrides` change what the comparison decides.
+        LimnerError: a recipe cannot be read, or `overrides` change what the comparison decides.
     """
     for key in overrides:
         if key in (*_BUDGET, *(f"train.{name}" for name in _BUDGET)):
-            raise LimnerError(f"{key} is the comparison's; write budget=500k or budget=10m, and seeds=3")
-    found = list(dict.fromkeys(match for name in names for match in matching(str(name))))
-    if len(found) < 2:
+            raise LimnerError(f"{key} is set by the comparison; write budget=500k or budget=10m, and seeds=3")
+    unique = list(dict.fromkeys(match for name in names for match in matching_recipes(str(name))))
+    if len(unique) < 2:
         raise LimnerError("a comparison needs two recipes; name two, e.g. limner compare vae-mnist gan-mnist")
     common: dict[str, Any] = {} if data is None else {"data": data if isinstance(data, dict) else str(data)}
-    common = {"data": recipe.load(found[0], {**common, **overrides}).data.to_dict()}
-    plan = [(seed, _recipe(name, seed, budget, common, overrides)) for seed in range(seeds) for name in found]
-    called = [wanted.name for seed, wanted in plan if seed == 0]
-    for name in called:
-        if called.count(name) > 1:
-            raise LimnerError(f"two recipes are called {name}; give one of them another name: in its file")
+    common = {"data": recipe.load(unique[0], {**common, **overrides}).data.to_dict()}
+    plan = [(seed, _recipe(name, seed, budget, common, overrides)) for seed in range(seeds) for name in unique]
+    titles = [planned.name for seed, planned in plan if seed == 0]
+    for name in titles:
+        if titles.count(name) > 1:
+            raise LimnerError(f"two recipes have the name {name}; give one of them another name: in its file")
     return plan
 
 
 def _recipe(name: str, seed: int, budget: Budget, common: Mapping[str, Any], overrides: Mapping[str, Any]) -> Recipe:
-    """A recipe on the common data, with its seed and budget; scores on the way would only cost time.
+    """A recipe on the common data, with its seed and budget, and without scores during training.
 
-    A training that time ends has no last image, so whatever recipes derive from it (how often sheets and checkpoints
-    are written) stays as the recipe itself would have it. Nothing else in a training depends on it: schedules of
-    models count images from the start.
+    A training with a time limit has no known number of images. The settings that recipes derive from it (the intervals
+    of grids and checkpoints) are those of the recipe itself. Nothing else depends on it: schedules of models count
+    images from the start.
     """
     fixed = {**common, "train.seed": seed, "train.score_images": 0, "train.time": budget.seconds, **overrides}
     try:
         if budget.images is not None:
             return recipe.load(name, fixed | {"train.images": budget.images})
-        own = recipe.load(name, fixed).train.build()
-        ends = {"images": _ENDLESS, "sample_images": own.sample_images, "checkpoint_images": own.checkpoint_images}
-        return recipe.load(name, fixed | {f"train.{k}": v for k, v in ends.items()})
+        options = recipe.load(name, fixed).train.build()
+        fixed |= {f"train.{k}": getattr(options, k) for k in ("sample_images", "checkpoint_images")}
+        return recipe.load(name, fixed | {"train.images": _NO_LIMIT})
     except LimnerError as error:
         raise error if name in str(error) else LimnerError(f"{name}: {error}") from None
 
 
-def _place(folder: Path, wanted: Recipe, seed: int) -> Path:
-    return place(folder, f"{wanted.name}-{seed}")
-
-
-def _refuse_another_budget(folder: Path, budget: Budget) -> None:
-    """Raises where trainings are that had more, or another kind: they could not be set beside new ones."""
+def _check_budget(folder: Path, budget: Budget) -> None:
+    """Raises an error if the folder has trainings with a larger budget, or with another kind of budget."""
     try:
         old = Budget(**json.loads((folder / "budget.json").read_text()))
     except (OSError, ValueError, TypeError):
@@ -229,52 +234,51 @@ def _refuse_another_budget(folder: Path, budget: Budget) -> None:
     same = (old.images is None) == (budget.images is None)
     if not same or (old.images or old.seconds or 0) > (budget.images or budget.seconds or 0):
         raise LimnerError(
-            f"{relative(folder)} has trainings with a budget of {old.text}; choose another out=DIR, or no smaller one"
+            f"{relative(folder)} has trainings with a budget of {old.text}; choose another out=DIR, or a budget that"
+            " is not smaller"
         )
 
 
-def _ready(
-    recipes: Sequence[Recipe], chosen: Sequence[str], n: int, extractor: str | None
-) -> ReferenceSet | translation.TranslationEvaluator | None:
-    """The judge of all; None where no images are compared.
+def _make_reference(recipes: Sequence[Recipe], selected: Sequence[str], n: int, extractor: str | None) -> _Reference:
+    """The reference of all recipes; None if no images are compared.
 
     Raises:
-        LimnerError: a recipe cannot be trained on the data, or its samples could not be judged.
+        LimnerError: a recipe cannot be trained on the data, or its samples cannot be scored.
     """
     device = _device(recipes[0])
-    eyes = extractor_for(extractor, None, device)
-    first: tuple[Dataset, Dataset | None] | None = None
-    for wanted in recipes:
+    make_extractor = extractor_for(extractor, None, device)
+    first_data: tuple[Dataset, Dataset | None] | None = None
+    for planned in recipes:
         try:
-            prepared = api.prepare(wanted)
+            prepared = api.prepare(planned)
         except LimnerError as error:
-            raise LimnerError(f"{wanted.name} cannot be trained on {_about(recipes[0])}: {error}") from None
-        first = first or (prepared.dataset, prepared.heldout)
-    assert first is not None
-    data, heldout = first
+            raise LimnerError(f"{planned.name} cannot be trained on {_data_text(recipes[0])}: {error}") from None
+        first_data = first_data or (prepared.dataset, prepared.heldout)
+    assert first_data is not None
+    data, heldout = first_data
     if drawable(data.shape):
-        raise LimnerError(f"{data.name} holds points, not images; count their modes with limner bench modes")
+        raise LimnerError(f"{data.name} is a set of points, not images; count their modes with limner bench modes")
     if heldout is None:
         raise LimnerError(
-            f"{data.name} holds no images back to judge by; leave data.split out, or name other data=NAME"
+            f"{data.name} has no held-out images to compare with; leave data.split out, or choose other data=NAME"
         )
     if data.batch_type is not Images:
-        return translation.TranslationEvaluator(data, heldout, translation.Effort(n, n), eyes(data))
-    if not {"quality", "coverage"} & set(chosen):
+        return translation.TranslationEvaluator(data, heldout, translation.Effort(n, n), make_extractor(data))
+    if not {"quality", "coverage"} & set(selected):
         return None
-    return ReferenceSet(data, heldout, n=n, extractor=eyes(data), device=device)
+    return ReferenceSet(data, heldout, n=n, extractor=make_extractor(data), device=device)
 
 
-def _about(wanted: Recipe) -> str:
-    size = wanted.data.kwargs.get("size")
-    return wanted.data.name + (f" of size {size}" if size is not None else "")
+def _data_text(planned: Recipe) -> str:
+    size = planned.data.kwargs.get("size")
+    return planned.data.name + (f" of size {size}" if size is not None else "")
 
 
-def _device(wanted: Recipe) -> Any:
-    return pick(str(wanted.train.get("device")).split(",")[0])
+def _device(planned: Recipe) -> Any:
+    return pick(str(planned.train.get("device")).split(",")[0])
 
 
-# -- judging -------------------------------------------------------------------------------------------------
+# -- scores --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -282,14 +286,14 @@ class Trained:
     """One training and its scores.
 
     Attributes:
-        recipe: its name.
-        seed: of the training.
-        images: seen.
-        seconds: of training.
-        parameters: of all its nets.
-        run: folder, relative to the comparison's.
+        recipe: name of the recipe.
+        seed: seed of the training.
+        images: images seen.
+        seconds: seconds of training.
+        parameters: number of parameters of all its nets.
+        run: the run folder, relative to the comparison's.
         env: device, threads and versions.
-        scores: what `Score.to_dict` tells, by name.
+        scores: results of `Score.to_dict` by name.
     """
 
     recipe: str
@@ -302,76 +306,65 @@ class Trained:
     scores: dict[str, dict[str, Any]]
 
 
-def _judged(
-    run: Run,
-    seed: int,
-    wanted: Recipe,
-    judge: ReferenceSet | translation.TranslationEvaluator | None,
-    chosen: Sequence[str],
-) -> Trained:
-    """Scores of a finished run, where it was trained."""
-    model = api.load(run.latest, str(_device(wanted)))
+def _score(run: Run, seed: int, planned: Recipe, reference: _Reference, selected: Sequence[str]) -> Trained:
+    """Scores a finished run on the device where it was trained."""
+    model = api.load(run.latest, str(_device(planned)))
     scores: dict[str, dict[str, Any]] = {}
-    if isinstance(judge, translation.TranslationEvaluator) and isinstance(model, Translates):
-        card = judge.card(model, model.device) if {"quality", "coverage"} & set(chosen) else {}
+    if isinstance(reference, translation.TranslationEvaluator) and isinstance(model, Translates):
+        card = reference.card(model, model.device) if {"quality", "coverage"} & set(selected) else {}
         card = {name: score for name, score in card.items() if score.value is not None}
-        scores = {name: replace(score, on="").to_dict() for name, score in card.items() if score.property in chosen}
-        model = translation.Repeated(model, judge.heldout)
-    elif isinstance(judge, ReferenceSet):
-        card, _ = properties.image_scores(judge, [0], lambda n, noise: model.sample(n, seed=noise))
-        scores = {name: score.to_dict() for name, score in card.items() if score.property in chosen}
-    if "sampling" in chosen:
-        scores = _speed(model) | scores
-    last = run.metrics()[-1]
+        scores = {name: replace(score, on="").to_dict() for name, score in card.items() if score.property in selected}
+        model = translation.Repeated(model, reference.heldout)
+    elif isinstance(reference, ReferenceSet):
+        card, _ = properties.image_scores(reference, [0], lambda n, noise: model.sample(n, seed=noise))
+        scores = {name: score.to_dict() for name, score in card.items() if score.property in selected}
+    if "sampling" in selected:
+        scores = _speed_scores(model) | scores
+    last_line = run.metrics()[-1]
     size = sum(p.numel() for p in model.parameters())
     env = run.read_json("env.json") or {}
     folder = f"runs/{run.path.name}"
-    return Trained(wanted.name, seed, last["images"], last["seconds"], size, folder, env, scores)
+    return Trained(planned.name, seed, last_line["images"], last_line["seconds"], size, folder, env, scores)
 
 
-def _speed(model: Any) -> dict[str, dict[str, Any]]:
-    found = cost(model, limit=_COST_SECONDS)
-    how = "at the best batch, from noise to 8-bit images; the same nets whatever the seed, so it is not tested"
+def _speed_scores(model: Any) -> dict[str, dict[str, Any]]:
+    result = cost(model, limit=_COST_SECONDS)
+    how = "at the best batch, from noise to 8-bit images; equal for all seeds, so it is not tested"
     return {
         "throughput": {
-            "value": found.throughput, "unit": "images/s", "property": "sampling", "better": "higher", "how": how,
+            "value": result.throughput, "unit": "images/s", "property": "sampling", "better": "higher", "how": how,
         },
         "latency_ms": {
-            "value": found.latency_p50_ms, "unit": "ms", "property": "sampling", "better": "lower",
+            "value": result.latency_p50_ms, "unit": "ms", "property": "sampling", "better": "lower",
             "how": "time of one image, median",
         },
     }  # fmt: skip
 
 
-# -- what is written -----------------------------------------------------------------------------------------
+# -- results ------------------------------------------------------------------------------------------------
 
 
 def _write(
-    folder: Path,
-    trained: list[Trained],
-    judge: ReferenceSet | translation.TranslationEvaluator | None,
-    budget: Budget,
-    seeds: int,
-    planned: int,
+    folder: Path, trained: list[Trained], reference: _Reference, budget: Budget, seeds: int, planned: int
 ) -> dict[str, Any]:
-    """What is known so far as JSON and as a page; verdicts only when all is trained."""
+    """Writes the results so far as JSON and as a page; verdicts only when all trainings are done."""
     names = list(dict.fromkeys(t.recipe for t in trained))
     values = _values(trained)
     note, tested = "", {}
     if len(trained) < planned:
         note = f"{len(trained)} of {planned} trainings are done; verdicts come with the last."
     elif seeds == 1:
-        note = "One seed gives no verdict: nothing says how much chance is in it. seeds=3 gives one."
+        note = "One seed gives no verdict, as its random variation is unknown; write seeds=3."
     else:
         tested = {s: v for s, v in values.items() if base(s) in TESTED}
     known = {s: score for t in trained for s, score in t.scores.items()}
-    found = verdicts(tested, {s: known[s]["better"] for s in tested})
-    note = note or ("" if found else "Only quality and coverage are tested; the seeds of one net are equally fast.")
+    tests = verdicts(tested, {s: known[s]["better"] for s in tested})
+    note = note or ("" if tests else "Only quality and coverage are tested; the seeds of a net are equally fast.")
     content: dict[str, Any] = {
-        "conditions": _conditions(trained, judge, budget, seeds),
-        "recipes": [_about_recipe([t for t in trained if t.recipe == name]) for name in names],
-        "scores": {s: _about_score(known[s]) | {"recipes": _means(v)} for s, v in values.items()},
-        "verdicts": [asdict(v) for v in found],
+        "conditions": _conditions(trained, reference, budget, seeds),
+        "recipes": [_recipe_facts([t for t in trained if t.recipe == name]) for name in names],
+        "scores": {s: _score_facts(known[s]) | {"recipes": _means(v)} for s, v in values.items()},
+        "verdicts": [asdict(v) for v in tests],
         "note": note,
         "trainings": [
             asdict(t) | {"scores": {s: score["value"] for s, score in t.scores.items()}} for t in trained
@@ -386,63 +379,62 @@ def _write(
 
 def _values(trained: list[Trained]) -> dict[str, dict[str, list[float]]]:
     """Score -> recipe -> values by seed."""
-    found: dict[str, dict[str, list[float]]] = {}
+    result: dict[str, dict[str, list[float]]] = {}
     for t in trained:
         for name, score in t.scores.items():
-            found.setdefault(name, {}).setdefault(t.recipe, []).append(float(score["value"]))
-    return found
+            result.setdefault(name, {}).setdefault(t.recipe, []).append(float(score["value"]))
+    return result
 
 
 def _means(values: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Any]]:
     return {recipe: asdict(Mean.of(v)) | {"values": list(v)} for recipe, v in values.items()}
 
 
-def _about_score(score: Mapping[str, Any]) -> dict[str, Any]:
-    kept = ("property", "unit", "better", "how", "on", "ceiling", "floor")
-    return {k: score[k] for k in kept if k in score}
+def _score_facts(score: Mapping[str, Any]) -> dict[str, Any]:
+    keys = ("property", "unit", "better", "how", "on", "ceiling", "floor")
+    return {k: score[k] for k in keys if k in score}
 
 
-def _about_recipe(own: list[Trained]) -> dict[str, Any]:
+def _recipe_facts(trainings: list[Trained]) -> dict[str, Any]:
     return {
-        "recipe": own[0].recipe,
-        "parameters": own[0].parameters,
-        "images": asdict(Mean.of(t.images for t in own)),
-        "seconds": asdict(Mean.of(t.seconds for t in own)),
+        "recipe": trainings[0].recipe,
+        "parameters": trainings[0].parameters,
+        "images": asdict(Mean.of(t.images for t in trainings)),
+        "seconds": asdict(Mean.of(t.seconds for t in trainings)),
     }
 
 
-def _uneven(trained: list[Trained]) -> str:
-    """What a busy machine has done to equal time."""
-    seen = {t.recipe: [o.images for o in trained if o.recipe == t.recipe] for t in trained}
-    ratio, name = max((max(images) / min(images), name) for name, images in seen.items())
-    if ratio < _UNEVEN:
+def _uneven_warning(trained: list[Trained]) -> str:
+    """A warning if a busy machine made equal time unequal work."""
+    images_seen = {t.recipe: [o.images for o in trained if o.recipe == t.recipe] for t in trained}
+    ratio, name = max((max(images) / min(images), name) for name, images in images_seen.items())
+    if ratio < _UNEVEN_RATIO:
         return ""
     return (
-        f"In the same time {name} saw from {min(seen[name]):,} to {max(seen[name]):,} images, so the machine had other"
-        " work: equal time was not equal work. A budget of images, such as budget=100k, does not depend on that."
+        f"In the same time {name} saw from {min(images_seen[name]):,} to {max(images_seen[name]):,} images, so the"
+        " machine had other work, and equal time was not equal work. A budget of images, such as budget=100k, does not"
+        " depend on that."
     )
 
 
-def _conditions(
-    trained: list[Trained], judge: ReferenceSet | translation.TranslationEvaluator | None, budget: Budget, seeds: int
-) -> dict[str, Any]:
+def _conditions(trained: list[Trained], reference: _Reference, budget: Budget, seeds: int) -> dict[str, Any]:
     envs = [{k: t.env.get(k) for k in ("device", "device_name", "threads", "torch", "limner")} for t in trained]
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "budget": {"images": budget.images, "seconds": budget.seconds, "text": budget.text},
         "seeds": seeds,
         "environments": [e for i, e in enumerate(envs) if e not in envs[:i]],
-        "warning": "" if budget.seconds is None else _uneven(trained),
+        "warning": "" if budget.seconds is None else _uneven_warning(trained),
     }
-    if isinstance(judge, translation.TranslationEvaluator):
-        found |= {"anchors": ["exact", "best baseline"]}
-    elif judge is not None:
-        c, h, w = judge.train.shape
-        found |= {
-            "data": judge.train.name,
+    if isinstance(reference, translation.TranslationEvaluator):
+        result |= {"anchors": ["exact", "best baseline"]}
+    elif reference is not None:
+        c, h, w = reference.train.shape
+        result |= {
+            "data": reference.train.name,
             "size": [c, h, w],
-            "trained_on": len(judge.train),
-            "heldout": len(judge.real),
-            "samples": judge.n,
-            "extractor": judge.extractor.key,
+            "trained_on": len(reference.train),
+            "heldout": len(reference.real),
+            "samples": reference.n,
+            "extractor": reference.extractor.key,
         }
-    return found
+    return result

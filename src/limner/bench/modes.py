@@ -1,4 +1,4 @@
-"""How many modes a recipe finds: every recipe on every testbed with several seeds, one table, published rows beside it.
+"""Counts the modes that recipes find on testbeds, over several seeds, in a table beside published results.
 
 ==========  ============================================================  =====================  =========
 testbed     data                                                          samples                found all
@@ -9,8 +9,8 @@ stacked     Stacked MNIST: 1,000 classes, read by limner's classifier     26,000
 ==========  ============================================================  =====================  =========
 
 Counts depend on the nets more than on the method (a plain GAN finds 3.3 or 17.3 modes of the same grid in two papers).
-So the recipes that are taken by default have nets of one size, and published rows stand beside as what other nets gave,
-not as rivals; the recipes published-* have those papers' own nets.
+So the default recipes have nets of one size, and published rows are shown as results of other nets, not as competitors;
+the recipes published-* have the nets of those papers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,16 @@ from typing import Any
 
 from limner import api, report
 from limner.bench import _figures
-from limner.bench._trainings import Mean, but, matching, number, place, refuse_another, train, words
+from limner.bench._trainings import (
+    Mean,
+    check_same_settings,
+    matching_recipes,
+    positive_int,
+    run_folder,
+    split_names,
+    train,
+    without,
+)
 from limner.config import recipe
 from limner.config.recipe import Recipe
 from limner.config.spec import Spec
@@ -35,13 +44,13 @@ from limner.core.train import Interrupted
 from limner.metrics.modes import Modes, point_modes, stacked_modes
 from limner.report import Figure, Section, Table
 
-_HIGH_QUALITY = 0.9  # the share of samples near a mode that a solved testbed has
-_FREE = ("n", "digits")  # what may be said about a testbed's data: how many of them, from where
+_SOLVED_QUALITY = 0.9  # share of samples near a mode for a solved testbed
+_FREE_DATA_KEYS = ("n", "digits")  # keys of a testbed's data that may change: their number and their source
 
 
 @dataclass(frozen=True)
 class Testbed:
-    """Data whose modes are known, and how they are counted."""
+    """Data with known modes, and the settings of counting them."""
 
     data: str
     samples: int
@@ -55,7 +64,7 @@ TESTBEDS = {
     "grid": Testbed("grid", 2500, 25, 24, "toy-*"),
     "stacked": Testbed("stacked-mnist", 26_000, 1000, 1000, "stacked-*"),
 }
-_NO_GAN_OF_PLANES = ("toy-shift",)  # patterns leave it out: it can only shift a Gaussian
+_NOT_IN_PATTERNS = ("toy-shift",)  # patterns skip it: it can only shift a Gaussian
 
 PUBLISHED = {
     "ring": (
@@ -90,7 +99,7 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class Trained:
-    """One training and what was counted of it."""
+    """One training and the modes counted in its samples."""
 
     testbed: str
     recipe: str
@@ -102,14 +111,14 @@ class Trained:
 
     @property
     def reached(self) -> bool:
-        """Whether every mode was found (one may be missing on the grid)."""
+        """Whether every mode was found (on the grid one may be missing)."""
         return self.modes.found >= TESTBEDS[self.testbed].enough
 
     @property
     def solved(self) -> bool:
-        """Every mode found, and nearly every sample at one."""
+        """Whether every mode was found, and nearly every sample is close to one."""
         quality = self.modes.high_quality
-        return self.reached and (quality is None or quality >= _HIGH_QUALITY)
+        return self.reached and (quality is None or quality >= _SOLVED_QUALITY)
 
 
 def run(
@@ -122,16 +131,16 @@ def run(
     out: str | Path = "runs/bench-modes",
     **overrides: Any,
 ) -> dict[str, Any]:
-    """Trains what is not yet there, counts, and writes ``results.json`` and ``index.html`` into `out`.
+    """Trains missing runs, counts modes, and writes ``results.json`` and ``index.html`` into `out`.
 
-    A bench that was cut off goes on where it stopped: finished trainings are counted again, the others resumed.
+    A bench that was interrupted continues: finished trainings are counted again, the others are resumed.
 
     Args:
-        progress: who is told.
+        progress: receives the progress of trainings and messages.
         recipes: names, patterns such as toy-r1gan,toy-pac*, or YAML files; default all of the testbed.
         testbeds: ring, grid or stacked, one or several. Stacked takes hours on a CPU.
-        seeds: how many seeds, from 0.
-        samples: how many are counted; default as in the papers.
+        seeds: number of seeds, from 0.
+        samples: number of samples that are counted; default as in the papers.
         out: the folder.
         **overrides: keys of every recipe, e.g. images=200k or train.threads=1.
 
@@ -142,106 +151,100 @@ def run(
     Raises:
         LimnerError: an unknown testbed, recipe or key, or a folder with trainings of other settings.
     """
-    told, folder = progress or Silent(), Path(str(out))
-    n, counted = number("seeds", seeds), None if samples is None else number("samples", samples)
-    chosen = [(bed, name) for bed in _beds(testbeds) for name in _recipes(bed, recipes)]
-    plan = [(bed, seed, _recipe(bed, name, seed, overrides)) for seed in range(n) for bed, name in chosen]
-    for bed, seed, wanted in plan:  # before hours are spent on the first of them
-        refuse_another(_place(folder, bed, wanted.name, seed), wanted)
+    progress, folder = progress or Silent(), Path(str(out))
+    n, n_samples = positive_int("seeds", seeds), None if samples is None else positive_int("samples", samples)
+    pairs = [(bed, name) for bed in _testbeds(testbeds) for name in _recipes(bed, recipes)]
+    plan = [(bed, seed, _recipe(bed, name, seed, overrides)) for seed in range(n) for bed, name in pairs]
+    for bed, seed, planned in plan:  # checked before the first training, which may take hours
+        check_same_settings(run_folder(folder, f"{bed}-{planned.name}-{seed}"), planned)
     folder.mkdir(parents=True, exist_ok=True)
     trained: list[Trained] = []
-    for bed, seed, wanted in plan:
-        told.say(f"bench modes: {wanted.name} on {bed}, seed {seed}")
+    for bed, seed, planned in plan:
+        progress.say(f"bench modes: {planned.name} on {bed}, seed {seed}")
         try:
-            run = train(_place(folder, bed, wanted.name, seed), wanted, told)
+            run = train(run_folder(folder, f"{bed}-{planned.name}-{seed}"), planned, progress)
         except Interrupted:
-            told.say("bench modes: stopped; the same command goes on from here")
+            progress.say("bench modes: stopped; the same command goes on from here")
             raise
-        trained.append(_judged(run, bed, seed, wanted, counted))
+        trained.append(_count_modes(run, bed, seed, planned, n_samples))
         _write(folder, trained)
     return _write(folder, trained)
 
 
-# -- what is wanted ------------------------------------------------------------------------------------------
+# -- settings -----------------------------------------------------------------------------------------------
 
 
-def _beds(names: str | list[str]) -> list[str]:
-    wanted = words("testbeds", names)
-    for name in wanted:
+def _testbeds(names: str | list[str]) -> list[str]:
+    selected = split_names("testbeds", names)
+    for name in selected:
         if name not in TESTBEDS:
             raise unknown("testbed", name, TESTBEDS)
-    return wanted
+    return selected
 
 
 def _recipes(bed: str, names: str | list[str] | None) -> list[str]:
-    """The recipes of a testbed that are wanted, in order."""
-    patterns = [TESTBEDS[bed].recipes] if names is None else words("recipes", names)
-    found = [m for p in patterns for m in matching(p) if m == p or m not in _NO_GAN_OF_PLANES]
-    return list(dict.fromkeys(found))
+    patterns = [TESTBEDS[bed].recipes] if names is None else split_names("recipes", names)
+    matches = [m for p in patterns for m in matching_recipes(p) if m == p or m not in _NOT_IN_PATTERNS]
+    return list(dict.fromkeys(matches))
 
 
 def _recipe(bed: str, name: str, seed: int, overrides: dict[str, Any]) -> Recipe:
-    """The recipe on a testbed's data, of which it keeps what it says itself about the same data, or their number.
+    """The recipe on a testbed's data, with its own options if its data are the same, else only their number.
 
     Raises:
         LimnerError: `overrides` has a key that the recipe lacks, or changes what the bench decides.
     """
-    own = recipe.load(name).data
-    kept = own.kwargs if own.name == TESTBEDS[bed].data else {k: v for k, v in own.kwargs.items() if k == "n"}
-    fixed = {"data": {"name": TESTBEDS[bed].data} | kept, "train.seed": seed}
-    plain, wanted = recipe.load(name, fixed), recipe.load(name, fixed | overrides)
-    if wanted.train.get("seed") != seed:
-        raise LimnerError("the seeds are the bench's; write seeds=10 for ten of them, and leave train.seed out")
-    if but(plain.data.to_dict(), _FREE) != but(wanted.data.to_dict(), _FREE):
-        raise LimnerError(f"the data of testbed {bed} are fixed, but for data.n; choose data with testbeds=NAME")
-    return wanted
+    data = recipe.load(name).data
+    options = data.kwargs if data.name == TESTBEDS[bed].data else {k: v for k, v in data.kwargs.items() if k == "n"}
+    fixed = {"data": {"name": TESTBEDS[bed].data} | options, "train.seed": seed}
+    unchanged, changed = recipe.load(name, fixed), recipe.load(name, fixed | overrides)
+    if changed.train.get("seed") != seed:
+        raise LimnerError("the bench sets the seeds; write seeds=10 for ten of them, and leave train.seed out")
+    if without(unchanged.data.to_dict(), _FREE_DATA_KEYS) != without(changed.data.to_dict(), _FREE_DATA_KEYS):
+        raise LimnerError(f"the data of testbed {bed} are fixed, except data.n; choose data with testbeds=NAME")
+    return changed
 
 
 # -- trainings -----------------------------------------------------------------------------------------------
 
 
-def _place(folder: Path, bed: str, name: str, seed: int) -> Path:
-    return place(folder, f"{bed}-{name}-{seed}")
-
-
-def _judged(run: Run, bed: str, seed: int, wanted: Recipe, samples: int | None) -> Trained:
-    """Counts the modes of a finished run, where it was trained."""
-    device = str(wanted.train.get("device")).split(",")[0]
+def _count_modes(run: Run, bed: str, seed: int, planned: Recipe, samples: int | None) -> Trained:
+    """Counts the modes of a finished run on the device where it was trained."""
+    device = str(planned.train.get("device")).split(",")[0]
     x = api.load(run.latest, device).sample(samples or TESTBEDS[bed].samples, seed=0)
     if bed == "stacked":
         modes = stacked_modes(x)
     else:
-        source = Spec("data", wanted.data.name, wanted.data.kwargs | {"n": 1}).build()
+        source = Spec("data", planned.data.name, planned.data.kwargs | {"n": 1}).build()
         modes = point_modes(x.cpu(), source.centres, source.sigma)
-    last = run.metrics()[-1]
-    return Trained(bed, wanted.name, seed, last["images"], last["seconds"], f"runs/{run.path.name}", modes)
+    last_line = run.metrics()[-1]
+    return Trained(bed, planned.name, seed, last_line["images"], last_line["seconds"], f"runs/{run.path.name}", modes)
 
 
-# -- what is written -----------------------------------------------------------------------------------------
+# -- results ------------------------------------------------------------------------------------------------
 
 
 def _rows(trained: list[Trained]) -> Iterator[dict[str, Any]]:
     for bed in TESTBEDS:
         for name in dict.fromkeys(t.recipe for t in trained if t.testbed == bed):
-            own = [t for t in trained if (t.testbed, t.recipe) == (bed, name)]
-            quality = [t.modes.high_quality for t in own if t.modes.high_quality is not None]
-            kl = [t.modes.kl for t in own if t.modes.kl is not None]
+            seeds = [t for t in trained if (t.testbed, t.recipe) == (bed, name)]
+            quality = [t.modes.high_quality for t in seeds if t.modes.high_quality is not None]
+            kl = [t.modes.kl for t in seeds if t.modes.kl is not None]
             yield {
                 "testbed": bed,
                 "recipe": name,
-                "seeds": len(own),
-                "reached": sum(t.reached for t in own),
-                "solved": sum(t.solved for t in own),
-                "modes": Mean.of(t.modes.found for t in own),
+                "seeds": len(seeds),
+                "reached": sum(t.reached for t in seeds),
+                "solved": sum(t.solved for t in seeds),
+                "modes": Mean.of(t.modes.found for t in seeds),
                 "high_quality": Mean.of(quality) if quality else None,
                 "reverse_kl": Mean.of(kl) if kl else None,
-                "images": max(t.images for t in own),
-                "seconds": Mean.of(t.seconds for t in own),
+                "images": max(t.images for t in seeds),
+                "seconds": Mean.of(t.seconds for t in seeds),
             }
 
 
 def _write(folder: Path, trained: list[Trained]) -> dict[str, Any]:
-    """The table as JSON and as a page."""
     rows = list(_rows(trained))
     beds = [bed for bed in TESTBEDS if any(r["testbed"] == bed for r in rows)]
     content = {
@@ -262,7 +265,7 @@ _HEAD = ("name", "modes", "high_quality_percent", "reverse_kl")
 
 
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
-    """A row for people: recipe, solved, modes, high quality in %, reverse KL, images, seconds."""
+    """The text of a row: recipe, solved, modes, high quality in %, reverse KL, images, seconds."""
     quality, kl = row["high_quality"], row["reverse_kl"]
     return (
         row["recipe"],
@@ -276,7 +279,7 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def text(trained: list[dict[str, Any]]) -> str:
-    """The table of `work`'s ``trainings`` for a terminal."""
+    """The table of ``trainings`` in the result of `run`, for a terminal."""
     rows = _rows([Trained(**t | {"modes": Modes(**t["modes"])}) for t in trained])
     head = ("testbed", "recipe", "solved", "modes", "% high quality", "reverse KL", "images", "seconds")
     lines = [head, *((r["testbed"], *cells(r)) for r in rows)]
@@ -285,8 +288,8 @@ def text(trained: list[dict[str, Any]]) -> str:
 
 
 def _section(folder: Path, bed: str, rows: list[dict[str, Any]], trained: list[Trained]) -> Section:
-    """One testbed: pictures, our rows, then the published ones."""
-    theirs = [(name, "published", modes, quality, kl, "–", "–") for name, modes, quality, kl in PUBLISHED[bed]]
+    """The section of a testbed: samples, limner's rows, then the published ones."""
+    published = [(name, "published", modes, quality, kl, "–", "–") for name, modes, quality, kl in PUBLISHED[bed]]
     head = ("recipe", "solved", f"modes of {TESTBEDS[bed].known}", "% high quality", "reverse KL", "images", "seconds")
     n = trained[0].modes.n
     ceiling = trained[0].modes.ceiling
@@ -294,18 +297,18 @@ def _section(folder: Path, bed: str, rows: list[dict[str, Any]], trained: list[T
     return Section(
         f"{bed}: {TESTBEDS[bed].known} modes",
         f"Mean ± standard error over seeds. Solved: at least {TESTBEDS[bed].enough} modes"
-        + ("" if ceiling is None else f" and {_HIGH_QUALITY:.0%} of samples within 3 sigma of one")
+        + ("" if ceiling is None else f" and {_SOLVED_QUALITY:.0%} of samples within 3 sigma of one")
         + f". {n:,} samples; a perfect sampler's KL is about {perfect}"
-        + ("" if ceiling is None else f" and its share of high quality {ceiling:.1%}")
+        + ("" if ceiling is None else f" and its share of samples of high quality {ceiling:.1%}")
         + ". The published rows (Srivastava et al. 2017; Lin et al. 2018) come from other nets and budgets:"
         " architecture alone moves these counts by a factor of 20.",
-        _pictures(folder, [t for t in trained if t.seed == trained[0].seed]),
-        Table(head, [*(cells(r) for r in rows), *theirs]),
+        _sample_figures(folder, [t for t in trained if t.seed == trained[0].seed]),
+        Table(head, [*(cells(r) for r in rows), *published]),
     )
 
 
-def _pictures(folder: Path, trained: list[Trained]) -> list[Figure]:
-    """The samples of one seed: all clouds of points in one figure, or a sheet for each recipe."""
+def _sample_figures(folder: Path, trained: list[Trained]) -> list[Figure]:
+    """The samples of one seed: all point clouds in one figure, or a grid of images for each recipe."""
     runs = [(t, Run(folder / t.run)) for t in trained]
     clouds = {
         f"{t.recipe}: {t.modes.found} of {t.modes.known}": frames[-1][1] for t, r in runs if (frames := r.frames())

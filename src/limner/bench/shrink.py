@@ -1,4 +1,4 @@
-"""Recipes made small: every family whole but tiny, so that a check of all of them takes minutes on any machine."""
+"""Small versions of the shipped recipes, so that a test of all of them takes minutes on any machine."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from limner.config import recipe as recipes
 from limner.config.recipe import Recipe
 from limner.core.batch import Paired, Styled, Unpaired
 
-SIZE = 16  # pixels of a side: the least that every shipped net takes
+SIZE = 16  # pixels of a side: the minimum of all shipped nets
 BATCH = 8
-_POINTS = 64
-_NARROW = ("pacgan", "progressive", "r3gan")  # kinds of nets with a `width` that is not always written
+_N = 64
+_NARROW = ("pacgan", "progressive", "r3gan")  # kinds of nets whose `width` may be left out of a recipe
 
 
 def shrunk(name: str, **train: object) -> Recipe:
     """A shipped recipe on 64 small digits, or 64 points of its toy, with narrow nets, for twenty steps.
 
-    Nothing is downloaded: pairs and domains are made of digits, styles are pictures of noise, and VGG-19 has three
-    layers of random numbers.
+    Nothing is downloaded: pairs and domains consist of digits, styles are images of noise, and VGG-19 has three layers
+    with random weights.
 
     Args:
-        name: of a shipped recipe.
-        train: settings of its training section, for others than these.
+        name: name of a shipped recipe.
+        train: settings of its training section in place of these.
     """
     tree = recipes.load(name).to_dict()
     tree["data"] = _data(tree)
     if "weights" in tree["model"]:
-        tree["model"]["weights"] = str(perceptual(files()))
-    n = 1 if alone(tree) else BATCH
+        tree["model"]["weights"] = str(write_vgg(noise_images()))
+    n = 1 if learns_one_image(tree) else BATCH
     tree["train"] |= {"batch": n, "images": 20 * n, "log_images": 3 * n, "samples": 4, "sample_images": 10 * n}
     tree["train"] |= {"checkpoint_images": 1_000_000, "device": "cpu", "threads": 1, **train}
     narrow(tree["model"])
@@ -40,17 +40,17 @@ def shrunk(name: str, **train: object) -> Recipe:
 
 
 def _data(tree: dict[str, Any]) -> dict[str, Any]:
-    data, takes = tree["data"], _model(tree).batch_type
+    data, batch_type = tree["data"], _model(tree).batch_type
     if "n" in data and "size" not in data:
-        return {**data, "n": _POINTS}
-    small = {"size": SIZE, "limit": _POINTS}
-    if takes is Paired:
+        return {**data, "n": _N}
+    small = {"size": SIZE, "limit": _N}
+    if batch_type is Paired:
         return {"name": "pairs", "path": "mnist-5k", "task": data.get("task", "denoise"), "channels": 3, **small}
-    if takes is Unpaired:
+    if batch_type is Unpaired:
         return {"name": "domains", "a": "mnist-5k", "b": "digits", "channels": 3, **small}
-    if takes is Styled:
-        picture, style = (str(files() / f"{k}.png") for k in (0, 1))
-        if alone(tree):
+    if batch_type is Styled:
+        picture, style = (str(noise_images() / f"{k}.png") for k in (0, 1))
+        if learns_one_image(tree):
             return {"name": "styled", "path": picture, "style": [style], "size": SIZE}
         return {"name": "styled", "path": "mnist-5k", "style": [style], **small}
     return {"name": "mnist-5k", **small}
@@ -60,8 +60,8 @@ def _model(tree: dict[str, Any]) -> Any:
     return catalogue.find("model", tree["model"]["name"])
 
 
-def alone(tree: dict[str, Any]) -> bool:
-    """Whether what is learnt is one picture, so that a batch is one."""
+def learns_one_image(tree: dict[str, Any]) -> bool:
+    """Whether the model learns the pixels of one picture, so that a batch is one."""
     model = _model(tree)
     return model.batch_type is Styled and not hasattr(model, "translate")
 
@@ -83,8 +83,8 @@ def narrow(model: dict[str, Any]) -> None:
 
 
 @cache
-def files() -> Path:
-    """A folder with two small pictures of noise, ``0.png`` and ``1.png``; one for each process."""
+def noise_images() -> Path:
+    """A folder with two small images of noise, ``0.png`` and ``1.png``; each process has its own."""
     import numpy as np
     from PIL import Image
 
@@ -94,17 +94,17 @@ def files() -> Path:
     return folder
 
 
-def perceptual(folder: Path) -> Path:
-    """A file in `folder` with the first three convolutions of a VGG-19 that was never trained."""
+def write_vgg(folder: Path) -> Path:
+    """Writes the first three convolutions of a VGG-19 with random weights into `folder`, and returns the file."""
     import torch
     from safetensors.torch import save_file
 
     path = folder / "vgg.safetensors"
     if not path.exists():
         g = torch.Generator().manual_seed(0)
-        drawn = {}
+        tensors = {}
         for n, a, b in (("1_1", 3, 64), ("1_2", 64, 64), ("2_1", 64, 128)):
-            drawn[f"conv{n}.weight"] = torch.randn(b, a, 3, 3, generator=g) * (2 / (9 * a)) ** 0.5
-            drawn[f"conv{n}.bias"] = torch.zeros(b)
-        save_file(drawn, path)
+            tensors[f"conv{n}.weight"] = torch.randn(b, a, 3, 3, generator=g) * (2 / (9 * a)) ** 0.5
+            tensors[f"conv{n}.bias"] = torch.zeros(b)
+        save_file(tensors, path)
     return path

@@ -1,4 +1,4 @@
-"""How training looks in a terminal: a bar on a TTY, plain lines elsewhere. Both on stderr."""
+"""Progress of trainings in a terminal, on stderr: a bar on a TTY, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PLAIN_EVERY = 5.0  # seconds between plain lines
 
 
 def terminal() -> Progress:
-    """The bar where there is a terminal to draw it on, else lines; of several processes only the first speaks."""
+    """A bar if stderr is a terminal, else lines; with several processes only the first prints."""
     if int(os.environ.get("RANK", "0")):
         from limner.core.progress import Silent
 
@@ -31,35 +31,35 @@ def terminal() -> Progress:
 
 
 def _losses(line: Mapping[str, Any]) -> str:
-    shown = [(k.removeprefix("loss/"), v) for k, v in line.items() if k.startswith("loss/")]
-    return "  ".join(f"{k} {v:.4g}" if v is not None else f"{k} not finite" for k, v in shown)
+    losses = [(k.removeprefix("loss/"), v) for k, v in line.items() if k.startswith("loss/")]
+    return "  ".join(f"{k} {v:.4g}" if v is not None else f"{k} not finite" for k, v in losses)
 
 
-class Ticker:
-    """Says now and then how far the painting of a clip is."""
+class ClipProgress:
+    """Prints the progress of painting a clip every few seconds."""
 
     def __init__(self) -> None:
-        self.began, self.said = time.monotonic(), 0.0
+        self.started, self.last_report = time.monotonic(), 0.0
 
-    def __call__(self, frames: int, at: float, whole: float) -> None:
-        """After a frame: how many there are, and seconds of the clip reached, of all."""
+    def __call__(self, frames: int, position: float, total: float) -> None:
+        """Reports the number of painted frames, and the position in the clip and its length in seconds."""
         now = time.monotonic()
-        if frames > 1 and now - self.said < _PLAIN_EVERY:
+        if frames > 1 and now - self.last_report < _PLAIN_EVERY:
             return
-        self.said = now
-        left = f", {clock((now - self.began) * (whole - at) / at)} left" if at > 0 else ""
-        sys.stderr.write(f"{frames:>8,} frames, {at:.1f} of {whole:.1f} s{left}\n")
+        self.last_report = now
+        left = f", {clock((now - self.started) * (total - position) / position)} left" if position > 0 else ""
+        sys.stderr.write(f"{frames:>8,} frames, {position:.1f} of {total:.1f} s{left}\n")
         sys.stderr.flush()
 
 
 class Lines:
-    """One line now and then, for logs and pipes."""
+    """A line every few seconds, for logs and pipes."""
 
     def __init__(self) -> None:
         self.total, self.printed = 0, 0.0
 
     def start(self, run: Run, position: int, total: int) -> None:
-        """Says where the run is."""
+        """Prints the run folder."""
         from limner.core.run import relative
 
         self.total = total
@@ -68,19 +68,19 @@ class Lines:
     def step(self, position: int) -> None: ...
 
     def log(self, line: Mapping[str, Any]) -> None:
-        """Prints progress, at most every few seconds."""
+        """Prints the progress, at most every few seconds."""
         now = time.monotonic()
-        done = line["images"] >= self.total
-        if now - self.printed < _PLAIN_EVERY and not done:
+        is_last = line["images"] >= self.total
+        if now - self.printed < _PLAIN_EVERY and not is_last:
             return
         self.printed = now
         rate = line["images_per_second"]
         left = clock((self.total - line["images"]) / rate) if rate else "?"
-        share = min(100, 100 * line["images"] // self.total)
-        self.say(f"{line['images']:>10,} images {share:>3} %  {rate:,.0f} images/s  {left} left  {_losses(line)}")
+        percent = min(100, 100 * line["images"] // self.total)
+        self.say(f"{line['images']:>10,} images {percent:>3} %  {rate:,.0f} images/s  {left} left  {_losses(line)}")
 
     def say(self, message: str) -> None:
-        """Prints a sentence."""
+        """Prints a message."""
         sys.stderr.write(f"{message}\n")
         sys.stderr.flush()
 
@@ -113,7 +113,7 @@ class Bar:
         self.bar.start()
 
     def step(self, position: int) -> None:
-        """Moves the bar; it redraws itself ten times a second at most."""
+        """Moves the bar, which is redrawn at most ten times a second."""
         if self.task is not None:
             self.bar.update(self.task, completed=position)
 
@@ -123,7 +123,7 @@ class Bar:
             self.bar.update(self.task, rate=f"{line['images_per_second']:,.0f}/s", losses=_losses(line))
 
     def say(self, message: str) -> None:
-        """Prints a sentence above the bar."""
+        """Prints a message above the bar."""
         self.console.print(message, highlight=False, markup=False)
 
     def stop(self) -> None:

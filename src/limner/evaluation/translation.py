@@ -416,7 +416,9 @@ def _margin(gains: list[float]) -> str:
     return f"{abs(mean):.3g} ({low:.3g} to {high:.3g}) {'better' if mean > 0 else 'worse'} than"
 
 
-def _diversity(model: Translates, heldout: Dataset, task: Degradation | None, effort: Effort, perceptual: Perceptual) -> Card:
+def _diversity(
+    model: Translates, heldout: Dataset, task: Degradation | None, effort: Effort, perceptual: Perceptual
+) -> Card:
     """How much translations of one source differ with the seed of the noise."""
     if effort.seeds < 2:
         return {}

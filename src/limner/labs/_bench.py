@@ -1,4 +1,4 @@
-"""The bench of a lab: its folder, its trainings, and the page that grows as it works."""
+"""The bench of a lab: its folder, its trainings and its page."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from limner import api, report
 from limner.config import recipe
 from limner.config.spec import Spec
 from limner.core.batch import Dataset, to_float
+from limner.core.capabilities import Reconstructs
 from limner.core.durable import replace_file
 from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel
@@ -27,13 +28,13 @@ from limner.core.units import clock
 from limner.labs import _figures
 from limner.report import Check, Figure, Section, Table
 
-_SHAPE = (1, 28, 28)  # what the lectures' nets take
-_SOME = 5000  # images of a larger set that are looked at; trainings see them all
+_SHAPE = (1, 28, 28)  # the input of the lectures' nets
+_MAX_SCORED = 5000  # images of a larger set that are encoded and scored; trainings use all of them
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement of the lecture, what was measured of it, and whether it holds here."""
+    """A statement of the lecture, what was measured, and whether the statement holds here."""
 
     claim: str
     measured: str
@@ -41,7 +42,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Reals:
+class LabelledImages:
     """Images x (N,1,28,28) in [-1,1], their classes y (N,) and the names of the classes."""
 
     x: Tensor
@@ -51,32 +52,37 @@ class Reals:
     def __len__(self) -> int:
         return len(self.x)
 
-    def spread(self, n: int) -> Reals:
-        """At most n of them, evenly spread over the set."""
-        keep = torch.linspace(0, len(self) - 1, min(n, len(self))).round().long()
-        return Reals(self.x[keep], self.y[keep], self.classes)
+    def evenly_spaced(self, n: int) -> LabelledImages:
+        """At most n of the images, at evenly spaced positions of the set."""
+        indices = spaced_indices(len(self), n)
+        return LabelledImages(self.x[indices], self.y[indices], self.classes)
 
-    def one_of_each(self) -> Reals:
+    def first_of_each_class(self) -> LabelledImages:
         """The first image of each of the first ten classes that occur."""
-        keep = torch.stack([(self.y == c).nonzero()[0, 0] for c in self.y.unique()[:10]])
-        return Reals(self.x[keep], self.y[keep], self.classes)
+        indices = torch.stack([(self.y == c).nonzero()[0, 0] for c in self.y.unique()[:10]])
+        return LabelledImages(self.x[indices], self.y[indices], self.classes)
+
+
+def spaced_indices(total: int, n: int) -> Tensor:
+    """At most n evenly spaced indices into a set of `total` items, as int64."""
+    return torch.linspace(0, total - 1, min(n, total)).round().long()
 
 
 class Bench:
-    """One lab at work.
+    """The workplace of one lab: it trains, collects results, and writes the page.
 
     Args:
-        lab: its name.
-        title: what its page says first.
-        images: that each training sees, unless it says otherwise; None for a lab without images.
+        lab: name of the lab.
+        title: heading of its page.
+        images: number of images that each training sees, unless it says otherwise; None for a lab without images.
         data: a named set, a path, or a mapping with options of the source.
-        seed: of every training and measurement; None for a lab that draws nothing.
-        out: the folder; default ``runs/lab-NAME``, numbered if taken.
-        progress: who is told how training goes.
-        **own: settings that this lab alone has.
+        seed: seed of every training and measurement; None for a lab that uses no random numbers.
+        out: the folder; default ``runs/lab-NAME``, numbered if that exists.
+        progress: receives the progress of trainings and messages.
+        **options: settings of this lab alone.
 
     Attributes:
-        own: those settings.
+        options: settings of this lab alone.
         train_set: images of the training split (at most 5,000).
         test_set: held-out images (at most 5,000).
 
@@ -94,15 +100,15 @@ class Bench:
         seed: int | None = 0,
         out: str | Path | None = None,
         progress: Progress | None = None,
-        **own: Any,
+        **options: Any,
     ) -> None:
-        self.lab, self.title, self.images, self.seed, self.own = lab, title, images or 0, seed or 0, own
-        self.chance = {"seed": seed} if seed is not None else {}
+        self.lab, self.title, self.images, self.seed, self.options = lab, title, images or 0, seed or 0, options
+        self.seed_setting = {"seed": seed} if seed is not None else {}
         self.data = dict(data) if isinstance(data, Mapping) else {"name": str(data)}
         self.progress = progress or Silent()
-        self.began = time.monotonic()
+        self.started = time.monotonic()
         if images:
-            self.train_set, self.test_set = self._reals("train"), self._reals("test")
+            self.train_set, self.test_set = self._load_images("train"), self._load_images("test")
         self.out = _folder(lab, out)
         self.runs: dict[str, Run] = {}
         self.sections: list[Section] = []
@@ -114,26 +120,25 @@ class Bench:
 
     def dataset(self, split: str, data: Mapping[str, Any] | None = None, **options: Any) -> Dataset:
         """A split of the lab's data, or of other data."""
-        chosen = recipe.load("ae-mnist", {"data": dict(data or self.data) | options}).data
-        made: Dataset = Spec(chosen.kind, chosen.name, chosen.kwargs | {"split": split}).build()
-        return made
+        source = recipe.load("ae-mnist", {"data": dict(data or self.data) | options}).data
+        dataset: Dataset = Spec(source.kind, source.name, source.kwargs | {"split": split}).build()
+        return dataset
 
     def pixels(self, split: str, data: Mapping[str, Any], limit: int = 500, **options: Any) -> Tensor:
-        """Images (N,C,H,W) in [-1,1] of other data, for a model that never saw any."""
+        """Images (N,C,H,W) in [-1,1] of other data, such as a model was not trained on."""
         dataset = self.dataset(split, data, **options)
-        keep = torch.linspace(0, len(dataset) - 1, min(limit, len(dataset))).round().long().tolist()
-        return to_float(dataset.fetch(keep))
+        return to_float(dataset.fetch(spaced_indices(len(dataset), limit).tolist()))
 
-    def _reals(self, split: str) -> Reals:
+    def _load_images(self, split: str) -> LabelledImages:
         dataset = self.dataset(split)
         if tuple(dataset.shape) != _SHAPE or dataset.labels is None or not dataset.classes:
-            what = "×".join(map(str, dataset.shape)) + ("" if dataset.classes else " without labels")
+            description = "×".join(map(str, dataset.shape)) + ("" if dataset.classes else " without labels")
             raise LimnerError(
-                f"lab {self.lab} takes labelled grey images of 28×28, and {dataset.name} has {what};"
+                f"lab {self.lab} needs labelled grey images of 28×28, but {dataset.name} has {description};"
                 " use mnist-5k, mnist, kmnist or fashion-mnist, or data={name: …, size: 28, channels: 1}"
             )
-        keep = torch.linspace(0, len(dataset) - 1, min(_SOME, len(dataset))).round().long()
-        return Reals(to_float(dataset.fetch(keep.tolist())), dataset.labels[keep], dataset.classes)
+        indices = spaced_indices(len(dataset), _MAX_SCORED)
+        return LabelledImages(to_float(dataset.fetch(indices.tolist())), dataset.labels[indices], dataset.classes)
 
     def train(
         self,
@@ -144,59 +149,54 @@ class Bench:
         images: int | None = None,
         without: Sequence[str] = (),
     ) -> GenerativeModel:
-        """Trains a recipe into the folder ``runs/LABEL`` of the lab; gives the model, on the CPU, ready to use.
+        """Trains a recipe into the folder ``runs/LABEL`` of the lab, and returns the model on the CPU, ready to use.
 
         Args:
-            label: names the run.
-            name: the recipe.
+            label: name of the run.
+            name: name of the recipe.
             changes: keys of the recipe, dotted or bare, and their values.
-            images: that it sees; default the lab's.
-            without: classes it never sees.
+            images: number of images that it sees; default the lab's.
+            without: classes to leave out.
         """
         self.progress.say(f"lab {self.lab}: training {label}")
         data = self.data | ({"without": list(without)} if without else {})
-        chosen = {"data": data, "seed": self.seed, "images": images or self.images} | dict(changes or {})
-        run = api.train(name, out=self.out / "runs" / label, progress=self.progress, **chosen)
+        settings = {"data": data, "seed": self.seed, "images": images or self.images} | dict(changes or {})
+        run = api.train(name, out=self.out / "runs" / label, progress=self.progress, **settings)
         self.runs[label] = run
         return api.load(run.latest)
 
     # -- what goes on the page -----------------------------------------------------------------------------
 
-    def figure(self, name: str, drawn: Plot | Image.Image, caption: str, alt: str) -> Figure:
-        """Saves ``figures/NAME.png`` and gives it with its caption, for a section."""
+    def figure(self, name: str, image: Plot | Image.Image, caption: str, alt: str) -> Figure:
+        """Saves ``figures/NAME.png`` and returns it with its caption, for a section."""
         path = self.out / "figures" / f"{name}.png"
         path.parent.mkdir(exist_ok=True)
-        _figures.save(drawn, path)
+        _figures.save(image, path)
         self.figures[name] = path
         return Figure(path, caption, alt)
 
     def section(
-        self,
-        title: str,
-        text: str = "",
-        *figures: Figure,
-        table: Table | None = None,
-        checks: Sequence[Check] = (),
+        self, title: str, text: str = "", *figures: Figure, table: Table | None = None, checks: Sequence[Check] = ()
     ) -> None:
-        """Adds a part to the page."""
+        """Adds a section to the page."""
         self.sections.append(Section(title, text, figures, table, checks))
 
     def claim(self, claim: str, measured: str, holds: bool) -> None:
-        """Notes a statement of the lecture beside what was measured."""
+        """Records a statement of the lecture beside what was measured."""
         self.claims.append(Claim(claim, measured, bool(holds)))
 
     def finish(self) -> dict[str, Any]:
-        """Writes ``index.html`` and ``results.json``; gives what `limner.labs.run` returns."""
+        """Writes ``index.html`` and ``results.json``, and returns the result of `limner.labs.run`."""
         if self.claims:
             rows = [(c.claim, c.measured, c.holds) for c in self.claims]
             self.section(
                 "What the lecture says, measured",
-                "Statements rather than numbers: whether one holds can depend on how long was trained.",
+                "These are statements rather than numbers. Whether one holds can depend on the length of the training.",
                 table=Table(("statement", "measured here", "holds"), rows),
             )
-        self.section("How this was made", self._made(), table=self._runs() if self.runs else None)
+        self.section("How this was made", self._how_made(), table=self._runs() if self.runs else None)
         checks = [c for s in self.sections for c in s.checks]
-        seconds = round(time.monotonic() - self.began, 1)
+        seconds = round(time.monotonic() - self.started, 1)
         content = {
             "lab": self.lab,
             "settings": self._settings(),
@@ -214,31 +214,52 @@ class Bench:
         }
 
     def _settings(self) -> dict[str, Any]:
-        """What was chosen, and what was left as it is."""
         images = {"images": self.images, "data": self.data} if self.images else {}
-        return images | self.chance | self.own
+        return images | self.seed_setting | self.options
 
-    def _made(self) -> str:
-        chosen = {k: v for k, v in self._settings().items() if v != {"name": "mnist-5k"}}
-        words = {k: (json.dumps(v) if len(v) > 1 else v["name"]) if k == "data" else v for k, v in chosen.items()}
-        again = " ".join([f"limner lab {self.lab}", *(f"{k}={v}" for k, v in words.items())])
-        made = f"{again} makes this page again, in {clock(time.monotonic() - self.began)} here."
-        trained = " Each training is a whole run with a report of its own, in the folder runs beside this page."
-        return made + (trained if self.runs else "")
+    def _how_made(self) -> str:
+        settings = {k: v for k, v in self._settings().items() if v != {"name": "mnist-5k"}}
+        values = {k: (json.dumps(v) if len(v) > 1 else v["name"]) if k == "data" else v for k, v in settings.items()}
+        command = " ".join([f"limner lab {self.lab}", *(f"{k}={v}" for k, v in values.items())])
+        text = f"{command} makes this page again, in {clock(time.monotonic() - self.started)} here."
+        runs = " Each training is a whole run with a report of its own, in the folder runs beside this page."
+        return text + (runs if self.runs else "")
 
     def _runs(self) -> Table:
         rows: list[tuple[object, ...]] = []
         for label, run in self.runs.items():
-            last = (run.metrics() or [{}])[-1]
+            last_line = (run.metrics() or [{}])[-1]
             scores = run.read_json("scores.json") or {}
-            shown = "; ".join(f"{n.replace('_', ' ')} {s['value']:.4g}" for n, s in scores.items())
-            rows.append((label, str(run.recipe["name"]), last.get("images"), last.get("seconds"), shown or "–"))
+            text = "; ".join(f"{n.replace('_', ' ')} {s['value']:.4g}" for n, s in scores.items())
+            rows.append(
+                (label, str(run.recipe["name"]), last_line.get("images"), last_line.get("seconds"), text or "–")
+            )
         return Table(("run", "recipe", "images seen", "seconds", "scores on held-out images"), rows)
 
 
+@torch.inference_mode()
+def encode(model: GenerativeModel, x: Tensor, y: Tensor | None = None) -> Tensor:
+    """Codes of images (N,C,H,W) of classes y (N,)."""
+    assert isinstance(model, Reconstructs)
+    return model.encode(x, y)
+
+
+@torch.inference_mode()
+def decode(model: GenerativeModel, z: Tensor, y: Tensor | None = None) -> Tensor:
+    """Images (N,C,H,W) of codes of classes y (N,)."""
+    assert isinstance(model, Reconstructs)
+    return model.decode(z, y)
+
+
 def check(name: str, expected: object, measured: object, ok: bool | None = None) -> Check:
-    """A number of the lecture beside ours; they must be equal unless `ok` says otherwise."""
+    """Compares a number of the lecture with ours: they must be equal, unless `ok` gives the verdict."""
     return Check(name, expected, measured, expected == measured if ok is None else bool(ok))
+
+
+def check_close(name: str, expected: float, measured: float, tolerance: float, digits: int = 6) -> Check:
+    """Compares two numbers, which may differ by less than `tolerance`; the page shows so many digits of them."""
+    ok = abs(measured - expected) < tolerance
+    return Check(name, f"{expected:.{digits}f}", f"{measured:.{digits}f}", ok)
 
 
 def _folder(lab: str, out: str | Path | None) -> Path:
@@ -255,7 +276,7 @@ def _folder(lab: str, out: str | Path | None) -> Path:
         while True:
             path = Path("runs") / (f"lab-{lab}" if number == 1 else f"lab-{lab}-{number}")
             try:
-                path.mkdir()  # two labs at once: one of them tries the next number
+                path.mkdir()  # if two labs start at once, one of them tries the next number
                 return path
             except FileExistsError:
                 number += 1

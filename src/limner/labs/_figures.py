@@ -1,11 +1,11 @@
-"""How the labs draw: one palette, quiet axes, and pictures of images whose pixels stay square."""
+"""Charts and grids of images in the style of the labs' pages."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -18,23 +18,9 @@ from torch import Tensor
 
 from limner.core.grid import make_grid
 
-if TYPE_CHECKING:
-    from matplotlib.ticker import Formatter
-
 INK, SOFT, RULE = "#231e19", "#655c51", "#ddd5c7"
-COLOURS = (
-    "#35509c",
-    "#b2472f",
-    "#2b7767",
-    "#c18f22",
-    "#8a3460",
-    "#5f9bc4",
-    "#6b7423",
-    "#9a6b4a",
-    "#d98aa8",
-    "#4f5a63",
-)
-"""The colours of the reports, and two more: enough for ten classes."""
+COLOURS = ("#35509c", "#b2472f", "#2b7767", "#c18f22", "#8a3460", "#5f9bc4", "#6b7423", "#9a6b4a", "#d98aa8", "#4f5a63")
+"""The colours of the reports and two more, for ten classes."""
 
 _STYLE: Any = {
     "figure.dpi": 200,
@@ -66,27 +52,27 @@ Curve = tuple[Sequence[float], Sequence[float]]
 def plots(
     columns: int = 1, *, rows: int = 1, height: float = 3.2, width: float = 8.0, shared: bool = False
 ) -> tuple[Figure, list[Axes]]:
-    """An empty figure with axes side by side, row after row, in the labs' style.
+    """An empty figure with a grid of axes in the labs' style.
 
     Args:
-        columns: axes in a row.
-        rows: rows of axes.
-        height: of a row, in inches.
-        width: of all, in inches; on a page it fills the column.
-        shared: whether all axes have one range of x and one of y.
+        columns: number of axes in a row.
+        rows: number of rows.
+        height: height of a row, in inches.
+        width: width of the figure, in inches; on a page it fills the column.
+        shared: whether all axes share their ranges of x and y.
     """
-    figure = Figure(figsize=(width, height * rows))  # not pyplot's: it needs no display and no closing
+    figure = Figure(figsize=(width, height * rows))  # not pyplot's, which needs a display and has to be closed
     axes = figure.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared)
     return figure, list(axes.flat)
 
 
 @mpl.rc_context(_STYLE)
-def save(drawn: Figure | Image.Image, path: Path) -> None:
-    """Writes a PNG."""
-    if isinstance(drawn, Image.Image):
-        drawn.save(path, optimize=True)
+def save(image: Figure | Image.Image, path: Path) -> None:
+    """Saves a figure or an image as PNG."""
+    if isinstance(image, Image.Image):
+        image.save(path, optimize=True)
         return
-    drawn.savefig(path, dpi=200, facecolor="white")
+    image.savefig(path, dpi=200, facecolor="white")
 
 
 # ---- curves and maps -------------------------------------------------------------------------------------------------
@@ -103,16 +89,16 @@ def curves(
     log: bool = False,
     marker: str = "",
 ) -> None:
-    """Lines with their names in the colour of the line above the axes, so that no legend covers them.
+    """Draws lines with a legend.
 
     Args:
-        ax: where.
-        series: name to (x, y).
-        xlabel: what x is.
-        title: what y is.
-        ticks: the x to mark, each as its number.
-        log: logarithmic x.
-        marker: of every point.
+        ax: the axes to draw on.
+        series: x and y by name of the line.
+        xlabel: label of the x axis.
+        title: title of the axes, which says what y is.
+        ticks: positions of the ticks of x.
+        log: whether x is logarithmic.
+        marker: matplotlib's marker of the points.
     """
     for colour, (x, y) in zip(COLOURS, series.values()):
         ax.plot(x, y, color=colour, marker=marker, markersize=4)
@@ -128,28 +114,22 @@ def curves(
         ax.legend(handles=handles, fontsize=8, labelcolor=SOFT, handlelength=1.1, loc="best")
 
 
-def thousands(ax: Axes) -> None:
-    """Images seen as 100k, 200k."""
-    ax.xaxis.set_major_formatter(_in_thousands())
-
-
-def _in_thousands() -> Formatter:
-    from matplotlib.ticker import FuncFormatter
-
-    return FuncFormatter(lambda value, _: f"{value / 1000:g}k" if value else "0")
+def in_thousands(ax: Axes) -> None:
+    """Writes the ticks of x as 100k, 200k."""
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value else "0")
 
 
 @mpl.rc_context(_STYLE)
-def classes(ax: Axes, points: NDArray[np.float32], y: Tensor, names: Sequence[str], title: str = "") -> None:
-    """Points (N,2) coloured by class (N,), each class named at the middle of its points."""
+def scatter_classes(ax: Axes, points: NDArray[np.float32], y: Tensor, names: Sequence[str], title: str = "") -> None:
+    """Draws points (N,2) coloured by class (N,), with the name of each class at its median."""
     labels = y.cpu().numpy()
     for c in np.unique(labels):
         colour = COLOURS[int(c) % len(COLOURS)]
-        own = points[labels == c]
-        ax.scatter(own[:, 0], own[:, 1], s=5, color=colour, alpha=0.55, linewidths=0)
-    found = [int(c) for c in np.unique(labels)]
-    middles = np.stack([np.median(points[labels == c], axis=0) for c in found])
-    for c, (across, up) in zip(found, _apart(middles, np.ptp(points, axis=0))):
+        members = points[labels == c]
+        ax.scatter(members[:, 0], members[:, 1], s=5, color=colour, alpha=0.55, linewidths=0)
+    present = [int(c) for c in np.unique(labels)]
+    medians = np.stack([np.median(points[labels == c], axis=0) for c in present])
+    for c, (across, up) in zip(present, _separate(medians, np.ptp(points, axis=0))):
         box = {"boxstyle": "round,pad=0.18", "facecolor": "white", "edgecolor": COLOURS[c % len(COLOURS)]}
         ax.text(across, up, names[c], ha="center", va="center", fontsize=8, color=INK, bbox=box | {"linewidth": 0.9})
     ax.set_title(title)
@@ -158,7 +138,7 @@ def classes(ax: Axes, points: NDArray[np.float32], y: Tensor, names: Sequence[st
 
 @mpl.rc_context(_STYLE)
 def bars(ax: Axes, values: Mapping[str, float], title: str = "", chance: float | None = None) -> None:
-    """A bar for each name with its value above, and a line where chance is."""
+    """Draws a bar for each name with its value above, and a line at the value of guessing, `chance`."""
     ax.bar(list(values), list(values.values()), color=COLOURS[0], width=0.62)
     for i, value in enumerate(values.values()):
         ax.text(i, value + 0.01, f"{value:.2f}", ha="center", va="bottom", fontsize=8, color=SOFT)
@@ -169,107 +149,116 @@ def bars(ax: Axes, values: Mapping[str, float], title: str = "", chance: float |
 
 
 @mpl.rc_context(_STYLE)
-def over(
+def densities(
     ax: Axes,
     x: NDArray[np.float64],
-    shaded: Sequence[NDArray[np.float64]],
+    filled: Sequence[NDArray[np.float64]],
     lines: Mapping[str, NDArray[np.float64]],
     dashed: tuple[str, NDArray[np.float64]],
     title: str,
 ) -> None:
-    """Curves over shaded densities, and one dashed curve over them all.
+    """Draws curves over filled densities, and a dashed reference curve.
 
     Args:
-        ax: where.
-        x: of everything (N,).
-        shaded: densities (N,), in the first colours.
-        lines: name to y (N,), in the next; nan where there is nothing to draw.
-        dashed: name and y (N,) of what the lines should be.
-        title: of the axes.
+        ax: the axes to draw on.
+        x: x of all curves (N,).
+        filled: densities (N,), in the first colours.
+        lines: y (N,) by name, in the next colours; nan where nothing is drawn.
+        dashed: name and y (N,) of the reference.
+        title: title of the axes.
     """
-    for density, colour in zip(shaded, COLOURS):
+    for density, colour in zip(filled, COLOURS):
         ax.fill_between(x, density, color=colour, alpha=0.16, linewidth=0)
-    for (name, y), colour in zip(lines.items(), COLOURS[len(shaded) :]):
+    for (name, y), colour in zip(lines.items(), COLOURS[len(filled) :]):
         ax.plot(x, y, color=colour, label=name)
     ax.plot(x, dashed[1], "--", color=INK, label=dashed[0], linewidth=0.9)
     ax.set_title(title)
 
 
 @mpl.rc_context(_STYLE)
-def key(ax: Axes) -> None:
-    """Names of the lines of these axes, below all axes of their figure."""
+def legend(ax: Axes) -> None:
+    """Puts the legend of these axes below all axes of their figure."""
     ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8, labelcolor=SOFT)
 
 
 @mpl.rc_context(_STYLE)
-def flow(
+def vector_field(
     ax: Axes,
     ticks: NDArray[np.float64],
     arrows: NDArray[np.float64],
     path: Sequence[tuple[float, float]],
     title: str,
-    reach: float,
+    extent: float,
 ) -> None:
-    """A way through the plane over the directions that lead it.
+    """Draws a trajectory in the plane over a vector field.
 
     Args:
-        ax: where.
-        ticks: where arrows stand, across as well as upwards (N,).
-        arrows: their directions (N,N,2), rows upwards; drawn with one length.
-        path: points of the way; a dot marks its start, a cross the origin.
-        title: of the axes.
-        reach: they show [-reach,reach] both ways.
+        ax: the axes to draw on.
+        ticks: positions of the arrows along both axes (N,).
+        arrows: vectors of the field (N,N,2), rows along y; all are drawn with one length.
+        path: points of the trajectory; a dot marks its start, a cross the origin.
+        title: title of the axes.
+        extent: the axes show [-extent,extent] in x and y.
     """
-    size = np.linalg.norm(arrows, axis=2, keepdims=True)
-    one = arrows / np.maximum(size, 1e-9)
-    head: Any = {"headwidth": 4, "headlength": 4, "headaxislength": 3.5}
+    norms = np.linalg.norm(arrows, axis=2, keepdims=True)
+    directions = arrows / np.maximum(norms, 1e-9)
+    arrow_head: Any = {"headwidth": 4, "headlength": 4, "headaxislength": 3.5}
     ax.quiver(
-        ticks, ticks, one[..., 0], one[..., 1], color="#bdb2a0", angles="xy", pivot="mid", scale=20, width=0.006, **head
+        ticks,
+        ticks,
+        directions[..., 0],
+        directions[..., 1],
+        color="#bdb2a0",
+        angles="xy",
+        pivot="mid",
+        scale=20,
+        width=0.006,
+        **arrow_head,
     )
-    across, up = zip(*path, strict=True)
-    ax.plot(across, up, color=COLOURS[0], linewidth=0.9)
-    ax.plot(across[:1], up[:1], "o", color=COLOURS[0], markersize=4.5)
+    x, y = zip(*path, strict=True)
+    ax.plot(x, y, color=COLOURS[0], linewidth=0.9)
+    ax.plot(x[:1], y[:1], "o", color=COLOURS[0], markersize=4.5)
     ax.plot([0], [0], "+", color=COLOURS[1], markersize=9, markeredgewidth=1.6, zorder=3)
-    ax.set_xlim(-reach, reach)
-    ax.set_ylim(-reach, reach)
+    ax.set_xlim(-extent, extent)
+    ax.set_ylim(-extent, extent)
     ax.set_aspect("equal")
     ax.grid(False)
     ax.set_title(title)
 
 
-def _apart(places: NDArray[np.float32], extent: NDArray[np.float32], least: float = 0.06) -> NDArray[np.float32]:
-    """Places (N,2) pushed from each other until they are `least` of the extent apart, so that names can be read."""
-    at = places / extent
+def _separate(points: NDArray[np.float32], extent: NDArray[np.float32], minimum: float = 0.06) -> NDArray[np.float32]:
+    """Points (N,2) moved apart until they are `minimum` of the extent away from each other, for legible names."""
+    scaled = points / extent
     for _ in range(100):
-        gaps = at[:, None] - at[None]  # (N,N,2)
-        far = np.linalg.norm(gaps, axis=2)
-        close = (far < least) & ~np.eye(len(at), dtype=bool)
-        if not close.any():
+        gaps = scaled[:, None] - scaled[None]  # (N,N,2)
+        distances = np.linalg.norm(gaps, axis=2)
+        too_close = (distances < minimum) & ~np.eye(len(scaled), dtype=bool)
+        if not too_close.any():
             break
-        steps = gaps / np.maximum(far, 1e-6)[..., None] * ((least - far) * close)[..., None] / 2
-        at = at + steps.sum(1)
-    moved: NDArray[np.float32] = at * extent
-    return moved
+        steps = gaps / np.maximum(distances, 1e-6)[..., None] * ((minimum - distances) * too_close)[..., None] / 2
+        scaled = scaled + steps.sum(1)
+    separated: NDArray[np.float32] = scaled * extent
+    return separated
 
 
-def unmarked(ax: Axes) -> None:
-    """Takes away numbers that mean nothing, as on a t-SNE map."""
+def hide_axes(ax: Axes) -> None:
+    """Removes ticks and frame, which mean nothing on a t-SNE map."""
     ax.set_xticks([])
     ax.set_yticks([])
     for spine in ax.spines.values():
         spine.set_visible(False)
 
 
-# ---- pictures of images ----------------------------------------------------------------------------------------------
+# ---- grids of images -------------------------------------------------------------------------------------------------
 
 
-def tiles(x: Tensor, columns: int, scale: int = 2, gap: int = 2) -> Image.Image:
-    """Images (N,C,H,W) in [-1,1] as a grid, each pixel drawn as scale×scale."""
+def image_grid(x: Tensor, columns: int, scale: int = 2, gap: int = 2) -> Image.Image:
+    """A grid of images (N,C,H,W) in [-1,1], each pixel drawn as scale×scale."""
     return _enlarged(make_grid(x.cpu(), columns, gap), scale)
 
 
-def opened(path: Path, scale: int = 2) -> Image.Image:
-    """A grid that a run saved, each pixel drawn as scale×scale."""
+def open_grid(path: Path, scale: int = 2) -> Image.Image:
+    """A saved grid, each pixel drawn as scale×scale."""
     with Image.open(path) as image:
         return _enlarged(image.convert("RGB"), scale)
 
@@ -283,39 +272,41 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
 
 
-def rows(named: Mapping[str, Tensor], scale: int = 2, heads: Sequence[str] = (), gap: int = 2) -> Image.Image:
-    """Strips of images, one row for each name, the name to its left.
+def image_rows(named: Mapping[str, Tensor], scale: int = 2, headings: Sequence[str] = (), gap: int = 2) -> Image.Image:
+    """Rows of images with a name to the left of each.
 
     Args:
-        named: name to images (N,C,H,W) in [-1,1]; all rows of one N.
-        scale: screen pixels for a pixel.
-        heads: a word above each column.
+        named: images (N,C,H,W) in [-1,1] by name of the row; N is the same in all rows.
+        scale: each pixel is drawn as scale×scale.
+        headings: text above each column.
         gap: pixels between images.
     """
     font = _font(15)
     strips = [_enlarged(make_grid(x.cpu(), len(x), gap), scale).convert("RGB") for x in named.values()]
     left = 14 + max(round(font.getlength(line)) for name in named for line in name.split("\n"))
-    top, step = (26 if heads else 0), strips[0].height + gap * scale
-    whole = Image.new("RGB", (left + strips[0].width, top + step * len(strips) - gap * scale), "white")
-    pen = ImageDraw.Draw(whole)
+    top, step = (26 if headings else 0), strips[0].height + gap * scale
+    canvas = Image.new("RGB", (left + strips[0].width, top + step * len(strips) - gap * scale), "white")
+    pen = ImageDraw.Draw(canvas)
     for i, (name, strip) in enumerate(zip(named, strips)):
-        whole.paste(strip, (left, top + i * step))
+        canvas.paste(strip, (left, top + i * step))
         middle = top + i * step + strip.height / 2
         pen.multiline_text((0, middle), name, fill=SOFT, font=font, anchor="lm")
     pitch = (strips[0].width + gap * scale) / max(len(next(iter(named.values()))), 1)
-    for i, head in enumerate(heads):
-        pen.text((left + (i + 0.5) * pitch - gap * scale / 2, 2), head, fill=SOFT, font=font, anchor="ma")
-    return whole
+    for i, heading in enumerate(headings):
+        pen.text((left + (i + 0.5) * pitch - gap * scale / 2, 2), heading, fill=SOFT, font=font, anchor="ma")
+    return canvas
 
 
-def beside(pictures: Mapping[str, Image.Image], gap: int = 36) -> Image.Image:
-    """Pictures of one height next to each other, the name of each above it; twice as large as a page shows them."""
+def side_by_side(images: Mapping[str, Image.Image], gap: int = 36) -> Image.Image:
+    """Images of one height next to each other with a name above each, twice as large as a page shows them."""
     font, top = _font(28), 48
-    parts = [p.convert("RGB") for p in pictures.values()]
-    whole = Image.new("RGB", (sum(p.width for p in parts) + gap * (len(parts) - 1), top + parts[0].height), "white")
-    pen, x = ImageDraw.Draw(whole), 0
-    for name, part in zip(pictures, parts):
+    rgb_images = [p.convert("RGB") for p in images.values()]
+    canvas = Image.new(
+        "RGB", (sum(p.width for p in rgb_images) + gap * (len(rgb_images) - 1), top + rgb_images[0].height), "white"
+    )
+    pen, x = ImageDraw.Draw(canvas), 0
+    for name, image in zip(images, rgb_images):
         pen.text((x, 4), name, fill=SOFT, font=font)
-        whole.paste(part, (x, top))
-        x += part.width + gap
-    return whole
+        canvas.paste(image, (x, top))
+        x += image.width + gap
+    return canvas

@@ -1,4 +1,4 @@
-"""What each layer of a net gives and costs, measured by running it, as the lectures' summary tables print it."""
+"""Output shape, parameters and multiply-adds of each layer of a net, as the lectures' summary tables print them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from torch import Tensor, nn
 
 from limner.report import Check, Table
 
-_SILENT = ("ReLU", "LeakyReLU", "Tanh", "Dropout")  # they change neither the shape nor the count
+_SKIPPED = ("ReLU", "LeakyReLU", "Tanh", "Dropout")  # they change neither shape nor parameters
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer as it ran.
+    """One layer, measured in a forward pass.
 
     Attributes:
-        kind: its class.
-        shape: of one output, without the batch.
-        parameters: numbers that are trained.
-        statistics: numbers that are only tracked (batch norm).
-        weights: numbers of its weight, the bias left out.
-        places: output places that every weight is applied at, by the rule of the summary tools.
-        sources: input places, the true count for a transposed convolution.
+        kind: name of its class.
+        shape: shape of one output, without the batch.
+        parameters: number of trained parameters.
+        statistics: size of the running statistics (batch norm).
+        weights: size of its weight, without the bias.
+        positions: output positions, where summary tools count every weight.
+        input_positions: input positions, where a transposed convolution really multiplies.
     """
 
     kind: str
@@ -35,41 +35,41 @@ class Layer:
     parameters: int
     statistics: int
     weights: int
-    places: int
-    sources: int
+    positions: int
+    input_positions: int
 
     @property
     def macs(self) -> int:
-        """Multiply-adds of the weight if each is applied at every output place."""
-        return self.weights * self.places
+        """Multiply-adds if every weight is applied at every output position."""
+        return self.weights * self.positions
 
     @property
     def macs_on_input(self) -> int:
-        """The same, with a transposed convolution counted on its input, where it really multiplies."""
-        return self.weights * (self.sources if "Transpose" in self.kind else self.places)
+        """The same, with a transposed convolution counted at its input positions."""
+        return self.weights * (self.input_positions if "Transpose" in self.kind else self.positions)
 
     @property
     def printed_macs(self) -> int:
-        """What the lecture's summary tool prints: every weight once for each place, and once more."""
-        return self.weights * (self.places + 1)
+        """The count of the lecture's summary tool: every weight once for each output position, and once more."""
+        return self.weights * (self.positions + 1)
 
 
 @torch.inference_mode()
-def layers(net: nn.Module, work: Callable[[], object]) -> list[Layer]:
-    """The layers of `net` in the order in which `work()` runs them."""
-    seen: list[Layer] = []
+def layers(net: nn.Module, forward: Callable[[], object]) -> list[Layer]:
+    """The layers of `net` in the order in which `forward()` calls them."""
+    records: list[Layer] = []
 
-    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        seen.append(_layer(module, inputs[0], output))
+    def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        records.append(_layer(module, inputs[0], output))
 
     leaves = [m for m in net.modules() if not list(m.children()) and not isinstance(m, nn.Sequential)]
-    hooks = [m.register_forward_hook(note) for m in leaves]
+    hooks = [m.register_forward_hook(record) for m in leaves]
     try:
-        work()
+        forward()
     finally:
         for hook in hooks:
             hook.remove()
-    return seen
+    return records
 
 
 def _layer(module: nn.Module, x: Tensor, output: Tensor) -> Layer:
@@ -82,38 +82,39 @@ def _layer(module: nn.Module, x: Tensor, output: Tensor) -> Layer:
         parameters=sum(p.numel() for p in module.parameters()),
         statistics=sum(b.numel() for b in statistics),
         weights=weight.numel() if multiplies and isinstance(weight, Tensor) else 0,
-        places=prod(output.shape[2:]),
-        sources=prod(x.shape[2:]),
+        positions=prod(output.shape[2:]),
+        input_positions=prod(x.shape[2:]),
     )
 
 
-def times(shape: Sequence[int]) -> str:
-    """A shape as people write it.
+def shape_text(shape: Sequence[int]) -> str:
+    """A shape as text.
 
-    >>> times((64, 2, 2)), times((128,))
+    >>> times((64, 2, 2)), shape_text((128,))
     ('64×2×2', '128')
     """
     return "×".join(map(str, shape))
 
 
-def checks(found: Sequence[Layer], printed: Sequence[tuple[str, str, int]], net: str = "") -> list[Check]:
-    """The lecture's summary table, layer by layer: kind, output shape and parameters, beside the layers that ran."""
-    ours = [(f.kind, times(f.shape), f.parameters) for f in found if f.kind not in _SILENT]
-    pairs = zip_longest(printed, ours, fillvalue=("nothing", "–", 0))
+def checks(measured: Sequence[Layer], printed: Sequence[tuple[str, str, int]], net: str = "") -> list[Check]:
+    """Compares the lecture's summary table (kind, output shape, parameters) with the measured layers."""
+    rows = [(f.kind, shape_text(f.shape), f.parameters) for f in measured if f.kind not in _SKIPPED]
+    pairs = zip_longest(printed, rows, fillvalue=("nothing", "–", 0))
     return [
-        Check(f"{net} {i} {theirs[0]}: output, parameters".strip(), _line(theirs), _line(own), theirs == own)
-        for i, (theirs, own) in enumerate(pairs, 1)
+        Check(f"{net} {i} {row[0]}: output, parameters".strip(), _row_text(row), _row_text(ours), row == ours)
+        for i, (row, ours) in enumerate(pairs, 1)
     ]
 
 
-def _line(row: tuple[str, str, int]) -> str:
+def _row_text(row: tuple[str, str, int]) -> str:
     return f"{row[1]}, {row[2]:,}" if row[2] else row[1]
 
 
-def table(found: Sequence[Layer]) -> Table:
+def table(measured: Sequence[Layer]) -> Table:
     """The layer table of a page."""
     rows: list[tuple[Any, ...]] = [
-        (f"{i} {layer.kind}", times(layer.shape), layer.parameters, layer.macs) for i, layer in enumerate(found, 1)
+        (f"{i} {layer.kind}", shape_text(layer.shape), layer.parameters, layer.macs)
+        for i, layer in enumerate(measured, 1)
     ]
-    total = ("total", "", sum(layer.parameters for layer in found), sum(layer.macs for layer in found))
+    total = ("total", "", sum(layer.parameters for layer in measured), sum(layer.macs for layer in measured))
     return Table(("layer", "output shape", "parameters", "multiply-adds of weights"), [*rows, total])

@@ -1,12 +1,13 @@
-"""Neural style transfer: what a picture shows, how it is painted, and a picture that has both from different ones.
+"""Neural style transfer: the content of one picture in the style of another.
 
 Gatys, Ecker and Bethge 2016, *Image style transfer using convolutional neural networks*, CVPR (arXiv:1508.06576),
-figures 1, 2 and 4; texture synthesis is theirs of 2015 (arXiv:1505.07376). The pixels of a picture are what is trained,
-here with the recipes `stylise` and `texture`. The maps F of one layer of VGG-19, N maps with M places each, say what a
-picture shows; their Gram matrix G = F Fᵀ says which of them occur together, wherever that is. The lectures have its
-loss in three scales (erratum E12): on two maps with four places each of them can be computed by hand.
+figures 1, 2 and 4; texture synthesis is theirs of 2015 (arXiv:1505.07376). The trained parameters are the
+pixels of a picture, here with the recipes `stylise` and `texture`. The maps F of one layer of VGG-19, N maps with M
+positions each, represent the content of a picture; their Gram matrix G = F Fᵀ says which maps are active together,
+wherever that is. The lectures give its loss in three scales (erratum E12): for two maps with four positions each of
+them can be computed by hand.
 
-Weights that end early do: layers are those that they have.
+Weights that end at an early layer are enough: the lab compares the layers that they have.
 """
 
 from __future__ import annotations
@@ -37,47 +38,46 @@ from limner.core.units import Count
 from limner.data import load
 from limner.data.datasets import StyledSet
 from limner.labs import _figures as draw
-from limner.labs._bench import Bench, check
+from limner.labs._bench import Bench, check, check_close
 from limner.losses import style as losses
 from limner.report import Table
 from limner.report.words import public
 
-IMAGES = None  # a picture and a painting, named by settings of its own
+IMAGES = None  # it uses a picture and a painting, named by settings of its own
 
-MAPS = ((1.0, 2.0, 0.0, 1.0), (0.0, 1.0, 3.0, 1.0))  # F of the picture: N = 2 maps, M = 4 places
+MAPS = ((1.0, 2.0, 0.0, 1.0), (0.0, 1.0, 3.0, 1.0))  # F of the picture: N = 2 maps, M = 4 positions
 STYLE_MAPS = ((2.0, 0.0, 0.0, 2.0), (1.0, 1.0, 1.0, 1.0))  # of the style
 GRAM = ((6.0, 3.0), (3.0, 11.0))  # F Fᵀ, by hand
 STYLE_GRAM = ((8.0, 4.0), (4.0, 4.0))
-BETWEEN = ((4.0, 4.0), (2.0, 5.0))  # the picture's maps times the style's, which a folded batch takes in
+BETWEEN = ((4.0, 4.0), (2.0, 5.0))  # the picture's maps times the style's, which a folded batch includes
 BY_HAND = {"gatys": 55 / 256, "places": 55 / 64, "all": 55 / 256}  # E_l; Σ (G − A)² = 4 + 1 + 1 + 49 = 55
-MOVED = (3, 0, 2, 1)  # the same places in another order
+SHUFFLED = (3, 0, 2, 1)  # the same positions in another order
 
 CONVENTIONS: tuple[losses.Convention, ...] = get_args(losses.Convention)
 
 BETAS = (1, 10, 100, 1000)  # β where α = 1
-USUAL = 100  # β of the recipe
-_NONE = 1e-9  # β of a reconstruction by content: too little to be seen by a step
-_NOISE = 0.3  # standard deviation of the noise that a run begins with
+DEFAULT_BETA = 100  # β of the recipe
+_NEGLIGIBLE = 1e-9  # β of a reconstruction by content: too small to affect a step
+_NOISE_STD = 0.3  # standard deviation of the noise that a run starts from
 
 
-def _there(weights: str) -> str:
+def _check_weights(weights: str) -> str:
     files.vgg19(weights)
     return weights
 
 
-def _one(name: str) -> str:
+def _check_single(name: str) -> str:
     if len(load("styled", path=name, style=name, size=32)) > 1:
-        raise LimnerError(f"{Path(name).name} is more than one picture; name a single one")
+        raise LimnerError(f"{Path(name).name} holds more than one picture; name a single one")
     return name
 
 
-Weights = Annotated[str, AfterValidator(_there), Field(validate_default=True)]  # so nothing is written before they load
-Picture = Annotated[str, AfterValidator(_one)]
+# the default is checked too, before anything is written
+Weights = Annotated[str, AfterValidator(_check_weights), Field(validate_default=True)]
+Picture = Annotated[str, AfterValidator(_check_single)]
 
 
-class _Eye(Protocol):
-    """VGG-19."""
-
+class _VGG(Protocol):
     layers: list[str]
     normalised: bool
 
@@ -86,36 +86,34 @@ class _Eye(Protocol):
     def __call__(self, x: Tensor, names: Iterable[str]) -> dict[str, Tensor]: ...
 
 
-class _Frozen(Protocol):
-    """What holds it."""
+class _FrozenNet(Protocol):
+    """The wrapper that keeps VGG-19 out of the model's parameters."""
 
-    net: _Eye
+    net: _VGG
 
 
-class _Painter(Protocol):
-    """The model of the recipes."""
-
+class _StyleModel(Protocol):
     content_layers: list[str]
     style_layers: list[str]
-    vgg: _Frozen
+    vgg: _FrozenNet
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What is compared: a photograph, a painting, and the net that looks at them.
+    """A photograph, a painting, and the net whose maps are compared.
 
     Attributes:
         x: the photograph (1,3,H,W).
         s: the painting (1,3,h,w).
-        eye: looks at them; its maps have a mean activation of about one.
-        firsts: the first layer of every block that the weights have.
-        content_layer: where the recipe compares content.
-        options: of every training: weights, pictures, size, iterations.
+        vgg: VGG-19, normalised to a mean activation of about one.
+        firsts: the first layer of each block that the weights have.
+        content_layer: the layer in which the recipe compares content.
+        options: weights, pictures, size and iterations of every training.
     """
 
     x: Tensor
     s: Tensor
-    eye: _Eye
+    vgg: _VGG
     firsts: list[str]
     content_layer: str
     options: Mapping[str, Any]
@@ -123,20 +121,17 @@ class Scene:
     @torch.no_grad()
     def maps(self, x: Tensor, name: str) -> Tensor:
         """The maps (1,N,h,w) of one layer."""
-        return self.eye(x, [name])[name]
+        return self.vgg(x, [name])[name]
 
-    def gap(self, x: Tensor, y: Tensor, name: str) -> float:
-        """How far a layer's maps of x are from those of y: Σ (F − P)² / Σ P²."""
+    def content_distance(self, x: Tensor, y: Tensor, name: str) -> float:
+        """Relative squared distance of a layer's maps of x and y: Σ (F − P)² / Σ P²."""
         f, p = self.maps(x, name), self.maps(y, name)
         return float((f - p).square().sum() / p.square().sum())
 
-    def apart(self, x: Tensor, s: Tensor, names: Sequence[str]) -> float:
+    def style_distance(self, x: Tensor, s: Tensor, names: Sequence[str]) -> float:
         """The style loss of x against s: the mean E_l of these layers, in the paper's convention."""
-        each = []
-        for name in names:
-            f, a = self.maps(x, name), self.maps(s, name)
-            each.append(losses.style(losses.gram(f), losses.gram(a), _places(f), _places(a)))
-        return float(torch.stack(each).mean())
+        pairs = [(self.maps(x, name), self.maps(s, name)) for name in names]
+        return float(torch.stack([_layer_loss(f, a) for f, a in pairs]).mean())
 
 
 def run(
@@ -148,51 +143,53 @@ def run(
     size: Annotated[Count, Field(ge=48)] = 128,
     iterations: Annotated[Count, Field(ge=10)] = 150,
 ) -> None:
-    """Computes a toy by hand, then reconstructs by content, by style, and by both.
+    """Computes an example by hand, then reconstructs pictures from content, from style, and from both.
 
     Args:
-        bench: where.
+        bench: collects the results.
         weights: file of VGG-19's weights; "vgg19" downloads torchvision's (548 MB, once).
         content: a photograph: a file, or a name that `limner explain photos` lists.
         style: a painting, likewise.
         size: longer side of all pictures.
-        iterations: descents of each training.
+        iterations: optimiser steps of each training.
     """
-    bench.own |= {name: public(str(bench.own[name])) for name in ("weights", "content", "style")}
+    bench.options |= {name: public(str(bench.options[name])) for name in ("weights", "content", "style")}
     options = {"weights": weights, "content": content, "style": style, "size": size, "iterations": iterations}
     scene = _scene(options, content, style)
     _by_hand(bench)
     _folded(bench)
-    _on_pictures(bench, scene)
+    _gram_on_pictures(bench, scene)
     _content(bench, scene)
     _style(bench, _scene(options, style, style))
     _balance(bench, scene, _transfer(bench, scene))
 
 
 def _scene(options: Mapping[str, Any], content: str, style: str) -> Scene:
-    """A pair of pictures, and the net as a training on them has it."""
-    still = cast(StyledSet, load("styled", path=content, style=style, size=options["size"]))
-    x, s = to_float(still.fetch([0])), to_float(still.styles[0])
+    """Loads a pair of pictures, and VGG-19 as a training on them normalises it."""
+    dataset = cast(StyledSet, load("styled", path=content, style=style, size=options["size"]))
+    x, s = to_float(dataset.fetch([0])), to_float(dataset.styles[0])
     spec = Spec("model", "style_transfer", {"weights": options["weights"]})
-    painter = cast(_Painter, spec.resolve(shape=tuple(still.shape)).build())
-    vgg = painter.vgg.net
+    model = cast(_StyleModel, spec.resolve(shape=tuple(dataset.shape)).build())
+    vgg = model.vgg.net
     if not vgg.normalised:
         vgg.normalise([x, s])
-    return Scene(x, s, vgg, painter.style_layers, painter.content_layers[0], options)
+    return Scene(x, s, vgg, model.style_layers, model.content_layers[0], options)
 
 
-def _trained(bench: Bench, scene: Scene, label: str, model: Mapping[str, Any], *, often: bool = False) -> Tensor:
-    """The picture (1,3,H,W) that a training of the recipe `stylise` ends with; it begins with noise unless told."""
+def _train_picture(
+    bench: Bench, scene: Scene, label: str, model: Mapping[str, Any], *, every_iteration: bool = False
+) -> Tensor:
+    """Trains the recipe `stylise`, by default from noise, and returns its picture (1,3,H,W)."""
     iterations = scene.options["iterations"]
     changes = {
         "data": _data(scene.options, scene.options["content"]),
         "model.weights": scene.options["weights"],
-        "train.log_images": 1 if often else 10,
-        "train.sample_images": 1 if often else iterations,
+        "train.log_images": 1 if every_iteration else 10,
+        "train.sample_images": 1 if every_iteration else iterations,
         "train.checkpoint_images": iterations,
     }
-    own = {"model.start": "noise"} | {f"model.{k}": v for k, v in model.items()}
-    return bench.train(label, "stylise", changes | own, images=iterations).sample(1)
+    model_changes = {"model.start": "noise"} | {f"model.{k}": v for k, v in model.items()}
+    return bench.train(label, "stylise", changes | model_changes, images=iterations).sample(1)
 
 
 def _data(options: Mapping[str, Any], path: str) -> dict[str, Any]:
@@ -202,64 +199,62 @@ def _data(options: Mapping[str, Any], path: str) -> dict[str, Any]:
 # ---- by hand ---------------------------------------------------------------------------------------------------------
 
 
-def _toy() -> tuple[Tensor, Tensor]:
+def _example_maps() -> tuple[Tensor, Tensor]:
     """Maps of the picture and of the style, (1,2,2,2)."""
     return tuple(torch.tensor(m, dtype=torch.float64).view(1, 2, 2, 2) for m in (MAPS, STYLE_MAPS))  # type: ignore[return-value]
 
 
 def energy(f: Tensor, a: Tensor, convention: losses.Convention) -> float:
-    """E_l of maps f (1,N,h,w) against those of the style, by the library."""
+    """E_l of maps f (1,N,h,w) against those of the style, computed by the library."""
+    return float(_layer_loss(f, a, convention))
+
+
+def _layer_loss(f: Tensor, a: Tensor, convention: losses.Convention = "gatys") -> Tensor:
     g, target = losses.gram(f, convention), losses.gram(a, convention)
-    return float(losses.style(g, target, _places(f), _places(a), convention))
+    return losses.style(g, target, _positions(f), _positions(a), convention)
 
 
-def slope(f: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+def gradient(f: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
     """∂E_l/∂F (1,N,h,w) in the paper's convention: by autograd, and by its eq. 6, (G − A) F / (N² M²), of maps ≥ 0."""
     x = f.clone().requires_grad_()
-    loss = losses.style(losses.gram(x), losses.gram(a), _places(f), _places(a))
-    (found,) = torch.autograd.grad(loss, x)
-    n, m = f.shape[1], _places(f)
-    return found, ((losses.gram(f) - losses.gram(a)) @ f.flatten(2)).view_as(f) / (n * m) ** 2
+    (by_autograd,) = torch.autograd.grad(_layer_loss(x, a), x)
+    n, m = f.shape[1], _positions(f)
+    return by_autograd, ((losses.gram(f) - losses.gram(a)) @ f.flatten(2)).view_as(f) / (n * m) ** 2
 
 
 def _by_hand(bench: Bench) -> None:
-    f, a = _toy()
+    f, a = _example_maps()
     g, target = losses.gram(f)[0], losses.gram(a)[0]
-    moved = f.flatten(2)[:, :, list(MOVED)].view_as(f)
-    found, equation = slope(f, a)
-    shifted = float((losses.gram(moved) - losses.gram(f)).abs().max())
+    shuffled = f.flatten(2)[:, :, list(SHUFFLED)].view_as(f)
+    by_autograd, equation = gradient(f, a)
+    difference = float((losses.gram(shuffled) - losses.gram(f)).abs().max())
+    error = float((by_autograd - equation).abs().max())
     each = {name: energy(f, a, name) for name in CONVENTIONS}
     bench.results["by_hand"] = {"gram": g.tolist(), "style_gram": target.tolist(), "energy": each}
     figure, axes = draw.plots(5, height=1.75)
-    _numbers(axes[0], f.view(2, 4).numpy(), "F, the picture's maps", "place")
-    _numbers(axes[1], g.numpy(), "G = F Fᵀ", "map")
-    _numbers(axes[2], moved.view(2, 4).numpy(), "F, places shuffled", "place")
-    _numbers(axes[3], losses.gram(moved)[0].numpy(), "its G", "map")
-    _numbers(axes[4], target.numpy(), "A, the style's", "map")
-    rows = [
-        (name, scale, loss, f"{value:.6f}")
-        for (name, value), (scale, loss) in zip(
-            each.items(),
-            (
-                ("F Fᵀ", "Σ (G − A)² / (4 N² M²) = 55 / (4·4·16)"),
-                ("F Fᵀ / M", "mean (G − A)² = 55 / 4² / 4"),
-                ("F Fᵀ / (N M)", "mean (G − A)² = 55 / 8² / 4"),
-            ),
-            strict=True,
-        )
-    ]
+    _draw_matrix(axes[0], f.view(2, 4).numpy(), "F, the picture's maps", "position")
+    _draw_matrix(axes[1], g.numpy(), "G = F Fᵀ", "map")
+    _draw_matrix(axes[2], shuffled.view(2, 4).numpy(), "F, shuffled", "position")
+    _draw_matrix(axes[3], losses.gram(shuffled)[0].numpy(), "its G", "map")
+    _draw_matrix(axes[4], target.numpy(), "A, the style's", "map")
+    formulas = (
+        ("F Fᵀ", "Σ (G − A)² / (4 N² M²) = 55 / (4·4·16)"),
+        ("F Fᵀ / M", "mean (G − A)² = 55 / 4² / 4"),
+        ("F Fᵀ / (N M)", "mean (G − A)² = 55 / 8² / 4"),
+    )
+    rows = [(n, *formula, f"{e:.6f}") for (n, e), formula in zip(each.items(), formulas, strict=True)]
     bench.section(
         "The Gram matrix by hand",
-        "A layer makes N maps of a picture, each with M places. Written as rows they are a matrix F, here with N = 2"
-        " and M = 4: (1 2 0 1) and (0 1 3 1). The Gram matrix multiplies every two maps place by place and sums:"
-        " G₁₁ = 1 + 4 + 0 + 1 = 6, G₁₂ = 0 + 2 + 0 + 1 = 3, G₂₂ = 0 + 1 + 9 + 1 = 11. It knows which maps are"
-        " strong, and which are strong at the same places. It does not know which places: shuffle them, the same way in"
-        " all maps, and G stays. The style here has the maps (2 0 0 2) and (1 1 1 1), so A₁₁ = 8, A₁₂ = 4, A₂₂ = 4 and"
-        " Σ (G − A)² = 4 + 1 + 1 + 49 = 55.\n\n"
-        "The lectures divide in three ways (erratum E12): by nothing, with 4 N² M² under the loss, as in the paper; by"
-        " M, in TensorFlow's tutorial; by N M, in PyTorch's. The losses are then E, 4 E and 4 E / N². With N = 2 the"
-        " first and the last happen to be one number; with the 64 maps of a first layer they are 1,024 times apart. So"
-        " a weight of a style means something only beside the convention.",
+        "A layer computes N maps of a picture, each with M positions. Written as rows they are a matrix F, here with N"
+        " = 2 and M = 4: (1 2 0 1) and (0 1 3 1). The Gram matrix has the scalar product of every two maps: G₁₁ = 1 +"
+        " 4 + 0 + 1 = 6, G₁₂ = 0 + 2 + 0 + 1 = 3, G₂₂ = 0 + 1 + 9 + 1 = 11. It tells which maps are strong, and which"
+        " are strong at the same positions. It does not tell which positions: if they are shuffled in the same way in"
+        " all maps, G does not change. The style here has the maps (2 0 0 2) and (1 1 1 1), so A₁₁ = 8, A₁₂ = 4, A₂₂ ="
+        " 4 and Σ (G − A)² = 4 + 1 + 1 + 49 = 55.\n\nThe lectures scale it in three ways (erratum E12): by nothing,"
+        " with 4 N² M² under the loss, as in the paper; by M, in TensorFlow's tutorial; by N M, in PyTorch's. The"
+        " losses are then E, 4 E and 4 E / N². With N = 2 the first and the last happen to be equal; with the 64 maps"
+        " of a first layer their ratio is 1,024. So the weight of a style has a meaning only together with the"
+        " convention.",
         bench.figure(
             "toy",
             figure,
@@ -268,60 +263,51 @@ def _by_hand(bench: Bench) -> None:
         ),
         table=Table(("convention", "G is", "E_l by hand", "E_l by the library"), rows),
         checks=[
-            check("G of the toy", _written(GRAM), _written(g.tolist()), g.tolist() == [list(r) for r in GRAM]),
-            check(
-                "A of the toy",
-                _written(STYLE_GRAM),
-                _written(target.tolist()),
-                target.tolist() == [list(r) for r in STYLE_GRAM],
+            *(
+                check(f"{name} of the example", _matrix_text(e), _matrix_text(m), m == [list(row) for row in e])
+                for name, e, m in (("G", GRAM, g.tolist()), ("A", STYLE_GRAM, target.tolist()))
             ),
             *(
-                check(
-                    f"E_l of the toy, convention {name}",
-                    f"{BY_HAND[name]:.6f}",
-                    f"{value:.6f}",
-                    abs(value - BY_HAND[name]) < 1e-6,
-                )
+                check_close(f"E_l of the example, convention {name}", BY_HAND[name], value, 1e-6)
                 for name, value in each.items()
             ),
-            check("G after shuffling the places: largest difference", 0.0, shifted),
+            check("G after shuffling the positions: largest difference", 0.0, difference),
             check(
                 "gradient of E_l: eq. 6 of the paper, (G − A) F / (N² M²), against autograd",
                 "below 1e-12",
-                float((found - equation).abs().max()),
-                float((found - equation).abs().max()) < 1e-12,
+                error,
+                error < 1e-12,
             ),
         ],
     )
 
 
 def folded(x: Tensor) -> Tensor:
-    """What PyTorch's tutorial takes for the Gram matrix of a batch (B,N,h,w): one of B N rows, divided by B N M."""
+    """The matrix that PyTorch's tutorial computes of a batch (B,N,h,w): B N rows, divided by B N M."""
     rows = x.flatten(2).flatten(0, 1)
     return rows @ rows.T / x.numel()
 
 
 def _folded(bench: Bench) -> None:
-    """Erratum E12, the half that is wrong."""
-    f, a = _toy()
-    batch, wanted = torch.cat([f, a]), torch.cat([a, a])
+    f, a = _example_maps()
+    batch, target = torch.cat([f, a]), torch.cat([a, a])
     mixed, each = folded(batch), losses.gram(batch, "all")
-    between = (mixed[:2, 2:] * batch.numel()).tolist()
-    right = sum(energy(x[None], y[None], "all") for x, y in zip(batch, wanted, strict=True)) / 2
-    wrong = float((folded(batch) - folded(wanted)).square().mean())
-    bench.results["folded"] = {"per_picture": right, "folded": wrong}
+    cross_products = (mixed[:2, 2:] * batch.numel()).tolist()
+    mean_loss = sum(energy(x[None], y[None], "all") for x, y in zip(batch, target, strict=True)) / 2
+    folded_loss = float((folded(batch) - folded(target)).square().mean())
+    bench.results["folded"] = {"per_picture": mean_loss, "folded": folded_loss}
     figure, axes = draw.plots(3, height=2.3)
-    _numbers(axes[0], (mixed * batch.numel()).numpy(), "folded: rows of both", "map of either")
-    _numbers(axes[1], losses.gram(batch)[0].numpy(), "by itself: the picture", "map")
-    _numbers(axes[2], losses.gram(batch)[1].numpy(), "by itself: the style", "map")
+    _draw_matrix(axes[0], (mixed * batch.numel()).numpy(), "folded: rows of both", "map of either")
+    _draw_matrix(axes[1], losses.gram(batch)[0].numpy(), "separate: the picture", "map")
+    _draw_matrix(axes[2], losses.gram(batch)[1].numpy(), "separate: the style", "map")
     bench.section(
         "A batch is not one picture",
-        "PyTorch's tutorial folds the batch into the rows of F. For one picture, as there, nothing is wrong. For two"
-        " the matrix has four rows, and two of its four blocks are products of maps of different pictures, place by"
-        " place: of the picture and the style of the toy, (4 4) and (2 5). Such a loss asks each picture to agree with"
-        " its neighbour in the batch. It is not the mean of the two losses: for the picture and the style against the"
+        "PyTorch's tutorial folds the batch into the rows of F. For one picture, as there, this is correct. For two"
+        " the matrix has four rows, and two of its four blocks are products of maps of different pictures: of the"
+        " picture and the style of the example, (4 4) and (2 5). Such a loss asks each picture to agree with its"
+        " neighbour in the batch. It is not the mean of the two losses: for the picture and the style against the"
         " style twice, the mean is 55/512, and folding gives 97/4096, of which 42 of the 97 come from mixed pairs."
-        " Here every picture has a matrix of its own.",
+        " In limner every picture has a matrix of its own.",
         bench.figure(
             "folded",
             figure,
@@ -329,41 +315,45 @@ def _folded(bench: Bench) -> None:
             "A table of four by four numbers beside two of two by two.",
         ),
         checks=[
-            check("products of maps of different pictures", _written(BETWEEN), _written(between)),
+            check("products of maps of different pictures", _matrix_text(BETWEEN), _matrix_text(cross_products)),
             check("Gram matrices of a batch of two, by the library", "2 of 2×2", "{} of {}×{}".format(*each.shape)),
-            check("loss, mean of the pictures", f"{55 / 512:.6f}", f"{right:.6f}", abs(right - 55 / 512) < 1e-6),
-            check("loss, folded", f"{97 / 4096:.6f}", f"{wrong:.6f}", abs(wrong - 97 / 4096) < 1e-6),
+            check_close("loss, mean of the pictures", 55 / 512, mean_loss, 1e-6),
+            check_close("loss, folded", 97 / 4096, folded_loss, 1e-6),
         ],
     )
 
 
-def _on_pictures(bench: Bench, scene: Scene) -> None:
-    """The same on maps of real pictures."""
+def _gram_on_pictures(bench: Bench, scene: Scene) -> None:
     name = scene.firsts[0]
-    pictures = {"the painting": scene.s, "the painting, moved": moved(scene.s), "the photograph": scene.x}
+    pictures = {"the painting": scene.s, "the painting, moved": swap_quarters(scene.s), "the photograph": scene.x}
     maps = {k: scene.maps(x, name) for k, x in pictures.items()}
     grams = {k: losses.gram(f, "places")[0] for k, f in maps.items()}
     a = grams["the painting"]
-    far = {k: float((g - a).norm() / a.norm()) for k, g in grams.items()}
+    distances = {k: float((g - a).norm() / a.norm()) for k, g in grams.items()}
     n = a.shape[0]
-    ours = {c: energy(maps["the photograph"], maps["the painting"], c) for c in CONVENTIONS}
-    ratios = {c: ours[c] / ours["gatys"] for c in ("places", "all")}
-    gap = scene.gap(moved(scene.s), scene.s, name)
-    bench.results["on_pictures"] = {"layer": name, "relative_distance": far, "ratios": ratios, "gap_moved": gap}
+    energies = {c: energy(maps["the photograph"], maps["the painting"], c) for c in CONVENTIONS}
+    ratios = {c: energies[c] / energies["gatys"] for c in ("places", "all")}
+    moved_distance = scene.content_distance(swap_quarters(scene.s), scene.s, name)
+    bench.results["on_pictures"] = {
+        "layer": name,
+        "relative_distance": distances,
+        "ratios": ratios,
+        "gap_moved": moved_distance,
+    }
     figure, axes = draw.plots(3, height=2.75)
     order = a.diagonal().argsort(descending=True)
     top = float(a.max())
     for ax, (title, g) in zip(axes, grams.items(), strict=True):
-        _map(ax, g[order][:, order].sqrt().numpy(), title, math.sqrt(top))
+        _draw_heat_map(ax, g[order][:, order].sqrt().numpy(), title, math.sqrt(top))
     bench.section(
         "The same on pictures",
-        f"The Gram matrices that {name} of VGG-19 makes, divided by M. Moved, which means that the painting is cut in"
-        " four and the quarters change places, it shows something else at every place, and its Gram matrix is nearly"
-        f" what it was: {far['the painting, moved']:.1%} off (what is left comes from the new seams), where that of"
-        f" the photograph is {far['the photograph']:.0%} off.",
+        f"The Gram matrices that {name} of VGG-19 makes, divided by M. “Moved” means that the quarters of the painting"
+        " are exchanged. Then it shows something else at every position, but its Gram matrix hardly changes: by"
+        f" {distances['the painting, moved']:.1%}, because of the new seams. That of the photograph differs by"
+        f" {distances['the photograph']:.0%}.",
         bench.figure(
             "grams",
-            draw.beside({k: _tall(x) for k, x in pictures.items()}),
+            draw.side_by_side({k: _image_of_height(x) for k, x in pictures.items()}),
             "The pictures.",
             "A painting, the same with its quarters exchanged, and a photograph.",
         ),
@@ -379,10 +369,11 @@ def _on_pictures(bench: Bench, scene: Scene) -> None:
         ],
     )
     bench.claim(
-        "The Gram matrix knows what occurs together, not where",
-        f"with its quarters exchanged the painting's maps of {name} differ by {gap:.0%} of their squares, its Gram"
-        f" matrix by {far['the painting, moved']:.1%}; the photograph's by {far['the photograph']:.0%}",
-        far["the painting, moved"] < far["the photograph"] / 3,
+        "The Gram matrix tells what occurs together, not where",
+        f"with its quarters exchanged the painting's maps of {name} differ by {moved_distance:.0%} of their squares,"
+        f" its Gram matrix by {distances['the painting, moved']:.1%}; the photograph's by"
+        f" {distances['the photograph']:.0%}",
+        distances["the painting, moved"] < distances["the photograph"] / 3,
     )
 
 
@@ -390,37 +381,44 @@ def _on_pictures(bench: Bench, scene: Scene) -> None:
 
 
 def _content(bench: Bench, scene: Scene) -> None:
-    """The photograph from noise, by the maps of one layer at a time."""
     noise = _noise(scene.x, bench.seed)
-    found = {
-        name: _trained(
+    pictures = {
+        name: _train_picture(
             bench,
             scene,
             f"content-{name}",
-            {"content_layers": [name], "style_layers": [name], "content_weight": 1.0, "style_weight": _NONE},
+            {"content_layers": [name], "style_layers": [name], "content_weight": 1.0, "style_weight": _NEGLIGIBLE},
         )
         for name in scene.firsts
     }
-    psnrs = {name: psnr(y, scene.x) for name, y in found.items()}
-    left = {name: scene.gap(y, scene.x, name) / scene.gap(noise, scene.x, name) for name, y in found.items()}
-    bench.results["content"] = {"psnr": psnrs, "left": left}
+    psnrs = {name: psnr(y, scene.x) for name, y in pictures.items()}
+    remaining = {
+        name: scene.content_distance(y, scene.x, name) / scene.content_distance(noise, scene.x, name)
+        for name, y in pictures.items()
+    }
+    bench.results["content"] = {"psnr": psnrs, "left": remaining}
     rows = []
-    for name, y in found.items():
+    for name, y in pictures.items():
         _, n, h, w = scene.maps(y, name).shape
         rows.append(
-            (name, f"{n} of {h}×{w}", f"{n * h * w / scene.x.numel():.3g}", f"{psnrs[name]:.1f}", f"{left[name]:.2%}")
+            (
+                name,
+                f"{n} of {h}×{w}",
+                f"{n * h * w / scene.x.numel():.3g}",
+                f"{psnrs[name]:.1f}",
+                f"{remaining[name]:.2%}",
+            )
         )
     bench.section(
-        "Content: what a layer knows of a photograph",
-        "From noise, the pixels descend until one layer's maps are those of the photograph: ½ Σ (F − P)², eq. 1. What"
-        " comes back is what the layer knows. The first layers know every pixel. Deeper ones pool: they know what is"
-        " there, and no longer its exact colours and edges. That is why content is compared deep in the net"
-        f" ({scene.content_layer} with these weights): the picture may change where that does not change what it"
-        " shows.",
+        "Content: the information of a layer about a photograph",
+        "From noise, the pixels are optimised until one layer's maps are those of the photograph: ½ Σ (F − P)², eq. 1."
+        " The result shows what the layer represents: the first layers every pixel, deeper ones, after pooling, the"
+        " objects without their exact colours and edges. That is why content is compared deep in the net"
+        f" ({scene.content_layer} with these weights): the picture may then change without a change of its content.",
         bench.figure(
             "content",
-            draw.rows({"": torch.cat([scene.x, *found.values()])}, 2, ["photograph", *found]),
-            f"The photograph, and what {scene.options['iterations']} descents from noise find by one layer each.",
+            draw.image_rows({"": torch.cat([scene.x, *pictures.values()])}, 2, ["photograph", *pictures]),
+            f"The photograph, and what {scene.options['iterations']} iterations from noise find by one layer each.",
             "A photograph and its reconstructions, rougher from left to right.",
         ),
         table=Table(
@@ -429,21 +427,21 @@ def _content(bench: Bench, scene: Scene) -> None:
                 "maps",
                 "numbers per pixel value",
                 "PSNR to the photograph, dB",
-                "of the noise's content loss left",
+                "remaining share of the noise's content loss",
             ),
             rows,
         ),
     )
-    falls = list(psnrs.values())
+    psnr_values = list(psnrs.values())
     bench.claim(
-        "The deeper the layer, the fewer of the photograph's pixels come back",
+        "The deeper the layer, the less exact are the pixels of the photograph",
         "PSNR " + ", ".join(f"{v:.1f} dB by {n}" for n, v in psnrs.items()),
-        all(a > b for a, b in pairwise(falls)),
+        all(a > b for a, b in pairwise(psnr_values)),
     )
     bench.claim(
-        "The pixels are lost, the content is not: the maps of the deepest layer come back",
-        f"{left[scene.firsts[-1]]:.1%} of the noise's content loss is left at {scene.firsts[-1]}",
-        left[scene.firsts[-1]] < 0.1,
+        "The pixels are lost, the content is not: the maps of the deepest layer are reconstructed",
+        f"{remaining[scene.firsts[-1]]:.1%} of the noise's content loss remains at {scene.firsts[-1]}",
+        remaining[scene.firsts[-1]] < 0.1,
     )
 
 
@@ -451,9 +449,8 @@ def _content(bench: Bench, scene: Scene) -> None:
 
 
 def _style(bench: Bench, scene: Scene) -> None:
-    """The painting from noise, by the Gram matrices of more and more layers."""
     noise, names = _noise(scene.x, bench.seed), scene.firsts
-    found: dict[str, Tensor] = {}
+    textures: dict[str, Tensor] = {}
     iterations = scene.options["iterations"]
     for k in range(1, len(names) + 1):
         changes = {
@@ -463,62 +460,66 @@ def _style(bench: Bench, scene: Scene) -> None:
             "train.sample_images": iterations,
             "train.checkpoint_images": iterations,
         }
-        made = bench.train(f"style-{names[k - 1]}", "texture", changes, images=iterations).sample(1)
-        found["+ " * (k > 1) + names[k - 1]] = made
-    whole, start = [scene.apart(y, scene.s, names) for y in found.values()], scene.apart(noise, scene.s, names)
-    own = [
-        scene.apart(noise, scene.s, names[:k]) / scene.apart(y, scene.s, names[:k])
-        for k, y in enumerate(found.values(), 1)
+        texture = bench.train(f"style-{names[k - 1]}", "texture", changes, images=iterations).sample(1)
+        textures["+ " * (k > 1) + names[k - 1]] = texture
+    all_layers, noise_loss = (
+        [scene.style_distance(y, scene.s, names) for y in textures.values()],
+        scene.style_distance(noise, scene.s, names),
+    )
+    reductions = [
+        scene.style_distance(noise, scene.s, names[:k]) / scene.style_distance(y, scene.s, names[:k])
+        for k, y in enumerate(textures.values(), 1)
     ]
-    other, deep = scene.gap(moved(scene.s), scene.s, names[-1]), names[-1]
-    far = [scene.gap(y, scene.s, deep) / other for y in found.values()]
+    moved_distance, deepest = scene.content_distance(swap_quarters(scene.s), scene.s, names[-1]), names[-1]
+    distances = [scene.content_distance(y, scene.s, deepest) / moved_distance for y in textures.values()]
     bench.results["style"] = {
-        "of": list(found),
-        "falls_by": own,
-        "all_layers": whole,
-        "noise": start,
-        "content_gap": far,
-        "gap_moved": other,
+        "of": list(textures),
+        "falls_by": reductions,
+        "all_layers": all_layers,
+        "noise": noise_loss,
+        "content_gap": distances,
+        "gap_moved": moved_distance,
     }
     rows = [
-        (name, f"{by:,.0f}", f"{w:.3g}", f"{gap:.2f}") for name, by, w, gap in zip(found, own, whole, far, strict=True)
+        (name, f"{by:,.0f}", f"{w:.3g}", f"{gap:.2f}")
+        for name, by, w, gap in zip(textures, reductions, all_layers, distances, strict=True)
     ]
     bench.section(
-        "Style: what a Gram matrix knows of a painting",
+        "Style: the information of Gram matrices about a painting",
         "The same with Gram matrices instead of maps, of the first layer alone, of the first two, and so on: eq. 4 and"
-        " 5. This is texture synthesis. The first layer gives the colours; each further one gives larger strokes. Where"
-        " anything was is lost: measured by the maps of the deepest layer, the texture is about as far from the"
-        " painting as the painting is from itself with its quarters exchanged, which is 1 in the table.",
+        " 5. This is texture synthesis. The first layer gives the colours; each further one gives larger strokes. The"
+        " positions are lost: measured by the maps of the deepest layer, the texture is about as far from the painting"
+        " as the painting with its quarters exchanged, whose distance is 1 in the table.",
         bench.figure(
             "style",
-            draw.rows({"": torch.cat([scene.s, *found.values()])}, 2, ["painting", *found]),
-            f"The painting, and what {iterations} descents from noise find by its Gram matrices.",
+            draw.image_rows({"": torch.cat([scene.s, *textures.values()])}, 2, ["painting", *textures]),
+            f"The painting, and what {iterations} iterations from noise find by its Gram matrices.",
             "A painting, and textures with its colours and with strokes that grow from left to right.",
         ),
         table=Table(
             (
                 "Gram matrices of",
                 "their loss fell by a factor of",
-                f"over all {len(names)} layers (noise {start:.3g})",
-                f"distance of {deep}'s maps",
+                f"over all {len(names)} layers (noise {noise_loss:.3g})",
+                f"distance of {deepest}'s maps",
             ),
             rows,
         ),
     )
     bench.claim(
-        "From noise, descent finds pictures with the painting's Gram matrices: the style loss falls a hundredfold",
-        "by factors of " + ", ".join(f"{v:,.0f}" for v in own),
-        min(own) >= 100,
+        "From noise, optimisation finds pictures with the painting's Gram matrices: the style loss falls a hundredfold",
+        "by factors of " + ", ".join(f"{v:,.0f}" for v in reductions),
+        min(reductions) >= 100,
     )
     bench.claim(
-        "The place is lost: the texture is at least half as far from the painting as its exchanged quarters",
-        f"{far[-1]:.2f} times as far at {deep}, with all {len(names)} layers",
-        far[-1] >= 0.5,
+        "The positions are lost: the texture is at least half as far from the painting as its exchanged quarters",
+        f"{distances[-1]:.2f} times as far at {deepest}, with all {len(names)} layers",
+        distances[-1] >= 0.5,
     )
     bench.claim(
-        "Each further layer brings something that those before it have not",
-        "loss over all layers " + ", ".join(f"{v:.3g}" for v in whole),
-        all(b < a for a, b in pairwise(whole)),
+        "Each further layer adds information",
+        "loss over all layers " + ", ".join(f"{v:.3g}" for v in all_layers),
+        all(b < a for a, b in pairwise(all_layers)),
     )
 
 
@@ -526,18 +527,17 @@ def _style(bench: Bench, scene: Scene) -> None:
 
 
 def _transfer(bench: Bench, scene: Scene) -> Tensor:
-    """From noise and from the photograph; gives what came of noise."""
+    """Transfers the style from noise and from the photograph, and returns the picture made from noise."""
     starts = {"noise": "from noise", "content": "from the photograph"}
-    found = {start: _trained(bench, scene, f"from-{start}", {"start": start}, often=True) for start in starts}
+    pictures = {
+        start: _train_picture(bench, scene, f"from-{start}", {"start": start}, every_iteration=True) for start in starts
+    }
     runs = {start: bench.runs[f"from-{start}"] for start in starts}
-    moments = _moments(scene.options["iterations"])
-    strips = {starts[k]: torch.cat([_seen(run, at) for at in moments]) for k, run in runs.items()}
+    iterations = _log_spaced(scene.options["iterations"])
+    strips = {starts[k]: torch.cat([_saved_image(run, at) for at in iterations]) for k, run in runs.items()}
     figure, axes = draw.plots(3, height=2.7)
     for ax, key, title in zip(
-        axes,
-        ("loss/picture", "term/content", "term/style"),
-        ("α content + β style", "content", "style"),
-        strict=True,
+        axes, ("loss/picture", "term/content", "term/style"), ("α content + β style", "content", "style"), strict=True
     ):
         lines = {k: [(m["images"], m[key]) for m in run.metrics() if m.get(key)] for k, run in runs.items()}
         draw.curves(
@@ -553,24 +553,35 @@ def _transfer(bench: Bench, scene: Scene) -> Tensor:
     compared = {
         "noise": noise,
         "the photograph": scene.x,
-        "the photograph, quarters exchanged": moved(scene.x),
-        "made from noise": found["noise"],
-        "made from the photograph": found["content"],
+        "the photograph, quarters exchanged": swap_quarters(scene.x),
+        "made from noise": pictures["noise"],
+        "made from the photograph": pictures["content"],
     }
-    far = {k: (scene.gap(y, scene.x, layer), scene.apart(y, scene.s, names)) for k, y in compared.items()}
-    final = {k: _total(scene, y, USUAL) for k, y in found.items()}
-    bench.results["transfer"] = {"far": {k: list(v) for k, v in far.items()}, "final": final, "moments": moments}
+    distances = {
+        k: (scene.content_distance(y, scene.x, layer), scene.style_distance(y, scene.s, names))
+        for k, y in compared.items()
+    }
+    final = {k: _total(scene, y, DEFAULT_BETA) for k, y in pictures.items()}
+    bench.results["transfer"] = {
+        "far": {k: list(v) for k, v in distances.items()},
+        "final": final,
+        "moments": iterations,
+    }
     bench.section(
         "Both at once",
-        f"Content at {layer}, style at {', '.join(names)}, α content + β style with α = 1 and β = {USUAL}, L-BFGS,"
-        f" {scene.options['iterations']} descents of the pixels. The paper begins with noise, the tutorials with the"
+        f"Content at {layer}, style at {', '.join(names)}, α content + β style with α = 1 and β = {DEFAULT_BETA},"
+        f" L-BFGS, {scene.options['iterations']} iterations. The paper starts from noise, the tutorials from the"
         " photograph: there the content loss starts at zero and has to rise so that the style loss can fall.",
         bench.figure(
             "pair",
-            draw.beside(
-                {"what is shown": _tall(scene.x), "how it is painted": _tall(scene.s), "both": _tall(found["content"])}
+            draw.side_by_side(
+                {
+                    "content": _image_of_height(scene.x),
+                    "style": _image_of_height(scene.s),
+                    "both": _image_of_height(pictures["content"]),
+                }
             ),
-            "The photograph, the painting, and the photograph in the painting's style (begun with the photograph).",
+            "The photograph, the painting, and the photograph in the painting's style (started from the photograph).",
             "Three pictures.",
         ),
         bench.figure(
@@ -580,68 +591,66 @@ def _transfer(bench: Bench, scene: Scene) -> Tensor:
             "Three panels of two curves.",
         ),
         table=Table(
-            (
-                "picture",
-                f"distance to the photograph's maps of {layer}",
-                "style loss to the painting",
-            ),
-            [(k, f"{c:.3f}", f"{s:.3g}") for k, (c, s) in far.items()],
+            ("picture", f"distance to the photograph's maps of {layer}", "style loss to the painting"),
+            [(k, f"{c:.3f}", f"{s:.3g}") for k, (c, s) in distances.items()],
         ),
     )
     bench.section(
         "From noise to a painting",
-        "What the same trainings looked like on the way. From noise the colours come first, then the strokes, and the"
-        " photograph appears in them; from the photograph, paint spreads over it.",
+        "Grids of the same trainings over time. From noise the colours come first, then the strokes, and the"
+        " photograph appears in them; from the photograph, the strokes spread over it.",
         bench.figure(
             "strip",
-            draw.rows(strips, 1 if len(moments) > 5 else 2, [str(m) for m in moments]),
-            "After so many iterations.",
+            draw.image_rows(strips, 1 if len(iterations) > 5 else 2, [str(m) for m in iterations]),
+            "Pictures by the number of iterations.",
             "Two rows of pictures: noise that becomes a painting, and a photograph that becomes one.",
         ),
     )
-    photo, out = far["the photograph"][1], far["made from noise"]
-    exchanged = far["the photograph, quarters exchanged"][0]
+    photograph_loss, from_noise = distances["the photograph"][1], distances["made from noise"]
+    swapped_distance = distances["the photograph, quarters exchanged"][0]
     bench.claim(
-        "One picture can have the content of one and the style of another",
-        f"made from noise it is {out[0] / exchanged:.0%} as far from the photograph's content as the photograph with"
-        f" its quarters exchanged, and has {out[1] / photo:.1%} of the photograph's style loss",
-        out[0] < 0.75 * exchanged and out[1] < 0.1 * photo,
+        "A picture can have the content of one picture and the style of another",
+        f"made from noise it is {from_noise[0] / swapped_distance:.0%} as far from the photograph's content as the"
+        f" photograph with its quarters exchanged, and has {from_noise[1] / photograph_loss:.1%} of the photograph's"
+        " style loss",
+        from_noise[0] < 0.75 * swapped_distance and from_noise[1] < 0.1 * photograph_loss,
     )
     low, high = sorted(final.values())
     bench.claim(
-        "Where it begins hardly matters for how far it gets: both losses end within half of each other",
+        "The start hardly matters for the result: the larger final loss is at most one and a half times the smaller",
         f"{final['noise']:.3g} from noise, {final['content']:.3g} from the photograph",
         high <= 1.5 * low,
     )
-    return found["noise"]
+    return pictures["noise"]
 
 
 def _total(scene: Scene, y: Tensor, beta: float) -> float:
-    """What a training minimises: α ½ mean (F − P)² + β Σ w_l E_l, with α = 1."""
+    """The loss of a training: α ½ mean (F − P)² + β Σ w_l E_l, with α = 1."""
     f, p = (scene.maps(v, scene.content_layer) for v in (y, scene.x))
-    return float((f - p).square().mean() / 2) + beta * scene.apart(y, scene.s, scene.firsts)
+    return float((f - p).square().mean() / 2) + beta * scene.style_distance(y, scene.s, scene.firsts)
 
 
-def _balance(bench: Bench, scene: Scene, usual: Tensor) -> None:
-    """More paint, less picture."""
-    found = {
-        beta: usual if beta == USUAL else _trained(bench, scene, f"beta-{beta}", {"style_weight": float(beta)})
+def _balance(bench: Bench, scene: Scene, default: Tensor) -> None:
+    pictures = {
+        beta: default
+        if beta == DEFAULT_BETA
+        else _train_picture(bench, scene, f"beta-{beta}", {"style_weight": float(beta)})
         for beta in BETAS
     }
-    content = {b: scene.gap(y, scene.x, scene.content_layer) for b, y in found.items()}
-    style = {b: scene.apart(y, scene.s, scene.firsts) for b, y in found.items()}
+    content = {b: scene.content_distance(y, scene.x, scene.content_layer) for b, y in pictures.items()}
+    style = {b: scene.style_distance(y, scene.s, scene.firsts) for b, y in pictures.items()}
     bench.results["balance"] = {"beta": list(BETAS), "content": list(content.values()), "style": list(style.values())}
     bench.section(
-        "How much of each",
-        "The ratio α/β decides, as in the paper's figure 4. Content and style cannot both be met: each step towards"
-        " one is paid for by the other. Which of these is best is a matter of taste and not of a loss.",
+        "The ratio of content and style",
+        "The ratio α/β decides, as in the paper's figure 4. Content and style cannot both be matched: a gain in"
+        " one is a loss in the other. Which ratio is best is a matter of taste and not of a loss.",
         bench.figure(
             "balance",
-            draw.rows(
-                {"": torch.cat(list(found.values()))}, 2, [f"α/β = 1/{b:,}" if b > 1 else "α/β = 1" for b in BETAS]
+            draw.image_rows(
+                {"": torch.cat(list(pictures.values()))}, 2, [f"α/β = 1/{b:,}" if b > 1 else "α/β = 1" for b in BETAS]
             ),
             "From noise, with the same number of iterations: more and more weight on style.",
-            "Four pictures: a photograph at the left, mere paint at the right.",
+            "Four pictures: a photograph at the left, only strokes at the right.",
         ),
         table=Table(
             ("α/β", f"distance to the photograph's maps of {scene.content_layer}", "style loss to the painting"),
@@ -659,7 +668,7 @@ def _balance(bench: Bench, scene: Scene, usual: Tensor) -> None:
 # ---- pictures --------------------------------------------------------------------------------------------------------
 
 
-def moved(x: Tensor) -> Tensor:
+def swap_quarters(x: Tensor) -> Tensor:
     """A picture (1,3,H,W) with its quarters exchanged: rolled by half its height and width."""
     return x.roll((x.shape[2] // 2, x.shape[3] // 2), (2, 3))
 
@@ -670,16 +679,16 @@ def psnr(x: Tensor, y: Tensor) -> float:
 
 
 def _noise(x: Tensor, seed: int) -> Tensor:
-    """A picture of noise such as trainings begin with."""
-    return (_NOISE * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))).clamp(-1, 1)
+    """A picture of noise like the one that trainings start from."""
+    return (_NOISE_STD * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))).clamp(-1, 1)
 
 
-def _places(f: Tensor) -> int:
+def _positions(f: Tensor) -> int:
     return f.shape[2] * f.shape[3]
 
 
-def _moments(iterations: int) -> list[int]:
-    """Iterations for a strip, evenly spaced on a logarithmic axis: eight of them at most.
+def _log_spaced(iterations: int) -> list[int]:
+    """At most eight numbers of iterations, evenly spaced on a logarithmic axis.
 
     >>> _moments(150)
     [1, 2, 4, 9, 18, 36, 73, 150]
@@ -687,14 +696,14 @@ def _moments(iterations: int) -> list[int]:
     return sorted({round(iterations ** (k / 7)) for k in range(8)})
 
 
-def _seen(run: Run, iteration: int) -> Tensor:
+def _saved_image(run: Run, iteration: int) -> Tensor:
     """The picture (1,3,H,W) in [-1,1] that a run saved after an iteration."""
     with Image.open(dict(run.samples())[iteration]) as image:
         return to_float(torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1)[None])
 
 
-def _tall(x: Tensor, height: int = 340) -> Image.Image:
-    """A picture (1,3,H,W) at one height, to stand beside others."""
+def _image_of_height(x: Tensor, height: int = 340) -> Image.Image:
+    """A picture (1,3,H,W) as an image of the given height."""
     image = make_grid(x, 1)
     return image.resize((round(image.width * height / image.height), height), Image.Resampling.LANCZOS)
 
@@ -702,23 +711,23 @@ def _tall(x: Tensor, height: int = 340) -> Image.Image:
 _INKS = LinearSegmentedColormap.from_list("ink", ["#ffffff", draw.COLOURS[0]])
 
 
-def _numbers(ax: Axes, values: NDArray[np.float64], title: str, across: str) -> None:
-    """A small matrix as numbers on squares that are darker for larger ones."""
-    _map(ax, values, title, 1.6 * float(values.max()))
+def _draw_matrix(ax: Axes, values: NDArray[np.float64], title: str, across: str) -> None:
+    """Draws a small matrix as numbers on squares, darker for larger values."""
+    _draw_heat_map(ax, values, title, 1.6 * float(values.max()))
     for (row, column), value in np.ndenumerate(values):
         ax.text(column, row, f"{value:g}", ha="center", va="center", fontsize=9, color=draw.INK)
     ax.set_xlabel(across, fontsize=8, color=draw.SOFT)
 
 
-def _map(ax: Axes, values: NDArray[np.float64], title: str, top: float) -> None:
+def _draw_heat_map(ax: Axes, values: NDArray[np.float64], title: str, top: float) -> None:
     ax.imshow(values, cmap=_INKS, vmin=0, vmax=top)
     ax.set_title(title, fontsize=8.5, loc="left", color=draw.INK)
     ax.grid(False)
-    draw.unmarked(ax)
+    draw.hide_axes(ax)
 
 
-def _written(rows: Sequence[Sequence[float]]) -> str:
-    """A matrix in one line.
+def _matrix_text(rows: Sequence[Sequence[float]]) -> str:
+    """A matrix as one line of text.
 
     >>> _written([[6, 3], [3, 11]])
     '(6 3; 3 11)'

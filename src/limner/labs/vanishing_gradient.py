@@ -1,16 +1,16 @@
-"""What a good discriminator leaves the generator to learn from.
+"""The gradient of the generator while its discriminator becomes good.
 
 Arjovsky and Bottou 2017, *Towards principled methods for training generative adversarial networks* (arXiv:1701.04862),
-figures 2 and 3. A GAN is trained, and its generator kept after 1, 10 and 25 epochs. Each of the three stands still
-while a new discriminator learns to tell its images from real ones; the norm of the gradient that G would follow is
-noted on the way. The lecture says that D is "trained further"; in the paper it starts anew. `mode=on` is the lecture's.
+figures 2 and 3. A GAN is trained, and its generator saved after 1, 10 and 25 epochs. Each of the three is frozen
+while a new discriminator learns to tell its images from real ones, and the norm of the gradient that G would follow is
+recorded. The lecture says that D is "trained further"; in the paper it starts anew. `mode=on` is the lecture's variant.
 
 Three games are played on the same nets, with the same start of D and the same real images. With f the logit
 of D and ∇f its gradient with respect to G's weights, G follows the mean over its images of
 
-    saturating      −σ(f) ∇f          D(G(z)) times the third: nothing, once D rejects everything
+    saturating      −σ(f) ∇f          D(G(z)) times the third: zero, once D rejects everything
     non-saturating  −(1 − σ(f)) ∇f
-    WGAN-GP         −∇f               of a D whose slope is held near 1
+    WGAN-GP         −∇f               of a D whose slope is kept near 1
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ from limner.losses.adversarial import OBJECTIVES, Objective
 from limner.report import Table
 
 IMAGES = 112_500  # 25 epochs of the 4,500 training images of mnist-5k
-MOMENTS = (1, 10, 25)  # the epochs after which G is kept, of 25
+MOMENTS = (1, 10, 25)  # G is saved after these of 25 epochs
 
 Mode = Annotated[Literal["scratch", "on"], BeforeValidator(lambda v: "on" if v is True else v)]  # YAML's on is true
 Nets = Literal["mlp", "dcgan"]
 
 GAMES = ("saturating", "nonsaturating", "wgan_gp")
 NAMES = {"saturating": "saturating", "nonsaturating": "non-saturating", "wgan_gp": "WGAN-GP"}
-D_STEPS = Adam(lr=2e-4, betas=(0.5, 0.999))  # of every new D, in every game
+D_STEPS = Adam(lr=2e-4, betas=(0.5, 0.999))  # the optimiser of every new D
 
 _NETS: dict[str, dict[str, Any]] = {
     "mlp": {},  # the recipe's: G 100-256-784, D 784-256-1
@@ -61,58 +61,54 @@ _NETS: dict[str, dict[str, Any]] = {
     },
 }
 _BATCH = 64
-_EVERY_ONE = 20  # the first iterations, all of them noted
-_NOTED = 200  # of the others
-_LOOKS, _BATCHES = 8, 16  # how often at most the spread of the gradient is measured, and over how many batches
-_NEW, _OTHER = 11, 12  # stream ids of the seed: the first weights of D, and the images that it sees
+_FIRST = 20  # the first iterations are all recorded
+_RECORDED = 200  # number of recorded iterations among the others
+_MEASUREMENTS, _BATCHES = 8, 16  # at most so many measurements of the deviation, batches of each
+_WEIGHTS_STREAM, _IMAGES_STREAM = 11, 12  # stream ids of the seed
 
 
 def run(
-    bench: Bench,
-    *,
-    iterations: Annotated[Count, Field(ge=20)] = 4000,
-    mode: Mode = "scratch",
-    nets: Nets = "mlp",
+    bench: Bench, *, iterations: Annotated[Count, Field(ge=20)] = 4000, mode: Mode = "scratch", nets: Nets = "mlp"
 ) -> None:
-    """Trains a GAN, then for each generator kept from it a discriminator in each of the three games.
+    """Trains a GAN, then for each of its saved generators a discriminator in each of the three games.
 
     Args:
-        bench: where.
-        iterations: of each discriminator.
+        bench: collects the results.
+        iterations: training steps of each discriminator.
         mode: whether it starts anew, as in the paper, or goes on from the one that the generator was trained against.
         nets: the lecture's first GAN, or small convolutional ones as in the paper.
     """
-    calm = {f"optim.{group}.betas": [0.5, 0.999] for group in "GD"}  # with 0.9 G makes blots, see lab gan
-    often = {"train.checkpoint_images": max(_BATCH, bench.images // MOMENTS[-1]), "train.keep": MOMENTS[-1] + 1}
-    bench.train("gan", "gan-mnist", calm | often | _NETS[nets])
-    kept = _kept(bench.runs["gan"], bench.images)
+    low_beta = {f"optim.{group}.betas": [0.5, 0.999] for group in "GD"}  # with 0.9 G generates blots, see lab gan
+    checkpointing = {"train.checkpoint_images": max(_BATCH, bench.images // MOMENTS[-1]), "train.keep": MOMENTS[-1] + 1}
+    bench.train("gan", "gan-mnist", low_beta | checkpointing | _NETS[nets])
+    checkpoints = _keep_checkpoints(bench.runs["gan"], bench.images)
     dataset = bench.dataset("train")
-    models = {_epochs(seen / len(dataset)): api.load(path) for seen, path in kept.items()}
+    models = {_epochs(seen / len(dataset)): api.load(path) for seen, path in checkpoints.items()}
     _generators(bench, models)
     played = [
-        play(bench, epochs, game, model, dataset, iterations, mode)
+        train_discriminator(bench, epochs, game, model, dataset, iterations, mode)
         for epochs, model in models.items()
         for game in GAMES
     ]
     bench.results["games"] = [asdict(p) for p in played]
-    _one_identity(bench, next(iter(models.values())))
+    _identity(bench, next(iter(models.values())))
     _norms(bench, played, mode)
-    _why(bench, played)
-    _spread(bench, played)
-    _statements(bench, played, iterations, mode)
+    _cause(bench, played)
+    _deviation(bench, played)
+    _claims(bench, played, iterations, mode)
 
 
 # ---- the generators --------------------------------------------------------------------------------------------------
 
 
-def _kept(run: Run, images: int) -> dict[int, Any]:
-    """The checkpoints at the moments, by images seen; the others are deleted."""
-    found = {int(folder.name): folder for folder in folders(run.checkpoints)}
-    wanted = [min((n for n in found if n * MOMENTS[-1] >= m * images), default=max(found)) for m in MOMENTS]
-    for seen, folder in found.items():
-        if seen not in wanted:
+def _keep_checkpoints(run: Run, images: int) -> dict[int, Any]:
+    """The checkpoints nearest to `MOMENTS`, by images seen; deletes the others."""
+    saved = {int(folder.name): folder for folder in folders(run.checkpoints)}
+    selected = [min((n for n in saved if n * MOMENTS[-1] >= m * images), default=max(saved)) for m in MOMENTS]
+    for seen, folder in saved.items():
+        if seen not in selected:
             shutil.rmtree(folder)
-    return {seen: found[seen] for seen in wanted}
+    return {seen: saved[seen] for seen in selected}
 
 
 def _epochs(n: float) -> str:
@@ -127,12 +123,12 @@ def _generators(bench: Bench, models: dict[str, GenerativeModel]) -> None:
     bench.section(
         "The generators",
         f"A GAN of G with {g:,} and D with {d:,} parameters, trained with the non-saturating loss, Adam 2e-4 with betas"
-        " 0.5 and 0.999 and batches of 64. Its generator was kept three times. D has no batch norm, so that all three"
-        " games can be played on the same nets: the gradient penalty does not allow it.",
+        " 0.5 and 0.999 and batches of 64. Its generator was saved three times. D has no batch norm, which the"
+        " gradient penalty excludes, so that all three games can use the same nets.",
         bench.figure(
             "generators",
-            draw.beside({name: draw.tiles(m.sample(36, seed=bench.seed), 6) for name, m in models.items()}),
-            "What each of the three makes of the same 36 noise vectors.",
+            draw.side_by_side({name: draw.image_grid(m.sample(36, seed=bench.seed), 6) for name, m in models.items()}),
+            "Samples of the three generators from the same 36 noise vectors.",
             "Three grids of samples: from the earliest to the latest generator they look more like digits.",
         ),
     )
@@ -141,48 +137,48 @@ def _generators(bench: Bench, models: dict[str, GenerativeModel]) -> None:
 # ---- the games -------------------------------------------------------------------------------------------------------
 
 
-class Frozen:
-    """The `update` of a model whose G stands still: D descends, of G only the gradient is taken.
+class FrozenGeneratorUpdate:
+    """An `update` for a model whose G is frozen: it updates D, and only records the gradient of G.
 
     Args:
-        model: with the groups G and D.
-        descend: the optimiser of D.
+        model: a model with the groups G and D.
+        optimiser: the optimiser of D.
 
     Attributes:
-        note: whether to take G's gradient at this step.
-        learn: whether D descends.
-        gradient: the last one taken, all of G's weights in one vector.
+        record: whether to record G's gradient at this step.
+        train_D: whether to update D.
+        gradient: the last recorded gradient, of all of G's weights in one vector.
     """
 
-    def __init__(self, model: GenerativeModel, descend: Adam) -> None:
+    def __init__(self, model: GenerativeModel, optimiser: Adam) -> None:
         groups = model.groups()
-        self.D, self.G = Updates({"D": groups["D"]}, {"D": descend}), [*groups["G"].parameters()]
-        self.note, self.learn = True, True
+        self.D, self.G = Updates({"D": groups["D"]}, {"D": optimiser}), [*groups["G"].parameters()]
+        self.record, self.train_D = True, True
         self.gradient = torch.zeros(())
 
     def __call__(self, group: str, loss: Tensor | Callable[[], Tensor]) -> None:
         loss = loss if isinstance(loss, Tensor) else loss()
         if group == "D":
-            if self.learn:
+            if self.train_D:
                 self.D(group, loss)
-        elif self.note:
+        elif self.record:
             self.gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, self.G)])
 
 
 @dataclass
-class Played:
-    """One discriminator against one generator.
+class DiscriminatorTraining:
+    """The training of one discriminator against one generator.
 
     Attributes:
-        epochs: that the generator had been trained for, in words.
-        game: of `GAMES`.
-        iterations: of D, those noted.
-        norms: of G's gradient at each of them, over one batch.
-        fakes: the mean logit that D gives to generated images at each of them.
-        looks: iterations at which the spread was measured.
-        means: the norm of the mean gradient over batches at each look.
-        spreads: the standard deviation of the gradient from batch to batch at each look.
-        moved: the largest change of a weight of G.
+        epochs: how long the generator had been trained, in words.
+        game: one of `GAMES`.
+        iterations: recorded iterations of D.
+        norms: norm of G's gradient over one batch at each of them.
+        fakes: mean logit of generated images at each of them.
+        looks: iterations at which the deviation of the gradient was measured.
+        means: norm of the mean gradient over batches at each of these.
+        spreads: standard deviation of the gradient from batch to batch at each of these.
+        moved: largest change of a weight of G.
         weights: sums of D's weights, before and after.
     """
 
@@ -199,17 +195,17 @@ class Played:
 
     @property
     def start(self) -> float:
-        """The median norm of the first 20 iterations."""
-        return median(n for i, n in zip(self.iterations, self.norms) if i < _EVERY_ONE)
+        """Median norm of the first 20 iterations."""
+        return median(n for i, n in zip(self.iterations, self.norms) if i < _FIRST)
 
     @property
     def highest(self) -> float:
-        """The largest median of five successive notes."""
+        """Largest median of five successive records."""
         return max(median(self.norms[i : i + 5]) for i in range(max(1, len(self.norms) - 4)))
 
     @property
     def end(self) -> float:
-        """The median norm of the last tenth."""
+        """Median norm of the last tenth of the iterations."""
         last = self.iterations[-1]
         return median(n for i, n in zip(self.iterations, self.norms) if i > 0.9 * last)
 
@@ -224,65 +220,65 @@ class Played:
         return math.log10(self.highest / self.end)
 
 
-def play(
+def train_discriminator(
     bench: Bench, epochs: str, game: str, trained: GenerativeModel, dataset: Dataset, iterations: int, mode: str
-) -> Played:
-    """Trains D against a G that stands still."""
+) -> DiscriminatorTraining:
+    """Trains D against a frozen G."""
     bench.progress.say(f"lab {bench.lab}: G of {epochs}, {NAMES[game]}")
-    model = opponent(trained, game, mode, bench.seed)
-    update = Frozen(model, D_STEPS)
-    stream = Stream(dataset, min(_BATCH, len(dataset)), seed_of(bench.seed, _OTHER))
+    model = make_game(trained, game, mode, bench.seed)
+    update = FrozenGeneratorUpdate(model, D_STEPS)
+    stream = Stream(dataset, min(_BATCH, len(dataset)), seed_of(bench.seed, _IMAGES_STREAM))
     before, D = [p.detach().clone() for p in update.G], model.groups()["D"]
-    result = Played(epochs, game, [], [], [], [], [], [], weights=(_sum(D), 0.0))
-    often = max(1, iterations // _NOTED)
-    times = min(_LOOKS, max(2, iterations // 100))
-    looks = {round(i * (iterations - 1) / (times - 1)) for i in range(times)}
+    result = DiscriminatorTraining(epochs, game, [], [], [], [], [], [], weights=(_sum_of_weights(D), 0.0))
+    interval = max(1, iterations // _RECORDED)
+    measurements = min(_MEASUREMENTS, max(2, iterations // 100))
+    measured_at = {round(i * (iterations - 1) / (measurements - 1)) for i in range(measurements)}
     for i in range(iterations):
-        if i in looks:
-            mean, spread = _look(model, stream, update)
+        if i in measured_at:
+            mean, std = _gradient_statistics(model, stream, update)
             result.looks.append(i)
             result.means.append(mean)
-            result.spreads.append(spread)
-        update.note = i < _EVERY_ONE or i % often == 0 or i == iterations - 1
+            result.spreads.append(std)
+        update.record = i < _FIRST or i % interval == 0 or i == iterations - 1
         stream.begin()
         logs = model.step(stream, update)
-        if update.note:
+        if update.record:
             result.iterations.append(i)
             result.norms.append(float(update.gradient.norm()))
             result.fakes.append(float(logs["logit/fake"].detach()))
     result.moved = max(float((p.detach() - b).abs().max()) for p, b in zip(update.G, before))
-    result.weights = (result.weights[0], _sum(D))
+    result.weights = (result.weights[0], _sum_of_weights(D))
     return result
 
 
-def opponent(trained: GenerativeModel, game: str, mode: str, seed: int) -> GenerativeModel:
-    """The game on the nets of a trained GAN: its G, and a new D, or its D for ``mode=on``."""
+def make_game(trained: GenerativeModel, game: str, mode: str, seed: int) -> GenerativeModel:
+    """A model of the game with the nets of a trained GAN: its G, and a new D, or for ``mode=on`` its D."""
     spec = trained.spec.to_dict()
     nets = {"G": spec["G"], "D": spec["D"]}
-    chosen = {"name": "wgan_gp", "n_critic": 1} if game == "wgan_gp" else {"name": "gan", "adversarial": game}
+    game_spec = {"name": "wgan_gp", "n_critic": 1} if game == "wgan_gp" else {"name": "gan", "adversarial": game}
     with torch.random.fork_rng([]):
-        torch.manual_seed(seed_of(seed, _NEW))
-        model: GenerativeModel = Spec.parse("model", chosen | nets).build()
-    ours, theirs = model.groups(), trained.groups()
+        torch.manual_seed(seed_of(seed, _WEIGHTS_STREAM))
+        model: GenerativeModel = Spec.parse("model", game_spec | nets).build()
+    groups, trained_groups = model.groups(), trained.groups()
     for group in ("G",) if mode == "scratch" else ("G", "D"):
-        ours[group].load_state_dict(theirs[group].state_dict())
+        groups[group].load_state_dict(trained_groups[group].state_dict())
     return model.train()
 
 
-def _look(model: GenerativeModel, stream: Stream, update: Frozen) -> tuple[float, float]:
-    """The norm of the mean gradient over several batches, and the standard deviation between them; D stands still."""
-    update.note, update.learn = True, False
-    taken = []
+def _gradient_statistics(model: GenerativeModel, stream: Stream, update: FrozenGeneratorUpdate) -> tuple[float, float]:
+    """Norm of the mean gradient over several batches, and the standard deviation between them, without updates of D."""
+    update.record, update.train_D = True, False
+    samples = []
     for _ in range(_BATCHES):
         stream.begin()
         model.step(stream, update)
-        taken.append(update.gradient)
-    update.learn = True
-    gradients = torch.stack(taken)  # (batches, weights)
+        samples.append(update.gradient)
+    update.train_D = True
+    gradients = torch.stack(samples)  # (batches, weights)
     return float(gradients.mean(0).norm()), float(gradients.var(0).sum().sqrt())
 
 
-def _sum(net: nn.Module) -> float:
+def _sum_of_weights(net: nn.Module) -> float:
     return float(sum(p.detach().double().sum() for p in net.parameters()))
 
 
@@ -290,30 +286,30 @@ def _sum(net: nn.Module) -> float:
 
 
 def identity(trained: GenerativeModel, seed: int) -> float:
-    """How far the gradients of the two cross-entropy losses miss that of the Wasserstein loss, as a share of it."""
-    model = opponent(trained, "saturating", "on", seed)
+    """Relative difference between the sum of both cross-entropy gradients and the Wasserstein gradient."""
+    model = make_game(trained, "saturating", "on", seed)
     groups = model.groups()
     z = torch.randn(_BATCH, trained.spec.to_dict()["G"]["z"], generator=torch.Generator().manual_seed(seed))
-    weights, found = [*groups["G"].parameters()], {}
+    weights, gradients = [*groups["G"].parameters()], {}
     fake = groups["D"](groups["G"](z))
-    kinds: tuple[Objective, ...] = ("saturating", "nonsaturating", "wasserstein")
-    for name in kinds:
+    objectives: tuple[Objective, ...] = ("saturating", "nonsaturating", "wasserstein")
+    for name in objectives:
         parts = torch.autograd.grad(OBJECTIVES[name].g(fake, None), weights, retain_graph=True)
-        found[name] = torch.cat([g.flatten() for g in parts]).double()
-    missed = found["saturating"] + found["nonsaturating"] - found["wasserstein"]
-    return float(missed.norm() / found["wasserstein"].norm())
+        gradients[name] = torch.cat([g.flatten() for g in parts]).double()
+    error = gradients["saturating"] + gradients["nonsaturating"] - gradients["wasserstein"]
+    return float(error.norm() / gradients["wasserstein"].norm())
 
 
-def _one_identity(bench: Bench, trained: GenerativeModel) -> None:
+def _identity(bench: Bench, trained: GenerativeModel) -> None:
     played: list[dict[str, Any]] = bench.results["games"]
     pairs = [(a["weights"], b["weights"]) for a, b in zip(played[::3], played[1::3])]
     starts = [{p["weights"][0] for p in played[i : i + 3]} for i in range(0, len(played), 3)]
     error = identity(trained, bench.seed)
     bench.section(
         "What is compared",
-        "The saturating and the non-saturating game have one and the same D: only G's loss differs, and G stands still."
-        " Its gradients are σ(f)∇f and (1 − σ(f))∇f with the sign turned, so their sum is that of the Wasserstein"
-        " loss. The first vanishes as soon as D rejects what G makes, D(G(z)) = σ(f) → 0; whether the other two do"
+        "The saturating and the non-saturating game have the same D: only G's loss differs, and G is frozen. Its"
+        " gradients are σ(f)∇f and (1 − σ(f))∇f with the sign turned, so their sum is that of the Wasserstein loss."
+        " The first vanishes as soon as D rejects the generated images, D(G(z)) = σ(f) → 0; whether the other two do"
         " depends on ∇f alone. WGAN-GP has a D of its own, whose slope its penalty keeps near 1.",
         checks=[
             check(
@@ -329,12 +325,16 @@ def _one_identity(bench: Bench, trained: GenerativeModel) -> None:
 Series = dict[str, draw.Curve]
 
 
-def _panels(played: Sequence[Played], series: Callable[[list[Played]], Series], ylabel: str, height: float) -> Plot:
-    """A chart of curves for each generator, with one key for all."""
+def _panels(
+    played: Sequence[DiscriminatorTraining],
+    series: Callable[[list[DiscriminatorTraining]], Series],
+    ylabel: str,
+    height: float,
+) -> Plot:
     by_epochs = {e: [p for p in played if p.epochs == e] for e in dict.fromkeys(p.epochs for p in played)}
     figure, axes = draw.plots(len(by_epochs), height=height, shared=True)
-    for ax, (epochs, own) in zip(axes, by_epochs.items()):
-        draw.curves(ax, series(own), xlabel="iterations of D", title=f"G of {epochs}")
+    for ax, (epochs, trainings) in zip(axes, by_epochs.items()):
+        draw.curves(ax, series(trainings), xlabel="iterations of D", title=f"G of {epochs}")
         key = ax.get_legend()
         if ax is not axes[0] and key is not None:
             key.remove()
@@ -342,9 +342,9 @@ def _panels(played: Sequence[Played], series: Callable[[list[Played]], Series], 
     return figure
 
 
-def _norms(bench: Bench, played: Sequence[Played], mode: str) -> None:
-    def series(own: list[Played]) -> Series:
-        return {NAMES[p.game]: (p.iterations, [math.log10(n) for n in p.norms]) for p in own}
+def _norms(bench: Bench, played: Sequence[DiscriminatorTraining], mode: str) -> None:
+    def series(trainings: list[DiscriminatorTraining]) -> Series:
+        return {NAMES[p.game]: (p.iterations, [math.log10(n) for n in p.norms]) for p in trainings}
 
     rows = [
         (p.epochs, NAMES[p.game], f"{p.start:.3g}", f"{p.highest:.3g}", f"{p.end:.3g}", p.lost, p.lost_from_highest)
@@ -353,12 +353,12 @@ def _norms(bench: Bench, played: Sequence[Played], mode: str) -> None:
     bench.results["decades"] = [
         {"epochs": p.epochs, "game": p.game, "lost": p.lost, "from_highest": p.lost_from_highest} for p in played
     ]
-    begun = "from scratch" if mode == "scratch" else "on, from where its training had left it"
+    begun = "from scratch" if mode == "scratch" else "on, from the end of its own training"
     bench.section(
         "The gradient of G while D learns",
-        f"G stands still and D is trained {begun}. Start is the median norm of the first {_EVERY_ONE} iterations, end"
-        " that of the last tenth, highest the largest median of five successive notes. A decade is a factor of ten; a"
-        " negative number is a gradient that has grown.",
+        f"G is frozen and D is trained {begun}. Start is the median norm of the first {_FIRST} iterations, end"
+        " that of the last tenth, highest the largest median of five successive records. A decade is a factor of ten; a"
+        " negative number means that the gradient has grown.",
         bench.figure(
             "norms",
             _panels(played, series, "log₁₀ of the norm of G's gradient", 3.3),
@@ -369,9 +369,9 @@ def _norms(bench: Bench, played: Sequence[Played], mode: str) -> None:
     )
 
 
-def _why(bench: Bench, played: Sequence[Played]) -> None:
-    def series(own: list[Played]) -> Series:
-        p = next(p for p in own if p.game == "saturating")
+def _cause(bench: Bench, played: Sequence[DiscriminatorTraining]) -> None:
+    def series(trainings: list[DiscriminatorTraining]) -> Series:
+        p = next(p for p in trainings if p.game == "saturating")
         both = {
             "norm, as a share of the start": [math.log10(n / p.start) for n in p.norms],
             "σ of the mean logit": [-math.log10(1 + math.exp(-f)) for f in p.fakes],
@@ -381,20 +381,20 @@ def _why(bench: Bench, played: Sequence[Played]) -> None:
     bench.section(
         "Why it vanishes",
         "The saturating gradient beside σ of D's mean logit on generated images (about e to that logit, once it is"
-        " far below 0). They fall together: the loss log(1 − D(G(z))) is flat where D is sure, and G, who needs to"
-        " move most, is told least.",
+        " far below 0). They fall together: the loss log(1 − D(G(z))) is flat where D is sure, so G has"
+        " the smallest gradient where it has most to learn.",
         bench.figure(
             "why",
             _panels(played, series, "log₁₀", 2.8),
-            "The saturating gradient falls as D's belief in generated images does.",
+            "The saturating gradient falls as D's output for generated images does.",
             "Three panels of two curves that fall together by several decades.",
         ),
     )
 
 
-def _spread(bench: Bench, played: Sequence[Played]) -> None:
-    def series(own: list[Played]) -> Series:
-        return {NAMES[p.game]: (p.looks, [math.log10(s) for s in p.spreads]) for p in own}
+def _deviation(bench: Bench, played: Sequence[DiscriminatorTraining]) -> None:
+    def series(trainings: list[DiscriminatorTraining]) -> Series:
+        return {NAMES[p.game]: (p.looks, [math.log10(s) for s in p.spreads]) for p in trainings}
 
     rows = [
         (
@@ -411,10 +411,10 @@ def _spread(bench: Bench, played: Sequence[Played]) -> None:
     ]
     header = ("generator", "game", "mean, first", "last", "deviation, first", "last", "deviation / mean, first", "last")
     bench.section(
-        "How sure the gradient is",
-        f"{len(played[0].looks)} times, D waits while {_BATCHES} batches each give a gradient. Mean is the norm of"
-        " their mean, deviation their standard deviation about it, over all weights. The paper's figure 3 finds that"
-        " −log D(G(z)) gives large gradients that scatter more and more.",
+        "Variance of the gradient",
+        f"{len(played[0].looks)} times, D is not updated while {_BATCHES} batches each give a gradient. Mean is the"
+        " norm of their mean, deviation their standard deviation about it, over all weights. The paper's figure 3"
+        " finds that −log D(G(z)) gives large gradients with a growing variance.",
         bench.figure(
             "spread",
             _panels(played, series, "log₁₀ of the standard deviation", 2.8),
@@ -425,33 +425,34 @@ def _spread(bench: Bench, played: Sequence[Played]) -> None:
     )
 
 
-def _statements(bench: Bench, played: Sequence[Played], iterations: int, mode: str) -> None:
-    def of(game: str) -> list[Played]:
+def _claims(bench: Bench, played: Sequence[DiscriminatorTraining], iterations: int, mode: str) -> None:
+    def of_game(game: str) -> list[DiscriminatorTraining]:
         return [p for p in played if p.game == game]
 
-    def listed(values: Sequence[float], form: str) -> str:
-        return ", ".join(format(v, form).replace("-", "−") for v in values)
+    def join_numbers(values: Sequence[float], spec: str) -> str:
+        return ", ".join(format(v, spec).replace("-", "−") for v in values)
 
-    when = ", ".join(p.epochs for p in of("saturating"))
-    lost = {game: [p.lost for p in of(game)] for game in GAMES}
-    further = "" if mode == "scratch" else " (D trained on, not anew)"
+    generators = ", ".join(p.epochs for p in of_game("saturating"))
+    decades = {game: [p.lost for p in of_game(game)] for game in GAMES}
+    suffix = "" if mode == "scratch" else " (D trained on, not anew)"
     bench.claim(
         "While D becomes good, the gradient of the saturating loss vanishes: two decades or more",
-        f"decades lost in {iterations:,} iterations{further}, G of {when}: {listed(lost['saturating'], '.2f')}",
-        min(lost["saturating"]) >= 2,
+        f"decades lost in {iterations:,} iterations{suffix}, G of {generators}:"
+        f" {join_numbers(decades['saturating'], '.2f')}",
+        min(decades["saturating"]) >= 2,
     )
     bench.claim(
-        "That of WGAN-GP does not: less than one decade, on the same nets",
-        f"decades lost: {listed(lost['wgan_gp'], '.2f')}; from the highest:"
-        f" {listed([p.lost_from_highest for p in of('wgan_gp')], '.2f')}",
-        max(lost["wgan_gp"]) < 1,
+        "The gradient of WGAN-GP does not: it loses less than one decade, on the same nets",
+        f"decades lost: {join_numbers(decades['wgan_gp'], '.2f')}; from the highest:"
+        f" {join_numbers([p.lost_from_highest for p in of_game('wgan_gp')], '.2f')}",
+        max(decades["wgan_gp"]) < 1,
     )
-    growth = [p.spreads[-1] / p.spreads[0] for p in of("nonsaturating")]
-    shares = [[p.spreads[i] / p.means[i] for p in of("nonsaturating")] for i in (0, -1)]
+    growth = [p.spreads[-1] / p.spreads[0] for p in of_game("nonsaturating")]
+    shares = [[p.spreads[i] / p.means[i] for p in of_game("nonsaturating")] for i in (0, -1)]
     bench.claim(
-        "That of the non-saturating loss does not vanish, and its variance grows",
-        f"decades lost: {listed(lost['nonsaturating'], '.2f')}; its standard deviation grew by factors of"
-        f" {listed(growth, '.3g')}; as a share of the mean it was {listed(shares[0], '.2f')} and is"
-        f" {listed(shares[1], '.2f')}",
-        max(lost["nonsaturating"]) < 1 and min(growth) > 1,
+        "The gradient of the non-saturating loss does not vanish, and its variance grows",
+        f"decades lost: {join_numbers(decades['nonsaturating'], '.2f')}; its standard deviation grew by factors of"
+        f" {join_numbers(growth, '.3g')}; relative to the mean it was {join_numbers(shares[0], '.2f')} and is"
+        f" {join_numbers(shares[1], '.2f')}",
+        max(decades["nonsaturating"]) < 1 and min(growth) > 1,
     )

@@ -21,7 +21,7 @@ from torch import Tensor
 from limner.apply.steady import Frame, Steady
 from limner.core.batch import to_float
 from limner.core.errors import LimnerError, extra
-from limner.core.signals import noted
+from limner.core.signals import stop_signals
 
 SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"))
 _USUAL = ("libx264", {"crf": "18", "preset": "medium"})
@@ -111,7 +111,7 @@ def paint(
                 raise LimnerError(f"{source.name} holds no pictures")
             writer = _Writer(taken, given, source, out, sound, start)
             whole = float((taken.duration or 0) / reader.time_base)
-            with noted(signals.append):
+            with stop_signals(signals.append):
                 for frame in writer.frames(end):
                     at = float(frame.time or 0) - writer.zero
                     if at < start or (end is not None and at >= end):

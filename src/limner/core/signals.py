@@ -10,7 +10,7 @@ from types import FrameType
 
 
 @contextmanager
-def noted(note: Callable[[int], None]) -> Iterator[None]:
+def stop_signals(note: Callable[[int], None]) -> Iterator[None]:
     """The first SIGINT or SIGTERM calls `note` and nothing else happens; a second one ends the process at once.
 
     Only the main thread hears signals; elsewhere this does nothing.

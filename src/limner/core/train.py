@@ -26,7 +26,7 @@ from limner.core.options import TrainOptions
 from limner.core.previews import COLUMNS, Grid
 from limner.core.progress import Meters, Progress, Silent
 from limner.core.run import Run
-from limner.core.signals import noted
+from limner.core.signals import stop_signals
 from limner.core.stream import Stream
 from limner.core.update import Updates, finite
 
@@ -280,7 +280,7 @@ class _Training:
             self.signum = signum
             self.progress.say("finishing the step and saving; once more to stop at once")
 
-        with noted(note):
+        with stop_signals(note):
             yield
 
     # -- what it writes ------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ class EMA:
         torch._foreach_lerp_(self.averages, self.weights, 1 - self.decay)
 
     @torch.no_grad()
-    def settle(self) -> GenerativeModel:
+    def averaged_model(self) -> GenerativeModel:
         """The averaged model, with buffers and unaveraged groups as they are now."""
         for copy_, live in self.copies:
             copy_.copy_(live)

@@ -168,7 +168,7 @@ class _Training:
         if not self.first:
             return
         began = clock_.monotonic()
-        usable = self.ema.settle() if self.ema is not None else self.model
+        usable = self.ema.averaged_model() if self.ema is not None else self.model
         if not finite([*self.model.state_dict().values(), *usable.state_dict().values()]):
             raise self.diverged()
         position = self.stream.position
@@ -287,7 +287,7 @@ class _Training:
 
     def usable(self) -> GenerativeModel:
         """The model that samples are drawn from."""
-        return (self.ema.settle() if self.ema is not None else self.model).eval()
+        return (self.ema.averaged_model() if self.ema is not None else self.model).eval()
 
     def log(self) -> None:
         """A line of metrics; the end of a training whose loss is no longer finite."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-Between = Callable[[Tensor, Tensor, Tensor], Tensor]
+Interpolation = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`between(a, b, t)`: codes (B,…) at the share t (B,) of the way from codes a (B,…) to codes b (B,…)."""
 
 
@@ -39,6 +39,6 @@ def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     return torch.where(straight.view(shape), lerp(a, b, t), arc)
 
 
-def way(prior: object) -> Between:
+def interpolation_for(prior: object) -> Interpolation:
     """How to go between draws of a prior: on an arc where it is normal about 0, straight elsewhere."""
     return slerp if getattr(prior, "kind", None) == "normal" else lerp

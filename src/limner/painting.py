@@ -115,7 +115,7 @@ def stylise(
     if keep_colours:
         result = painting.coloured_like(result.cpu(), _content(done))
     made = f"{Path(content).name} in the style of {', '.join(Path(s).name for s in styles)}"
-    description = f"limner stylise: {made}; VGG-19 of {files.vgg19_named(str(weights))}"
+    description = f"limner stylise: {made}; VGG-19 of {files.describe_vgg19(str(weights))}"
     for place in (done.path / _RESULT, *([] if out is None else [Path(out)])):
         save(result[0], place, description)
     return make_grid(result, 1)
@@ -239,7 +239,7 @@ def _described(model: GenerativeModel, styles: Sequence[str]) -> str:
     """What made a picture, for its EXIF block: the model, the paintings, and VGG-19's weights."""
     weights = str(model.spec.to_dict().get("weights", "vgg19"))
     there = weights == "vgg19" or Path(weights).expanduser().is_file()  # a net for one style does not need them in use
-    named = files.vgg19_named(weights) if there else Path(weights).name
+    named = files.describe_vgg19(weights) if there else Path(weights).name
     own = f"in the style of {', '.join(Path(s).name for s in styles)}" if styles else "in the style that it learnt"
     return f"limner stylise: {model.spec.name} {own}; VGG-19 of {named}"
 

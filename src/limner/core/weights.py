@@ -66,7 +66,7 @@ def vgg19(file: str) -> dict[str, Tensor]:
     return read(file).tensors
 
 
-def vgg19_named(file: str) -> str:
+def describe_vgg19(file: str) -> str:
     """Which weights `vgg19` reads: the file's name and the first eight digits of its SHA-256."""
     place = Path(file).expanduser()
     name, digits = (f"vgg19-{_VGG19}.pth", _VGG19) if file == "vgg19" else (place.name, digits_of(place))

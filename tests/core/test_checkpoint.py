@@ -1,4 +1,4 @@
-"""Whole or absent; damage is noticed; no file can run code."""
+"""A checkpoint is complete or absent, damage is detected, and no file can run code."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from limner.core.checkpoint import (
     folders,
     newest,
     pack,
-    point,
-    pointed,
     prune,
     read,
+    read_pointer,
     unpack,
     write,
+    write_pointer,
 )
 from limner.core.errors import LimnerError
 
@@ -41,9 +41,9 @@ VAE = {
 
 def model():
     spec = Spec.parse("model", VAE).resolve(shape=(1, 4, 4), classes=0)
-    made = spec.build()
-    made.spec = spec
-    return made
+    built = spec.build()
+    built.spec = spec
+    return built
 
 
 @pytest.fixture
@@ -207,13 +207,13 @@ def test_prune_keeps_the_newest_and_the_milestones(tmp_path: Path) -> None:
 def test_prune_spares_the_best_for_as_long_as_it_is_the_best(tmp_path: Path) -> None:
     for images in range(100, 700, 100):
         (tmp_path / f"{images:08d}").mkdir()
-    point(tmp_path, BEST, tmp_path / "00000200")
+    write_pointer(tmp_path, BEST, tmp_path / "00000200")
     assert [int(p.name) for p in prune(tmp_path, keep=2, milestones=0)] == [100, 300, 400]
     assert [int(p.name) for p in folders(tmp_path)] == [200, 500, 600]
-    assert pointed(tmp_path, BEST) == tmp_path / "00000200"
-    point(tmp_path, LATEST, tmp_path / "00000700")
-    assert pointed(tmp_path, LATEST) is None, "there is nothing behind it"
-    point(tmp_path, BEST, tmp_path / "00000600")
+    assert read_pointer(tmp_path, BEST) == tmp_path / "00000200"
+    write_pointer(tmp_path, LATEST, tmp_path / "00000700")
+    assert read_pointer(tmp_path, LATEST) is None, "the folder is missing"
+    write_pointer(tmp_path, BEST, tmp_path / "00000600")
     prune(tmp_path, keep=1, milestones=0)
     assert [int(p.name) for p in folders(tmp_path)] == [600]
 

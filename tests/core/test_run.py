@@ -104,6 +104,6 @@ def test_the_average_halves_in_its_half_life() -> None:
         model.D.head.bias += 1
     for _ in range(10):
         ema.update()
-    usable = ema.averaged_model()
-    torch.testing.assert_close(usable.G.head.bias, start + 0.5)
-    assert torch.equal(usable.D.head.bias, model.D.head.bias), "only what sampling uses is averaged"
+    averaged = ema.averaged_model()
+    torch.testing.assert_close(averaged.G.head.bias, start + 0.5)
+    assert torch.equal(averaged.D.head.bias, model.D.head.bias), "only what sampling uses is averaged"

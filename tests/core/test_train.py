@@ -13,7 +13,7 @@ import limner
 from limner.core.checkpoint import folders, read
 from limner.core.grid import make_grid
 from limner.core.progress import Meters, Silent
-from limner.core.update import finite
+from limner.core.update import all_finite
 
 QUICK = {"batch": 8, "samples": 4, "device": "cpu", "threads": 1, "checkpoint_images": 1_000_000}
 NARROW = {"model.G.width": 8, "model.D.width": 8}
@@ -66,7 +66,7 @@ def test_bfloat16_keeps_float32_weights_and_learns(name: str, tmp_path: Path) ->
     run = limner.train(name, out=tmp_path / "run", **options)
     weights = limner.load(run.latest).state_dict()
     assert all(w.dtype in (torch.float32, torch.int64) for w in weights.values())
-    assert finite(weights.values())
+    assert all_finite(weights.values())
     lines = run.metrics()
     if name != "gan-mnist":
         key = next(k for k in lines[0] if k.startswith("loss/"))

@@ -103,7 +103,7 @@ def test_a_bad_gradient_of_a_finite_loss_is_caught_too() -> None:
 
 def test_groups_and_optimisers_must_match() -> None:
     G, D = pair()
-    with pytest.raises(LimnerError, match="group 'D' has none"):
+    with pytest.raises(LimnerError, match="group 'D' has no optimiser"):
         Updates({"G": G, "D": D}, {"G": Adam()})
     with pytest.raises(LimnerError, match="no group 'E'"):
         Updates({"G": G}, {"G": Adam(), "E": Adam()})

@@ -15,11 +15,11 @@ import pytest
 import torch
 
 import limner
-from limner.core.checkpoint import FORMAT, MANIFEST, MODEL, folders, verified
+from limner.core.checkpoint import FORMAT, MANIFEST, MODEL, folders, read_verified
 from limner.core.errors import LimnerError
 from limner.core.model import Data, Logs, Update
 from limner.core.run import Run
-from limner.core.update import finite
+from limner.core.update import all_finite
 from limner.models.autoencoder import Autoencoder
 from limner.models.gan import GAN
 
@@ -42,7 +42,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
 
 
 def test_a_full_disk_ends_in_one_line_and_harms_nothing(run: Path) -> None:
-    before = {f: verified(f) for f in folders(run / "checkpoints")}
+    before = {f: read_verified(f) for f in folders(run / "checkpoints")}
     size = (Run(run).latest / MODEL).stat().st_size
 
     def little() -> None:
@@ -54,7 +54,7 @@ def test_a_full_disk_ends_in_one_line_and_harms_nothing(run: Path) -> None:
     assert len(errors) == 1
     assert "cannot write checkpoint" in errors[0]
     assert "Traceback" not in done.stderr
-    assert {f: verified(f) for f in before} == before
+    assert {f: read_verified(f) for f in before} == before
     assert list((run / "checkpoints").glob(".*")) == []
     assert int(limner.resume(run, images=400).latest.name) == 400
 
@@ -109,7 +109,7 @@ def test_numbers_that_are_not_finite_never_reach_the_weights(
     assert "\n" not in str(error.value)
     assert "learning rate" in str(error.value)
     for folder in folders(tmp_path / "run" / "checkpoints"):
-        assert finite(limner.load(folder).state_dict().values())
+        assert all_finite(limner.load(folder).state_dict().values())
     events = Run(tmp_path / "run").events()
     assert any(e["event"] == "skip" for e in events)
     stopped = next(e["images"] for e in events if e["event"] == "stop")
@@ -144,7 +144,7 @@ def test_one_bad_batch_is_skipped_and_training_goes_on(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(Autoencoder, "step", poisoned(Autoencoder.step, "AE", 1, once))
     run = limner.train("ae-mnist", out=tmp_path / "run", **QUICK | {"train.images": 160})
-    assert finite(tensors(run.path).values())
+    assert all_finite(tensors(run.path).values())
     assert [e["total"] for e in run.events() if e["event"] == "skip"][-1] == 1
     assert run.events()[-1]["event"] == "done"
 

@@ -249,7 +249,9 @@ def safetensors(content: bytes, name: str) -> tuple[dict[str, Tensor], dict[str,
     Raises:
         DamagedCheckpoint: `content` is no such file.
     """
-    damaged = DamagedCheckpoint(f"{name} is not a safetensors file that limner can read; it is damaged or of another type")
+    damaged = DamagedCheckpoint(
+        f"{name} is not a safetensors file that limner can read; it is damaged or of another type"
+    )
     if len(content) < 8:
         raise damaged
     (length,) = struct.unpack("<Q", content[:8])

@@ -74,7 +74,9 @@ class Updates:
         parameters, optimiser = self.parameters[group], self.optimisers[group]
         if isinstance(optimiser, torch.optim.LBFGS):
             if isinstance(loss, Tensor):
-                raise LimnerError(f"optim.{group}: L-BFGS needs a loss without noise, which this model does not have; use adam")
+                raise LimnerError(
+                    f"optim.{group}: L-BFGS needs a loss without noise, which this model does not have; use adam"
+                )
             self._search(group, optimiser, loss)
             return
         loss = loss if isinstance(loss, Tensor) else loss()

@@ -82,7 +82,7 @@ def flat(values: Any) -> list[Tensor]:
 
 
 class Taped:
-    """A recorder with a tape. The tape computes while it records; this is undone, as recording a graph computes nothing."""
+    """A recorder with a tape. The tape computes while it records; this is undone, as recording computes nothing."""
 
     def __init__(self, model: nn.Module, update: Updates, stream: Stream, fails: str = "") -> None:
         self.model, self.update, self.stream, self.fails = model, update, stream, fails

@@ -1,4 +1,4 @@
-"""Explanations of recipes, models, nets, data and single options, read from signatures and docstrings."""
+"""Explanations of recipes, models, nets, data and options, taken from signatures and docstrings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from limner.core.errors import unknown
 
 @dataclass(frozen=True)
 class Explanation:
-    """What there is to know of one name."""
+    """The explanation of one name.
+
+    Attributes:
+        name: the name that was looked up.
+        kind: recipe, model, net, data, optimiser, train or option.
+        text: a description.
+        options: name, type, default, text and so on of each option.
+    """
 
     name: str
     kind: str
@@ -22,7 +29,7 @@ class Explanation:
     options: list[dict[str, Any]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain mapping."""
+        """The explanation as a plain mapping."""
         return asdict(self)
 
 
@@ -33,7 +40,7 @@ def explain(key: str) -> Explanation:
         key: ``vae-mnist``, ``vae``, ``mlp.Encoder``, ``train``, ``vae.beta``, ``train.batch``, ``adam.lr`` …
 
     Raises:
-        LimnerError: nothing has this name; the message carries the nearest matches.
+        LimnerError: the name is unknown; the message gives the nearest names.
     """
     if key in names("recipe"):
         return _recipe(key)
@@ -43,27 +50,28 @@ def explain(key: str) -> Explanation:
         if key in names(kind):
             return _constructor(kind, key, key)
     owner, _, option = key.rpartition(".")
-    found = _owner(owner) if owner else None
-    if found and option in arguments(*found):
-        return Explanation(key, "option", "", [_row(arguments(*found)[option])])
+    constructor = _find(owner) if owner else None
+    if constructor and option in arguments(*constructor):
+        return Explanation(key, "option", "", [_row(arguments(*constructor)[option])])
     if not owner:
-        hits = [(k, n) for k, n in _everywhere() if key in arguments(k, n) and not arguments(k, n)[key].is_fact]
-        if hits:
-            rows = [_row(arguments(k, n)[key]) | {"of": "train" if k == "train" else n} for k, n in hits]
+        owners = [(k, n) for k, n in _constructors() if key in arguments(k, n) and not arguments(k, n)[key].is_fact]
+        if owners:
+            rows = [_row(arguments(k, n)[key]) | {"of": "train" if k == "train" else n} for k, n in owners]
             return Explanation(key, "option", "", rows)
     known = [n for kind in ("recipe", "model", "data", "optimiser", "net") for n in names(kind)]
-    if found:
-        known = [f"{owner}.{n}" for n, a in arguments(*found).items() if not a.is_fact]
+    if constructor:
+        known = [f"{owner}.{n}" for n, a in arguments(*constructor).items() if not a.is_fact]
     else:
-        known += [n for kind, name in _everywhere() for n, a in arguments(kind, name).items() if not a.is_fact]
+        known += [n for kind, name in _constructors() for n, a in arguments(kind, name).items() if not a.is_fact]
     raise unknown("name", key, set(known))
 
 
-def _everywhere() -> list[tuple[str, str]]:
+def _constructors() -> list[tuple[str, str]]:
+    """Kind and name of every constructor whose options have unique meanings without its name; nets are left out."""
     return [("train", "trainer"), *((k, n) for k in ("model", "optimiser", "data") for n in names(k))]
 
 
-def _owner(name: str) -> tuple[str, str] | None:
+def _find(name: str) -> tuple[str, str] | None:
     if name == "train":
         return "train", "trainer"
     for kind in ("model", "net", "data", "optimiser"):
@@ -82,12 +90,10 @@ def _recipe(name: str) -> Explanation:
         for a in arguments(spec.kind, spec.name).values():
             if a.is_fact:
                 continue
-            value = spec.kwargs.get(a.name, None if a.required else a.default)
+            value, path = spec.kwargs.get(a.name, None if a.required else a.default), f"{prefix}.{a.name}"
+            rows.append(_row(a) | {"name": path, "value": value.name if isinstance(value, Spec) else value})
             if isinstance(value, Spec):
-                rows.append(_row(a) | {"name": f"{prefix}.{a.name}", "value": value.name})
-                add(value, f"{prefix}.{a.name}")
-            else:
-                rows.append(_row(a) | {"name": f"{prefix}.{a.name}", "value": value})
+                add(value, path)
 
     add(loaded.model, "model")
     add(loaded.data, "data")

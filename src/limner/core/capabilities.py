@@ -142,7 +142,7 @@ class HasPosterior(Protocol):
 
 @runtime_checkable
 class HasLogProb(Protocol):
-    """Computes the likelihood of an image. An attribute `measure`, as of `HasBound`, says of which kind; default density."""
+    """Computes the likelihood of an image: a density, unless an attribute `measure` as of `HasBound` says otherwise."""
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Log p(x) in nats, (B,), of images (B,C,H,W)."""

@@ -123,7 +123,7 @@ def write(folder: Path, model: GenerativeModel, trainer: Any, state: Mapping[str
     """
     tensors, skeleton = pack(trainer)
     files = {
-        MODEL: safetensors_bytes(_storable(model.state_dict()), {"spec": json.dumps(model.spec.to_dict())}),
+        MODEL: _model_bytes(model),
         TRAINER: safetensors_bytes(_storable(tensors)),
         STATE: json.dumps({"format": FORMAT, **state, "trainer": skeleton}).encode(),
     }
@@ -162,7 +162,7 @@ def export(model: GenerativeModel, path: Path) -> Path:
         raise LimnerError(f"cannot export a model to {path.name}; give a file name that ends in .safetensors")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, safetensors_bytes(_storable(model.state_dict()), {"spec": json.dumps(model.spec.to_dict())}))
+        replace_file(path, _model_bytes(model))
     except OSError as error:
         raise LimnerError(f"cannot write {path}: {error.strerror or error}; choose another path") from None
     return path
@@ -180,6 +180,10 @@ def read_pointer(root: Path, name: str) -> Path | None:
     except (OSError, UnicodeDecodeError):
         return None
     return folder if folder in folders(root) else None
+
+
+def _model_bytes(model: GenerativeModel) -> bytes:
+    return safetensors_bytes(_storable(model.state_dict()), {"spec": json.dumps(model.spec.to_dict())})
 
 
 def _storable(tensors: Mapping[str, Any]) -> dict[str, Tensor]:

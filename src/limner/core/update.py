@@ -148,7 +148,7 @@ class Updates:
                     parameters["lr"] = rate * factor
 
     def rates_to_device(self) -> None:
-        """Turns scheduled learning rates into tensors, so that a step recorded as a CUDA graph reads their new values."""
+        """Turns scheduled learning rates into tensors, whose new values a step recorded as a CUDA graph reads."""
         for group in self.scheduled:
             for parameters in self.optimisers[group].param_groups:
                 parameters["lr"] = torch.tensor(float(parameters["lr"]), device=self.skipped.device)

@@ -158,9 +158,6 @@ def resume(path: str | Path, *, progress: Progress | None = None, **overrides: A
         progress: receives the progress; default none.
         **overrides: new values for keys of ``train`` and ``optim``, such as images=2M.
 
-    Returns:
-        The finished run.
-
     Raises:
         LimnerError: there is no run or no usable checkpoint, or the run is in use or finished.
         Interrupted: SIGINT or SIGTERM was received; everything is saved.
@@ -237,12 +234,7 @@ def _fit(prepared: Prepared, run: Run, start: Checkpoint | None, progress: Progr
 def dry_run(
     source: str | Path | Mapping[str, Any], *, config: str | Path | None = None, **overrides: Any
 ) -> dict[str, Any]:
-    """Describes a training and estimates its time and memory from three steps, without writing anything.
-
-    Args:
-        source: a recipe's name, a YAML file, or a mapping.
-        config: a YAML file whose values replace those of the recipe.
-        **overrides: keys of the recipe, as for `train`.
+    """Describes the training that `train` would do, and estimates its time and memory from three steps.
 
     Returns:
         ``recipe``, ``images``, ``steps``, ``data``, ``parameters`` (per group: total, trainable, buffers) and
@@ -264,10 +256,11 @@ def dry_run(
         saved[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
         return t
 
+    steps = graph.Steps(model, update, stream, bf16=options.precision == "bf16", graph=False)
+
     def step() -> None:
         stream.begin()
-        with torch.autocast(prepared.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-            model.step(stream, update)
+        steps()
         if ema is not None:
             ema.update()
 
@@ -307,9 +300,6 @@ def demo(out: str | Path = "runs/demo", *, time: str = "4m", progress: Progress 
         out: the run folder; a number is added if it is not empty.
         time: longest training time.
         progress: receives the progress; default none.
-
-    Returns:
-        The finished run.
     """
     folder, number = Path(out), 1
     while folder.exists() and any(folder.iterdir()):

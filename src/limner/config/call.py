@@ -58,10 +58,7 @@ def read(fields: Mapping[str, tuple[Any, Any]], values: Mapping[str, Any]) -> di
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorates a function so that its keyword arguments are checked against its annotations and converted.
-
-    The decorated function raises a `LimnerError` for a value of the wrong type and for an unknown name.
-    """
+    """Decorates a function so that its keyword arguments are checked and converted, or a `LimnerError` is raised."""
 
     @functools.wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -14,14 +14,7 @@ from limner.core.errors import unknown
 
 @dataclass(frozen=True)
 class Explanation:
-    """The explanation of one name.
-
-    Attributes:
-        name: the name that was looked up.
-        kind: recipe, model, net, data, optimiser, train or option.
-        text: a description.
-        options: name, type, default, text and so on of each option.
-    """
+    """A description of one name, and name, type, default and meaning of each of its options."""
 
     name: str
     kind: str
@@ -44,11 +37,8 @@ def explain(key: str) -> Explanation:
     """
     if key in names("recipe"):
         return _recipe(key)
-    for kind in ("model", "data", "optimiser", "train", "net"):
-        if kind == "train" and key == "train":
-            return _constructor("train", "trainer", "train")
-        if key in names(kind):
-            return _constructor(kind, key, key)
+    if constructor := _find(key):
+        return _constructor(*constructor, key)
     owner, _, option = key.rpartition(".")
     constructor = _find(owner) if owner else None
     if constructor and option in arguments(*constructor):
@@ -67,17 +57,13 @@ def explain(key: str) -> Explanation:
 
 
 def _constructors() -> list[tuple[str, str]]:
-    """Kind and name of every constructor whose options have unique meanings without its name; nets are left out."""
     return [("train", "trainer"), *((k, n) for k in ("model", "optimiser", "data") for n in names(k))]
 
 
 def _find(name: str) -> tuple[str, str] | None:
     if name == "train":
         return "train", "trainer"
-    for kind in ("model", "net", "data", "optimiser"):
-        if name in names(kind):
-            return kind, name
-    return None
+    return next(((kind, name) for kind in ("model", "data", "optimiser", "train", "net") if name in names(kind)), None)
 
 
 def _recipe(name: str) -> Explanation:

@@ -118,7 +118,7 @@ def _convs(layers: list[Layer]) -> list[Tensor]:
 
 
 def _channels(layers: list[Layer]) -> tuple[int, int]:
-    """Numbers of input and of output channels. A transposed convolution has its outputs in dimension 1 of its weight."""
+    """Numbers of input and of output channels. A transposed convolution has its outputs in dimension 1."""
     convs = _convs(layers)
     return convs[0].shape[1], convs[-1].shape[1 if _is_unet(layers) else 0]
 

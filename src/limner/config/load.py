@@ -37,10 +37,10 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> Generati
 
 
 def build_model(call: dict[str, Any], weights: dict[str, torch.Tensor]) -> GenerativeModel:
-    """Builds a model, in evaluation mode, from its description and its weights.
+    """Builds a model, in evaluation mode, from its constructor call and its weights.
 
     Raises:
-        LimnerError: the description is not valid, or the weights do not fit.
+        LimnerError: the call is not valid, or the weights do not fit.
     """
     spec = Spec.parse("model", call)
     model: GenerativeModel = spec.build()

@@ -70,12 +70,11 @@ def load(
         LimnerError: unknown recipe, section, key or value.
     """
     if isinstance(source, Mapping):
-        name, tree = str(source.get("name", "recipe")), copy.deepcopy(dict(source))
+        name, tree = "recipe", copy.deepcopy(dict(source))
     else:
         path = find(source)
         name, tree = path.stem, read_yaml(path)
-        name = str(tree.get("name", name))
-    tree.pop("name", None)
+    name = str(tree.pop("name", name))
     if extra is not None:
         tree = _merged(tree, read_yaml(Path(extra)))
     for key, value in (overrides or {}).items():

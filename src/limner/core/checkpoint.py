@@ -34,14 +34,8 @@ from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel
 
 FORMAT = 1
-MODEL, TRAINER, STATE, MANIFEST, LATEST, BEST = (
-    "model.safetensors",
-    "trainer.safetensors",
-    "state.json",
-    "MANIFEST.json",
-    "latest",
-    "best",
-)
+MODEL, TRAINER, STATE, MANIFEST = "model.safetensors", "trainer.safetensors", "state.json", "MANIFEST.json"
+LATEST, BEST = "latest", "best"
 _HEADER_LIMIT = 1 << 20
 
 

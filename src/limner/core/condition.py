@@ -87,12 +87,8 @@ class Classes:
             y = int(y) if y.isdecimal() else names.index(y)
         labels = torch.as_tensor(y)
         labels = labels.expand(n) if labels.dim() == 0 else labels
-        if (
-            labels.shape != (n,)
-            or labels.is_floating_point()
-            or int(labels.min()) < 0
-            or int(labels.max()) >= self.size
-        ):
+        is_valid = labels.shape == (n,) and not labels.is_floating_point()
+        if not is_valid or int(labels.min()) < 0 or int(labels.max()) >= self.size:
             raise LimnerError(f"class labels must be {n} integers from 0 to {self.size - 1}")
         return labels.long()
 

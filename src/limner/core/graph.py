@@ -196,7 +196,7 @@ class _StaticInputs:
         self.batches = [_mapped(b, torch.clone) for b in observed.batches]
         self.tensors = [t for b in self.batches for t in _tensors(b)]
         self.scalars = [self.stream.scalar(schedule) for schedule, _ in self.schedules]
-        self.position = self._batches_read = self._scalars_read = 0
+        self.rewind(self.stream.position)
 
     def fill(self) -> None:
         """Draws the batches of the coming step and writes all of its inputs into the fixed tensors."""
@@ -210,19 +210,16 @@ class _StaticInputs:
 
     def rewind(self, start: int) -> None:
         """Lets the step at position `start` read all inputs again."""
-        self.position, self._batches_read, self._scalars_read = start, 0, 0
+        self.position, self._unread_batches, self._unread_scalars = start, [*self.batches], [*self.scalars]
 
     @property
     def exhausted(self) -> bool:
         """Whether the step read all inputs."""
-        return self._batches_read == len(self.batches) and self._scalars_read == len(self.scalars)
+        return not self._unread_batches and not self._unread_scalars
 
     def __next__(self) -> Any:
-        if self._batches_read == len(self.batches):
-            raise LimnerError(_PHASES_DIFFER)
-        self._batches_read += 1
         self.position += self.batch
-        return self.batches[self._batches_read - 1]
+        return _pop(self._unread_batches)
 
     def randn(self, *size: int) -> Tensor:
         return self.stream.randn(*size)
@@ -231,13 +228,16 @@ class _StaticInputs:
         return self.stream.rand(*size)
 
     def scalar(self, schedule: Schedule) -> Tensor:
-        if self._scalars_read == len(self.scalars):
-            raise LimnerError(_PHASES_DIFFER)
-        self._scalars_read += 1
-        return self.scalars[self._scalars_read - 1]
+        return _pop(self._unread_scalars)
 
 
 _PHASES_DIFFER = "two steps of one phase took different batches or numbers; the model's phase() must tell them apart"
+
+
+def _pop(values: list[Any]) -> Any:
+    if not values:
+        raise LimnerError(_PHASES_DIFFER)
+    return values.pop(0)
 
 
 def _mapped(batch: Any, f: Callable[[Tensor], Tensor]) -> Any:

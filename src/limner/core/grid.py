@@ -17,9 +17,6 @@ def make_grid(x: Tensor, columns: int, gap: int = 2, extent: float | None = None
 
     Two channels are grey with alpha. Points (H = W = 1, one or two coordinates) are plotted as dots in the square
     [-extent,extent]²; by default it contains all points.
-
-    Raises:
-        LimnerError: the images have more than four channels.
     """
     n, c, h, w = x.shape
     if h * w == 1 and c <= 2:

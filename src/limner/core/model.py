@@ -259,11 +259,10 @@ def parameters(model: GenerativeModel) -> dict[str, dict[str, int]]:
         ``{group: {"total": .., "trainable": .., "buffers": ..}}``. Batch-norm statistics count as buffers, the step
         counters of batch norm do not.
     """
-    return {name: counts(module) for name, module in model.groups().items()}
+    return {name: _counts(module) for name, module in model.groups().items()}
 
 
-def counts(module: nn.Module) -> dict[str, int]:
-    """Numbers of all parameters, of trainable ones and of buffer elements of one module."""
+def _counts(module: nn.Module) -> dict[str, int]:
     weights = list(module.parameters())
     buffers = [b for n, b in module.named_buffers() if not n.endswith("num_batches_tracked")]
     return {

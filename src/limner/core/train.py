@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -90,59 +91,52 @@ def fit(
     ).loop()
 
 
+@dataclass
 class _Training:
     """One training: its model, optimisers, data and counters, and the loop over its steps."""
 
-    def __init__(
-        self,
-        options: TrainOptions,
-        model: GenerativeModel,
-        dataset: Dataset,
-        optimisers: Mapping[str, Optimiser],
-        run: Run,
-        device: torch.device,
-        heldout: Dataset | None,
-        scorer: Scorer | None,
-        start: Checkpoint | None,
-        progress: Progress,
-    ) -> None:
-        self.options, self.run, self.progress, self.device = options, run, progress, device
+    options: TrainOptions
+    model: GenerativeModel
+    dataset: Dataset
+    optimisers: Mapping[str, Optimiser]
+    run: Run
+    device: torch.device
+    heldout: Dataset | None
+    scorer: Scorer | None
+    start: Checkpoint | None
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        options = self.options
         self.is_main = dist.rank() == 0  # the process that writes files
         if options.deterministic:
             make_deterministic()
-        self.model = model.to(memory_format=torch.channels_last) if options.channels_last else model  # type: ignore[call-overload]
+        if options.channels_last:
+            self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model.train()
-        self.update = Updates(model.groups(), optimisers)
-        self.ema = EMA(model, options.ema_images, options.batch) if options.ema_images else None
+        self.update = Updates(self.model.groups(), self.optimisers)
+        self.ema = EMA(self.model, options.ema_images, options.batch) if options.ema_images else None
         self.meters = Meters()
         self.stream = Stream(
-            dataset,
+            self.dataset,
             options.batch,
             options.seed,
-            device=device,
+            device=self.device,
             rank=dist.rank(),
             world=dist.world(),
             workers=options.workers,
             channels_last=options.channels_last,
         )
-        self.heldout, self.scorer = heldout, scorer
         self.best: dict[str, float] = {}  # position and score of the best checkpoint
         self.scores: dict[str, float] = {}  # computed since the last line of metrics
-        self.extent = _extent(dataset)
+        self.extent = _extent(self.dataset)
         self.steps, self.seconds, self.signum = 0, 0.0, 0
         self.saved_at = -1  # position of the newest checkpoint
         self.logged_at = (0, 0.0)  # position and seconds of the last line of metrics
-        self.resumed = start is not None
-        if start is not None:
-            self.restore(start)
-        self.step = Steps(
-            self.model,
-            self.update,
-            self.stream,
-            bf16=options.precision == "bf16",
-            graph=options.graph,
-            warn=self.warn,
-        )
+        if self.start is not None:
+            self.restore(self.start)
+        bf16 = options.precision == "bf16"
+        self.step = Steps(self.model, self.update, self.stream, bf16=bf16, graph=options.graph, warn=self.warn)
 
     # -- state ---------------------------------------------------------------------------------------------
 
@@ -153,10 +147,8 @@ class _Training:
         if self.ema is not None:
             load_weights(self.ema.model, start.model)
         self.update.load_state(trainer["update"])
-        meters = trainer["meters"]
-        self.meters = Meters(
-            meters["names"], None if meters["sums"] is None else meters["sums"].to(self.device), meters["steps"]
-        )
+        names, sums, steps = (trainer["meters"][k] for k in ("names", "sums", "steps"))
+        self.meters = Meters(names, None if sums is None else sums.to(self.device), steps)
         self.stream.position = self.saved_at = state["images"]
         self.steps, self.seconds = state["steps"], state["seconds"]
         self.logged_at = (state["logged_images"], state["logged_seconds"])
@@ -168,7 +160,7 @@ class _Training:
             before, now = state["env"].get(key), environment[key]
             if before != now:
                 self.warn(f"{key} was {before} and is {now}: results may differ in their last bits")
-        if state["data"] != self.stream.dataset.fingerprint:
+        if state["data"] != self.dataset.fingerprint:
             self.warn("the data have changed since this run began: results will differ from an uninterrupted run")
 
     def save(self) -> None:
@@ -190,7 +182,7 @@ class _Training:
             "logged_images": self.logged_at[0],
             "logged_seconds": self.logged_at[1],
             "env": describe(self.device),
-            "data": self.stream.dataset.fingerprint,
+            "data": self.dataset.fingerprint,
             "best": self.best,
         }
         folder = checkpoint.write(self.run.checkpoints / f"{position:08d}", averaged, trainer, state)
@@ -250,14 +242,14 @@ class _Training:
         self.progress.start(self.run, position, self.options.images)
         if not self.is_main:
             return
-        data = self.stream.dataset
+        data = self.dataset
         facts = {"data": data.name, "items": len(data), "shape": list(data.shape), "fingerprint": data.fingerprint}
         sizes = {group: n["total"] for group, n in parameters(self.model).items()}
         facts |= self.model.preview_facts
-        self.event("resume" if self.resumed else "start", **facts, parameters=sizes)
+        self.event("resume" if self.start else "start", **facts, parameters=sizes)
         for note in data.notes:
             self.progress.say(note)
-        if not self.resumed:
+        if self.start is None:
             self.run.write_json("env.json", describe(self.device))
             if data.quarantine:
                 self.run.write_json("quarantine.json", data.quarantine)
@@ -296,11 +288,7 @@ class _Training:
         return self.model if self.ema is None else self.ema.averaged_model()
 
     def log(self) -> None:
-        """Writes a line of metrics.
-
-        Raises:
-            LimnerError: the last updates were not finite.
-        """
+        """Writes a line of metrics; raises a `LimnerError` if the last updates were not finite."""
         means = self.meters.take()
         position, (images, seconds) = self.stream.position, self.logged_at
         elapsed = max(self.seconds - seconds, 1e-9)
@@ -356,7 +344,7 @@ class _Training:
             return
         start = monotonic()
         model = self.averaged_model().eval()
-        batch = examples(self.heldout or self.stream.dataset, COLUMNS, self.device)
+        batch = examples(self.heldout or self.dataset, COLUMNS, self.device)
         for name, grid in model.preview(batch, self.options.samples, self.options.seed).items():
             self.save_grid(f"{name}/{self.stream.position:08d}.webp", grid)
         self.save_frame(model)
@@ -365,7 +353,7 @@ class _Training:
 
     def save_frame(self, model: GenerativeModel) -> None:
         """Saves samples, logits and gradients of a GAN on points, for its animation."""
-        data = self.stream.dataset
+        data = self.dataset
         if isinstance(model, HasCritic) and drawable(data.shape):
             real = to_float(data.fetch(evenly_spaced(len(data), POINTS))).to(self.device)
             fake = model.sample(POINTS, seed=self.options.seed)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +13,7 @@ from limner.core.errors import LimnerError
 from limner.core.optimisers import Optimiser, rate_schedule
 
 
-@dataclass(frozen=True)
-class _Evaluation:
+class _Evaluation(NamedTuple):
     """A loss and its gradients at given parameters."""
 
     parameters: list[Tensor]
@@ -62,14 +60,10 @@ class Updates:
             self.rates_to_device()  # also if no step is recorded, so that results are the same
 
     def __call__(self, group: str, loss: Tensor | Callable[[], Tensor]) -> None:
-        """Takes one optimiser step on `group`.
-
-        Args:
-            group: a name of `groups`.
-            loss: the loss (), or a function that computes it, which L-BFGS needs.
+        """Takes one optimiser step on `group`; L-BFGS needs the loss () as a function that computes it.
 
         Raises:
-            LimnerError: the optimiser needs the loss as a function.
+            LimnerError: L-BFGS is given the loss as a tensor.
         """
         parameters, optimiser = self.parameters[group], self.optimisers[group]
         if isinstance(optimiser, torch.optim.LBFGS):

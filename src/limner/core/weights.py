@@ -80,13 +80,7 @@ def digits_of(path: Path) -> str:
 
 
 def fetch(file: str, url: str, digits: str, folder: str) -> Path:
-    """The path of a published file, from ``$LIMNER_DATA/FOLDER/``, from the cache, or downloaded.
-
-    Args:
-        file: name of the file.
-        url: where to download it.
-        digits: the digits with which its SHA-256 begins.
-        folder: name of the folder in ``$LIMNER_DATA`` and in the cache.
+    """The path of a published file, whose SHA-256 begins with `digits`, in ``$LIMNER_DATA/FOLDER/`` or the cache.
 
     Raises:
         LimnerError: the download failed; the message names the file, its checksum and where to put it.
@@ -108,6 +102,6 @@ def fetch(file: str, url: str, digits: str, folder: str) -> Path:
     except Exception as error:  # downloads fail with many types of errors
         reason = f"no connection ({type(error).__name__})"
     raise LimnerError(
-        f"cannot download {url}: {reason}; download it elsewhere (its SHA-256 begins with {digits}), set LIMNER_DATA to a"
-        f" folder and put it there as {folder}/{file}, or give the path of your own file"
+        f"cannot download {url}: {reason}; download it elsewhere (its SHA-256 begins with {digits}), set LIMNER_DATA to"
+        f" a folder and put it there as {folder}/{file}, or give the path of your own file"
     )

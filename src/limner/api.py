@@ -192,7 +192,7 @@ def resume(path: str | Path, *, progress: Progress | None = None, **overrides: A
 
 
 def _fit(prepared: Prepared, run: Run, start: Checkpoint | None, progress: Progress) -> Run:
-    """Trains, scores and reports; releases the lock in any case."""
+    """Trains, scores and reports; always releases the lock."""
     dataset, heldout, device = prepared.dataset, prepared.heldout, prepared.device
     is_main = dist.rank() == 0
     try:

@@ -1,4 +1,4 @@
-"""A full disk, numbers that are not finite, and files made by an enemy."""
+"""A full disk, values that are not finite, and hostile files."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def run(finished: Path, tmp_path: Path) -> Path:
 # ---- the disk ------------------------------------------------------------------------------------------------------
 
 
-def test_a_full_disk_ends_in_one_line_and_harms_nothing(run: Path) -> None:
+def test_a_full_disk_ends_in_one_line_and_damages_nothing(run: Path) -> None:
     before = {f: read_verified(f) for f in folders(run / "checkpoints")}
     size = (Run(run).latest / MODEL).stat().st_size
 
-    def little() -> None:
+    def limit_file_size() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))
 
-    done = call("resume", run, "images=400", preexec_fn=little)
+    done = call("resume", run, "images=400", preexec_fn=limit_file_size)
     assert done.returncode == 2
     errors = [line for line in done.stderr.splitlines() if line.startswith("limner: ")]
     assert len(errors) == 1
@@ -63,19 +63,19 @@ def test_a_full_disk_ends_in_one_line_and_harms_nothing(run: Path) -> None:
 
 
 def poisoned(step: Callable[..., Logs], group: str, at: int, poison: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """The same step, whose loss of one group is poisoned from the `at`-th update of it on."""
+    """The step with a changed loss of one group, from the `at`-th update of that group on."""
     calls = 0
 
-    def spoil(self: Any, data: Data, update: Update) -> Logs:
-        def spoilt(name: str, loss: torch.Tensor) -> None:
+    def poisoned_step(self: Any, data: Data, update: Update) -> Logs:
+        def poisoned_update(name: str, loss: torch.Tensor) -> None:
             nonlocal calls
             calls += name == group
             update(name, poison(loss) if name == group and calls >= at else loss)
 
-        spoilt.logs = getattr(update, "logs", {})  # type: ignore[attr-defined]
-        return step(self, data, spoilt)
+        poisoned_update.logs = getattr(update, "logs", {})  # type: ignore[attr-defined]
+        return step(self, data, poisoned_update)
 
-    return spoil
+    return poisoned_step
 
 
 def infinite_gradient(loss: torch.Tensor) -> torch.Tensor:
@@ -117,10 +117,10 @@ def test_numbers_that_are_not_finite_never_reach_the_weights(
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Statistics are lost though every loss and gradient is fine: the checkpoint of step 10 is not written."""
+    """Statistics are not finite although all losses and gradients are; the checkpoint of step 10 is not written."""
     step, calls = Autoencoder.step, 0
 
-    def spoil(self: Any, data: Data, update: Update) -> Logs:
+    def poisoned_step(self: Any, data: Data, update: Update) -> Logs:
         nonlocal calls
         calls += 1
         logs = step(self, data, update)
@@ -128,19 +128,19 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, monkeypatch
             self.prior.mean.fill_(float("inf"))
         return logs
 
-    monkeypatch.setattr(Autoencoder, "step", spoil)
+    monkeypatch.setattr(Autoencoder, "step", poisoned_step)
     with pytest.raises(LimnerError, match="not finite"):
         limner.train("ae-mnist", out=tmp_path / "run", **QUICK | {"train.images": 800})
     assert [int(p.name) for p in folders(tmp_path / "run" / "checkpoints")] == [40]
 
 
 def test_one_bad_batch_is_skipped_and_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = 0
+    calls = 0
 
     def once(loss: torch.Tensor) -> torch.Tensor:
-        nonlocal seen
-        seen += 1
-        return loss * float("nan") if seen == 5 else loss
+        nonlocal calls
+        calls += 1
+        return loss * float("nan") if calls == 5 else loss
 
     monkeypatch.setattr(Autoencoder, "step", poisoned(Autoencoder.step, "AE", 1, once))
     run = limner.train("ae-mnist", out=tmp_path / "run", **QUICK | {"train.images": 160})
@@ -154,7 +154,7 @@ def test_a_wild_learning_rate_is_one_clear_line(tmp_path: Path) -> None:
         limner.train("ae-mnist", out=tmp_path / "run", **QUICK | {"train.images": 4000, "optim.AE.lr": 1e30})
 
 
-# ---- enemies -------------------------------------------------------------------------------------------------------
+# ---- hostile files -------------------------------------------------------------------------------------------------
 
 
 def test_a_checkpoint_of_another_version_is_named(run: Path) -> None:
@@ -183,7 +183,7 @@ def header(tree: Any, data: bytes = b"") -> bytes:
 
 
 def hostile(kind: str, marker: Path) -> bytes:
-    """The bytes of a ``model.safetensors`` that means harm."""
+    """The bytes of a hostile ``model.safetensors``."""
     one = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
     spec = {"name": "os.system", "command": f"touch {marker}"}
     match kind:
@@ -235,7 +235,7 @@ KINDS = (
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_hostile_checkpoint_executes_nothing(kind: str, run: Path, tmp_path: Path) -> None:
-    """Loaded alone, and inside a run whose manifest vouches for it."""
+    """The file is loaded alone, and inside a run whose manifest has its hash."""
     import hashlib
 
     marker = tmp_path / "marker"
@@ -268,8 +268,8 @@ def test_a_hostile_checkpoint_executes_nothing(kind: str, run: Path, tmp_path: P
 )
 def test_a_hostile_recipe_executes_nothing(text: str, tmp_path: Path) -> None:
     marker, recipe = tmp_path / "marker", tmp_path / "evil.yaml"
-    rest = "data: {name: digits}\noptim: {AE: {}}\ntrain: {images: 64}\n"
-    recipe.write_text(f"{text.replace('MARKER', str(marker))}\n{rest}")
+    sections = "data: {name: digits}\noptim: {AE: {}}\ntrain: {images: 64}\n"
+    recipe.write_text(f"{text.replace('MARKER', str(marker))}\n{sections}")
     with pytest.raises(LimnerError) as error:
         limner.train(recipe, out=tmp_path / "run")
     assert "\n" not in str(error.value)

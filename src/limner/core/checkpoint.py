@@ -101,16 +101,13 @@ def unpack(tensors: Mapping[str, Tensor], skeleton: Any) -> Any:
 
 
 def write(folder: Path, model: GenerativeModel, trainer: Any, state: Mapping[str, Any]) -> Path:
-    """Writes a complete checkpoint, or none at all, and makes it the latest.
+    """Writes a complete checkpoint, or none at all, makes it the latest, and returns `folder`.
 
     Args:
         folder: the new folder, ``…/checkpoints/00012800``.
         model: the model to use; its Spec is written to the header.
         trainer: nested dicts and lists of tensors and plain values.
         state: plain values.
-
-    Returns:
-        `folder`.
 
     Raises:
         LimnerError: the disk is full or not writable. Earlier checkpoints are unchanged.
@@ -247,9 +244,7 @@ def safetensors(content: bytes, name: str) -> tuple[dict[str, Tensor], dict[str,
     Raises:
         DamagedCheckpoint: `content` is no such file.
     """
-    damaged = DamagedCheckpoint(
-        f"{name} is not a safetensors file that limner can read; it is damaged or of another type"
-    )
+    damaged = DamagedCheckpoint(f"{name} is not a safetensors file that limner reads; it is damaged or of another type")
     if len(content) < 8:
         raise damaged
     (length,) = struct.unpack("<Q", content[:8])

@@ -490,11 +490,7 @@ class Steps:
 
 
 def check(graph: GraphOption, model: GenerativeModel, update: Updates, device: torch.device) -> None:
-    """Checks that ``train.graph=on`` is possible.
-
-    Raises:
-        LimnerError: it is not; the message gives the reason.
-    """
+    """Raises a `LimnerError` with the reason if ``train.graph=on`` is not possible."""
     reason = obstacle(model, update, device) if graph is True else None
     if reason:
         raise _refused(reason)

@@ -63,9 +63,7 @@ class Run:
             replace_file(path / "recipe.yaml", dump_yaml(recipe).encode())
             (path / "checkpoints").mkdir()
         except OSError as error:
-            raise LimnerError(
-                f"cannot create a run folder: {error.strerror or error}; choose another out=DIR"
-            ) from error
+            raise LimnerError(f"cannot create a run: {error.strerror or error}; choose another out=DIR") from error
         return cls(path)
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""What every recipe promises, checked on a shrunken copy of it. A new recipe is found by itself."""
+"""Properties of every recipe, tested on a smaller copy of it. New recipes are included automatically."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ RECIPES = limner.list_recipes()
 TOYS = {"line", "ring", "grid", "swiss-roll"}
 
 
-def taking(kind: type) -> list[str]:
+def recipes_with_batch(kind: type) -> list[str]:
     return [r for r in RECIPES if catalogue.find("model", recipes.load(r).model.name).batch_type is kind]
 
 
-STYLED = taking(Styled)
+STYLED = recipes_with_batch(Styled)
 
 
-def able(method: str) -> list[str]:
+def recipes_with_method(method: str) -> list[str]:
     return [r for r in RECIPES if hasattr(catalogue.find("model", recipes.load(r).model.name), method)]
 
 
-TRANSLATORS, STYLISERS = able("translate"), able("transfer_statistics")
-ALONE = [r for r in STYLED if r not in TRANSLATORS]  # the picture itself is learnt
+TRANSLATORS, STYLISERS = recipes_with_method("translate"), recipes_with_method("transfer_statistics")
+ALONE = [r for r in STYLED if r not in TRANSLATORS]  # the image itself is optimised
 NO_SAMPLES = [*TRANSLATORS, *STYLISERS]
 SAMPLED = [r for r in RECIPES if r not in NO_SAMPLES + ALONE]
 
@@ -55,9 +55,9 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def prepared(name: str) -> tuple[GenerativeModel, Stream, Updates]:
-    made = api.prepare(shrunk(name))
-    made.model.train()
-    return made.model, Stream(made.dataset, made.options.batch), Updates(made.model.groups(), made.optimisers)
+    setup = api.prepare(shrunk(name))
+    setup.model.train()
+    return setup.model, Stream(setup.dataset, setup.options.batch), Updates(setup.model.groups(), setup.optimisers)
 
 
 def test_builds_from_its_own_description(name: str) -> None:
@@ -69,9 +69,9 @@ def test_builds_from_its_own_description(name: str) -> None:
 def test_each_update_moves_its_own_group_and_no_other(name: str) -> None:
     model, stream, update = prepared(name)
     groups = model.groups()
-    seen: list[str] = []
+    updated: list[str] = []
 
-    def watched(group: str, loss: torch.Tensor) -> None:
+    def observed_update(group: str, loss: torch.Tensor) -> None:
         parameters = {g: [p.detach().clone() for p in m.parameters()] for g, m in groups.items()}
         update(group, loss)
         norm = update.logs[f"grad/{group}"]
@@ -83,11 +83,11 @@ def test_each_update_moves_its_own_group_and_no_other(name: str) -> None:
                 assert any(moved)
             elif not {id(p) for p in module.parameters()} & {id(p) for p in groups[group].parameters()}:
                 assert not any(moved)
-        seen.append(group)
+        updated.append(group)
 
     stream.begin()
-    model.step(stream, watched)
-    assert set(seen) == set(groups)
+    model.step(stream, observed_update)
+    assert set(updated) == set(groups)
 
 
 def test_logs_are_finite_scalars_with_known_names(name: str) -> None:
@@ -117,8 +117,8 @@ def test_samples_have_the_shape_and_range_of_images(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SAMPLED)
-def test_samples_do_not_depend_on_how_many_are_made_at_once(name: str) -> None:
-    """Up to rounding, and unless the net itself draws in use; one batch is the decoded noise of its seed."""
+def test_samples_do_not_depend_on_the_batch_size(name: str) -> None:
+    """This holds up to rounding and without live dropout. One batch is the decoded noise of its seed."""
     model, _, _ = prepared(name)
     assert isinstance(model, HasPrior)
     assert isinstance(model, Decodes)
@@ -130,11 +130,11 @@ def test_samples_do_not_depend_on_how_many_are_made_at_once(name: str) -> None:
     y = model.condition.default(5) if isinstance(model, Conditional) else None
     noise = model.eval().prior.sample(5, torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        assert torch.equal(model.decode(noise, y), whole), "a seed of an old run goes on giving the same pictures"
+        assert torch.equal(model.decode(noise, y), whole), "a seed gives the same images as in old runs"
 
 
 @pytest.mark.parametrize("name", TRANSLATORS)
-def test_translations_have_the_size_of_their_pictures(name: str) -> None:
+def test_translations_have_the_size_of_their_sources(name: str) -> None:
     model, stream, _ = prepared(name)
     assert isinstance(model, Translates)
     model.eval()
@@ -149,7 +149,7 @@ def test_translations_have_the_size_of_their_pictures(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", STYLISERS)
-def test_pictures_take_on_any_style_at_any_size(name: str) -> None:
+def test_images_of_any_size_are_stylised(name: str) -> None:
     model, stream, _ = prepared(name)
     assert isinstance(model, Stylises)
     x, s = next(stream)
@@ -173,7 +173,7 @@ def test_reconstructions_keep_the_shape(name: str) -> None:
 
 
 class StopsAt(Silent):
-    """Interrupts the training as Ctrl-C does, once it has seen so many images."""
+    """Interrupts the training, as Ctrl-C does, after `images` images."""
 
     def __init__(self, images: int) -> None:
         self.images = images
@@ -189,7 +189,7 @@ def tensors(run: Run) -> dict[str, torch.Tensor]:
 
 
 def lines(run: Run) -> list[dict[str, object]]:
-    """The log without what depends on the clock."""
+    """The metrics without times and speeds."""
     return [{k: v for k, v in m.items() if "second" not in k} for m in run.metrics()]
 
 
@@ -217,16 +217,16 @@ def test_translators_train_for_half_the_time_at_a_falling_rate(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["pix2pix-facades", "cyclegan-emoji"])
-def test_the_learning_rate_ends_near_nothing(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Through the loop: half of the steps at lr, then on a line that reaches 0 one step after the last."""
+def test_the_learning_rate_falls_to_zero(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a training: half of the steps at lr, then linear to 0, which is reached one step after the last."""
     rates: dict[str, list[float]] = {}
 
-    class Watched(Updates):
+    class ObservedUpdates(Updates):
         def __call__(self, group: str, loss: object) -> None:
             super().__call__(group, loss)
             rates.setdefault(group, []).extend({g["lr"] for g in self.optimisers[group].param_groups})
 
-    monkeypatch.setattr("limner.core.train.Updates", Watched)
+    monkeypatch.setattr("limner.core.train.Updates", ObservedUpdates)
     tree = shrunk(name, images=40 * 2, batch=2, samples=1, sample_images=1_000_000).to_dict()
     limner.train(tree, out=tmp_path / "run")
     assert set(rates) == set(tree["optim"])

@@ -1,10 +1,10 @@
-"""limner: where generative image models are learnt, trained, judged and used.
+"""limner: a library to train, evaluate and use generative image models.
 
 >>> import limner
 >>> "vae-mnist" in limner.list_recipes("vae*")
 True
 
-Importing limner is quick: torch is loaded by the first call that needs it.
+Importing limner is fast, because torch is imported by the first call that needs it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from limner.evaluation.scoring import evaluate
     from limner.painting import stylise
 
-_HOMES = {
+_MODULES = {
     "train": "limner.api",
     "resume": "limner.api",
     "load": "limner.api",
@@ -39,7 +39,7 @@ _HOMES = {
     "Run": "limner.core.run",
     "LimnerError": "limner.core.errors",
 }
-_CALLED = {"compare": "run"}
+_ATTRIBUTES = {"compare": "run"}  # where the name in the module differs
 _PACKAGES = ("apply", "core", "data", "labs", "latent", "losses", "metrics", "models", "nets", "report")
 
 __all__ = [
@@ -61,12 +61,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), _CALLED.get(name, name))
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), _ATTRIBUTES.get(name, name))
     if name in _PACKAGES:
         return importlib.import_module(f"limner.{name}")
     raise AttributeError(f"module 'limner' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES, *_PACKAGES])
+    return sorted([*globals(), *_MODULES, *_PACKAGES])

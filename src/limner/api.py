@@ -1,4 +1,4 @@
-"""What limner does, as Python calls: train, resume, load, sample, and the lists.
+"""The Python interface of limner: train, resume, load, sample and explain.
 
 import limner
 run = limner.train("dcgan-mnist", data="photos/", size=64, time="20m")
@@ -18,7 +18,8 @@ import torch
 
 from limner import report
 from limner.apply.draw import draw
-from limner.config import catalogue, recipe
+from limner.config import catalogue
+from limner.config import recipe as recipes
 from limner.config.explain import explain
 from limner.config.load import load_model
 from limner.config.recipe import Recipe
@@ -49,7 +50,7 @@ _INIT = 4  # the stream id of initial weights
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything a recipe asks for, made and on its device."""
+    """The objects that a recipe describes, on their device."""
 
     recipe: Recipe
     spec: Spec
@@ -61,47 +62,47 @@ class Prepared:
     device: torch.device
 
 
-def prepare(chosen: Recipe) -> Prepared:
-    """Makes data, model, optimisers and options of a recipe.
+def prepare(recipe: Recipe) -> Prepared:
+    """Builds data, model, optimisers and options of a recipe.
 
     Raises:
-        LimnerError: the recipe cannot be made, with the reason.
+        LimnerError: the recipe cannot be built; the message gives the reason.
     """
-    options: TrainOptions = chosen.train.build()
+    options: TrainOptions = recipe.train.build()
     if len(devices(options.device)) > 1 and not dist.under_torchrun():
         raise LimnerError("several devices need one process each: use the command line, limner train … device=0,1")
     if options.threads:
         torch.set_num_threads(options.threads)
-    device = pick(dist.own_device(options.device))
+    device = pick(dist.device_of_rank(options.device))
     dist.join(device)
-    dataset: Dataset = chosen.data.build()
+    dataset: Dataset = recipe.data.build()
     if options.batch > len(dataset):
         raise LimnerError(
             f"train.batch={options.batch} is larger than the {len(dataset)} images of {dataset.name};"
             f" use train.batch={max(1, len(dataset) // 2)} or give more images"
         )
-    _refuse_unfit(chosen.model.name, dataset)
+    _check_batch_type(recipe.model.name, dataset)
     torch.manual_seed(seed_of(options.seed, _INIT))
-    spec = chosen.model.resolve(**dataset.facts())
+    spec = recipe.model.resolve(**dataset.facts())
     model: GenerativeModel = spec.build()
     model.spec = spec
     try:
         model.check_batch(options.batch // dist.world())
     except ValueError as error:
         raise LimnerError(f"train.batch={options.batch}: {error}") from None
-    optimisers = {g: s.build() for g, s in chosen.optim.items()}
+    optimisers = {g: s.build() for g, s in recipe.optim.items()}
     model = model.to(device)
-    update = Updates(model.groups(), optimisers)  # refuses what does not fit, before anything is written
+    update = Updates(model.groups(), optimisers)  # checks the optimisers before anything is written
     graph.check(options.graph, model, update, device)
-    return Prepared(chosen, spec, model, dataset, scoring.heldout_of(chosen.data), options, optimisers, device)
+    return Prepared(recipe, spec, model, dataset, scoring.heldout_of(recipe.data), options, optimisers, device)
 
 
-def _refuse_unfit(model: str, dataset: Dataset) -> None:
-    """Raises a `LimnerError` where the data are not of the kind that the model takes."""
-    wanted = getattr(catalogue.find("model", model), "batch_type", Images)
-    if dataset.batch_type is not wanted:
-        has, example = KINDS[dataset.batch_type].contents, KINDS[wanted].example
-        raise LimnerError(f"{model} does not learn from {dataset.name}, which has {has}; give it {example}")
+def _check_batch_type(model: str, dataset: Dataset) -> None:
+    """Raises a `LimnerError` if the model does not take the batches of the data."""
+    batch_type = getattr(catalogue.find("model", model), "batch_type", Images)
+    if dataset.batch_type is not batch_type:
+        contents, example = KINDS[dataset.batch_type].contents, KINDS[batch_type].example
+        raise LimnerError(f"{model} does not learn from {dataset.name}, which has {contents}; give it {example}")
 
 
 def train(
@@ -112,30 +113,30 @@ def train(
     progress: Progress | None = None,
     **overrides: Any,
 ) -> Run:
-    """Trains a recipe into a run folder, judges the result and writes its report.
+    """Trains a recipe, scores the model and writes a report.
 
     Args:
         source: a recipe's name, a YAML file, or a mapping.
         out: the run folder; default the next number under ``runs/``.
-        config: a YAML file merged over the recipe.
-        progress: who is told how it goes; default nobody.
-        **overrides: keys of the recipe, dotted or bare, such as train.batch=32, time=20m or data=photos/; in Python a
-            dotted key is written ``**{"train.batch": 32}``. `limner explain RECIPE` lists them.
+        config: a YAML file whose values replace those of the recipe.
+        progress: receives the progress; default none.
+        **overrides: keys of the recipe, with or without the section, such as train.batch=32, time=20m or data=photos/;
+            in Python a key with a section is written ``**{"train.batch": 32}``. `limner explain RECIPE` lists them.
 
     Returns:
         The finished run.
 
     Raises:
         LimnerError: wrong recipe, data or device; a loss that is not finite; a full disk.
-        Interrupted: SIGINT or SIGTERM; everything is saved and `resume` goes on.
+        Interrupted: SIGINT or SIGTERM was received; everything is saved, and `resume` continues the run.
     """
-    prepared = prepare(recipe.load(source, overrides, config))
+    prepared = prepare(recipes.load(source, overrides, config))
     run = _open(prepared, out)
     return _fit(prepared, run, None, progress or Silent())
 
 
 def _open(prepared: Prepared, out: str | Path | None) -> Run:
-    """The run folder: made by rank 0, shared with the others."""
+    """The run folder, which rank 0 creates for all ranks."""
     if dist.world() == 1:
         run = Run.create(prepared.recipe.to_dict(), out)
     else:
@@ -150,32 +151,33 @@ def _open(prepared: Prepared, out: str | Path | None) -> Run:
 
 
 def resume(path: str | Path, *, progress: Progress | None = None, **overrides: Any) -> Run:
-    """Goes on with a run from its newest whole checkpoint, as if it had never stopped.
+    """Continues a run from its newest intact checkpoint; the result is that of an uninterrupted training.
 
     Args:
         path: the run folder.
-        progress: who is told how it goes.
-        **overrides: keys of ``train`` and ``optim`` to change from here on, such as images=2M.
+        progress: receives the progress; default none.
+        **overrides: new values for keys of ``train`` and ``optim``, such as images=2M.
 
     Raises:
-        LimnerError: no run, no usable checkpoint, in use, or already finished.
+        LimnerError: there is no run or no usable checkpoint, or the run is in use or finished.
+        Interrupted: SIGINT or SIGTERM was received; everything is saved.
     """
     run = Run(path)
-    told = progress or Silent()
-    wrong = [k for k in overrides if k.split(".")[0] in ("model", "data")]
-    if wrong:
-        raise LimnerError(f"{wrong[0]} cannot change in a run; start a new one with limner train")
-    prepared = prepare(recipe.load(run.recipe, overrides))
+    progress = progress or Silent()
+    fixed = [k for k in overrides if k.split(".")[0] in ("model", "data")]
+    if fixed:
+        raise LimnerError(f"{fixed[0]} cannot change in a run; start a new one with limner train")
+    prepared = prepare(recipes.load(run.recipe, overrides))
     if dist.rank() == 0:
         run.lock()
-    if not checkpoint.folders(run.checkpoints):  # stopped before its first checkpoint
+    if not checkpoint.folders(run.checkpoints):
         run.rewind(-1, -1)
-        return _fit(prepared, run, None, told)
+        return _fit(prepared, run, None, progress)
     start, problems = checkpoint.newest(run.checkpoints)
     for problem in problems:
-        told.say(f"{problem}; going on from {start.path.name}")
+        progress.say(f"{problem}; going on from {start.path.name}")
         run.event("warning", start.state["images"], start.state["seconds"], message=problem)
-    if not prepared.spec.agrees(start.description):
+    if not prepared.spec.matches(start.description):
         run.unlock()
         raise LimnerError(f"the checkpoint of {run.name} holds another model than its recipe.yaml; restore the recipe")
     if start.state["images"] >= prepared.options.images and run.ended(prepared.options.images):
@@ -186,48 +188,45 @@ def resume(path: str | Path, *, progress: Progress | None = None, **overrides: A
         )
     if dist.rank() == 0 and overrides:
         replace_file(run.path / "recipe.yaml", dump_yaml(prepared.recipe.to_dict()).encode())
-    return _fit(prepared, run, start, told)
+    return _fit(prepared, run, start, progress)
 
 
 def _fit(prepared: Prepared, run: Run, start: Checkpoint | None, progress: Progress) -> Run:
-    """Trains, judges, reports; frees the folder whatever happens."""
+    """Trains, scores and reports; always releases the lock."""
+    dataset, heldout, device = prepared.dataset, prepared.heldout, prepared.device
+    is_main = dist.rank() == 0
     try:
-        judge = (
-            scoring.training_reference(prepared.dataset, prepared.heldout, prepared.device)
-            if dist.rank() == 0
-            else None
-        )
-        scored = scoring.during_training(judge, prepared.heldout) if dist.rank() == 0 else None
-        if scored is None and prepared.options.score_images and dist.rank() == 0:
-            progress.say("nothing is held out that samples could be compared with: train.score_images does nothing")
+        reference = scoring.training_reference(dataset, heldout, device) if is_main else None
+        scorer = scoring.during_training(reference, heldout) if is_main else None
+        if scorer is None and prepared.options.score_images and is_main:
+            progress.say("train.score_images has no effect: the data have no held-out images to compare samples with")
         model = fit(
             prepared.options,
             prepared.model,
-            prepared.dataset,
+            dataset,
             prepared.optimisers,
             run,
-            device=prepared.device,
-            heldout=prepared.heldout,
-            scorer=scored,
+            device=device,
+            heldout=heldout,
+            scorer=scorer,
             start=start,
             progress=progress,
         )
-        if dist.rank() == 0 and prepared.heldout is not None:
+        if is_main and heldout is not None:
             progress.say("scoring on held-out images")
-            held, device = prepared.heldout, prepared.device
-            run.write_json("scores.json", scoring.final_scores(model, prepared.dataset, held, judge, device))
-            scoring.before_after(run, model, prepared.dataset, held)
-        if dist.rank() == 0 and int(run.latest.name) >= prepared.options.images:
-            # Said last, so that resume goes on with whatever was cut off.
+            run.write_json("scores.json", scoring.final_scores(model, dataset, heldout, reference, device))
+            scoring.before_after(run, model, dataset, heldout)
+        if is_main and int(run.latest.name) >= prepared.options.images:
+            # This event comes last, so that `resume` repeats what was interrupted before it.
             run.event("done", int(run.latest.name), run.events()[-1]["seconds"], message="finished")
     finally:
         try:
-            if dist.rank() == 0:
+            if is_main:
                 report.film(run.path)
                 report.write_card(run.path, report.about(prepared.model.spec.name))
                 report.write(run.path)
         finally:
-            run.unlock()  # a report that cannot be written keeps no lock
+            run.unlock()
         dist.barrier()
     return run
 
@@ -235,14 +234,14 @@ def _fit(prepared: Prepared, run: Run, start: Checkpoint | None, progress: Progr
 def dry_run(
     source: str | Path | Mapping[str, Any], *, config: str | Path | None = None, **overrides: Any
 ) -> dict[str, Any]:
-    """What training would do: resolved recipe, parameters, and an estimate from three real steps.
+    """Describes the training that `train` would do, and estimates its time and memory from three steps.
 
     Returns:
-        ``recipe``, ``images``, ``data``, ``parameters`` (per group: total, trainable, buffers; nets by name), and
+        ``recipe``, ``images``, ``steps``, ``data``, ``parameters`` (per group: total, trainable, buffers) and
         ``estimate``: ``seconds`` for the whole training (without sampling and saving) and ``bytes`` of memory for
         data, weights, gradients, moments, average and activations.
     """
-    prepared = prepare(recipe.load(source, overrides, config))
+    prepared = prepare(recipes.load(source, overrides, config))
     options, model, dataset = prepared.options, prepared.model, prepared.dataset
     if options.deterministic:
         make_deterministic()
@@ -257,21 +256,23 @@ def dry_run(
         saved[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
         return t
 
+    steps = graph.Steps(model, update, stream, bf16=options.precision == "bf16", graph=False)
+
     def step() -> None:
         stream.begin()
-        with torch.autocast(prepared.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-            model.step(stream, update)
+        steps()
         if ema is not None:
             ema.update()
 
     with torch.autograd.graph.saved_tensors_hooks(remember, lambda t: t):
         step()
-    seen, began = stream.position, time.perf_counter()
+    position, start = stream.position, time.perf_counter()
     for _ in range(3):
         step()
     if prepared.device.type == "cuda":
         torch.cuda.synchronize()
-    seconds = (time.perf_counter() - began) / (stream.position - seen) * options.images
+    images = stream.position - position  # in three steps
+    seconds = (time.perf_counter() - start) / images * options.images
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     moments = sum(
         t.numel() * t.element_size() for o in update.optimisers.values() for s in o.state.values() for t in s.values()
@@ -281,7 +282,7 @@ def dry_run(
     return {
         "recipe": resolved,
         "images": options.images,
-        "steps": -(-options.images // max(1, (stream.position - seen) // 3)),
+        "steps": -(-options.images // max(1, images // 3)),
         "data": {"name": dataset.name, "items": len(dataset), "shape": list(dataset.shape), "classes": dataset.classes},
         "parameters": parameters(model),
         "estimate": {
@@ -293,27 +294,31 @@ def dry_run(
 
 
 def demo(out: str | Path = "runs/demo", *, time: str = "4m", progress: Progress | None = None) -> Run:
-    """Learns the embedded digits by class, and draws a sheet of samples: a row of styles, a column a digit.
+    """Trains a conditional VAE on the digits that limner contains, and saves a grid of samples with a column per digit.
 
     Args:
-        out: the run folder; numbered when it is taken.
+        out: the run folder; a number is added if it is not empty.
         time: longest training time.
-        progress: who is told how it goes.
+        progress: receives the progress; default none.
     """
-    place, number = Path(out), 1
-    while place.exists() and any(place.iterdir()):
+    folder, number = Path(out), 1
+    while folder.exists() and any(folder.iterdir()):
         number += 1
-        place = Path(f"{out}-{number}")
-    run = train("cvae-mnist", out=place, time=time, progress=progress)
+        folder = Path(f"{out}-{number}")
+    run = train("cvae-mnist", out=folder, time=time, progress=progress)
     draw(run.path, run.path / "samples.png", n=100)
     return run
 
 
 def load(path: str | Path, device: str = "cpu") -> GenerativeModel:
-    """A trained model from a run folder, a checkpoint folder or a ``model.safetensors`` file, ready to use.
+    """Loads a trained model, in evaluation mode.
+
+    Args:
+        path: a run folder, a checkpoint folder or a ``model.safetensors`` file.
+        device: auto, cpu, cuda, mps or a number.
 
     Raises:
-        LimnerError: there is none, or it is damaged.
+        LimnerError: there is no model, or it is damaged.
     """
     return load_model(path, pick(device))
 
@@ -327,7 +332,9 @@ def sample(
     device: str = "cpu",
     **options: Any,
 ) -> torch.Tensor:
-    """`n` samples (n,C,H,W) in [-1,1] of a trained model; arguments as those of `GenerativeModel.sample`.
+    """Draws `n` samples (n,C,H,W) in [-1,1] from a trained model.
+
+    `path` and `device` are those of `load`, the other arguments those of `GenerativeModel.sample`.
 
     Raises:
         LimnerError: there is no such model, or it has no such option.

@@ -121,7 +121,7 @@ def stylise(
         x = to_float(recipe.load(trained.recipe).data.build().fetch([0]))  # (1,3,H,W), the content
         result = one_pass.transfer_lightness(result.cpu(), x)
     names = f"{Path(content).name} in the style of {_joined(styles)}"
-    description = f"limner stylise: {names}; VGG-19 of {weight_files.vgg19_named(str(weights))}"
+    description = f"limner stylise: {names}; VGG-19 of {weight_files.describe_vgg19(str(weights))}"
     for path in (trained.path / _RESULT, *([] if out is None else [Path(out)])):
         save(result[0], path, description)
     return make_grid(result, 1)
@@ -249,7 +249,7 @@ def _describe(model: GenerativeModel, styles: Sequence[str]) -> str:
     """The EXIF description of a result: the model, the paintings, and VGG-19's weights."""
     weights = str(model.spec.to_dict().get("weights", "vgg19"))
     exists = weights == "vgg19" or Path(weights).expanduser().is_file()  # `fast_style` needs the file in training only
-    vgg = weight_files.vgg19_named(weights) if exists else Path(weights).name
+    vgg = weight_files.describe_vgg19(weights) if exists else Path(weights).name
     style = f"in the style of {_joined(styles)}" if styles else "in the style that it learnt"
     return f"limner stylise: {model.spec.name} {style}; VGG-19 of {vgg}"
 

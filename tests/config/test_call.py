@@ -1,4 +1,4 @@
-"""Facts of arguments that are read by annotations."""
+"""Keyword arguments are checked and converted according to annotations."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ from limner.core.progress import Progress, Silent
 
 
 @checked
-def painted(
+def paint(
     name: str | Path,
     *,
     size: Annotated[int, Field(ge=1)] = 512,
-    way: Literal["a", "b"] = "a",
+    mode: Literal["a", "b"] = "a",
     shares: list[float] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Any, ...]:
-    """Gives what it was given."""
-    return name, size, way, shares, progress
+    """Returns its arguments."""
+    return name, size, mode, shares, progress
 
 
 @checked
-def open_ended(*, size: int = 1, **rest: Any) -> tuple[int, dict[str, Any]]:
-    return size, rest
+def open_ended(*, size: int = 1, **options: Any) -> tuple[int, dict[str, Any]]:
+    return size, options
 
 
-def test_what_is_written_is_read_by_its_type_and_objects_pass_through():
-    told = Silent()
-    assert painted("x", size="64", shares=("1", 2), progress=told) == ("x", 64, "a", [1.0, 2.0], told)
-    assert painted(Path("x")) == (Path("x"), 512, "a", None, None)
+def test_written_values_are_converted_and_objects_pass_unchanged():
+    progress = Silent()
+    assert paint("x", size="64", shares=("1", 2), progress=progress) == ("x", 64, "a", [1.0, 2.0], progress)
+    assert paint(Path("x")) == (Path("x"), 512, "a", None, None)
     assert open_ended(size="2", **{"model.tile": "x"}) == (2, {"model.tile": "x"})
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("values", "message"),
     [
         ({"size": "abc"}, "size: input should be a valid integer.*got 'abc'"),
         ({"size": 0}, "size: input should be greater than or equal to 1; got 0"),
-        ({"way": "c"}, "way: input should be 'a' or 'b'; got 'c'"),
+        ({"mode": "c"}, "mode: input should be 'a' or 'b'; got 'c'"),
         ({"sise": 3}, "unknown setting 'sise'; did you mean 'size'"),
     ],
 )
-def test_what_does_not_fit_is_one_line(given, message):
+def test_a_wrong_value_is_one_line(values, message):
     with pytest.raises(LimnerError, match=message):
-        painted("x", **given)
+        paint("x", **values)
 
 
-def test_the_function_still_says_what_it_is():
-    assert painted.__doc__ == "Gives what it was given."
-    assert list(keywords(painted)) == ["size", "way", "shares", "progress"]
+def test_docstring_and_signature_are_kept():
+    assert paint.__doc__ == "Returns its arguments."
+    assert list(keywords(paint)) == ["size", "mode", "shares", "progress"]

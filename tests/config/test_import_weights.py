@@ -16,38 +16,38 @@ from limner.core.errors import LimnerError
 
 
 class Level(nn.Module):
-    """One level of the published U-Net: it halves, hands on, doubles, and puts its input beside the result.
+    """One level of the published U-Net: downsampling, the next level, upsampling, and a skip connection.
 
     The description (Isola et al. 2017, appendix, and the key layout of the released files): the outermost level is
-    [halving, next, ReLU, doubling, tanh], the innermost [LeakyReLU, halving, ReLU, doubling, norm], the others
-    [LeakyReLU, halving, norm, next, ReLU, doubling, norm, perhaps dropout].
+    [down, next, ReLU, up, tanh], the innermost [LeakyReLU, down, ReLU, up, norm], the others
+    [LeakyReLU, down, norm, next, ReLU, up, norm, sometimes dropout].
     """
 
-    def __init__(self, outer: int, inner: int, given: int, below: Level | None, first: bool, norm: str) -> None:
+    def __init__(self, outer: int, inner: int, inputs: int, below: Level | None, first: bool, norm: str) -> None:
         super().__init__()
         self.first = first
         bias = norm == "instance"
 
-        def normed() -> nn.Module:
+        def outer_norm() -> nn.Module:
             return nn.BatchNorm2d(outer) if norm == "batch" else nn.InstanceNorm2d(outer)
 
-        def normed_inner() -> nn.Module:
+        def inner_norm() -> nn.Module:
             return nn.BatchNorm2d(inner) if norm == "batch" else nn.InstanceNorm2d(inner)
 
-        halving = nn.Conv2d(given, inner, 4, 2, 1, bias=bias)
+        down = nn.Conv2d(inputs, inner, 4, 2, 1, bias=bias)
         if first:
-            parts = [halving, below, nn.ReLU(), nn.ConvTranspose2d(2 * inner, outer, 4, 2, 1), nn.Tanh()]
+            parts = [down, below, nn.ReLU(), nn.ConvTranspose2d(2 * inner, outer, 4, 2, 1), nn.Tanh()]
         elif below is None:
             parts = [
                 nn.LeakyReLU(0.2),
-                halving,
+                down,
                 nn.ReLU(),
                 nn.ConvTranspose2d(inner, outer, 4, 2, 1, bias=bias),
-                normed(),
+                outer_norm(),
             ]
         else:
-            doubling = nn.ConvTranspose2d(2 * inner, outer, 4, 2, 1, bias=bias)
-            parts = [nn.LeakyReLU(0.2), halving, normed_inner(), below, nn.ReLU(), doubling, normed()]
+            up = nn.ConvTranspose2d(2 * inner, outer, 4, 2, 1, bias=bias)
+            parts = [nn.LeakyReLU(0.2), down, inner_norm(), below, nn.ReLU(), up, outer_norm()]
         self.model = nn.Sequential(*parts)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -55,13 +55,13 @@ class Level(nn.Module):
 
 
 class PublishedUNet(nn.Module):
-    def __init__(self, given: int, made: int, width: int, depth: int, norm: str) -> None:
+    def __init__(self, inputs: int, outputs: int, width: int, depth: int, norm: str) -> None:
         super().__init__()
         widths = [width * min(2**k, 8) for k in range(depth)]
         level = None
         for k in reversed(range(1, depth)):
             level = Level(widths[k - 1], widths[k], widths[k - 1], level, False, norm)
-        self.model = Level(made, width, given, level, True, norm)
+        self.model = Level(outputs, width, inputs, level, True, norm)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.model(x)
@@ -102,8 +102,8 @@ def published_resnet(width: int, blocks: int, channels: int = 3) -> nn.Module:
     return Net()
 
 
-def livened(net: nn.Module) -> nn.Module:
-    """Weights large enough that a wrong layer would be seen."""
+def randomised(net: nn.Module) -> nn.Module:
+    """Sets weights large enough that a wrong layer changes the output."""
     torch.manual_seed(3)
     for p in net.parameters():
         nn.init.normal_(p, 0.0 if p.ndim > 1 else 0.3, 0.1)
@@ -113,7 +113,9 @@ def livened(net: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("norm", ["batch", "instance"])
 @pytest.mark.parametrize("depth", [3, 6])
 def test_a_published_u_net_computes_the_same(tmp_path: Path, norm: str, depth: int) -> None:
-    net = livened(PublishedUNet(1, 3, 4, depth, norm)).train()  # as released: tested with the statistics of one picture
+    net = randomised(
+        PublishedUNet(1, 3, 4, depth, norm)
+    ).train()  # as released: tested with the statistics of one picture
     torch.save(net.state_dict(), tmp_path / "latest_net_G.pth")
     out = import_weights("pix2pix", tmp_path / "latest_net_G.pth", tmp_path / "m.safetensors", size=64, dropout=0.0)
     model = limner.load(out)
@@ -126,7 +128,7 @@ def test_a_published_u_net_computes_the_same(tmp_path: Path, norm: str, depth: i
 
 @pytest.mark.parametrize("blocks", [6, 9])
 def test_a_published_resnet_computes_the_same_both_ways(tmp_path: Path, blocks: int) -> None:
-    there, back = livened(published_resnet(4, blocks)), livened(published_resnet(4, blocks))
+    there, back = randomised(published_resnet(4, blocks)), randomised(published_resnet(4, blocks))
     for p in back.parameters():
         p.data *= 0.9
     old = OrderedDict((f"module.{k}", v) for k, v in there.state_dict().items())  # as DataParallel saves it
@@ -147,7 +149,7 @@ def test_a_published_resnet_computes_the_same_both_ways(tmp_path: Path, blocks: 
         torch.testing.assert_close(one_way.translate(x), there(x), rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_no_generator_is_refused_in_a_line(tmp_path: Path) -> None:
+def test_other_files_are_refused_in_one_line(tmp_path: Path) -> None:
     def refused(content: object, match: str, kind: str = "pix2pix") -> None:
         torch.save(content, tmp_path / "w.pth")
         with pytest.raises(LimnerError, match=match):
@@ -159,7 +161,7 @@ def test_what_is_no_generator_is_refused_in_a_line(tmp_path: Path) -> None:
     refused({"a": 1}, "no state dict of one net")
     refused(nn.Linear(2, 2).state_dict(), "no convolutions")
     refused(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 3, 3)).state_dict(), "3 convolutions")
-    refused(livened(published_resnet(4, 2)).model[:9].state_dict(), "convolutions|layers", "cyclegan")
+    refused(randomised(published_resnet(4, 2)).model[:9].state_dict(), "convolutions|layers", "cyclegan")
     with pytest.raises(LimnerError, match="kind of weights"):
         import_weights("stylegan", tmp_path / "w.pth", tmp_path / "m.safetensors")
     (tmp_path / "broken.pth").write_bytes(b"no pickle")

@@ -1,4 +1,4 @@
-"""What `data=TEXT` means is the model's word: images, pairs or two domains."""
+"""The model decides whether `data=PATH` is read as images, pairs or two domains."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ ALONE = {
 
 
 def data(tree: dict, **overrides: object) -> dict:
-    """The data section that a recipe comes to."""
+    """The data section of the loaded recipe."""
     return recipe.load(tree, overrides).data.to_dict()
 
 
 @pytest.mark.parametrize("text", ["photos/", "some/photos.zip", "./x"])
-def test_a_path_is_what_the_model_takes(text):
+def test_a_path_is_read_as_the_batch_type_of_the_model(text):
     pairs = data(PAIRED, data=text)
     assert pairs == {"name": "pairs", "path": text, "task": "upscale", "size": 32, "flip": True}
     assert data(UNPAIRED, data=text) == {"name": "domains", "path": text, "size": 32}
@@ -68,7 +68,7 @@ def test_a_path_in_the_recipe_itself():
     assert data(folder, task="edges") == {"name": "pairs", "path": "photos/", "task": "edges"}
 
 
-def test_a_named_set_that_gives_what_is_wanted_is_taken_as_it_is():
+def test_a_named_set_of_the_right_batch_type_is_used_directly():
     assert data(PAIRED, data="facades128") == {"name": "facades128", "size": 32, "flip": True}
     assert data(UNPAIRED, data="horse2zebra") == {"name": "horse2zebra", "size": 32}
     assert data(ALONE, data="mnist-5k") == {"name": "mnist-5k", "size": 16}
@@ -77,8 +77,8 @@ def test_a_named_set_that_gives_what_is_wanted_is_taken_as_it_is():
 
 
 def test_a_named_set_of_images_keeps_the_task():
-    kept = data(PAIRED, data="mnist-5k")
-    assert kept == {"name": "pairs", "path": "mnist-5k", "task": "upscale", "size": 32, "flip": True}
+    section = data(PAIRED, data="mnist-5k")
+    assert section == {"name": "pairs", "path": "mnist-5k", "task": "upscale", "size": 32, "flip": True}
     without = recipe.load(PAIRED | {"data": "facades128"}, {"data": "digits"})
     assert without.data.to_dict() == {"name": "pairs", "path": "digits"}
     with pytest.raises(LimnerError, match="write task=colourise"):
@@ -104,7 +104,7 @@ def test_a_written_recipe_reads_back():
         assert recipe.load(once.to_dict()) == once
 
 
-def test_trouble_with_the_model_is_told_as_before():
+def test_errors_of_the_model_section_are_unchanged():
     with pytest.raises(LimnerError, match="'name' is missing"):
         recipe.load(ALONE | {"model": {"z": 3}}, {"data": "photos/"})
     with pytest.raises(LimnerError, match="unknown model 'vea'"):
@@ -126,7 +126,7 @@ def pairs(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("tree", "given", "message"),
+    ("tree", "section", "message"),
     [
         (
             ALONE,
@@ -138,21 +138,21 @@ def pairs(tmp_path: Path) -> str:
         (UNPAIRED, {"name": "pairs", "path": "digits", "task": "upscale"}, "which has pairs; give it two domains"),
     ],
 )
-def test_data_that_do_not_fit_the_model_are_one_clear_line(tree, given, message):
+def test_data_that_do_not_fit_the_model_are_one_clear_line(tree, section, message):
     with pytest.raises(LimnerError) as caught:
-        api.prepare(recipe.load(tree, {"data": given}))
+        api.prepare(recipe.load(tree, {"data": section}))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_pairs_reach_the_model_with_their_own_channels(pairs):
-    found = limner.api.prepare(recipe.load(PAIRED | {"data": pairs}))
-    assert (found.model.source, found.model.shape, found.model.pairing) == ((1, 32, 32), (3, 32, 32), None)
-    found = limner.api.prepare(recipe.load(PAIRED))
-    assert found.model.pairing == {"name": "upscale", "amount": 2.0}
+    model = limner.api.prepare(recipe.load(PAIRED | {"data": pairs})).model
+    assert (model.source, model.shape, model.pairing) == ((1, 32, 32), (3, 32, 32), None)
+    model = limner.api.prepare(recipe.load(PAIRED)).model
+    assert model.pairing == {"name": "upscale", "amount": 2.0}
 
 
 def test_two_folders_stand_for_two_domains_whatever_the_recipe_has():
     tree = UNPAIRED | {"data": {"name": "emoji", "size": 32, "flip": True}}
-    found = recipe.load(tree, {"a": "digits", "b": "mnist-5k"}).data.to_dict()
-    assert found == {"name": "domains", "size": 32, "flip": True, "a": "digits", "b": "mnist-5k"}
+    section = recipe.load(tree, {"a": "digits", "b": "mnist-5k"}).data.to_dict()
+    assert section == {"name": "domains", "size": 32, "flip": True, "a": "digits", "b": "mnist-5k"}

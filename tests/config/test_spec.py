@@ -37,14 +37,14 @@ def test_values_are_checked_and_converted() -> None:
         ("train", {"name": "trainer", "images": "many"}, "is not a count; write 5000, 10k or 1.2M"),
     ],
 )
-def test_a_wrong_word_is_named_with_the_nearest_right_one(kind: str, data: object, message: str) -> None:
+def test_an_unknown_name_is_reported_with_the_nearest_known_one(kind: str, data: object, message: str) -> None:
     with pytest.raises(LimnerError) as error:
         Spec.parse(kind, data)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_facts_and_the_parents_arguments_flow_down() -> None:
+def test_nested_nets_get_facts_and_arguments_of_their_model() -> None:
     spec = Spec.parse(
         "model", {"name": "vae", "z": 7, "encoder": {"name": "mlp.Encoder", "heads": 2}, "decoder": "mlp.Decoder"}
     )
@@ -57,7 +57,7 @@ def test_facts_and_the_parents_arguments_flow_down() -> None:
         spec.build()
 
 
-def test_a_constructors_refusal_is_a_users_error() -> None:
+def test_an_error_of_a_constructor_is_a_limner_error() -> None:
     spec = Spec.parse("model", {"name": "vae", "encoder": "mlp.Encoder", "decoder": "mlp.Decoder"})
     with pytest.raises(LimnerError, match="write heads: 2"):
         spec.build(shape=(1, 8, 8), classes=0)
@@ -145,9 +145,9 @@ def test_unknown_recipe_and_missing_file() -> None:
     "key", ["vae-mnist", "vae", "mlp.Encoder", "train", "train.batch", "vae.beta", "adam.lr", "mnist-5k", "size"]
 )
 def test_explain_knows_every_kind_of_name(key: str) -> None:
-    found = limner.explain(key)
-    assert found.options
-    assert all(o["text"] for o in found.options)
+    options = limner.explain(key).options
+    assert options
+    assert all(o["text"] for o in options)
 
 
 def test_explain_of_an_unknown_option_names_the_nearest() -> None:

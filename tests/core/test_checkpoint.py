@@ -1,4 +1,4 @@
-"""Whole or absent; damage is noticed; no file can run code."""
+"""A checkpoint is complete or absent, damage is detected, and no file can run code."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from limner.core.checkpoint import (
     folders,
     newest,
     pack,
-    point,
-    pointed,
     prune,
     read,
+    read_pointer,
     unpack,
     write,
+    write_pointer,
 )
 from limner.core.errors import LimnerError
 
@@ -41,9 +41,9 @@ VAE = {
 
 def model():
     spec = Spec.parse("model", VAE).resolve(shape=(1, 4, 4), classes=0)
-    made = spec.build()
-    made.spec = spec
-    return made
+    built = spec.build()
+    built.spec = spec
+    return built
 
 
 @pytest.fixture
@@ -59,19 +59,19 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_what_is_written_is_read(root: Path) -> None:
-    found, problems = newest(root)
-    assert (found.state["images"], problems) == (200, [])
-    assert torch.equal(found.trainer["moments"][0], torch.ones(3))
-    assert found.trainer["moments"][1] == {"n": 1}
+    saved, problems = newest(root)
+    assert (saved.state["images"], problems) == (200, [])
+    assert torch.equal(saved.trainer["moments"][0], torch.ones(3))
+    assert saved.trainer["moments"][1] == {"n": 1}
     assert (root / "latest").read_text() == "00000200"
     again = load_model(root / "00000200")
-    assert all(torch.equal(v, found.model[k]) for k, v in again.state_dict().items())
+    assert all(torch.equal(v, saved.model[k]) for k, v in again.state_dict().items())
     assert torch.equal(load_model(root / "00000200" / "model.safetensors").sample(2, seed=0), again.sample(2, seed=0))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "trainer.safetensors", "state.json", "MANIFEST.json"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "grow", "delete", "empty"])
-def test_any_damage_is_noticed_and_the_previous_one_used(root: Path, name: str, damage: str) -> None:
+def test_any_damage_is_detected_and_the_previous_one_used(root: Path, name: str, damage: str) -> None:
     file = root / "00000200" / name
     content = bytearray(file.read_bytes())
     if damage == "flip":
@@ -84,14 +84,14 @@ def test_any_damage_is_noticed_and_the_previous_one_used(root: Path, name: str, 
     if name == "MANIFEST.json" and damage == "grow":
         assert newest(root)[1] == [], "white space after a JSON document changes nothing"
         return
-    found, problems = newest(root)
-    assert found.state["images"] == 100
+    saved, problems = newest(root)
+    assert saved.state["images"] == 100
     assert "00000200 is damaged" in problems[0]
     with pytest.raises(LimnerError, match="damaged"):
         read(root / "00000200")
 
 
-def test_nothing_left_is_one_clear_line(root: Path) -> None:
+def test_no_usable_checkpoint_is_one_clear_line(root: Path) -> None:
     for folder in folders(root):
         (folder / "state.json").write_bytes(b"{}")
     with pytest.raises(LimnerError, match="no usable checkpoint"):
@@ -103,13 +103,13 @@ def test_another_format_is_named(root: Path) -> None:
     (root / "00000200" / "MANIFEST.json").write_text(json.dumps(manifest | {"format": 99}))
     with pytest.raises(LimnerError, match="has format 99, this limner reads format 1"):
         read(root / "00000200")
-    found, problems = newest(root)
-    assert found.state["images"] == 100
+    saved, problems = newest(root)
+    assert saved.state["images"] == 100
     assert "format 99" in problems[0]
 
 
 @pytest.mark.parametrize("state", [b"[]", b"{}", b"null", b'{"trainer": {"$tensor": "nowhere"}}', b"[" * 100_000])
-def test_a_forged_state_is_noticed_though_its_hash_is_right(root: Path, state: bytes) -> None:
+def test_a_forged_state_with_a_valid_hash_is_detected(root: Path, state: bytes) -> None:
     folder = root / "00000200"
     manifest = json.loads((folder / "MANIFEST.json").read_text())
     manifest["files"]["state.json"] = {"sha256": hashlib.sha256(state).hexdigest(), "bytes": len(state)}
@@ -207,13 +207,13 @@ def test_prune_keeps_the_newest_and_the_milestones(tmp_path: Path) -> None:
 def test_prune_spares_the_best_for_as_long_as_it_is_the_best(tmp_path: Path) -> None:
     for images in range(100, 700, 100):
         (tmp_path / f"{images:08d}").mkdir()
-    point(tmp_path, BEST, tmp_path / "00000200")
+    write_pointer(tmp_path, BEST, tmp_path / "00000200")
     assert [int(p.name) for p in prune(tmp_path, keep=2, milestones=0)] == [100, 300, 400]
     assert [int(p.name) for p in folders(tmp_path)] == [200, 500, 600]
-    assert pointed(tmp_path, BEST) == tmp_path / "00000200"
-    point(tmp_path, LATEST, tmp_path / "00000700")
-    assert pointed(tmp_path, LATEST) is None, "there is nothing behind it"
-    point(tmp_path, BEST, tmp_path / "00000600")
+    assert read_pointer(tmp_path, BEST) == tmp_path / "00000200"
+    write_pointer(tmp_path, LATEST, tmp_path / "00000700")
+    assert read_pointer(tmp_path, LATEST) is None, "the folder is missing"
+    write_pointer(tmp_path, BEST, tmp_path / "00000600")
     prune(tmp_path, keep=1, milestones=0)
     assert [int(p.name) for p in folders(tmp_path)] == [600]
 

@@ -1,7 +1,7 @@
-"""Recorded steps give the bits of written ones. There is no CUDA here: a tape of operators stands for a CUDA graph.
+"""Recorded steps give the bits of eager ones. No CUDA is needed: a tape of operators stands for a CUDA graph.
 
-Like a graph, a tape holds operators and the tensors they read and wrote. Running it calls no Python of the step, so it
-shows what a graph would show: a number of the host that was frozen, a tensor that was replaced instead of changed.
+Like a graph, a tape holds operators and the tensors that they read and wrote. Running it calls no Python of the step.
+So it has the faults that a graph would have: a frozen host number, or a tensor that was replaced instead of changed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ RECIPES = [r for r in limner.list_recipes() if catalogue.find("model", recipes.l
 
 
 class Tape(TorchDispatchMode):
-    """Operators in order; `run` calls them again on the same tensors and puts what they give where it lay."""
+    """Records operators in order; `run` calls them again on the same tensors and writes results to the same memory."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,26 +46,26 @@ class Tape(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        held = alias(args), alias(kwargs)
+        inputs = alias(args), alias(kwargs)
         out = func(*args, **kwargs)
         read = {t.untyped_storage().data_ptr() for t in flat((args, kwargs))}
         new = [t for t in flat(out) if t.untyped_storage().data_ptr() not in read]
         view = not new and not func._schema.is_mutable and bool(flat(out))
         if not view and torch.Tag.inplace_view not in func.tags:
-            self.calls.append((func, *held, alias(flat(out)) if new else []))
+            self.calls.append((func, *inputs, alias(flat(out)) if new else []))
         return out
 
     def run(self) -> None:
         with torch.no_grad():
-            for func, args, kwargs, places in self.calls:
-                found = func(*args, **kwargs)
-                for place, value in zip(places, flat(found) if places else [], strict=True):
-                    if place.data_ptr() != value.data_ptr():
-                        place.copy_(value)
+            for func, args, kwargs, outputs in self.calls:
+                result = func(*args, **kwargs)
+                for output, value in zip(outputs, flat(result) if outputs else [], strict=True):
+                    if output.data_ptr() != value.data_ptr():
+                        output.copy_(value)
 
 
 def alias(values: Any) -> Any:
-    """The same memory, in tensors whose shape nobody can change."""
+    """New tensors on the same memory, so that their shape cannot change in place."""
     if isinstance(values, Tensor):
         return values.detach()
     if isinstance(values, dict):
@@ -82,41 +82,41 @@ def flat(values: Any) -> list[Tensor]:
 
 
 class Taped:
-    """A recorder. What a tape has to compute while it records is undone, because recording a graph computes nothing."""
+    """A recorder with a tape. The tape computes while it records; this is undone, as recording computes nothing."""
 
     def __init__(self, model: nn.Module, update: Updates, stream: Stream, fails: str = "") -> None:
         self.model, self.update, self.stream, self.fails = model, update, stream, fails
         self.records = 0
 
-    def aside(self) -> AbstractContextManager[None]:
+    def warm_up(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def record(self, region: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+    def record(self, function: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
         self.records += 1
-        with self.undone() as back:
+        with self.undone() as restore:
             try:
                 with HostReads(refuse=True), Tape() as tape:
-                    out = region()
+                    out = function()
             finally:
-                back()
+                restore()
         if self.fails:
             raise NotRecorded(self.fails)
         return tape.run, out
 
     @contextmanager
     def undone(self) -> Iterator[Callable[[], None]]:
-        """A function that puts everything back to where it was."""
-        kept = [(t, t.clone()) for t in self.persistent()]
+        """Yields a function that restores weights, optimiser state and generators."""
+        values = [(t, t.clone()) for t in self.persistent()]
         noise = [(g, g.get_state()) for g in (torch.default_generator, self.stream.generator)]
 
         @torch.no_grad()
-        def back() -> None:
-            for t, value in kept:
+        def restore() -> None:
+            for t, value in values:
                 t.copy_(value)
             for g, state in noise:
                 g.set_state(state)
 
-        yield back
+        yield restore
 
     def persistent(self) -> Iterator[Tensor]:
         yield from flat(self.model.state_dict())
@@ -125,17 +125,17 @@ class Taped:
 
 
 def prepared(name: str, seed: int = 0) -> tuple[GenerativeModel, Updates, Stream]:
-    made = api.prepare(shrunk(name))
-    model = made.model.train()
+    setup = api.prepare(shrunk(name))
+    model = setup.model.train()
     for module in model.modules():  # a pool that is full after two steps, so that the third can be recorded
         if hasattr(module, "held"):
             module.held = module.held[:16]
-    update = Updates(model.groups(), made.optimisers)
+    update = Updates(model.groups(), setup.optimisers)
     update.rates_to_device()
-    return model, update, Stream(made.dataset, made.options.batch, seed)
+    return model, update, Stream(setup.dataset, setup.options.batch, seed)
 
 
-def taken(steps: Steps, n: int) -> list[dict[str, float]]:
+def run_steps(steps: Steps, n: int) -> list[dict[str, float]]:
     """The logs of n steps of a training of n steps."""
     logs = []
     for _ in range(n):
@@ -150,22 +150,22 @@ def weights(steps: Steps) -> list[Tensor]:
 
 
 def both(name: str, n: int) -> tuple[Steps, Steps]:
-    """The same training as it is written, and recorded, after n steps; their logs are the same bits."""
-    written = Steps(*prepared(name), graph=False)
+    """The same training, eager and recorded, after n steps; their logs and weights are equal in all bits."""
+    eager = Steps(*prepared(name), graph=False)
     model, update, stream = prepared(name)
     recorded = Steps(model, update, stream, recorder=Taped(model, update, stream), warn=pytest.fail, warm_up=2)
-    assert taken(written, n) == taken(recorded, n)
-    assert stream.position == written.stream.position
-    for a, b in zip(weights(written), weights(recorded), strict=True):
+    assert run_steps(eager, n) == run_steps(recorded, n)
+    assert stream.position == eager.stream.position
+    for a, b in zip(weights(eager), weights(recorded), strict=True):
         assert torch.equal(a, b)
-    return written, recorded
+    return eager, recorded
 
 
 # ---- every static recipe ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recorded_step_reads_nothing_and_gives_the_bits_of_the_written_one(name: str) -> None:
+def test_a_recorded_step_reads_nothing_and_gives_the_bits_of_the_eager_one(name: str) -> None:
     lazy = recipes.load(name).model.kwargs.get("penalty_every", 1) > 1
     _, recorded = both(name, 14 if lazy else 6)
     assert recorded.replayed >= 2
@@ -176,7 +176,7 @@ def test_most_recipes_are_static() -> None:
     assert others == {"progressive_gan", "style_transfer"}
 
 
-def test_each_phase_of_a_lazy_penalty_has_a_record_of_its_own() -> None:
+def test_each_phase_of_a_lazy_penalty_has_its_own_recording() -> None:
     _, recorded = both("r1gan-mnist", 14)  # penalties at steps 0, 4, 8 and 12
     assert recorded.replayed == 10  # all but the first two of each kind
     assert isinstance(recorded.recorder, Taped)
@@ -201,17 +201,15 @@ def test_a_schedule_is_read_anew_by_each_replay() -> None:
 
 def test_bfloat16_is_recorded_too() -> None:
     model, update, stream = prepared("gan-mnist")
-    written = Steps(model, update, stream, bf16=True, graph=False)
+    eager = Steps(model, update, stream, bf16=True, graph=False)
     model, update, stream = prepared("gan-mnist")
     recorded = Steps(model, update, stream, bf16=True, recorder=Taped(model, update, stream), warm_up=2)
-    assert taken(written, 6) == taken(recorded, 6)
+    assert run_steps(eager, 6) == run_steps(recorded, 6)
     assert recorded.replayed == 4
 
 
 @pytest.mark.parametrize("name", ["r1gan-mnist", "r3gan-mnist", "dcgan-32", "conv-vae-mnist"])
-def test_a_training_that_is_resumed_makes_its_records_anew(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_training_records_its_steps_again(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = limner.train(shrunk(name, ema_images=40).to_dict(), out=tmp_path / "whole")
     replayed: list[Steps] = []
 
@@ -235,7 +233,7 @@ def test_a_training_that_is_resumed_makes_its_records_anew(
 
 
 class Line(GenerativeModel):
-    """One number a that is to become the mean of what is seen."""
+    """One number a, which learns the mean of the images."""
 
     static = True
 
@@ -274,18 +272,18 @@ class Counts(Line):
         return 1.0 / self.steps
 
 
-class LooksAtPosition(Line):
+class ReadsPosition(Line):
     def factor(self, data: Data) -> float:
         return 1.0 + data.position
 
 
-class NeverTheSame(LooksAtPosition):
+class NeverTheSame(ReadsPosition):
     def phase(self, data: Data) -> int:
         return data.position
 
 
 class Lies(Line):
-    """Takes two batches at every fourth step and says nothing of it."""
+    """Takes two batches in its second step, which its phase does not tell."""
 
     def phase(self, data: Data) -> tuple[()]:
         return ()
@@ -301,20 +299,20 @@ def small(model: Line) -> tuple[Line, Updates, Stream]:
     return model, update, Stream(dataset, 8)
 
 
-def steps_of(model: Line, said: list[str] | None = None, fails: str = "", **options: Any) -> Steps:
+def steps_of(model: Line, warnings: list[str] | None = None, fails: str = "", **options: Any) -> Steps:
     model, update, stream = small(model)
-    warn = None if said is None else said.append
+    warn = None if warnings is None else warnings.append
     return Steps(model, update, stream, recorder=Taped(model, update, stream, fails), warn=warn, warm_up=2, **options)
 
 
 @pytest.mark.parametrize("kind", [Line, Skips])
 def test_skipped_updates_are_counted_and_rates_fall_in_replays(kind: type[Line]) -> None:
-    written, recorded = Steps(*small(kind()), graph=False), steps_of(kind())
-    assert repr(taken(written, 10)) == repr(taken(recorded, 10))  # inf and nan compare as words
+    eager, recorded = Steps(*small(kind()), graph=False), steps_of(kind())
+    assert repr(run_steps(eager, 10)) == repr(run_steps(recorded, 10))  # inf and nan compare as words
     assert recorded.replayed == 8
-    assert torch.equal(written.model.a, recorded.model.a)
-    assert float(recorded.update.skipped) == float(written.update.skipped) == (3 if kind is Skips else 0)
-    assert float(recorded.update.streak) == float(written.update.streak) == (2 if kind is Skips else 0)
+    assert torch.equal(eager.model.a, recorded.model.a)
+    assert float(recorded.update.skipped) == float(eager.update.skipped) == (3 if kind is Skips else 0)
+    assert float(recorded.update.streak) == float(eager.update.streak) == (2 if kind is Skips else 0)
 
 
 @pytest.mark.parametrize(
@@ -322,54 +320,54 @@ def test_skipped_updates_are_counted_and_rates_fall_in_replays(kind: type[Line])
     [
         (Waits, "waits for the device (_local_scalar_dense)"),
         (Counts, "changes steps, which is no tensor"),
-        (LooksAtPosition, "looks at data.position"),
+        (ReadsPosition, "reads data.position"),
     ],
 )
-def test_steps_that_only_claim_to_be_static_are_taken_as_written(kind: type[Line], reason: str) -> None:
-    said: list[str] = []
-    written, recorded = Steps(*small(kind()), graph=False), steps_of(kind(), said)
-    assert taken(written, 6) == taken(recorded, 6)
-    assert torch.equal(written.model.a, recorded.model.a)
+def test_steps_that_only_claim_to_be_static_run_eagerly(kind: type[Line], reason: str) -> None:
+    warnings: list[str] = []
+    eager, recorded = Steps(*small(kind()), graph=False), steps_of(kind(), warnings)
+    assert run_steps(eager, 6) == run_steps(recorded, 6)
+    assert torch.equal(eager.model.a, recorded.model.a)
     assert recorded.replayed == 0
-    assert len(said) == 1
-    assert reason in said[0]
+    assert len(warnings) == 1
+    assert reason in warnings[0]
 
 
-def test_a_record_that_fails_harms_nothing() -> None:
-    said: list[str] = []
-    written, recorded = Steps(*small(Line()), graph=False), steps_of(Line(), said, "operation not permitted")
-    assert taken(written, 6) == taken(recorded, 6)
-    assert torch.equal(written.model.a, recorded.model.a)
-    assert recorded.stream.position == written.stream.position
-    assert said == ["steps are not recorded as CUDA graphs: operation not permitted"]
+def test_a_failed_recording_changes_nothing() -> None:
+    warnings: list[str] = []
+    eager, recorded = Steps(*small(Line()), graph=False), steps_of(Line(), warnings, "operation not permitted")
+    assert run_steps(eager, 6) == run_steps(recorded, 6)
+    assert torch.equal(eager.model.a, recorded.model.a)
+    assert recorded.stream.position == eager.stream.position
+    assert warnings == ["steps are not recorded as CUDA graphs: operation not permitted"]
 
 
 @pytest.mark.parametrize("name", ["tricks-mnist", "wgan-gp-mnist", "conv-vae-mnist"])  # with dropout, batches, noise
-def test_a_record_of_a_real_recipe_that_fails_harms_nothing(name: str) -> None:
-    written = Steps(*prepared(name), graph=False)
+def test_a_failed_recording_of_a_real_recipe_changes_nothing(name: str) -> None:
+    eager = Steps(*prepared(name), graph=False)
     model, update, stream = prepared(name)
     recorded = Steps(model, update, stream, recorder=Taped(model, update, stream, "no"), warm_up=2)
-    assert taken(written, 5) == taken(recorded, 5)
-    assert all(torch.equal(a, b) for a, b in zip(weights(written), weights(recorded), strict=True))
+    assert run_steps(eager, 5) == run_steps(recorded, 5)
+    assert all(torch.equal(a, b) for a, b in zip(weights(eager), weights(recorded), strict=True))
 
 
 def test_a_phase_that_hides_a_batch_is_an_error() -> None:
     with pytest.raises(LimnerError, match="must tell them apart"):
-        taken(steps_of(Lies()), 4)
+        run_steps(steps_of(Lies()), 4)
 
 
-def test_phases_that_never_repeat_are_neither_recorded_nor_remembered() -> None:
+def test_phases_that_never_repeat_are_neither_recorded_nor_stored() -> None:
     steps = steps_of(NeverTheSame())
-    taken(steps, 200)
+    run_steps(steps, 200)
     assert steps.replayed == 0
-    assert len(steps._seen) < 100
+    assert len(steps._counts) < 100
 
 
 # ---- the calls of CUDA -----------------------------------------------------------------------------------------------
 
 
 class FakeGraph:
-    """`torch.cuda.CUDAGraph` with a tape inside; it keeps the order of its calls."""
+    """`torch.cuda.CUDAGraph` with a tape inside; it lists its calls in order."""
 
     calls: ClassVar[list[str]] = []
     undo: ClassVar[Callable[[], None]] = staticmethod(lambda: None)
@@ -432,10 +430,10 @@ def on_fake_cuda(model: nn.Module, update: Updates, stream: Stream) -> graph.CUD
     recorder = graph.CUDARecorder(torch.device("cuda"), noise, update.optimisers.values())  # type: ignore[arg-type]
     undo = Taped(model, update, stream)
 
-    def record(region: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-        with undo.undone() as back:
-            FakeGraph.undo = back
-            return type(recorder).record(recorder, region)
+    def record(function: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+        with undo.undone() as restore:
+            FakeGraph.undo = restore
+            return type(recorder).record(recorder, function)
 
     recorder.record = record  # type: ignore[method-assign]
     return recorder
@@ -443,42 +441,42 @@ def on_fake_cuda(model: nn.Module, update: Updates, stream: Stream) -> graph.CUD
 
 @pytest.mark.parametrize("name", ["r1gan-mnist", "wgan-gp-mnist"])
 def test_the_recorder_of_cuda_makes_its_calls_in_order(name: str, fake_cuda: type[FakeGraph]) -> None:
-    written = Steps(*prepared(name), graph=False)
-    made = prepared(name)
-    recorder = on_fake_cuda(*made)
-    recorded = Steps(*made, recorder=recorder, warn=pytest.fail, warm_up=2)
-    assert taken(written, 6) == taken(recorded, 6)
-    assert all(torch.equal(a, b) for a, b in zip(weights(written), weights(recorded), strict=True))
+    eager = Steps(*prepared(name), graph=False)
+    setup = prepared(name)
+    recorder = on_fake_cuda(*setup)
+    recorded = Steps(*setup, recorder=recorder, warn=pytest.fail, warm_up=2)
+    assert run_steps(eager, 6) == run_steps(recorded, 6)
+    assert all(torch.equal(a, b) for a, b in zip(weights(eager), weights(recorded), strict=True))
     assert recorded.replayed >= 2
     assert fake_cuda.calls == ["register", "begin pool thread_local", "end"]
-    assert not any(g.get("capturable") for o in made[1].optimisers.values() for g in o.param_groups)
+    assert not any(g.get("capturable") for o in setup[1].optimisers.values() for g in o.param_groups)
 
 
-def test_a_capture_that_fails_gives_its_first_reason_and_heals_the_generators(fake_cuda: type[FakeGraph]) -> None:
-    made = prepared("gan-mnist")
-    recorder = on_fake_cuda(*made)
+def test_a_failed_capture_gives_its_first_reason_and_restores_the_generators(fake_cuda: type[FakeGraph]) -> None:
+    setup = prepared("gan-mnist")
+    recorder = on_fake_cuda(*setup)
     fake_cuda.invalid = True
 
-    def region() -> Tensor:
-        assert all(g["capturable"] for o in made[1].optimisers.values() for g in o.param_groups)
+    def function() -> Tensor:
+        assert all(g["capturable"] for o in setup[1].optimisers.values() for g in o.param_groups)
         for generator in (recorder.default, *recorder.generators):
             generator.state = "stuck"  # type: ignore[attr-defined]
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nCompile with ...")
 
     with pytest.raises(NotRecorded, match="not permitted when stream is capturing Compile"):
-        recorder.record(region)
+        recorder.record(function)
     assert {g.state for g in (recorder.default, *recorder.generators)} == {"healthy"}  # type: ignore[attr-defined]
-    assert not any(g["capturable"] for o in made[1].optimisers.values() for g in o.param_groups)
+    assert not any(g["capturable"] for o in setup[1].optimisers.values() for g in o.param_groups)
 
 
 # ---- the option ------------------------------------------------------------------------------------------------------
 
 
-def test_on_says_in_one_line_why_it_cannot() -> None:
+def test_on_gives_the_reason_in_one_line() -> None:
     with pytest.raises(LimnerError, match=r"train\.graph=on: a step waits .*; use train\.graph=auto"):
-        taken(steps_of(Waits(), graph=True), 4)
+        run_steps(steps_of(Waits(), graph=True), 4)
     with pytest.raises(LimnerError, match=r"train\.graph=on: operation not permitted"):
-        taken(steps_of(Line(), fails="operation not permitted", graph=True), 4)
+        run_steps(steps_of(Line(), fails="operation not permitted", graph=True), 4)
 
 
 @pytest.mark.parametrize(
@@ -497,22 +495,22 @@ def test_on_is_refused_without_cuda_before_anything_is_written(recipe: str, reas
 
 def test_what_is_not_static_is_refused_on_any_device(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = torch.device("cuda")
-    made = {r: prepared(r) for r in ("stylise", "progressive-mnist", "gan-mnist")}
-    reasons = {r: graph.obstacle(model, update, cuda) for r, (model, update, _) in made.items()}
+    setups = {r: prepared(r) for r in ("stylise", "progressive-mnist", "gan-mnist")}
+    reasons = {r: graph.obstacle(model, update, cuda) for r, (model, update, _) in setups.items()}
     assert "L-BFGS (optim.picture)" in str(reasons["stylise"])
     assert "a step of progressive_gan depends" in str(reasons["progressive-mnist"])
     assert reasons["gan-mnist"] is None
     monkeypatch.setattr("limner.core.dist.world", lambda: 2)
-    assert "several" in str(graph.obstacle(*made["gan-mnist"][:2], cuda))
+    assert "several" in str(graph.obstacle(*setups["gan-mnist"][:2], cuda))
 
 
-def test_on_a_cpu_auto_takes_steps_as_they_are_written() -> None:
+def test_on_a_cpu_auto_runs_steps_eagerly() -> None:
     steps = Steps(*prepared("gan-mnist"))
     assert steps.recorder is None
     assert Steps(*prepared("gan-mnist"), graph=False).recorder is None
 
 
-def test_words_of_the_command_line() -> None:
+def test_values_of_the_command_line() -> None:
     read = [recipes.load("gan-mnist", {"graph": parse_value(v)}).train.kwargs["graph"] for v in ("on", "off", "auto")]
     assert read == [True, False, "auto"]
 
@@ -551,21 +549,21 @@ KEEPS: dict[str, Callable[[], object]] = {
 
 
 @pytest.mark.parametrize("name", READS)
-def test_what_a_graph_cannot_hold_is_found_and_refused(name: str) -> None:
+def test_what_a_graph_cannot_contain_is_listed_and_refused(name: str) -> None:
     with HostReads() as reads:
         READS[name]()
-    assert reads.found
+    assert reads.operations
     with pytest.raises(HostRead, match="cannot do this"), HostReads(refuse=True):
         READS[name]()
 
 
 @pytest.mark.parametrize("name", KEEPS)
-def test_what_a_graph_can_hold_is_let_pass(name: str) -> None:
+def test_what_a_graph_can_contain_passes(name: str) -> None:
     with HostReads(refuse=True):
         KEEPS[name]()
 
 
-# ---- what the steps stand on -----------------------------------------------------------------------------------------
+# ---- learning rates --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("optimiser", [Adam(lr=0.1, decay=0.5, betas=(0.5, 0.9)), SGD(lr=0.1, decay=0.5, momentum=0.9)])

@@ -35,7 +35,7 @@ def test_runs_are_numbered_and_never_overwritten(tmp_path: Path) -> None:
         _ = a.latest
 
 
-def test_a_line_cut_short_by_a_crash_hides_none_of_those_around_it(tmp_path: Path) -> None:
+def test_a_truncated_line_hides_no_other_line(tmp_path: Path) -> None:
     run = Run.create(RECIPE, root=tmp_path)
     lines = ['{"images": 1}', '{"images": 2, "loss', '{"images": 3}', '{"images": 4']
     (run.path / "metrics.jsonl").write_text("\n".join(lines))
@@ -49,7 +49,7 @@ def hold(path: Path, ready: object, done: object) -> None:
     done.wait(30)
 
 
-def test_one_writer_at_a_time_and_a_dead_one_does_not_block(tmp_path: Path) -> None:
+def test_one_writer_at_a_time_and_a_killed_one_does_not_block(tmp_path: Path) -> None:
     run = Run.create(RECIPE, out=tmp_path / "r")
     spawn = multiprocessing.get_context("spawn")
     ready, done = spawn.Event(), spawn.Event()
@@ -75,7 +75,7 @@ def test_metrics_survive_a_crash_in_the_middle_of_a_line(tmp_path: Path) -> None
     assert [m["images"] for m in run.metrics()] == [10, 20]
 
 
-def test_pictures_are_exact(tmp_path: Path) -> None:
+def test_saved_images_are_exact(tmp_path: Path) -> None:
     for channels, mode in ((1, "L"), (2, "RGBA"), (3, "RGB"), (4, "RGBA")):
         x = to_float(torch.randint(0, 256, (5, channels, 4, 6), dtype=torch.uint8))
         image = make_grid(x, 3, gap=1)
@@ -104,6 +104,6 @@ def test_the_average_halves_in_its_half_life() -> None:
         model.D.head.bias += 1
     for _ in range(10):
         ema.update()
-    usable = ema.settle()
-    torch.testing.assert_close(usable.G.head.bias, start + 0.5)
-    assert torch.equal(usable.D.head.bias, model.D.head.bias), "only what sampling uses is averaged"
+    averaged = ema.averaged_model()
+    torch.testing.assert_close(averaged.G.head.bias, start + 0.5)
+    assert torch.equal(averaged.D.head.bias, model.D.head.bias), "only what sampling uses is averaged"

@@ -1,4 +1,4 @@
-"""Batches are functions of (seed, position) and of nothing else."""
+"""Batches are functions of seed and position only."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_batches_run_over_the_end_of_an_epoch() -> None:
     assert torch.equal(ids.bincount(), torch.full((50,), 16))
 
 
-def test_position_is_all_there_is_to_remember() -> None:
+def test_position_is_the_only_state() -> None:
     a = Stream(digits(flip=True, shift=2), 40, seed=3)
     for _ in range(60):
         expected = next(a)
@@ -43,7 +43,7 @@ def test_position_is_all_there_is_to_remember() -> None:
     assert not torch.equal(next(c).x, expected.x)
 
 
-def test_two_ranks_draw_what_one_would() -> None:
+def test_two_ranks_draw_the_same_as_one() -> None:
     one = Stream(digits(shift=1), 32, seed=1, position=1760)  # crosses the end of an epoch
     ranks = [Stream(digits(shift=1), 32, seed=1, position=1760, rank=r, world=2) for r in (0, 1)]
     x, y = next(one)
@@ -55,30 +55,30 @@ def test_two_ranks_draw_what_one_would() -> None:
     assert torch.equal(shares, torch.cat([s.rand(16, 5) for s in ranks]))
 
 
-def watched(world: int = 1, **options: object) -> tuple[list[Stream], list[torch.Tensor]]:
+def observed(world: int = 1, **options: object) -> tuple[list[Stream], list[torch.Tensor]]:
     """A stream for each rank over fifty digits, and the keys that their augmentation is given."""
-    given: list[torch.Tensor] = []
+    augment_keys: list[torch.Tensor] = []
     dataset = digits(limit=50)
-    dataset.augment = (lambda x, sample_keys: (x, given.append(sample_keys))[0],)
-    return [Stream(dataset, 32, seed=7, rank=r, world=world, **options) for r in range(world)], given
+    dataset.augment = (lambda x, sample_keys: (x, augment_keys.append(sample_keys))[0],)
+    return [Stream(dataset, 32, seed=7, rank=r, world=world, **options) for r in range(world)], augment_keys
 
 
-def test_the_augmentation_of_an_image_is_of_seed_epoch_and_image() -> None:
+def test_augmentation_depends_on_seed_epoch_and_image() -> None:
     """Over five batches of 32 from 50 images: the second and the fourth cross the end of an epoch."""
-    (stream,), given = watched()
+    (stream,), augment_keys = observed()
     ids = torch.cat([stream.readers[0].sampler.indices(p)[1] for p in range(0, 160, 32)])
     for _ in range(5):
         next(stream)
-    found = torch.cat(given)
-    assert torch.equal(found, keys(7, torch.arange(160) // 50, ids))
-    assert len(found.unique()) == 160, "no image is augmented alike in two epochs"
+    epoch_keys = torch.cat(augment_keys)
+    assert torch.equal(epoch_keys, keys(7, torch.arange(160) // 50, ids))
+    assert len(epoch_keys.unique()) == 160, "no image is augmented alike in two epochs"
 
 
-def test_two_ranks_augment_as_one_would() -> None:
+def test_two_ranks_augment_as_one_does() -> None:
     for position in (0, 32, 64, 96):  # at 32 and 96 the end of an epoch lies inside the share of a rank
-        (one,), whole = watched(position=position)
+        (one,), whole = observed(position=position)
         next(one)
-        ranks, parts = watched(2, position=position)
+        ranks, parts = observed(2, position=position)
         for stream in ranks:
             next(stream)
         assert torch.equal(torch.cat(parts), whole[0])
@@ -95,7 +95,7 @@ def test_an_image_is_moved_anew_in_each_epoch() -> None:
     assert same < 0.15  # one in 25 draws the same shift twice
 
 
-def test_noise_belongs_to_the_position() -> None:
+def test_noise_depends_on_the_position() -> None:
     stream = Stream(digits(), 32, seed=5, position=320)
     first = stream.randn(32, 3)
     stream.begin()
@@ -107,41 +107,41 @@ def test_noise_belongs_to_the_position() -> None:
 
 
 @pytest.mark.parametrize("world", [1, 2])
-def test_images_read_from_files_come_as_those_in_memory_do(tmp_path: Path, world: int) -> None:
-    """Wherever a training takes up, and for every rank: read ahead, the images still belong to their labels."""
+def test_images_from_files_equal_those_in_memory(tmp_path: Path, world: int) -> None:
+    """From any position and for every rank, prefetched images have their labels."""
     levels = torch.randint(0, 256, (20, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     for i, image in enumerate(levels):
         (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
         Image.fromarray(image.numpy()).save(tmp_path / "ab"[i % 2] / f"{i:02d}.png")
-    held, read = (data.load(f"{tmp_path}/", shift=1, cache=cache) for cache in (True, False))
-    assert held.pixels is not None
-    assert read.pixels is None
+    in_memory, from_files = (data.load(f"{tmp_path}/", shift=1, cache=cache) for cache in (True, False))
+    assert in_memory.pixels is not None
+    assert from_files.pixels is None
     for rank in range(world):
-        a, b = (Stream(s, 8, seed=2, rank=rank, world=world, position=16) for s in (held, read))
+        a, b = (Stream(s, 8, seed=2, rank=rank, world=world, position=16) for s in (in_memory, from_files))
         for _ in range(4):  # over the end of an epoch
             (x, y), (x_read, y_read) = next(a), next(b)
             assert torch.equal(x, x_read)
             assert torch.equal(y, y_read)
 
 
-def test_dropout_is_of_seed_rank_and_position() -> None:
-    """`begin` seeds the default generator, from which nets draw, for each rank on its own."""
+def test_dropout_depends_on_seed_rank_and_position() -> None:
+    """`begin` seeds the default generator, which dropout uses, differently for each rank."""
 
-    def dropped(**place: int) -> tuple[float, ...]:
-        Stream(digits(), 32, world=2, **place).begin()
+    def draw(**options: int) -> tuple[float, ...]:
+        Stream(digits(), 32, world=2, **options).begin()
         return tuple(torch.rand(4).tolist())
 
     here = {"seed": 5, "rank": 0, "position": 320}
-    assert dropped(**here) == dropped(**here)
-    others = [here, here | {"seed": 6}, here | {"rank": 1}, here | {"position": 352}]
-    assert len({dropped(**place) for place in others}) == 4
+    assert draw(**here) == draw(**here)
+    variants = [here, here | {"seed": 6}, here | {"rank": 1}, here | {"position": 352}]
+    assert len({draw(**options) for options in variants}) == 4
 
 
 def test_an_epoch_is_as_many_images_as_there_are() -> None:
     assert Stream(digits(limit=50), 32, position=75).epoch == 1.5
 
 
-def test_uniform_is_uniform_and_lanes_are_independent() -> None:
+def test_uniform_is_uniform_and_stream_ids_are_independent() -> None:
     k = keys(0, torch.zeros(20_000, dtype=torch.int64), torch.arange(20_000))
     assert len(k.unique()) == 20_000
     assert not set(k.tolist()) & set(keys(1, torch.zeros(20_000, dtype=torch.int64), torch.arange(20_000)).tolist())

@@ -1,4 +1,4 @@
-"""The loop on odd data, odd precision and a short clock."""
+"""The training loop with unusual data, bfloat16 and a time limit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import limner
 from limner.core.checkpoint import folders, read
 from limner.core.grid import make_grid
 from limner.core.progress import Meters, Silent
-from limner.core.update import finite
+from limner.core.update import all_finite
 
 QUICK = {"batch": 8, "samples": 4, "device": "cpu", "threads": 1, "checkpoint_images": 1_000_000}
 NARROW = {"model.G.width": 8, "model.D.width": 8}
@@ -43,20 +43,20 @@ def test_any_channels_and_any_aspect(photos: Path, mode: str, channels: int, tmp
     assert len(run.samples()) >= 2
 
 
-def test_mixed_sizes_and_a_bad_file_are_said_aloud(photos: Path, tmp_path: Path) -> None:
+def test_mixed_sizes_and_a_bad_file_are_reported(photos: Path, tmp_path: Path) -> None:
     fill(photos, "RGB")
     Image.new("RGB", (90, 40)).save(photos / "a" / "wide.png")
     (photos / "b" / "broken.jpg").write_bytes(b"\xff\xd8 no more")
-    said: list[str] = []
+    messages: list[str] = []
 
-    class Ear(Silent):
+    class Listener(Silent):
         def say(self, message: str) -> None:
-            said.append(message)
+            messages.append(message)
 
     options = QUICK | {"data": str(photos), "size": 16, "images": 24}
-    run = limner.train("vae-mnist", out=tmp_path / "run", progress=Ear(), **options)
-    assert any("2 class" in s for s in said)
-    assert any("left out 1 bad file" in s for s in said)
+    run = limner.train("vae-mnist", out=tmp_path / "run", progress=Listener(), **options)
+    assert any("2 class" in s for s in messages)
+    assert any("left out 1 bad file" in s for s in messages)
     assert run.read_json("quarantine.json")[0][0] == "b/broken.jpg"
 
 
@@ -66,30 +66,30 @@ def test_bfloat16_keeps_float32_weights_and_learns(name: str, tmp_path: Path) ->
     run = limner.train(name, out=tmp_path / "run", **options)
     weights = limner.load(run.latest).state_dict()
     assert all(w.dtype in (torch.float32, torch.int64) for w in weights.values())
-    assert finite(weights.values())
+    assert all_finite(weights.values())
     lines = run.metrics()
     if name != "gan-mnist":
         key = next(k for k in lines[0] if k.startswith("loss/"))
         assert lines[-1][key] < 0.8 * lines[0][key]
 
 
-def test_the_clock_ends_a_training_that_resume_continues(tmp_path: Path) -> None:
+def test_the_time_limit_ends_a_training_that_resume_continues(tmp_path: Path) -> None:
     options = QUICK | {"data": "digits", "images": 10_000_000, "time": "0.4s"}
     run = limner.train("ae-mnist", out=tmp_path / "run", **options)
-    seen = int(run.latest.name)
-    assert 0 < seen < 10_000_000
+    images = int(run.latest.name)
+    assert 0 < images < 10_000_000
     assert run.events()[-1]["message"] == "the time limit was reached"
-    assert int(limner.resume(run.path).latest.name) > seen
+    assert int(limner.resume(run.path).latest.name) > images
 
 
-def test_points_are_trained_on_and_drawn(tmp_path: Path) -> None:
+def test_points_are_learned_and_plotted(tmp_path: Path) -> None:
     options = QUICK | {"data": "ring", "images": 160, "model.G.out": "linear"}
     run = limner.train("gan-mnist", out=tmp_path / "run", **options)
     assert limner.load(run.path).sample(5).shape == (5, 2, 1, 1)
     assert Image.open(run.samples()[-1][1]).size == (256, 256)
 
 
-def test_lines_sheets_and_checkpoints_come_when_their_multiples_are_passed(tmp_path: Path) -> None:
+def test_logs_grids_and_checkpoints_are_written_when_their_multiples_are_passed(tmp_path: Path) -> None:
     """Batches of 10 images: multiples of 24 are passed at 30, 50, 80, …; two checkpoints are kept, and milestones."""
     every = {"log_images": 24, "sample_images": 80, "checkpoint_images": 40, "keep": 2, "milestone_images": 120}
     options = QUICK | {"data": "digits", "batch": 10, "images": 240} | every
@@ -100,7 +100,7 @@ def test_lines_sheets_and_checkpoints_come_when_their_multiples_are_passed(tmp_p
     assert [int(p.name) for p in folders(run.checkpoints)] == [120, 200, 240]
 
 
-def test_the_average_is_what_is_used_and_the_weights_are_what_is_trained(tmp_path: Path) -> None:
+def test_the_averaged_weights_are_used_and_the_raw_ones_trained(tmp_path: Path) -> None:
     options = QUICK | {"data": "digits", "images": 160, "seed": 3}
     plain = limner.train("gan-mnist", out=tmp_path / "plain", ema_images=0, **options)
     run = limner.train("gan-mnist", out=tmp_path / "averaged", ema_images=64, **options)
@@ -112,13 +112,13 @@ def test_the_average_is_what_is_used_and_the_weights_are_what_is_trained(tmp_pat
     assert any(k.startswith("G.") for k in weights)
     for k in weights:
         assert torch.equal(saved.model[k], raw[k]) == k.startswith("D."), k
-    shown = run.samples()[-1][1]
-    assert Image.open(shown).convert("L").tobytes() == make_grid(limner.load(run.latest).sample(4, seed=3), 2).tobytes()
+    grid = run.samples()[-1][1]
+    assert Image.open(grid).convert("L").tobytes() == make_grid(limner.load(run.latest).sample(4, seed=3), 2).tobytes()
 
 
 @pytest.mark.parametrize("name", ["dcgan-32", "conv-ae-mnist"])
-def test_watching_a_training_does_not_change_it(name: str, tmp_path: Path) -> None:
-    """Sheets, reconstructions, scores and checkpoints leave the mode, the statistics and the noise as they were."""
+def test_previews_and_scores_do_not_change_a_training(name: str, tmp_path: Path) -> None:
+    """Grids, reconstructions, scores and checkpoints do not change the mode, the statistics or the noise."""
     options = QUICK | {"data": {"name": "mnist-5k", "size": 16, "limit": 64}, "images": 40, "deterministic": True}
     options |= NARROW if name == "dcgan-32" else {"model.decoder": {"name": "conv.NearestDecoder"}}
     seldom, often = {"sample_images": 1_000_000}, {"sample_images": 8, "checkpoint_images": 8, "score_images": 16}
@@ -140,7 +140,7 @@ def test_meters_are_means() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["vae-mnist", "conv-ae-mnist", "dcgan-mnist"])
 def test_the_nets_compile_whole(name: str) -> None:
-    """What CUDA graphs will need: no graph break in a forward pass, and the same numbers."""
+    """A forward pass has no graph break, and compiled it gives the same values."""
     from limner.config import recipe as recipes
 
     model = recipes.load(name).model.build(shape=(1, 28, 28), classes=10).eval()

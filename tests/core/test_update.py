@@ -1,4 +1,4 @@
-"""One step of one group, and a guard that lets no bad number through."""
+"""Optimiser steps on one group, and the guard against values that are not finite."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_bad_gradient_of_a_finite_loss_is_caught_too() -> None:
 
 def test_groups_and_optimisers_must_match() -> None:
     G, D = pair()
-    with pytest.raises(LimnerError, match="group 'D' has none"):
+    with pytest.raises(LimnerError, match="group 'D' has no optimiser"):
         Updates({"G": G, "D": D}, {"G": Adam()})
     with pytest.raises(LimnerError, match="no group 'E'"):
         Updates({"G": G}, {"G": Adam(), "E": Adam()})
@@ -183,7 +183,7 @@ def test_the_guards_counters_survive_saving() -> None:
     assert {g: float(s) for g, s in again.streaks.items()} == {"G": 0, "D": 2}
 
 
-def test_one_group_may_be_lost_while_the_other_does_well() -> None:
+def test_one_group_may_fail_while_the_other_learns() -> None:
     G, D = pair()
     update = Updates({"G": G, "D": D}, {"G": SGD(), "D": SGD()})
     for _ in range(4):
@@ -192,24 +192,24 @@ def test_one_group_may_be_lost_while_the_other_does_well() -> None:
     assert (update.skipped.item(), update.streak.item()) == (4, 4)
 
 
-class _Bowl(nn.Module):
-    """A curved valley of Rosenbrock's over ten numbers."""
+class Rosenbrock(nn.Module):
+    """The Rosenbrock function of ten variables."""
 
     def __init__(self) -> None:
         super().__init__()
         self.x = nn.Parameter(torch.linspace(-1, 1, 10, dtype=torch.float64))
-        self.looks = 0
+        self.evaluations = 0
 
     def loss(self) -> Tensor:
-        self.looks += 1
+        self.evaluations += 1
         a, b = self.x[:-1], self.x[1:]
         return (100 * (b - a**2) ** 2 + (1 - a) ** 2).sum()
 
 
 @pytest.mark.parametrize(("lr", "iterations", "history"), [(1.0, 1, 20), (0.3, 1, 3), (1.0, 4, 20)])
-def test_lbfgs_goes_where_torchs_goes_with_fewer_looks(lr: float, iterations: int, history: int):
-    """Half of all looks, where each step is one descent."""
-    ours, theirs = _Bowl(), _Bowl()
+def test_lbfgs_equals_that_of_torch_with_fewer_evaluations(lr: float, iterations: int, history: int):
+    """Half of all evaluations, if each step is one iteration."""
+    ours, theirs = Rosenbrock(), Rosenbrock()
     update = Updates({"x": ours}, {"x": LBFGS(lr, iterations, history)})
     arguments = (lr, iterations, 25 * iterations, 0.0, 0.0, history, "strong_wolfe")
     plain = torch.optim.LBFGS(theirs.parameters(), *arguments)
@@ -225,16 +225,16 @@ def test_lbfgs_goes_where_torchs_goes_with_fewer_looks(lr: float, iterations: in
         plain.step(closure)
     assert torch.equal(ours.x, theirs.x)
     assert float(ours.loss().detach()) < 10
-    assert ours.looks < (0.7 if iterations == 1 else 1) * theirs.looks
+    assert ours.evaluations < (0.7 if iterations == 1 else 1) * theirs.evaluations
 
 
-def test_lbfgs_goes_on_from_what_was_saved():
+def test_lbfgs_continues_from_a_saved_state():
     """Ten steps are five, saved, loaded, and five more, to the bit."""
-    whole, half = _Bowl(), _Bowl()
-    updates = [Updates({"x": bowl}, {"x": LBFGS()}) for bowl in (whole, half)]
+    whole, half = Rosenbrock(), Rosenbrock()
+    updates = [Updates({"x": problem}, {"x": LBFGS()}) for problem in (whole, half)]
     for _ in range(5):
-        for update, bowl in zip(updates, (whole, half), strict=True):
-            update("x", bowl.loss)
+        for update, problem in zip(updates, (whole, half), strict=True):
+            update("x", problem.loss)
     again = Updates({"x": half}, {"x": LBFGS()})
     again.load_state(copy.deepcopy(updates[1].state()))
     for _ in range(5):
@@ -243,22 +243,22 @@ def test_lbfgs_goes_on_from_what_was_saved():
     assert torch.equal(whole.x, half.x)
 
 
-def test_a_search_that_loses_its_numbers_is_undone():
-    """The first look is good and points a way; what lies there is not a number."""
-    bowl = _Bowl()
-    update = Updates({"x": bowl}, {"x": LBFGS()})
-    update("x", bowl.loss)
-    before, first = bowl.x.detach().clone(), bowl.looks + 1
-    update("x", lambda: bowl.loss() * (1.0 if bowl.looks < first else float("nan")))
-    assert torch.equal(bowl.x, before)
+def test_a_line_search_that_is_not_finite_is_undone():
+    """The first evaluation is finite, the later ones of the step are not."""
+    problem = Rosenbrock()
+    update = Updates({"x": problem}, {"x": LBFGS()})
+    update("x", problem.loss)
+    before, first = problem.x.detach().clone(), problem.evaluations + 1
+    update("x", lambda: problem.loss() * (1.0 if problem.evaluations < first else float("nan")))
+    assert torch.equal(problem.x, before)
     assert (float(update.skipped), float(update.streak)) == (1, 1)
-    update("x", bowl.loss)
-    assert not torch.equal(bowl.x, before)
+    update("x", problem.loss)
+    assert not torch.equal(problem.x, before)
     assert (float(update.skipped), float(update.streak)) == (1, 0)
 
 
-def test_in_bfloat16_the_net_of_after_an_update_is_another() -> None:
-    """Autocast keeps weights in bfloat16; those of before an update must not serve after it."""
+def test_in_bfloat16_the_net_changes_with_an_update() -> None:
+    """Autocast caches weights in bfloat16; the old ones must not be used after an update."""
     module = nn.Linear(4, 1, bias=False)
     update = Updates({"a": module}, {"a": SGD(lr=1.0)})
     x = torch.ones(2, 4)

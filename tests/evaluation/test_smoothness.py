@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from limner.core.condition import Classes
 from limner.core.errors import LimnerError
-from limner.core.interpolation import lerp, slerp, way
+from limner.core.interpolation import interpolation_for, lerp, slerp
 from limner.core.prior import EmpiricalPrior, Prior
 from limner.data.datasets import Pixels
 from limner.evaluation.smoothness import (
@@ -103,9 +103,9 @@ def test_where_there_is_no_arc_it_is_straight():
     torch.testing.assert_close(slerp(a, 3 * a, half), 2 * a)
     torch.testing.assert_close(slerp(a, -a, half), 0 * a)
     torch.testing.assert_close(slerp(0 * a, a, half), a / 2)
-    assert way(Prior("normal", 3)) is slerp
-    assert way(Prior("uniform", 3)) is lerp
-    assert way(EmpiricalPrior((3,))) is lerp  # normal, but not about 0
+    assert interpolation_for(Prior("normal", 3)) is slerp
+    assert interpolation_for(Prior("uniform", 3)) is lerp
+    assert interpolation_for(EmpiricalPrior((3,))) is lerp  # normal, but not about 0
 
 
 # ---- path length ---------------------------------------------------------------------------------------------------

@@ -193,7 +193,7 @@ class Training:
             self.ema.update()
 
     def state(self) -> dict[str, Any]:
-        averaged = self.ema.settle().state_dict()
+        averaged = self.ema.averaged_model().state_dict()
         return copy.deepcopy({"model": self.model.state_dict(), "ema": averaged, "update": self.update.state()})
 
     def load(self, state: dict[str, Any], position: int) -> None:
@@ -208,7 +208,7 @@ def test_growing_resumes_bit_for_bit() -> None:
     whole, half, other = Training(), Training(), Training()
     whole.run(20)
     half.run(10)
-    assert 1 < half.ema.settle().level == half.model.level < 2
+    assert 1 < half.ema.averaged_model().level == half.model.level < 2
     other.load(half.state(), half.stream.position)
     other.run(10)
     assert whole.model.level == 2
@@ -216,7 +216,7 @@ def test_growing_resumes_bit_for_bit() -> None:
     assert first.keys() == second.keys()
     for key in first:
         assert torch.equal(first[key], second[key]), key
-    averaged = [training.ema.settle() for training in (whole, other)]
+    averaged = [training.ema.averaged_model() for training in (whole, other)]
     assert averaged[0].images == averaged[1].images == 160
     assert torch.equal(averaged[0].sample(4, seed=3), averaged[1].sample(4, seed=3))
 

@@ -33,7 +33,7 @@ QUICK = {
 
 
 def words(**more: object) -> list[str]:
-    """`QUICK` as words of a command line; of a keyword a double underscore is a dot."""
+    """`QUICK` as arguments of a command line. A double underscore in a keyword stands for a dot."""
     return [f"{k}={v}" for k, v in (QUICK | {k.replace("__", "."): v for k, v in more.items()}).items()]
 
 
@@ -66,17 +66,17 @@ def assert_same_bits(run: Path, other: Path) -> None:
     assert lines[0] == lines[1]
 
 
-def until(true: Callable[[], bool], seconds: float = 60) -> None:
-    """Waits."""
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Waits until a condition holds."""
     end = time.monotonic() + seconds
-    while not true():
+    while not condition():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 30 colour pictures of different sizes in two classes."""
+    """A folder with 30 colour images of different sizes in two classes."""
     folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
     for i in range(30):
         path = folder / "ab"[i % 2] / f"{i}.png"
@@ -87,7 +87,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _threads() -> Iterator[None]:
-    """Trainings in this process set the number of threads; put it back."""
+    """Restores the number of threads, which trainings in this process change."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)

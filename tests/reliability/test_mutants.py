@@ -1,4 +1,4 @@
-"""What `benchmarks/mutants.py` plants, where it plants nothing, and which tests it asks first."""
+"""The faults that `benchmarks/mutants.py` plants, and the order in which it runs tests."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_every_operator_has_an_example(mutants: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("operator", CHANGES)
-def test_an_operator_changes_what_it_says(mutants: ModuleType, operator: str) -> None:
+def test_an_operator_makes_its_change(mutants: ModuleType, operator: str) -> None:
     before, after = CHANGES[operator]
     text = f"def f(a, b, c, x) -> Tensor:\n    {before}  # σ: bytes and characters differ\n"
     planted = [f.plant(text) for f in mutants.faults(text) if f.operator == operator]
@@ -53,9 +53,9 @@ def test_an_operator_changes_what_it_says(mutants: ModuleType, operator: str) ->
 
 def test_a_fault_changes_one_line_and_still_compiles(mutants: ModuleType) -> None:
     text = (ROOT / "benchmarks" / "mutants.py").read_text()
-    found = [f for f in mutants.faults(text)[::29] if mutants.counts(f, text)]
-    assert len({f.operator for f in found}) > 5
-    for fault in found:
+    faults = [f for f in mutants.faults(text)[::29] if mutants.counts(f, text)]
+    assert len({f.operator for f in faults}) > 5
+    for fault in faults:
         planted = fault.plant(text)
         compile(planted, "planted", "exec", dont_inherit=True)
         differ = [i for i, (a, b) in enumerate(zip(text.split("\n"), planted.split("\n"), strict=True), 1) if a != b]
@@ -119,13 +119,13 @@ def test_the_nearest_tests_come_first(mutants: ModuleType, project: Path) -> Non
     assert modules.recipe("toy.models.net") == modules.recipe("toy.losses.l1") == "net-dots"
 
 
-def test_a_draw_spares_no_package(mutants: ModuleType, project: Path) -> None:
+def test_a_draw_has_faults_of_every_package(mutants: ModuleType, project: Path) -> None:
     drawn = mutants.drawn(mutants.Modules(project), 10, seed=3)
     assert [m.module for m in drawn] == ["toy.models.net", "toy.losses.l1"] * 2
 
 
 def test_a_draw_is_a_function_of_its_seed_in_every_process(project: Path) -> None:
-    """The order of a set is another one in each process; a draw must not depend on it."""
+    """The order of a Python set changes between processes; a draw must not depend on it."""
 
     def drawn(seed: int, hashing: str) -> str:
         code = f"""

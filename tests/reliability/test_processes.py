@@ -71,12 +71,12 @@ def from_files(pictures: Path) -> dict[str, object]:
 def test_any_number_of_workers_gives_the_same_batches(pictures: Path) -> None:
     dataset: Dataset = limner.data.load(str(pictures), size=16, cache=False, flip=True, shift=2)
     assert dataset.pixels is None
-    seen = []
+    runs = []
     for workers in WORKERS:
         stream = Stream(dataset, 7, seed=3, workers=workers, position=7)
-        seen.append([next(stream) for _ in range(9)])  # into the third epoch, over two ends that are no end of a batch
-    for batches in seen[1:]:
-        for a, b in zip(seen[0], batches, strict=True):
+        runs.append([next(stream) for _ in range(9)])  # into the third epoch, over two ends that are no end of a batch
+    for batches in runs[1:]:
+        for a, b in zip(runs[0], batches, strict=True):
             assert torch.equal(a.x, b.x)
             assert torch.equal(a.y, b.y)
 

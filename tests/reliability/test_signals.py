@@ -41,9 +41,9 @@ def test_a_signal_saves_and_resume_is_exact(
         assert refused.stderr.count("\n") == 1
         assert "is in use by another process" in refused.stderr
     process.send_signal(number)
-    _, said = process.communicate(timeout=10)
+    _, stderr = process.communicate(timeout=10)
     assert process.returncode == code
-    assert "limner resume" in said.splitlines()[-1]
+    assert "limner resume" in stderr.splitlines()[-1]
     stopped = int(Run(run).latest.name)
     more = stopped + 160
     limner.resume(run, images=more)

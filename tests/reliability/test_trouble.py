@@ -1,4 +1,4 @@
-"""A full disk, numbers that are not finite, and files made by an enemy."""
+"""A full disk, values that are not finite, and hostile files."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import pytest
 import torch
 
 import limner
-from limner.core.checkpoint import FORMAT, MANIFEST, MODEL, folders, verified
+from limner.core.checkpoint import FORMAT, MANIFEST, MODEL, folders, read_verified
 from limner.core.errors import LimnerError
 from limner.core.model import Data, Logs, Update
 from limner.core.run import Run
-from limner.core.update import finite
+from limner.core.update import all_finite
 from limner.models.autoencoder import Autoencoder
 from limner.models.gan import GAN
 
@@ -41,20 +41,20 @@ def run(finished: Path, tmp_path: Path) -> Path:
 # ---- the disk ------------------------------------------------------------------------------------------------------
 
 
-def test_a_full_disk_ends_in_one_line_and_harms_nothing(run: Path) -> None:
-    before = {f: verified(f) for f in folders(run / "checkpoints")}
+def test_a_full_disk_ends_in_one_line_and_damages_nothing(run: Path) -> None:
+    before = {f: read_verified(f) for f in folders(run / "checkpoints")}
     size = (Run(run).latest / MODEL).stat().st_size
 
-    def little() -> None:
+    def limit_file_size() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))
 
-    done = call("resume", run, "images=400", preexec_fn=little)
+    done = call("resume", run, "images=400", preexec_fn=limit_file_size)
     assert done.returncode == 2
     errors = [line for line in done.stderr.splitlines() if line.startswith("limner: ")]
     assert len(errors) == 1
     assert "cannot write checkpoint" in errors[0]
     assert "Traceback" not in done.stderr
-    assert {f: verified(f) for f in before} == before
+    assert {f: read_verified(f) for f in before} == before
     assert list((run / "checkpoints").glob(".*")) == []
     assert int(limner.resume(run, images=400).latest.name) == 400
 
@@ -63,19 +63,19 @@ def test_a_full_disk_ends_in_one_line_and_harms_nothing(run: Path) -> None:
 
 
 def poisoned(step: Callable[..., Logs], group: str, at: int, poison: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """The same step, whose loss of one group is poisoned from the `at`-th update of it on."""
+    """The step with a changed loss of one group, from the `at`-th update of that group on."""
     calls = 0
 
-    def spoil(self: Any, data: Data, update: Update) -> Logs:
-        def spoilt(name: str, loss: torch.Tensor) -> None:
+    def poisoned_step(self: Any, data: Data, update: Update) -> Logs:
+        def poisoned_update(name: str, loss: torch.Tensor) -> None:
             nonlocal calls
             calls += name == group
             update(name, poison(loss) if name == group and calls >= at else loss)
 
-        spoilt.logs = getattr(update, "logs", {})  # type: ignore[attr-defined]
-        return step(self, data, spoilt)
+        poisoned_update.logs = getattr(update, "logs", {})  # type: ignore[attr-defined]
+        return step(self, data, poisoned_update)
 
-    return spoil
+    return poisoned_step
 
 
 def infinite_gradient(loss: torch.Tensor) -> torch.Tensor:
@@ -109,7 +109,7 @@ def test_numbers_that_are_not_finite_never_reach_the_weights(
     assert "\n" not in str(error.value)
     assert "learning rate" in str(error.value)
     for folder in folders(tmp_path / "run" / "checkpoints"):
-        assert finite(limner.load(folder).state_dict().values())
+        assert all_finite(limner.load(folder).state_dict().values())
     events = Run(tmp_path / "run").events()
     assert any(e["event"] == "skip" for e in events)
     stopped = next(e["images"] for e in events if e["event"] == "stop")
@@ -117,10 +117,10 @@ def test_numbers_that_are_not_finite_never_reach_the_weights(
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Statistics are lost though every loss and gradient is fine: the checkpoint of step 10 is not written."""
+    """Statistics are not finite although all losses and gradients are; the checkpoint of step 10 is not written."""
     step, calls = Autoencoder.step, 0
 
-    def spoil(self: Any, data: Data, update: Update) -> Logs:
+    def poisoned_step(self: Any, data: Data, update: Update) -> Logs:
         nonlocal calls
         calls += 1
         logs = step(self, data, update)
@@ -128,23 +128,23 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, monkeypatch
             self.prior.mean.fill_(float("inf"))
         return logs
 
-    monkeypatch.setattr(Autoencoder, "step", spoil)
+    monkeypatch.setattr(Autoencoder, "step", poisoned_step)
     with pytest.raises(LimnerError, match="not finite"):
         limner.train("ae-mnist", out=tmp_path / "run", **QUICK | {"train.images": 800})
     assert [int(p.name) for p in folders(tmp_path / "run" / "checkpoints")] == [40]
 
 
 def test_one_bad_batch_is_skipped_and_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = 0
+    calls = 0
 
     def once(loss: torch.Tensor) -> torch.Tensor:
-        nonlocal seen
-        seen += 1
-        return loss * float("nan") if seen == 5 else loss
+        nonlocal calls
+        calls += 1
+        return loss * float("nan") if calls == 5 else loss
 
     monkeypatch.setattr(Autoencoder, "step", poisoned(Autoencoder.step, "AE", 1, once))
     run = limner.train("ae-mnist", out=tmp_path / "run", **QUICK | {"train.images": 160})
-    assert finite(tensors(run.path).values())
+    assert all_finite(tensors(run.path).values())
     assert [e["total"] for e in run.events() if e["event"] == "skip"][-1] == 1
     assert run.events()[-1]["event"] == "done"
 
@@ -154,7 +154,7 @@ def test_a_wild_learning_rate_is_one_clear_line(tmp_path: Path) -> None:
         limner.train("ae-mnist", out=tmp_path / "run", **QUICK | {"train.images": 4000, "optim.AE.lr": 1e30})
 
 
-# ---- enemies -------------------------------------------------------------------------------------------------------
+# ---- hostile files -------------------------------------------------------------------------------------------------
 
 
 def test_a_checkpoint_of_another_version_is_named(run: Path) -> None:
@@ -183,7 +183,7 @@ def header(tree: Any, data: bytes = b"") -> bytes:
 
 
 def hostile(kind: str, marker: Path) -> bytes:
-    """The bytes of a ``model.safetensors`` that means harm."""
+    """The bytes of a hostile ``model.safetensors``."""
     one = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
     spec = {"name": "os.system", "command": f"touch {marker}"}
     match kind:
@@ -235,7 +235,7 @@ KINDS = (
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_hostile_checkpoint_executes_nothing(kind: str, run: Path, tmp_path: Path) -> None:
-    """Loaded alone, and inside a run whose manifest vouches for it."""
+    """The file is loaded alone, and inside a run whose manifest has its hash."""
     import hashlib
 
     marker = tmp_path / "marker"
@@ -268,8 +268,8 @@ def test_a_hostile_checkpoint_executes_nothing(kind: str, run: Path, tmp_path: P
 )
 def test_a_hostile_recipe_executes_nothing(text: str, tmp_path: Path) -> None:
     marker, recipe = tmp_path / "marker", tmp_path / "evil.yaml"
-    rest = "data: {name: digits}\noptim: {AE: {}}\ntrain: {images: 64}\n"
-    recipe.write_text(f"{text.replace('MARKER', str(marker))}\n{rest}")
+    sections = "data: {name: digits}\noptim: {AE: {}}\ntrain: {images: 64}\n"
+    recipe.write_text(f"{text.replace('MARKER', str(marker))}\n{sections}")
     with pytest.raises(LimnerError) as error:
         limner.train(recipe, out=tmp_path / "run")
     assert "\n" not in str(error.value)

@@ -13,7 +13,7 @@ import limner
 import limner.data
 from limner import report
 from limner.core.errors import LimnerError
-from limner.core.frame import drawable, places
+from limner.core.frame import drawable, grid_points
 from limner.core.grid import plot_points
 from limner.core.run import Run
 
@@ -80,7 +80,7 @@ def test_points_on_a_line_have_an_animation_too(tmp_path: Path) -> None:
 def save_frame(run: Run, images: int, **numbers: object) -> None:
     """Saves a frame of points on a line."""
     x = torch.linspace(-1, 1, 64)[:, None]
-    parts = {"real": x, "fake": x, "pull": torch.zeros_like(x), "places": places(x), "logits": torch.zeros(256)}
+    parts = {"real": x, "fake": x, "pull": torch.zeros_like(x), "places": grid_points(x), "logits": torch.zeros(256)}
     run.save_frame(images, parts | numbers)
 
 
@@ -149,6 +149,6 @@ def test_only_points_on_a_line_or_in_the_plane_are_drawn() -> None:
     assert drawable((2, 1, 1))
     assert not drawable((3, 1, 1))
     assert not drawable((1, 28, 28))
-    grid = places(torch.tensor([[-4.0, -4.0], [4.0, 4.0]]))
+    grid = grid_points(torch.tensor([[-4.0, -4.0], [4.0, 4.0]]))
     assert grid.min() == -6
     assert grid.max() == 6

@@ -21,7 +21,7 @@ from torch import Tensor
 from limner.apply.steady import Frame, Steady
 from limner.core.batch import to_float
 from limner.core.errors import LimnerError, extra
-from limner.core.signals import noted
+from limner.core.signals import stop_signals
 
 SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"))
 _DEFAULT_CODEC = ("libx264", {"crf": "18", "preset": "medium"})
@@ -112,7 +112,7 @@ def paint(
                 raise LimnerError(f"{source.name} holds no pictures; give a clip that has a video track")
             copier = _Transcoder(reader, writer, source, out, sound, start)
             length = float((reader.duration or 0) / av_.time_base)
-            with noted(signals.append):
+            with stop_signals(signals.append):
                 for frame in copier.frames(end):
                     seconds = float(frame.time or 0) - copier.zero
                     if seconds < start or (end is not None and seconds >= end):

@@ -1,1 +1,1 @@
-"""From text to objects: names, recipes, and models from their files."""
+"""Names, recipes and constructor calls as text, and the objects that are built from them."""

@@ -1,11 +1,11 @@
-"""Short names for everything a recipe may mention.
+"""The short names that recipes use.
 
-The catalogue is closed: a name is looked up among the files of limner's own packages and the entry points
-that installed plug-ins declare (groups ``limner.models`` and ``limner.nets``). Text from a recipe or a
-checkpoint can therefore never make Python import anything else.
+The catalogue is closed: names are those of the files in limner's own packages, and of the entry points that installed
+plug-ins declare (groups ``limner.models`` and ``limner.nets``). So the text of a recipe or a checkpoint cannot make
+Python import anything else.
 
 =========  ==============================  =============================================
-kind       a name looks like               what it stands for
+kind       example of a name               object
 =========  ==============================  =============================================
 model      ``vae``                         the model class of ``limner/models/vae.py``
 net        ``mlp.Encoder``                 a class of ``limner/nets/mlp.py``
@@ -36,8 +36,8 @@ RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
 def files(package: str) -> list[str]:
     """Names of the public modules of a package, without importing any of them."""
-    found = find_spec(package)
-    paths = list(found.submodule_search_locations or []) if found else []
+    spec = find_spec(package)
+    paths = list(spec.submodule_search_locations or []) if spec else []
     return sorted(m.name for m in pkgutil.iter_modules(paths) if not m.name.startswith("_"))
 
 
@@ -51,8 +51,8 @@ def names(kind: str) -> list[str]:
         case "model":
             return sorted({*files("limner.models"), *_plugins("model")})
         case "net":
-            own = [f"{f}.{c}" for f in files("limner.nets") for c in _classes(f"limner.nets.{f}")]
-            return sorted({*own, *_plugins("net")})
+            nets = [f"{f}.{c}" for f in files("limner.nets") for c in _classes(f"limner.nets.{f}")]
+            return sorted({*nets, *_plugins("net")})
         case "data":
             return list(importlib.import_module("limner.data").list_sources())
         case "optimiser":
@@ -65,10 +65,10 @@ def names(kind: str) -> list[str]:
 
 
 def find(kind: str, name: str) -> Callable[..., Any]:
-    """The constructor a name stands for.
+    """The constructor of a name.
 
     Raises:
-        LimnerError: the name is not in the catalogue; the message carries the nearest matches.
+        LimnerError: the name is not in the catalogue; the message gives the nearest names.
     """
     match kind:
         case "model" if name in files("limner.models"):
@@ -91,9 +91,9 @@ def find(kind: str, name: str) -> Callable[..., Any]:
 
 @cache
 def _classes(module: str) -> list[str]:
-    """Public nets that a module defines itself: the classes built for the `shape` of an image. Nothing is imported."""
-    found = find_spec(module)
-    tree = ast.parse(Path(found.origin).read_text(encoding="utf-8")) if found and found.origin else ast.Module([], [])
+    """Names of the public nets in a module: classes whose constructor takes `shape`. The module is not imported."""
+    spec = find_spec(module)
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8")) if spec and spec.origin else ast.Module([], [])
     classes = [c for c in tree.body if isinstance(c, ast.ClassDef) and not c.name.startswith("_")]
     return sorted(c.name for c in classes if any(_takes_shape(f) for f in c.body))
 
@@ -105,16 +105,13 @@ def _takes_shape(node: ast.stmt) -> bool:
 
 
 def _model_class(module: Any) -> Callable[..., Any]:
-    """The one model a file of `limner.models` defines: one file per paper."""
+    """The only model that a module of `limner.models` defines."""
     base = importlib.import_module("limner.core.model").GenerativeModel
-    own = [
-        c
-        for _, c in inspect.getmembers(module, inspect.isclass)
-        if issubclass(c, base) and c.__module__ == module.__name__
-    ]
-    if len(own) != 1:
-        raise LimnerError(f"{module.__name__} must define exactly one model, it has {len(own)}")
-    return own[0]
+    classes = (c for _, c in inspect.getmembers(module, inspect.isclass) if c.__module__ == module.__name__)
+    models = [c for c in classes if issubclass(c, base)]
+    if len(models) != 1:
+        raise LimnerError(f"{module.__name__} must define exactly one model, it defines {len(models)}")
+    return models[0]
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -1,4 +1,4 @@
-"""Explanations of recipes, models, nets, data and single options, read from signatures and docstrings."""
+"""Explanations of recipes, models, nets, data and options, taken from signatures and docstrings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from limner.core.errors import unknown
 
 @dataclass(frozen=True)
 class Explanation:
-    """What there is to know of one name."""
+    """A description of one name, and name, type, default and meaning of each of its options."""
 
     name: str
     kind: str
@@ -22,7 +22,7 @@ class Explanation:
     options: list[dict[str, Any]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain mapping."""
+        """The explanation as a plain mapping."""
         return asdict(self)
 
 
@@ -33,43 +33,37 @@ def explain(key: str) -> Explanation:
         key: ``vae-mnist``, ``vae``, ``mlp.Encoder``, ``train``, ``vae.beta``, ``train.batch``, ``adam.lr`` …
 
     Raises:
-        LimnerError: nothing has this name; the message carries the nearest matches.
+        LimnerError: the name is unknown; the message gives the nearest names.
     """
     if key in names("recipe"):
         return _recipe(key)
-    for kind in ("model", "data", "optimiser", "train", "net"):
-        if kind == "train" and key == "train":
-            return _constructor("train", "trainer", "train")
-        if key in names(kind):
-            return _constructor(kind, key, key)
+    if constructor := _find(key):
+        return _constructor(*constructor, key)
     owner, _, option = key.rpartition(".")
-    found = _owner(owner) if owner else None
-    if found and option in arguments(*found):
-        return Explanation(key, "option", "", [_row(arguments(*found)[option])])
+    constructor = _find(owner) if owner else None
+    if constructor and option in arguments(*constructor):
+        return Explanation(key, "option", "", [_row(arguments(*constructor)[option])])
     if not owner:
-        hits = [(k, n) for k, n in _everywhere() if key in arguments(k, n) and not arguments(k, n)[key].is_fact]
-        if hits:
-            rows = [_row(arguments(k, n)[key]) | {"of": "train" if k == "train" else n} for k, n in hits]
+        owners = [(k, n) for k, n in _constructors() if key in arguments(k, n) and not arguments(k, n)[key].is_fact]
+        if owners:
+            rows = [_row(arguments(k, n)[key]) | {"of": "train" if k == "train" else n} for k, n in owners]
             return Explanation(key, "option", "", rows)
     known = [n for kind in ("recipe", "model", "data", "optimiser", "net") for n in names(kind)]
-    if found:
-        known = [f"{owner}.{n}" for n, a in arguments(*found).items() if not a.is_fact]
+    if constructor:
+        known = [f"{owner}.{n}" for n, a in arguments(*constructor).items() if not a.is_fact]
     else:
-        known += [n for kind, name in _everywhere() for n, a in arguments(kind, name).items() if not a.is_fact]
+        known += [n for kind, name in _constructors() for n, a in arguments(kind, name).items() if not a.is_fact]
     raise unknown("name", key, set(known))
 
 
-def _everywhere() -> list[tuple[str, str]]:
+def _constructors() -> list[tuple[str, str]]:
     return [("train", "trainer"), *((k, n) for k in ("model", "optimiser", "data") for n in names(k))]
 
 
-def _owner(name: str) -> tuple[str, str] | None:
+def _find(name: str) -> tuple[str, str] | None:
     if name == "train":
         return "train", "trainer"
-    for kind in ("model", "net", "data", "optimiser"):
-        if name in names(kind):
-            return kind, name
-    return None
+    return next(((kind, name) for kind in ("model", "data", "optimiser", "train", "net") if name in names(kind)), None)
 
 
 def _recipe(name: str) -> Explanation:
@@ -82,12 +76,10 @@ def _recipe(name: str) -> Explanation:
         for a in arguments(spec.kind, spec.name).values():
             if a.is_fact:
                 continue
-            value = spec.kwargs.get(a.name, None if a.required else a.default)
+            value, path = spec.kwargs.get(a.name, None if a.required else a.default), f"{prefix}.{a.name}"
+            rows.append(_row(a) | {"name": path, "value": value.name if isinstance(value, Spec) else value})
             if isinstance(value, Spec):
-                rows.append(_row(a) | {"name": f"{prefix}.{a.name}", "value": value.name})
-                add(value, f"{prefix}.{a.name}")
-            else:
-                rows.append(_row(a) | {"name": f"{prefix}.{a.name}", "value": value})
+                add(value, path)
 
     add(loaded.model, "model")
     add(loaded.data, "data")

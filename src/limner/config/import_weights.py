@@ -1,10 +1,10 @@
-"""Weights that others published, as limner's own models: generators of pix2pix and CycleGAN, decoders of VGG-19.
+"""Conversion of published weights to limner's models: generators of pix2pix and CycleGAN, decoders of VGG-19.
 
-The layout of pix2pix's and CycleGAN's reference repository: state dicts of one generator each, whose keys number the
-modules of nested `nn.Sequential`. A U-Net's keys read ``model.model.1.model.3…``: outside is the largest map; each
-level holds its halving, the next level, and its doubling. A ResNet generator's read ``model.1.weight``,
-``model.10.conv_block.1.weight``. Instance norm has no weights of its own; what old files hold of its statistics is left
-out.
+The reference repository of pix2pix and CycleGAN saves the state dict of one generator in each file. Its keys number the
+modules of nested `nn.Sequential`. The keys of a U-Net look like ``model.model.1.model.3…``: the outermost level has the
+largest feature map, and each level holds its downsampling layer, the next level and its upsampling layer. The keys of a
+ResNet generator look like ``model.1.weight`` and ``model.10.conv_block.1.weight``. Instance norm has no weights; its
+statistics in old files are ignored.
 """
 
 from __future__ import annotations
@@ -36,34 +36,34 @@ def import_weights(
     dropout: float | None = None,
     vgg: str = "vgg19",
 ) -> Path:
-    """Makes a model of published weights.
+    """Converts published weights to a model file.
 
     Args:
-        kind: pix2pix (a U-Net) or cyclegan (a ResNet): what the file holds decides, either will do for the other; or
-            adain or wct, whose file holds a decoder of VGG-19's maps, for use with one or the other.
+        kind: pix2pix or cyclegan, for a generator, whose net (U-Net or ResNet) is read from the file; or adain or wct,
+            for a decoder of VGG-19's feature maps.
         file: a ``.pth`` or ``.safetensors`` with the state dict of a generator from domain a to domain b.
-        out: the ``.safetensors`` to write, for `limner apply` (of a decoder: `limner stylise`).
-        back: of cyclegan, the file of the generator from b to a. Without it the model translates one way only.
-        size: side of the pictures it was trained on; others work too.
-        dropout: of the generator in use; by default 0.5 in a U-Net, as it was trained, and 0 in a ResNet.
-        vgg: of adain and wct, the file of VGG-19's weights that the decoder goes with, or "vgg19" for the download.
+        out: the ``.safetensors`` file to write, for `limner apply` (a decoder: for `limner stylise`).
+        back: for cyclegan, the file of the generator from b to a. Without it the model translates in one direction.
+        size: side of the images it was trained on; it translates other sizes too.
+        dropout: dropout of the generator in evaluation mode; default 0.5 for a U-Net and 0 for a ResNet.
+        vgg: for adain and wct, the file of VGG-19's weights that belong to the decoder, or "vgg19" to download them.
 
     Returns:
-        `out`. Discriminators were not published: the model has new ones, which matter only to go on training.
+        `out`. Discriminators were not published; the model has untrained ones, which matter for further training only.
 
     Raises:
-        LimnerError: the file cannot be read or holds no such generator.
+        LimnerError: the file cannot be read, or does not hold such weights.
     """
     if kind not in KINDS:
         raise unknown("kind of weights", kind, KINDS)
     if back is not None and kind != "cyclegan":
-        raise LimnerError("pix2pix translates one way; back=FILE belongs to cyclegan")
+        raise LimnerError(f"back=FILE is for cyclegan; leave it out for {kind}")
     if kind in _DECODERS:
         return _decoder(kind, Path(file), Path(out), vgg, size)
     files = [Path(f) for f in (file, back) if f is not None]
-    convs = [_layers(weights.read(path).tensors, path.name) for path in files]
-    nets = [_generator(found, path.name, dropout) for found, path in zip(convs, files, strict=True)]
-    source, shape = _channels(convs[0])
+    generators = [_layers(weights.read(path).tensors, path.name) for path in files]
+    nets = [_generator(layers, path.name, dropout) for layers, path in zip(generators, files, strict=True)]
+    source, shape = _channels(generators[0])
     facts: dict[str, Any] = {"shape": (shape, size, size), "source": (source, size, size), "pairing": None}
     if len(nets) == 2:
         d = {"name": "patchgan.Discriminator", "norm": "instance"}
@@ -74,39 +74,40 @@ def import_weights(
     torch.manual_seed(0)
     model: GenerativeModel = spec.build()
     model.spec = spec
-    for own, found, path in zip(("G", "F"), convs, files, strict=False):
-        _fill(getattr(model, own), found, path.name)
+    for net, layers, path in zip(("G", "F"), generators, files, strict=False):
+        _load_layers(getattr(model, net), layers, path.name)
     return checkpoint.export(model, Path(out))
 
 
 def _decoder(kind: str, file: Path, out: Path, vgg: str, size: int) -> Path:
-    """A model of a decoder's weights: its first convolution says which layer of VGG-19 it reads."""
+    """Converts a decoder; the width of its first convolution tells which layer of VGG-19 it decodes."""
     layers = _layers(weights.read(file).tensors, file.name)
-    widths = {128: "relu2_1", 256: "relu3_1", 512: "relu4_1"}
-    layer = widths.get(_convs(layers)[0].shape[1])
+    width = _convs(layers)[0].shape[1]
+    layer = {128: "relu2_1", 256: "relu3_1", 512: "relu4_1"}.get(width)
     if layer is None:
-        n = _convs(layers)[0].shape[1]
-        raise LimnerError(f"{file.name} reads {n} maps; decoders of VGG-19 read 128, 256 or 512")
+        raise LimnerError(
+            f"{file.name} takes {width} feature maps; give a decoder of VGG-19, which takes 128, 256 or 512"
+        )
     tree = {"name": kind, "weights": vgg, "decoder": {"name": "style.Decoder", "layer": layer}}
     spec = Spec.parse("model", tree).resolve(shape=(3, size, size))
     model: Any = spec.build()
     model.spec = spec
-    _fill(model.decoder, layers, file.name)
+    _load_layers(model.decoder, layers, file.name)
     return checkpoint.export(model, out)
 
 
 Layer = tuple[str, dict[str, Tensor]]
-"""Where a layer stands, and its tensors: a 4-d weight (and a bias) of a convolution, 1-d ones of a norm."""
+"""Key prefix and tensors of a layer: a 4-d weight (and a bias) of a convolution, 1-d ones of a norm."""
 
 
 def _layers(tensors: dict[str, Tensor], name: str) -> list[Layer]:
-    """The layers in the order of their numbers, which is that of a pass through the net."""
-    found: dict[str, dict[str, Tensor]] = {}
+    """The layers in the order of their numbers, which is the order of the forward pass."""
+    layers: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        place, _, part = key.rpartition(".")
+        prefix, _, part = key.rpartition(".")
         if part not in _STATISTICS:
-            found.setdefault(place, {})[part] = tensor
-    ordered = sorted(found.items(), key=lambda item: [int(n) for n in re.findall(r"\d+", item[0])])
+            layers.setdefault(prefix, {})[part] = tensor
+    ordered = sorted(layers.items(), key=lambda item: [int(n) for n in re.findall(r"\d+", item[0])])
     if not any(layer.get("weight", torch.empty(0)).ndim == 4 for _, layer in ordered):
         raise LimnerError(f"{name} holds no convolutions; give the weights of a pix2pix or CycleGAN generator")
     return ordered
@@ -117,45 +118,46 @@ def _convs(layers: list[Layer]) -> list[Tensor]:
 
 
 def _channels(layers: list[Layer]) -> tuple[int, int]:
-    """Channels of a source and of a picture: a transposed convolution counts its output second, others first."""
+    """Numbers of input and of output channels. A transposed convolution has its outputs in dimension 1."""
     convs = _convs(layers)
     return convs[0].shape[1], convs[-1].shape[1 if _is_unet(layers) else 0]
 
 
 def _is_unet(layers: list[Layer]) -> bool:
-    return not any("conv_block" in place for place, _ in layers)
+    return not any("conv_block" in prefix for prefix, _ in layers)
 
 
 def _generator(layers: list[Layer], name: str, dropout: float | None) -> dict[str, Any]:
-    """The net's Spec, read off the shapes."""
+    """The call of the net, whose arguments follow from the shapes of the layers."""
     convs = _convs(layers)
     norm = "batch" if any(layer["weight"].ndim == 1 for _, layer in layers) else "instance"
     width = convs[0].shape[0]
     if _is_unet(layers):
         if len(convs) % 2 or len(convs) < 4:
             raise LimnerError(
-                f"{name} has {len(convs)} convolutions, and a U-Net as many down as up; is it a generator?"
+                f"{name} has {len(convs)} convolutions, which is no U-Net; give the weights of a generator"
             )
-        made = {"name": "unet.Generator", "depth": len(convs) // 2, "dropout": 0.5}
+        net = {"name": "unet.Generator", "depth": len(convs) // 2, "dropout": 0.5}
     else:
-        made = {"name": "resnet.Generator", "blocks": (len(convs) - 6) // 2, "dropout": 0.0}
-    return made | {"width": width, "norm": norm} | ({} if dropout is None else {"dropout": dropout})
+        net = {"name": "resnet.Generator", "blocks": (len(convs) - 6) // 2, "dropout": 0.0}
+    return net | {"width": width, "norm": norm} | ({} if dropout is None else {"dropout": dropout})
 
 
-def _fill(net: nn.Module, layers: list[Layer], name: str) -> None:
-    """Puts the layers into a net of the same order.
+def _load_layers(net: nn.Module, layers: list[Layer], name: str) -> None:
+    """Copies the layers into a net whose modules have the same order.
 
     Raises:
-        LimnerError: they do not fit.
+        LimnerError: the layers do not fit the net.
     """
-    own = [m for m in net.modules() if next(m.parameters(recurse=False), None) is not None]
-    if len(own) != len(layers):
-        raise LimnerError(f"{name} has {len(layers)} layers where {len(own)} belong; is it a generator of this kind?")
-    for module, (place, tensors) in zip(own, layers, strict=True):
-        wanted = {k: p.shape for k, p in module.named_parameters(recurse=False)}
-        if wanted != {k: t.shape for k, t in tensors.items()}:
-            shapes = {k: tuple(t.shape) for k, t in tensors.items()}
-            raise LimnerError(f"{name}: {place} has {shapes}, which fits no layer of this kind of generator")
+    modules = [m for m in net.modules() if next(m.parameters(recurse=False), None) is not None]
+    if len(modules) != len(layers):
+        raise LimnerError(
+            f"{name} has {len(layers)} layers instead of {len(modules)}; give weights of this kind of net"
+        )
+    for module, (prefix, tensors) in zip(modules, layers, strict=True):
+        shapes = {k: tuple(t.shape) for k, t in tensors.items()}
+        if shapes != {k: tuple(p.shape) for k, p in module.named_parameters(recurse=False)}:
+            raise LimnerError(f"{name}: {prefix} has {shapes}, which does not fit; give weights of this kind of net")
         with torch.no_grad():
             for k, p in module.named_parameters(recurse=False):
                 p.copy_(tensors[k])

@@ -1,4 +1,4 @@
-"""Models from their files: the constructor call in the header, then the weights."""
+"""Loading of models: the constructor call in the header of a file builds the model, then its weights are loaded."""
 
 from __future__ import annotations
 
@@ -8,37 +8,39 @@ from typing import Any
 import torch
 
 from limner.config.spec import Spec
-from limner.core.checkpoint import BEST, LATEST, MODEL, description, newest, pointed, safetensors, verified
+from limner.core.checkpoint import BEST, LATEST, MODEL, description, newest, read_pointer, read_verified, safetensors
 from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel, load_weights
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> GenerativeModel:
-    """Rebuilds a model from a run folder, a checkpoint (its folder, or ``best`` beside it), or a ``model.safetensors``.
+    """Loads a model, in evaluation mode.
 
-    The model is in evaluation mode. A damaged latest checkpoint of a run is stepped over, with a warning in the
-    log; a folder or file named directly must be whole.
+    Args:
+        path: a run folder, a checkpoint folder, ``best`` or ``latest`` beside it, or a ``model.safetensors``. Of a run
+            the newest intact checkpoint is loaded; a checkpoint or a file that is named directly must be intact.
+        device: the device of the weights.
 
     Raises:
-        LimnerError: there is no such thing, or it is damaged.
+        LimnerError: the path does not exist, or holds no intact model.
     """
     path = Path(path)
     if path.name in (BEST, LATEST):
-        path = pointed(path.parent, path.name) or path
+        path = read_pointer(path.parent, path.name) or path
     if not path.exists():
         raise LimnerError(f"there is no {path}; give a run folder, a checkpoint folder or a {MODEL}")
     if (path / "checkpoints").is_dir():
         return load_model(newest(path / "checkpoints")[0].path, device)
-    content, name = (verified(path)[MODEL], MODEL) if path.is_dir() else (path.read_bytes(), path.name)
+    content, name = (read_verified(path)[MODEL], MODEL) if path.is_dir() else (path.read_bytes(), path.name)
     tensors, metadata = safetensors(content, name)
     return build_model(description(metadata, name), tensors).to(device)
 
 
 def build_model(call: dict[str, Any], weights: dict[str, torch.Tensor]) -> GenerativeModel:
-    """A model in evaluation mode, of its description and its weights.
+    """Builds a model, in evaluation mode, from its constructor call and its weights.
 
     Raises:
-        LimnerError: the description is of no model, or the weights do not fit.
+        LimnerError: the call is not valid, or the weights do not fit.
     """
     spec = Spec.parse("model", call)
     model: GenerativeModel = spec.build()

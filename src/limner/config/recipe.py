@@ -1,16 +1,17 @@
-"""Recipes: what to train, on what, how.
+"""Recipes: model, data, optimisers and training options of a training.
 
-A recipe has four sections, each the keyword arguments of one constructor::
+A recipe has four sections. Each holds the keyword arguments of a constructor::
 
     model: {name: vae, z: 20, encoder: {name: mlp.Encoder}, decoder: {name: mlp.Decoder}}
     data:  {name: mnist-5k}
-    optim: {VAE: {lr: 1.0e-3}}                 # an optimiser for each group of the model; "*" stands for all others
+    optim: {VAE: {lr: 1.0e-3}}                 # an optimiser for each group of the model; "*" is for all others
     train: {images: 500k, batch: 128, seed: 0}
 
-Defaults < recipe file < ``-c`` file < ``key=value``. A bare key goes to the one section that knows it.
+Later values replace earlier ones: defaults, recipe file, ``config`` file, ``key=value``. A key without a section is
+looked up in all sections; only one may have it.
 
-``data`` may be a path. What that means is the model's word: a folder of images, of pairs, or of two domains. Pairs are
-made of images, too, when the recipe has a ``task`` for it: `limner train colourise data=photos/`.
+``data`` may be a path. The model's `batch_type` decides whether it is read as a folder of images, of pairs, or of two
+domains. A recipe with a ``task`` makes pairs of images: `limner train colourise data=photos/`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from limner.core.errors import LimnerError, unknown
 from limner.core.yaml_text import read_yaml
 
 SECTIONS = ("model", "data", "optim", "train")
-_PLACES = ("name", "path", "a", "b")  # options that say where data lie: they go with the old data
+_LOCATIONS = ("name", "path", "a", "b")  # options that say where data are; other data do not inherit them
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Recipe:
     train: Spec
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain mapping, as written to ``recipe.yaml``."""
+        """The recipe as a plain mapping, as in ``recipe.yaml``."""
         train = self.train.to_dict()
         train.pop("name")
         return {
@@ -62,19 +63,18 @@ def load(
 
     Args:
         source: a name of `limner list recipes`, a YAML file, or a mapping.
-        overrides: dotted or bare keys and their values, applied last.
-        extra: a YAML file merged over the recipe before the overrides.
+        overrides: values by key, with or without the section, applied last.
+        extra: a YAML file whose values replace those of the recipe before the overrides.
 
     Raises:
         LimnerError: unknown recipe, section, key or value.
     """
     if isinstance(source, Mapping):
-        name, tree = str(source.get("name", "recipe")), copy.deepcopy(dict(source))
+        name, tree = "recipe", copy.deepcopy(dict(source))
     else:
         path = find(source)
         name, tree = path.stem, read_yaml(path)
-        name = str(tree.get("name", name))
-    tree.pop("name", None)
+    name = str(tree.pop("name", name))
     if extra is not None:
         tree = _merged(tree, read_yaml(Path(extra)))
     for key, value in (overrides or {}).items():
@@ -90,49 +90,52 @@ def load(
     return Recipe(
         name,
         Spec.parse("model", tree["model"]),
-        Spec.parse("data", _data(tree["data"], _kind(tree))),
+        Spec.parse("data", _data(tree["data"], _batch_kind(tree))),
         {g: Spec.parse("optimiser", s, f"optim.{g}", "adam") for g, s in tree["optim"].items()},
         Spec.parse("train", tree["train"], name="trainer"),
     )
 
 
 def find(source: str | Path) -> Path:
-    """The file of a recipe: a shipped name, or a path to YAML."""
+    """The file of a recipe: of one that limner comes with, by name, or a path to a YAML file."""
     text = str(source)
     if text in names("recipe"):
         return RECIPES / f"{text}.yaml"
     path = Path(source)
     if path.suffix in (".yaml", ".yml") or path.is_file():
         if not path.is_file():
-            raise LimnerError(f"there is no recipe file {path}; see 'limner list recipes' for shipped ones")
+            raise LimnerError(
+                f"there is no recipe file {path}; check the path, or choose a name of 'limner list recipes'"
+            )
         return path
     raise unknown("recipe", text, names("recipe"))
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    both = dict(base)
+    tree = dict(base)
     for k, v in over.items():
-        old = both.get(k)
-        both[k] = _merged(old, v) if isinstance(old, Mapping) and isinstance(v, Mapping) else v
-    return both
+        old = tree.get(k)
+        tree[k] = _merged(old, v) if isinstance(old, Mapping) and isinstance(v, Mapping) else v
+    return tree
 
 
 def _set(tree: dict[str, Any], key: str, new: Any) -> None:
-    """Puts one override in its place."""
+    """Sets one override."""
     path = key.split(".")
-    if path[-1] in ("a", "b") and path[:-1] in ([], ["data"]) and _kind(tree).name == "domains":
-        path = ["data", path[-1]]  # two folders stand for two domains, whatever data the recipe has
-        if path[-1] not in arguments("data", _data(tree.get("data"), _kind(tree))["name"]):
-            tree["data"] = _replaced_data(tree["data"], "domains", _kind(tree))
+    if path[-1] in ("a", "b") and path[:-1] in ([], ["data"]) and _batch_kind(tree).name == "domains":
+        path = ["data", path[-1]]  # two folders are two domains, whatever the data of the recipe are
+        if path[-1] not in arguments("data", _data(tree.get("data"), _batch_kind(tree))["name"]):
+            tree["data"] = _replaced_data(tree["data"], "domains", _batch_kind(tree))
     if path[0] not in SECTIONS:
         path = [_section(tree, path[0]), *path]
     if path == ["data"]:
-        tree["data"] = _replaced_data(tree.get("data"), new, _kind(tree))
+        tree["data"] = _replaced_data(tree.get("data"), new, _batch_kind(tree))
         return
-    if path[0] == "optim" and len(path) == 3 and path[1] not in tree["optim"] and "*" in tree["optim"]:
-        tree["optim"][path[1]] = copy.deepcopy(tree["optim"]["*"])
     if path[0] == "optim" and len(path) == 3 and path[1] not in tree["optim"]:
-        raise LimnerError(f"unknown group {path[1]!r} in {key}; this recipe has the groups {', '.join(tree['optim'])}")
+        if "*" not in tree["optim"]:
+            groups = ", ".join(tree["optim"])
+            raise LimnerError(f"unknown group {path[1]!r} in {key}; this recipe has the groups {groups}")
+        tree["optim"][path[1]] = copy.deepcopy(tree["optim"]["*"])
     node: Any = tree
     for i, part in enumerate(path[:-1]):
         if isinstance(node.get(part), str):
@@ -144,51 +147,50 @@ def _set(tree: dict[str, Any], key: str, new: Any) -> None:
 
 
 def _section(tree: Mapping[str, Any], key: str) -> str:
-    """The one section whose constructor has an argument `key`."""
+    """The only section whose constructor has an argument `key`."""
     known = {
         "train": arguments("train", "trainer"),
-        "data": arguments("data", _data(tree["data"], _kind(tree))["name"]),
-        "model": arguments("model", _name(tree["model"])),
+        "data": arguments("data", _data(tree["data"], _batch_kind(tree))["name"]),
+        "model": arguments("model", str(_name(tree["model"]))),
     }
     owners = [s for s, a in known.items() if key in a]
     if len(owners) == 1:
         return owners[0]
     if owners:
         choices = " or ".join(f"{s}.{key}" for s in owners)
-        raise LimnerError(f"{key!r} could mean {choices}; write the section too")
-    every = [k for section in known.values() for k, a in section.items() if not a.is_fact]
-    raise unknown("key", key, [*every, *SECTIONS, "out"])
+        raise LimnerError(f"{key!r} could mean {choices}; write it with its section")
+    options = [k for section in known.values() for k, a in section.items() if not a.is_fact]
+    raise unknown("key", key, [*options, *SECTIONS, "out"])
 
 
-def _name(section: Any) -> str:
-    return section if isinstance(section, str) else str(section.get("name"))
+def _name(section: Any) -> Any:
+    return section.get("name") if isinstance(section, Mapping) else section
 
 
-def _kind(tree: Mapping[str, Any]) -> Any:
-    """What batches the recipe's model takes, an entry of `limner.core.batch.KINDS`."""
-    batch = import_module("limner.core.batch")  # needs torch, which reading a recipe's text does not
-    model = tree.get("model")
-    name = model if isinstance(model, str) else model.get("name") if isinstance(model, Mapping) else None
-    if not isinstance(name, str):  # to be complained of where the model is read
+def _batch_kind(tree: Mapping[str, Any]) -> Any:
+    """The type of batch that the recipe's model takes, an entry of `limner.core.batch.KINDS`."""
+    batch = import_module("limner.core.batch")  # imports torch, which this module does without
+    name = _name(tree.get("model"))
+    if not isinstance(name, str):  # `Spec.parse` reports this
         return batch.KINDS[batch.Images]
     return batch.KINDS[getattr(catalogue.find("model", name), "batch_type", batch.Images)]
 
 
 def _data(section: Any, kind: Any) -> dict[str, Any]:
-    """The data section, where a path stands for a folder (or ZIP) of what is wanted: images, pairs or domains."""
+    """The data section, in which a path is replaced by the data source that reads this kind of batch from a folder."""
     tree = {"name": section} if isinstance(section, (str, Path)) else dict(section)
     if not isinstance(tree.get("name"), (str, Path)):
         return tree
     name = str(tree["name"])
-    rest = {k: v for k, v in tree.items() if k != "name"}
+    options = {k: v for k, v in tree.items() if k != "name"}
     if name not in names("data"):
-        return {"name": kind.source, "path": name} | rest if _looks_like_path(name) else tree
+        return {"name": kind.source, "path": name} | options if _looks_like_path(name) else tree
     gives: Mapping[str, dict[str, Any]] = getattr(catalogue.find("data", name), "gives", {})
     if kind.name in gives:
-        return {"name": name} | gives[kind.name] | rest
-    if kind.name != "images" and "images" in gives:  # images, as good as those of a path
-        return {"name": kind.source} | ({} if name == "folder" else {"path": name}) | rest
-    return {"name": name} | rest
+        return {"name": name} | gives[kind.name] | options
+    if kind.name != "images" and "images" in gives:  # the name of a set of images is used like a path
+        return {"name": kind.source} | ({} if name == "folder" else {"path": name}) | options
+    return {"name": name} | options
 
 
 def _looks_like_path(text: str) -> bool:
@@ -196,9 +198,9 @@ def _looks_like_path(text: str) -> bool:
 
 
 def _replaced_data(old: Any, new: Any, kind: Any) -> dict[str, Any]:
-    """Other data, with those options of the recipe (size, flip, task …) that the new source has too."""
+    """The new data, with the options of the old ones (size, flip, task …) that the new source also has."""
     tree = _data(new, kind)
     if old is None or isinstance(new, Mapping):
         return tree
     known = arguments("data", tree["name"])
-    return {k: v for k, v in _data(old, kind).items() if k in known and k not in _PLACES} | tree
+    return {k: v for k, v in _data(old, kind).items() if k in known and k not in _LOCATIONS} | tree

@@ -1,7 +1,8 @@
-"""What a function takes, and what people wrote for it: the command line is derived from signatures.
+"""Signatures and docstrings, from which the command line is derived.
 
-`limner VERB --help` is drawn from functions that work with torch, which takes seconds to import. `source` reads them in
-their files, which takes milliseconds. Once a function is imported, `read_texts` reads values by its annotations.
+`limner VERB --help` describes functions that use torch, whose import takes seconds. `source` reads signatures from the
+source files instead, which takes milliseconds. After a function is imported, `read_texts` converts the texts of a
+command line according to its annotations.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _ENTRY = re.compile(r"^ {4}\**(\w+)(?: \(.*?\))?:(.*(?:\n {5,}.*)*)", re.MULTILI
 
 
 class Setting(NamedTuple):
-    """What people may set; the annotation is text, and the default None where there is nothing to show."""
+    """A setting of a function. The annotation is text; the default is None if there is nothing to show."""
 
     name: str
     annotation: str
@@ -35,12 +36,12 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """A function, or the constructor of a class, as it is written.
+    """Signature and docstring of a function, or of a class and its constructor, read from the source file.
 
     Attributes:
         doc: the docstring, without indentation.
-        parameters: by name and in order, without `self`. Annotations are text; a default is its value where that is a
-            literal, and an Ellipsis where it is not.
+        parameters: the parameters by name, without `self`. Annotations are text. A default is its value if it is a
+            literal, else an Ellipsis.
     """
 
     doc: str
@@ -48,40 +49,45 @@ class Source:
 
     @cached_property
     def texts(self) -> dict[str, str]:
-        """What the section ``Args:`` says of each parameter, in one line."""
-        args = re.split(r"^\w+:\n", self.doc.partition("Args:\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
-        return {name: " ".join(text.split()) for name, text in _ENTRY.findall(args)}
+        """The description of each parameter, in one line."""
+        return argument_texts(self.doc)
 
     @property
     def settings(self) -> Iterator[Setting]:
-        """What has a default, and is no object that only a program has."""
+        """The parameters with a default that can be written as text."""
         for p in self.parameters.values():
             if p.default is not Parameter.empty and not re.search("Progress|Callable", p.annotation):
                 shown = None if p.default is False or p.default in (..., "", ()) else p.default
                 yield Setting(p.name, p.annotation, shown, self.texts.get(p.name, ""))
 
 
+def argument_texts(doc: str) -> dict[str, str]:
+    """The entries of the section ``Args:`` of a Google-style docstring without indentation, each in one line."""
+    section = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)+)", doc, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in _ENTRY.findall(section[1])} if section else {}
+
+
 @cache
 def source(path: str) -> Source | None:
-    """Signature and docstring of what a dotted path such as ``limner.apply.draw.draw`` names; None if there is none.
+    """Signature and docstring of the function or class at a dotted path such as ``limner.apply.draw.draw``, or None.
 
-    >>> found = source("limner.core.units.shares")
-    >>> list(found.parameters), found.doc.split(";")[0]
-    (['given', 'n', 'name'], 'The parts of a whole for n things, of what somebody gave for them')
+    >>> shares = source("limner.core.units.shares")
+    >>> list(shares.parameters), shares.doc.split(";")[0]
+    (['values', 'n', 'name'], 'Normalises n weights to the sum 1')
     """
     *parents, name = path.split(".")[1:]
-    place = _PACKAGE.joinpath(*parents)
-    for file in (place.with_suffix(".py"), place / "__init__.py"):
-        for node in _defined(file) if file.is_file() else ():
+    module = _PACKAGE.joinpath(*parents)
+    for file in (module.with_suffix(".py"), module / "__init__.py"):
+        for node in _definitions(file) if file.is_file() else ():
             if node.name == name:
-                made = [n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
-                call = node if isinstance(node, ast.FunctionDef) else made[0] if made else None
+                inits = [n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
+                call = node if isinstance(node, ast.FunctionDef) else inits[0] if inits else None
                 return Source(ast.get_docstring(node) or "", _parameters(call.args) if call else {})
     return None
 
 
 @cache
-def _defined(file: Path) -> list[ast.FunctionDef | ast.ClassDef]:
+def _definitions(file: Path) -> list[ast.FunctionDef | ast.ClassDef]:
     tree = ast.parse(file.read_text(encoding="utf-8"))
     return [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
 
@@ -110,48 +116,48 @@ def _value(default: ast.expr | None) -> Any:
 
 
 def read_texts(function: Callable[..., Any], texts: Mapping[str, str]) -> dict[str, Any]:
-    """Keyword arguments of a function, of the texts that people wrote for them on a command line.
+    """Keyword arguments of a function, converted from the texts of a command line.
 
-    An argument is read by its annotation: what is meant as text or as a path stays as it is written. A key that the
-    function does not declare is one of a recipe and read as YAML, if the function takes such keys.
+    A value is converted according to its annotation: texts and paths are not changed. Keys that the function does not
+    declare are keys of a recipe, if the function takes ``**overrides``; their values are read as YAML.
 
     Raises:
-        LimnerError: a value does not fit, or the function does not take a key.
+        LimnerError: a value has the wrong type, or the function has no such argument.
 
     >>> def draw(n: int, *, out: str = "", y: int | None = None, **overrides: object) -> None: ...
     >>> read_texts(draw, {"n": "9", "out": "2024", "y": "null", "train.batch": "32"})
     {'n': 9, 'out': '2024', 'y': None, 'train.batch': 32}
     """
-    from limner.config.call import read  # with pydantic, which help need not wait for
+    from limner.config.call import read  # imports pydantic, which help does not need
     from limner.core.yaml_text import parse_value
 
     parameters, hints = inspect.signature(function).parameters, get_type_hints(function, include_extras=True)
-    own = {k: p for k, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    others = {k: parse_value(text) for k, text in texts.items() if k not in own}
-    if others and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        raise unknown("setting", next(iter(others)), [k for k, p in own.items() if p.default is not p.empty])
-    fields = {k: (hints[k], own[k].default) for k in texts if k in own}
-    with warnings.catch_warnings(action="ignore", category=UserWarning):  # a setting may be called schema, or json
-        return read(fields, {k: _plain(texts[k], set(_kinds(hints[k]))) for k in fields}) | others
+    named = {k: p for k, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    overrides = {k: parse_value(text) for k, text in texts.items() if k not in named}
+    if overrides and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        raise unknown("setting", next(iter(overrides)), [k for k, p in named.items() if p.default is not p.empty])
+    fields = {k: (hints[k], named[k].default) for k in texts if k in named}
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # pydantic warns of fields such as "json"
+        return read(fields, {k: _parse(texts[k], set(_types(hints[k]))) for k in fields}) | overrides
 
 
-def _plain(text: str, kinds: set[Any]) -> Any:
-    """The text, or the nothing, whole number, list or mapping that it stands for where one of these is allowed."""
+def _parse(text: str, types: set[Any]) -> Any:
+    """The None, integer, list or mapping that a text means, if one of these types is allowed; else the text."""
     from limner.core.yaml_text import parse_value
 
-    if NoneType in kinds and text in ("null", "none", "~"):
+    if NoneType in types and text in ("null", "none", "~"):
         return None
-    if int in kinds and str not in kinds and re.fullmatch(r"-?\d+", text):
-        return int(text)  # so that a number out of range is told as a number
-    holds = any(isinstance(k, type) and issubclass(k, Sequence | Mapping) for k in kinds - {str})
-    return parse_value(text) if holds and text[:1] in ("[", "{") else text
+    if int in types and str not in types and re.fullmatch(r"-?\d+", text):
+        return int(text)  # so that errors show a number
+    is_nested = any(isinstance(t, type) and issubclass(t, Sequence | Mapping) for t in types - {str})
+    return parse_value(text) if is_nested and text[:1] in ("[", "{") else text
 
 
-def _kinds(annotation: Any) -> Iterator[Any]:
-    """The classes that an annotation allows, without what they hold."""
-    origin, inside = get_origin(annotation), get_args(annotation)
+def _types(annotation: Any) -> Iterator[Any]:
+    """The classes that an annotation allows, without the types of their elements."""
+    origin, args = get_origin(annotation), get_args(annotation)
     if origin in (Annotated, Union, UnionType):
-        for part in inside[:1] if origin is Annotated else inside:
-            yield from _kinds(part)
+        for part in args[:1] if origin is Annotated else args:
+            yield from _types(part)
     else:
         yield origin or annotation

@@ -1,21 +1,19 @@
-"""A call that has not been made yet.
+"""A constructor call that has not been made yet.
 
-`Spec(kind, name, kwargs)` stands for ``constructor(**kwargs)``. The constructor's own signature is the only
-place where an option is declared: validation, defaults, JSON Schema and `limner explain` are read from it.
+`Spec(kind, name, kwargs)` describes the call ``constructor(**kwargs)``. An option is declared in the signature of the
+constructor only; validation, defaults, JSON Schema and `limner explain` are derived from it.
 
-Three kinds of arguments need not be written:
+A recipe can leave out these arguments:
 
-* **facts of the data** (`Dataset.facts`) are filled in at build time: models and nets ask for them by keyword-only
-  arguments;
-* a **required argument of a nested net** is inherited from the model around it (``z`` is written once);
-* everything else has its default.
+* **facts of the data** (`Dataset.facts`), which are keyword-only arguments of models and nets and are filled in later;
+* **required arguments of a nested net** that its model has too, such as ``z``;
+* all arguments with a default.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
-import re
 import sys
 import types
 import typing
@@ -28,15 +26,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import PydanticUndefined
 
 from limner.config.catalogue import find, names
+from limner.config.signatures import argument_texts
 from limner.core.errors import LimnerError, unknown
 
 
 @dataclass(frozen=True)
 class Argument:
-    """One argument of a constructor, as its signature and docstring declare it.
+    """One argument of a constructor, from its signature and docstring.
 
     Attributes:
-        is_fact: whether the data decide it, so that nobody writes it: the shape of an image, the number of classes.
+        is_fact: whether the data determine it, such as the shape of an image or the number of classes.
     """
 
     name: str
@@ -47,7 +46,7 @@ class Argument:
 
     @property
     def required(self) -> bool:
-        """Whether the constructor gives no default."""
+        """Whether the argument has no default."""
         return self.default is inspect.Parameter.empty
 
     @property
@@ -57,7 +56,7 @@ class Argument:
 
     @property
     def type(self) -> str:
-        """The type for people: ``int``, ``'mse' | 'bce'``, ``net``."""
+        """The type as readable text: ``int``, ``'mse' | 'bce'``, ``net``."""
         return "net" if self.is_net else _type_name(self.annotation)
 
 
@@ -68,9 +67,9 @@ def _is_module(annotation: Any) -> bool:
 def _type_name(annotation: Any) -> str:
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
-        hint = {"count": "count such as 10k", "duration": "duration such as 20m"}
-        named = [hint[m.func.__name__] for m in args[1:] if getattr(m, "func", None) and m.func.__name__ in hint]
-        return named[0] if named else _type_name(args[0])
+        examples = {"count": "count such as 10k", "duration": "duration such as 20m"}
+        functions = [m.func.__name__ for m in args[1:] if getattr(m, "func", None)]
+        return next((examples[f] for f in functions if f in examples), _type_name(args[0]))
     if origin is typing.Literal:
         return " | ".join(repr(a) for a in args)
     if origin in (typing.Union, types.UnionType):
@@ -84,41 +83,28 @@ def _type_name(annotation: Any) -> str:
 
 @cache
 def arguments(kind: str, name: str) -> dict[str, Argument]:
-    """The arguments of a constructor in order of declaration."""
+    """The arguments of a constructor, in the order of its signature."""
     constructor = find(kind, name)
-    found: dict[str, Argument] = {}
+    result: dict[str, Argument] = {}
     for part in getattr(constructor, "declares", (constructor,)):
         target = part.__init__ if inspect.isclass(part) else part
-        # What a function returns is left out: that type may be imported for type checkers alone.
-        declared = {k: v for k, v in target.__annotations__.items() if k != "return"}
-        shim = types.SimpleNamespace(__annotations__=declared)
-        hints = typing.get_type_hints(shim, globalns=_namespace(part), include_extras=True)
-        texts = _documented(inspect.getdoc(part) or "") | _documented(inspect.getdoc(target) or "")
+        # The return type is left out, because it may be imported under TYPE_CHECKING only.
+        annotations = {k: v for k, v in target.__annotations__.items() if k != "return"}
+        shim = types.SimpleNamespace(__annotations__=annotations)
+        namespace = vars(sys.modules[part.__module__])
+        hints = typing.get_type_hints(shim, globalns=namespace, include_extras=True)
+        texts = argument_texts(inspect.getdoc(part) or "") | argument_texts(inspect.getdoc(target) or "")
         for p in inspect.signature(part).parameters.values():
             if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "options":
                 fact = p.kind is p.KEYWORD_ONLY and kind in ("model", "net")
                 annotation = hints.get(p.name, p.annotation)
-                found[p.name] = Argument(p.name, annotation, p.default, texts.get(p.name, ""), fact)
-    return found
-
-
-def _namespace(part: Any) -> dict[str, Any]:
-    """The globals in which the annotations of a constructor were written."""
-    return vars(sys.modules[part.__module__])
-
-
-def _documented(doc: str) -> dict[str, str]:
-    """The entries of a Google-style ``Args:`` section."""
-    found = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)+)", doc, re.MULTILINE)
-    if not found:
-        return {}
-    entries = re.findall(r"^ {4}(\w+)(?: \(.*?\))?:(.*(?:\n {5,}.*)*)", found[1], re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in entries}
+                result[p.name] = Argument(p.name, annotation, p.default, texts.get(p.name, ""), fact)
+    return result
 
 
 @cache
-def form(kind: str, name: str) -> type[BaseModel]:
-    """A pydantic model of a constructor's arguments; no argument is required, since facts come later."""
+def arguments_model(kind: str, name: str) -> type[BaseModel]:
+    """A pydantic model of a constructor's arguments. None is required, because facts are filled in later."""
     fields: dict[str, Any] = {}
     for a in arguments(kind, name).values():
         if a.is_net:
@@ -141,7 +127,7 @@ def _as_net(optional: bool) -> Callable[[Any], Any]:
 
 @dataclass(frozen=True)
 class Spec:
-    """A call not yet made: kind and name in the catalogue, and checked keyword arguments.
+    """A constructor call: kind and name in the catalogue, and checked keyword arguments.
 
     >>> s = Spec.parse("optimiser", {"name": "adam", "lr": "1e-3"})
     >>> s.kwargs
@@ -154,16 +140,16 @@ class Spec:
 
     @classmethod
     def parse(cls, kind: str, data: Any, where: str = "", name: str | None = None) -> Spec:
-        """Checks ``{"name": ..., argument: value, ...}`` (or just a name) against the constructor.
+        """Checks ``{"name": ..., argument: value, ...}``, or only a name, against the constructor.
 
         Args:
             kind: kind in the catalogue.
             data: the mapping, or a name.
-            where: where it stands in the recipe, for messages.
-            name: the name to take when `data` has none.
+            where: path in the recipe, for messages.
+            name: the default name.
 
         Raises:
-            LimnerError: unknown name or argument (with the nearest match), or a value of the wrong type.
+            LimnerError: a name or argument is unknown (the message gives the nearest), or a value has the wrong type.
         """
         if isinstance(data, Spec):
             return data
@@ -184,7 +170,7 @@ class Spec:
                 error = unknown(f"argument of {name}", key, [k for k, a in known.items() if not a.is_fact])
                 raise LimnerError(f"{where}: {error}")
         try:
-            checked = form(kind, name)(**kwargs)
+            checked = arguments_model(kind, name)(**kwargs)
         except ValidationError as error:
             raise LimnerError(_one_line(where, error)) from None
         return cls(kind, name, {k: getattr(checked, k) for k in kwargs})
@@ -194,10 +180,10 @@ class Spec:
         return self.kwargs.get(name, arguments(self.kind, self.name)[name].default)
 
     def resolve(self, **facts: Any) -> Spec:
-        """The same call with facts of the data and inherited arguments written in.
+        """The same call, with the facts of the data and the inherited arguments filled in.
 
         Raises:
-            LimnerError: a required argument is still missing.
+            LimnerError: a required argument is missing.
         """
         known = arguments(self.kind, self.name)
         kwargs = dict(self.kwargs)
@@ -207,16 +193,16 @@ class Spec:
         missing = [a.name for a in known.values() if a.required and a.name not in kwargs]
         if missing:
             raise LimnerError(f"{self.name}: argument {missing[0]!r} is missing; write it as {missing[0]}: VALUE")
-        own = {a.name: kwargs.get(a.name, a.default) for a in known.values()}
-        inherited = facts | {k: v for k, v in own.items() if not isinstance(v, Spec)}
+        values = {a.name: kwargs.get(a.name, a.default) for a in known.values()}
+        inherited = facts | {k: v for k, v in values.items() if not isinstance(v, Spec)}
         resolved = {k: v.resolve(**inherited) if isinstance(v, Spec) else v for k, v in kwargs.items()}
         return Spec(self.kind, self.name, resolved)
 
     def build(self, **facts: Any) -> Any:
-        """Makes the call, innermost first.
+        """Makes the call, after the calls of nested nets.
 
         Raises:
-            LimnerError: an argument is missing or a constructor refuses its arguments.
+            LimnerError: an argument is missing, or a constructor does not accept its arguments.
         """
         spec = self.resolve(**facts)
         kwargs = {k: v.build() if isinstance(v, Spec) else v for k, v in spec.kwargs.items()}
@@ -229,48 +215,47 @@ class Spec:
             raise LimnerError(f"{spec.name}: {' '.join(str(error).split())}") from error
 
     def _check_net(self, argument: Argument, net: Any) -> None:
-        """Raises a `LimnerError` where a net is of another kind than the constructor asks for."""
-        wanted = tuple(t for t in (argument.annotation, *typing.get_args(argument.annotation)) if _is_module(t))
-        if net is None or isinstance(net, wanted):
+        """Raises a `LimnerError` if a net is not of the type that the constructor needs."""
+        accepted = tuple(t for t in (argument.annotation, *typing.get_args(argument.annotation)) if _is_module(t))
+        if net is None or isinstance(net, accepted):
             return
-        fitting = [n for n in names("net") if issubclass(find("net", n), wanted)]  # type: ignore[arg-type]
-        given = self.kwargs[argument.name].name
+        choices = [n for n in names("net") if issubclass(find("net", n), accepted)]  # type: ignore[arg-type]
+        chosen = self.kwargs[argument.name].name
         raise LimnerError(
-            f"{self.name}: {given} is no {wanted[0].__name__}, which {argument.name} must be; choose from:"
-            f" {', '.join(fitting)}"
+            f"{self.name}: {chosen} is no {accepted[0].__name__}, which {argument.name} must be; choose from:"
+            f" {', '.join(choices)}"
         )
 
-    def agrees(self, call: Mapping[str, Any]) -> bool:
-        """Whether another description is of the same model; facts that it does not have are left out of the comparison.
+    def matches(self, call: Mapping[str, Any]) -> bool:
+        """Whether `call`, as `to_dict` writes it, describes the same model.
 
-        Descriptions of earlier versions know fewer facts.
+        Facts that `call` lacks are not compared, because earlier versions wrote fewer facts.
         """
         other = Spec.parse(self.kind, dict(call))
-        return self._like(other).to_dict() == other.to_dict()
+        return self._without_new_facts(other).to_dict() == other.to_dict()
 
-    def _like(self, other: Spec) -> Spec:
-        """This call without the facts that another one does not have."""
+    def _without_new_facts(self, other: Spec) -> Spec:
+        """This call without the facts that `other` does not have."""
         known = arguments(self.kind, self.name)
-        kept = {k: v for k, v in self.kwargs.items() if k in other.kwargs or not known[k].is_fact}
-        nested = {k: v._like(other.kwargs[k]) for k, v in kept.items() if _both_specs(v, other.kwargs.get(k))}
-        return Spec(self.kind, self.name, kept | nested)
+        kwargs = {k: v for k, v in self.kwargs.items() if k in other.kwargs or not known[k].is_fact}
+        for k, v in kwargs.items():
+            nested = other.kwargs.get(k)
+            if isinstance(v, Spec) and isinstance(nested, Spec) and v.name == nested.name:
+                kwargs[k] = v._without_new_facts(nested)
+        return Spec(self.kind, self.name, kwargs)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain mapping as written in YAML; `parse` reads it back."""
+        """The call as a plain mapping, as in YAML; `parse` reads it."""
         return {"name": self.name} | {k: _plain(v) for k, v in self.kwargs.items()}
 
     def to_json(self) -> str:
-        """JSON text of `to_dict`."""
+        """The call as JSON text; `from_json` reads it."""
         return json.dumps(self.to_dict())
 
     @classmethod
     def from_json(cls, kind: str, text: str) -> Spec:
-        """Reads what `to_json` wrote, checking it as anything else."""
+        """Reads and checks the text of `to_json`."""
         return cls.parse(kind, json.loads(text))
-
-
-def _both_specs(a: Any, b: Any) -> bool:
-    return isinstance(a, Spec) and isinstance(b, Spec) and a.name == b.name
 
 
 def _plain(value: Any) -> Any:
@@ -285,18 +270,17 @@ def _plain(value: Any) -> Any:
 
 def _one_line(where: str, error: ValidationError) -> str:
     first = error.errors()[0]
-    place = ".".join([where, *(str(p) for p in first["loc"] if isinstance(p, str) and p.isidentifier())])
+    path = ".".join([where, *(str(p) for p in first["loc"] if isinstance(p, str) and p.isidentifier())])
     reason = first["msg"].removeprefix("Value error, ").rstrip(".")
-    given = first.get("input")
-    shown = "" if given is PydanticUndefined or repr(given) in reason else f", got {given!r}"
-    return f"{place}: {reason[0].lower() + reason[1:]}{shown}"
+    value = first.get("input")
+    shown = "" if value is PydanticUndefined or repr(value) in reason else f", got {value!r}"
+    return f"{path}: {reason[0].lower() + reason[1:]}{shown}"
 
 
 def schema(kind: str, name: str) -> dict[str, Any]:
     """JSON Schema of a constructor's arguments."""
-    described = {"title": name, "type": "object", "additionalProperties": False, "properties": {}}
-    properties: dict[str, Any] = described["properties"]  # type: ignore[assignment]
-    whole = form(kind, name).model_json_schema()["properties"]
+    properties: dict[str, Any] = {}
+    whole = arguments_model(kind, name).model_json_schema()["properties"]
     for a in arguments(kind, name).values():
         if a.is_fact:
             continue
@@ -306,4 +290,4 @@ def schema(kind: str, name: str) -> dict[str, Any]:
         if a.required:
             entry.pop("default", None)
         properties[a.name] = entry
-    return described
+    return {"title": name, "type": "object", "additionalProperties": False, "properties": properties}

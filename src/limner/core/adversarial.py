@@ -1,4 +1,4 @@
-"""What models with a generator and a critic have in common: everything but the step, which each paper writes out."""
+"""The common parts of models with a generator and a critic; each paper's file writes out its own step."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from limner.core.prior import Prior
 
 
 class Objective(Protocol):
-    """The two losses of a game, as `limner.losses.adversarial` has them."""
+    """The two losses of an adversarial model; `limner.losses.adversarial` defines them."""
 
     @property
     def d(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """What D minimises, of logits of real and of generated images."""
+        """The loss of D, a function of the logits of real and of generated images."""
         ...
 
     @property
     def g(self) -> Callable[[Tensor, Tensor | None], Tensor]:
-        """What G minimises, of logits of generated and of real images."""
+        """The loss of G, a function of the logits of generated and of real images."""
         ...
 
     @property
     def relativistic(self) -> bool:
-        """Whether `g` looks at the logits of real images."""
+        """Whether `g` needs the logits of real images."""
         ...
 
 
@@ -37,8 +37,8 @@ class AdversarialModel(GenerativeModel):
     Attributes:
         G: net from noise to images.
         D: net from images to logits; high means real.
-        prior: of the noise.
-        objective: the game; its side of G gives `sample_gradient`.
+        prior: distribution of the noise.
+        objective: the losses of G and D.
     """
 
     ema_groups = ("G",)
@@ -52,13 +52,13 @@ class AdversarialModel(GenerativeModel):
         return {"G": self.G, "D": self.D}
 
     def critic(self, x: Tensor) -> Tensor:
-        """Logits (B,) of images (B,C,H,W); a D that judges packs of images is given copies of each."""
+        """Logits (B,) of images (B,C,H,W). A D that takes packs of images gets packs of copies."""
         pack: Any = getattr(self.D, "pack", 1)
         logits: Tensor = self.D(x.repeat_interleave(pack, 0))
         return logits.float()
 
     def sample_gradient(self, fake: Tensor, real: Tensor) -> Tensor:
-        """Where G's loss moves each sample, of the shape of `fake` (B,C,H,W)."""
+        """The direction in which G's loss moves each sample, of the shape of `fake` (B,C,H,W)."""
         return sample_gradient(self.objective, self.critic, fake, real)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -68,9 +68,9 @@ class AdversarialModel(GenerativeModel):
 
 
 def sample_gradient(objective: Objective, critic: Callable[[Tensor], Tensor], fake: Tensor, real: Tensor) -> Tensor:
-    """Where a generator's loss moves each sample: −∂(B·loss_G)/∂fake, of the shape of `fake` (B,…).
+    """The direction in which a generator's loss moves each sample: −∂(B·loss_G)/∂fake, of the shape of `fake` (B,…).
 
-    This is all that G ever learns of D. Real images (B,…) matter to relativistic games only.
+    G learns from D through this gradient only. Real images (B,…) are used by relativistic objectives only.
     """
     with torch.enable_grad():
         fake = fake.detach().requires_grad_()
@@ -87,14 +87,14 @@ def adversarial_logs(
     terms: Mapping[Any, Tensor] | None = None,
     **more: Tensor,
 ) -> Logs:
-    """The log of a step under the names that reports and checks rely on.
+    """The logs of a step, under the names that the report uses.
 
     Args:
-        loss_D: what D minimised, without penalties.
-        loss_G: what G minimised.
+        loss_D: loss of D without penalties.
+        loss_G: loss of G.
         real: logits of real images, of any shape.
         fake: logits of generated images, of any shape.
-        terms: parts of a loss by name, each without its weight.
+        terms: unweighted terms of a loss by name.
         **more: further terms.
     """
     logs = {"loss/D": loss_D, "loss/G": loss_G, "logit/real": real.float().mean(), "logit/fake": fake.float().mean()}

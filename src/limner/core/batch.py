@@ -1,8 +1,8 @@
-"""What a step receives, and what a set of images has to offer.
+"""Batches, and the protocol of the data sets that make them.
 
-A data set makes the batches (`Dataset.collate`) and a model says which type of batch it takes (`batch_type`). Nothing
-between the two knows what is in a batch, so a new type of batch is added here, with its line in `KINDS`, and nowhere
-else in `core`.
+A data set makes batches (`Dataset.collate`), and a model declares the type of batch that it takes (`batch_type`). The
+code between them does not depend on the content of a batch. So a new type of batch is added here, with an entry in
+`KINDS`, and nowhere else in `core`.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ Augment = Callable[[Tensor, Tensor], Tensor]
 
 
 class Images(NamedTuple):
-    """A batch: `x` (B,C,H,W) float32 in [-1,1]; `y` is what `Dataset.condition` knows of each, or None."""
+    """A batch of images `x` (B,C,H,W) float32 in [-1,1], with labels `y` of `Dataset.condition`, or None."""
 
     x: Tensor
     y: Tensor | None = None
 
 
 class Paired(NamedTuple):
-    """A batch of pairs: `b` (B,C,H,W) is what `a` (B,C',H,W) is to become, both float32 in [-1,1]."""
+    """A batch of pairs: sources `a` (B,C',H,W) and targets `b` (B,C,H,W), both float32 in [-1,1]."""
 
     a: Tensor
     b: Tensor
 
 
 class Unpaired(NamedTuple):
-    """A batch of two domains without pairs, `a` (B,C,H,W) and `b` (B,C,H,W), both float32 in [-1,1]."""
+    """A batch of two domains without pairs: `a` (B,C,H,W) and `b` (B,C,H,W), both float32 in [-1,1]."""
 
     a: Tensor
     b: Tensor
 
 
 class Styled(NamedTuple):
-    """Images `x` (B,3,H,W) and the styles they are to take on, each (1,3,h,w) of its own size, float32 in [-1,1].
+    """Images `x` (B,3,H,W) and style images, each (1,3,h,w) of its own size, float32 in [-1,1].
 
-    `masks` says where each style belongs, (1,1,H,W) in [0,1], or None for everywhere; `first` is an image to begin
-    with, (1,3,h,w), or None.
+    `masks` holds for each style the area where it applies, (1,1,H,W) in [0,1], or None for the whole image. `first` is
+    the initial image of the optimisation, (1,3,h,w), or None.
     """
 
     x: Tensor
@@ -58,13 +58,13 @@ class Styled(NamedTuple):
 
 @dataclass(frozen=True)
 class Kind:
-    """What a recipe and a message need to know of a type of batch.
+    """A type of batch, as recipes and messages describe it.
 
     Attributes:
-        name: what a data source calls it in `gives`.
-        source: the data source that reads a path when a model takes this type.
-        contents: what a set of this type has, for people.
-        example: how a user gives such a set.
+        name: name of the type in the attribute `gives` of data sources.
+        source: the data source that reads a path for models that take this type.
+        contents: the content of a data set of this type, for messages.
+        example: how to choose such a data set, for messages.
     """
 
     name: str
@@ -93,14 +93,14 @@ KINDS: dict[type, Kind] = {
 
 @dataclass(frozen=True)
 class Part:
-    """Some images of one set, as a batch is made of them.
+    """The images of a batch that come from one data set.
 
     Attributes:
-        x: (B,C,H,W) in [-1,1], augmented.
-        y: what the set's condition knows of each, or None.
-        seed: of the training.
-        epochs: (B,) int64, the epoch in which each is seen.
-        ids: (B,) int64, its place in the set.
+        x: images (B,C,H,W) in [-1,1], augmented.
+        y: their labels, or None.
+        seed: seed of the training.
+        epochs: (B,) int64, epoch of each image.
+        ids: (B,) int64, index of each image in its data set.
     """
 
     x: Tensor
@@ -111,23 +111,23 @@ class Part:
 
     @cached_property
     def keys(self) -> Tensor:
-        """Keys (B,) int64, which decide everything random about each image."""
+        """Keys (B,) int64, which determine all random choices for each image."""
         return keys(self.seed, self.epochs, self.ids)
 
 
 @runtime_checkable
 class Dataset(Protocol):
-    """A set of images with a fixed shape.
+    """A set of images of one shape.
 
     Attributes:
-        name: how a user calls it, e.g. ``"mnist-5k"``.
+        name: its name for users, e.g. ``"mnist-5k"``.
         shape: (C,H,W) of every item.
-        condition: what is known of each image and can be asked of a model, or None.
-        labels: (N,…) on the CPU, what is known of each image in the form of `condition`, or None.
-        pixels: the whole set as one (N,C,H,W) uint8 (or float32) tensor when it is held in memory, else None.
-        augment: pure functions applied in order to each training batch.
-        fingerprint: sha256 of what the set contains and how it was prepared.
-        notes: sentences that say what was found and done.
+        condition: the kind of labels, which a conditional model takes too, or None.
+        labels: (N,…) on the CPU, the labels as `condition` reads them, or None.
+        pixels: all items as one (N,C,H,W) uint8 (or float32) tensor if they are in memory, else None.
+        augment: pure functions that are applied in order to each training batch.
+        fingerprint: sha256 of the content and of how it was prepared.
+        notes: sentences for the user about how the data were read.
         quarantine: (path, reason) of each file that was left out.
     """
 
@@ -144,7 +144,7 @@ class Dataset(Protocol):
 
     @property
     def batch_type(self) -> type:
-        """What `collate` returns; one of `KINDS`."""
+        """The type that `collate` returns; one of `KINDS`."""
         ...
 
     @property
@@ -154,28 +154,28 @@ class Dataset(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """What identifies the set: other contents have another fingerprint."""
+        """A hash that changes with the content of the set."""
         ...
 
     def fetch(self, indices: Sequence[int]) -> Tensor:
-        """Items as (B,C,H,W): uint8 for images, float32 for points and other ready-made values."""
+        """Items as (B,C,H,W): uint8 for images, float32 for points and other values that are not pixels."""
         ...
 
     def parts(self) -> tuple[Dataset, ...]:
-        """The sets that a batch is drawn from, each in an order of its own; of most sets the set itself."""
+        """The data sets that a batch is drawn from, each in its own order; for most data sets only the set itself."""
         ...
 
     def collate(self, parts: Sequence[Part]) -> Any:
-        """A batch of type `batch_type`, on the device of the parts, one part for each set of `parts`."""
+        """A batch of type `batch_type`, on the device of the parts; there is one part for each set of `parts()`."""
         ...
 
     def facts(self) -> dict[str, Any]:
-        """What constructors of models and nets may ask for by name: ``shape``, ``classes`` and the like."""
+        """Values that constructors of models and nets take from the data by name, such as ``shape`` and ``classes``."""
         ...
 
 
 class ImageSet:
-    """What most data sets do when a batch is made: they give their images, each with its label."""
+    """Base of data sets whose batches are images with their labels."""
 
     shape: tuple[int, int, int]
     batch_type: type = Images
@@ -191,52 +191,52 @@ class ImageSet:
         return (self,)
 
     def collate(self, parts: Sequence[Part]) -> Any:
-        """`Images` of the one part."""
+        """The images and labels of the only part."""
         (part,) = parts
         return Images(part.x, part.y)
 
     def facts(self) -> dict[str, Any]:
-        """Shape and condition."""
-        known = {"shape": tuple(self.shape), "classes": 0 if self.condition is None else self.condition.size}
-        return known if self.condition is None else known | {"condition": self.condition.header()}
+        """Shape, number of classes and condition."""
+        values = {"shape": tuple(self.shape), "classes": 0 if self.condition is None else self.condition.size}
+        return values if self.condition is None else values | {"condition": self.condition.header()}
 
 
 def examples(dataset: Dataset, n: int, device: torch.device | str = "cpu") -> Any:
-    """A batch of at most n items, evenly spaced over the set, not augmented, the same each time."""
+    """A batch of at most n items, evenly spaced over the set and not augmented; always the same."""
     parts = dataset.parts()
     n = min(n, *(len(part) for part in parts))
     return batch_of(dataset, [evenly_spaced(len(part), n) for part in parts], device)
 
 
 def batch_of(dataset: Dataset, indices: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> Any:
-    """A batch of chosen items, not augmented, the same each time.
+    """A batch of selected items, not augmented; always the same.
 
     Args:
-        dataset: where they come from.
-        indices: for each set of `Dataset.parts` the items of it.
-        device: where the batch is wanted.
+        dataset: the data set.
+        indices: the indices of the items, for each set of `Dataset.parts`.
+        device: device of the batch.
     """
     parts = []
-    for part, chosen in zip(dataset.parts(), indices, strict=True):
-        ids = torch.tensor(chosen, dtype=torch.int64)
+    for part, selected in zip(dataset.parts(), indices, strict=True):
+        ids = torch.tensor(selected, dtype=torch.int64)
         y = None if part.labels is None else part.labels[ids].to(device)
-        x = to_float(part.fetch(chosen)).to(device)
+        x = to_float(part.fetch(selected)).to(device)
         parts.append(Part(x, y, 0, torch.zeros_like(ids, device=device), ids.to(device)))
     return dataset.collate(parts)
 
 
-def evenly_spaced(n: int, wanted: int) -> list[int]:
-    """At most `wanted` of the indices 0 … n-1, evenly spaced from the first on.
+def evenly_spaced(n: int, count: int) -> list[int]:
+    """At most `count` of the indices 0 … n-1, evenly spaced and starting at 0.
 
     >>> evenly_spaced(10, 4)
     [0, 2, 5, 7]
     """
-    wanted = min(n, wanted)
-    return [i * n // wanted for i in range(wanted)]
+    count = min(n, count)
+    return [i * n // count for i in range(count)]
 
 
 def to_float(x: Tensor) -> Tensor:
-    """uint8 [0,255] -> float32 [-1,1]; floats pass unchanged. The one place where this is done.
+    """Converts uint8 [0,255] to float32 [-1,1]; floats pass unchanged. No other function converts pixels.
 
     >>> to_float(torch.tensor([0, 255], dtype=torch.uint8))
     tensor([-1.,  1.])
@@ -245,7 +245,7 @@ def to_float(x: Tensor) -> Tensor:
 
 
 def to_uint8(x: Tensor) -> Tensor:
-    """Float [-1,1] -> uint8 [0,255], rounded and clamped. The inverse of `to_float`.
+    """Converts float [-1,1] to uint8 [0,255], rounded and clamped; the inverse of `to_float`.
 
     >>> to_uint8(torch.tensor([-1.0, 0.0, 1.0, 3.0]))
     tensor([  0, 128, 255, 255], dtype=torch.uint8)

@@ -1,7 +1,7 @@
-"""What a model can do besides training and sampling: a `Protocol` for each ability.
+"""What a model can do besides training and sampling: one `Protocol` for each capability.
 
-Metrics, latent tools, tasks and the studio ask for an ability with `isinstance`. None of them ever asks for a class, so
-a new model has all tools at once.
+Metrics, latent tools and tasks test for a capability with `isinstance` and never for a model's class, so they work with
+any new model that has it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Reconstructs(Encodes, Decodes, Protocol):
 
 @runtime_checkable
 class Corrupts(Protocol):
-    """Trained to undo a corruption it can also apply."""
+    """Is trained to undo a corruption, which it can also apply."""
 
     def corrupt(self, x: Tensor, noise: Callable[..., Tensor]) -> Tensor:
         """Corrupted images (B,C,H,W); `noise(*size)` gives standard normal numbers."""
@@ -49,13 +49,13 @@ class Corrupts(Protocol):
 
 @runtime_checkable
 class Translates(Protocol):
-    """Makes pictures of one domain from pictures of another.
+    """Translates images of one domain into another.
 
     Attributes:
-        domains: what it can translate to: ``("b",)``, or ``("b", "a")`` for both ways.
-        source: (C,H,W) of the pictures that domain a had in training; any H and W will do.
-        shape: (C,H,W) of those of domain b.
-        pairing: how sources were made of targets (name and amount); None where both were given.
+        domains: the domains it translates to: ``("b",)``, or ``("b", "a")`` for both directions.
+        source: (C,H,W) of the images of domain a in training; it translates images of any H and W.
+        shape: (C,H,W) of the images of domain b.
+        pairing: name and amount of the degradation that made sources of targets; None if the data have both.
     """
 
     domains: tuple[str, ...]
@@ -64,33 +64,33 @@ class Translates(Protocol):
     pairing: dict[str, Any] | None
 
     def translate(self, x: Tensor, to: str = "b") -> Tensor:
-        """Pictures (B,C,H,W) in [-1,1] of domain `to`, of pictures (B,C',H,W) of the other."""
+        """Images (B,C,H,W) in [-1,1] of domain `to`, from images (B,C',H,W) of the other domain."""
         ...
 
 
 @runtime_checkable
 class Stylises(Protocol):
-    """Paints pictures in the style of any other picture; `stylised` puts the three together."""
+    """Renders images in the style of any other image; `limner.core.inference.stylised` combines the three methods."""
 
     def encode_features(self, x: Tensor) -> Tensor:
-        """Maps (B,N,h,w) of pictures (B,3,H,W) in [-1,1]."""
+        """Feature maps (B,N,h,w) of images (B,3,H,W) in [-1,1]."""
         ...
 
     def transfer_statistics(self, maps: Tensor, style: Tensor) -> Tensor:
-        """Maps (B,N,h,w) with the statistics of the maps of a style (B or 1,N,h',w')."""
+        """Feature maps (B,N,h,w) with the statistics of the feature maps of a style (B or 1,N,h',w')."""
         ...
 
     def decode_features(self, maps: Tensor) -> Tensor:
-        """Pictures of maps."""
+        """Images (B,3,H,W) in [-1,1] of feature maps (B,N,h,w)."""
         ...
 
 
 @runtime_checkable
 class Conditional(Protocol):
-    """Generates what it is asked for.
+    """Generates images of a class, or of another condition, that the caller chooses.
 
     Attributes:
-        condition: what it can be asked for.
+        condition: the possible choices.
     """
 
     condition: Condition
@@ -101,18 +101,18 @@ class HasBound(Protocol):
     """Bounds the likelihood by importance sampling.
 
     Attributes:
-        measure: what p(x) is: ``bernoulli`` pixels, a ``density`` on [-1,1], or that of ``discrete`` grey values.
+        measure: the kind of p(x): ``bernoulli`` pixels, a ``density`` on [-1,1], or ``discrete`` grey values.
     """
 
     measure: str
 
     def log_weights(self, x: Tensor, k: int, noise: Callable[..., Tensor], y: Tensor | None = None) -> Tensor:
-        """Log p(x,z)/q(z|x) in nats, (k,B), for k draws of z per image."""
+        """Log p(x,z)/q(z|x) in nats, (k,B), for k samples of z per image."""
         ...
 
 
 class SamplesNoise(Protocol):
-    """A prior that can be sampled, wholly or near its middle."""
+    """A prior that can be sampled, with or without truncation."""
 
     def sample(self, n: int, generator: torch.Generator, *, truncation: float | None = None) -> Tensor:
         """Noise (n,z) on the generator's device."""
@@ -121,27 +121,28 @@ class SamplesNoise(Protocol):
 
 @runtime_checkable
 class HasPrior(Protocol):
-    """Draws samples by decoding noise."""
+    """Has a prior over its codes."""
 
     prior: SamplesNoise
 
 
+@runtime_checkable
 class Generates(HasPrior, Decodes, Protocol):
-    """Its samples are decoded noise."""
+    """Generates images by decoding noise from its prior."""
 
 
 @runtime_checkable
 class HasPosterior(Protocol):
-    """Gives a whole distribution of codes for an image, N(mean, exp(logvar)) of independent numbers."""
+    """Encodes an image as a distribution of codes, N(mean, exp(logvar)) with independent components."""
 
     def posterior(self, x: Tensor, *y: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Mean and log variance (B,z); a conditional model is given the classes too."""
+        """Mean and log variance (B,z); a conditional model takes the labels too."""
         ...
 
 
 @runtime_checkable
 class HasLogProb(Protocol):
-    """Knows the likelihood of an image; a `measure`, as of `HasBound`, says of what: by default a density on [-1,1]."""
+    """Computes the likelihood of an image: a density, unless an attribute `measure` as of `HasBound` says otherwise."""
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Log p(x) in nats, (B,), of images (B,C,H,W)."""
@@ -150,21 +151,21 @@ class HasLogProb(Protocol):
 
 @runtime_checkable
 class HasCritic(Protocol):
-    """Has a critic whose judgement moves the samples."""
+    """Has a critic, whose gradient trains the generator."""
 
     def critic(self, x: Tensor) -> Tensor:
         """Logits (B,) of images (B,C,H,W); high means real."""
         ...
 
     def sample_gradient(self, fake: Tensor, real: Tensor) -> Tensor:
-        """Where the generator's loss would move each sample, of the shape of `fake` (B,C,H,W)."""
+        """The direction in which the generator's loss moves each sample, of the shape of `fake` (B,C,H,W)."""
         ...
 
 
 @runtime_checkable
 class ScoresSamples(Protocol):
-    """Tells ordinary images from anomalous ones."""
+    """Separates ordinary images from anomalous ones."""
 
     def score_samples(self, x: Tensor) -> Tensor:
-        """(B,), higher is more ordinary (the sign of scikit-learn's `score_samples`)."""
+        """Scores (B,); higher is more ordinary, as in scikit-learn's `score_samples`."""
         ...

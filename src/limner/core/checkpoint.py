@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent, and noticed when damaged.
+"""Checkpoints that are either complete or absent, and whose damage is detected.
 
 A checkpoint is a folder of plain files::
 
@@ -7,9 +7,9 @@ A checkpoint is a folder of plain files::
              state.json           position and everything that is not a tensor
              MANIFEST.json        sha256 and size of the other three
 
-It is written to a temporary sibling, flushed to disk, renamed; then the file ``latest`` is replaced in the same
-way. So at every instant each folder without a leading dot is complete. Reading checks sizes and hashes *before*
-any parser sees a byte; nothing on this path can execute code from a file.
+A checkpoint is written to a temporary folder beside its final name, flushed to disk and renamed; then the file
+``latest`` is replaced in the same way. So every folder without a leading dot is complete at all times. Sizes and hashes
+are checked *before* a file is parsed, and no code of a file is ever executed.
 """
 
 from __future__ import annotations
@@ -34,14 +34,8 @@ from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel
 
 FORMAT = 1
-MODEL, TRAINER, STATE, MANIFEST, LATEST, BEST = (
-    "model.safetensors",
-    "trainer.safetensors",
-    "state.json",
-    "MANIFEST.json",
-    "latest",
-    "best",
-)
+MODEL, TRAINER, STATE, MANIFEST = "model.safetensors", "trainer.safetensors", "state.json", "MANIFEST.json"
+LATEST, BEST = "latest", "best"
 _HEADER_LIMIT = 1 << 20
 
 
@@ -55,14 +49,14 @@ class OtherFormat(LimnerError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What one folder holds, read and verified.
+    """The verified content of a checkpoint folder.
 
     Attributes:
         path: the folder.
-        model: weights for use, by name.
-        description: the constructor call that the model was built by.
-        trainer: what training goes on with: raw weights, moments, running means.
-        state: position and everything that is not a tensor.
+        model: the weights to use, by name.
+        description: the constructor call of the model.
+        trainer: what a resumed training needs: raw weights, optimiser moments, running means.
+        state: the position and everything else that is not a tensor.
     """
 
     path: Path
@@ -107,20 +101,20 @@ def unpack(tensors: Mapping[str, Tensor], skeleton: Any) -> Any:
 
 
 def write(folder: Path, model: GenerativeModel, trainer: Any, state: Mapping[str, Any]) -> Path:
-    """Writes a checkpoint so that it exists whole or not at all, and makes it the latest.
+    """Writes a complete checkpoint, or none at all, makes it the latest, and returns `folder`.
 
     Args:
-        folder: where it shall be, ``…/checkpoints/00012800``.
-        model: the model for use; its Spec goes into the header.
+        folder: the new folder, ``…/checkpoints/00012800``.
+        model: the model to use; its Spec is written to the header.
         trainer: nested dicts and lists of tensors and plain values.
         state: plain values.
 
     Raises:
-        LimnerError: the disk is full or not writable. What was there before is untouched.
+        LimnerError: the disk is full or not writable. Earlier checkpoints are unchanged.
     """
     tensors, skeleton = pack(trainer)
     files = {
-        MODEL: safetensors_bytes(_storable(model.state_dict()), {"spec": json.dumps(model.spec.to_dict())}),
+        MODEL: _model_bytes(model),
         TRAINER: safetensors_bytes(_storable(tensors)),
         STATE: json.dumps({"format": FORMAT, **state, "trainer": skeleton}).encode(),
     }
@@ -134,44 +128,44 @@ def write(folder: Path, model: GenerativeModel, trainer: Any, state: Mapping[str
             write_durably(temporary / name, content)
         sync_folder(temporary)
         if folder.exists():  # a second checkpoint at the same image, or a damaged one
-            hidden = folder.with_name(f".{folder.name}.old")  # never half of it under its name
+            hidden = folder.with_name(f".{folder.name}.old")  # so that its name never means a part of it
             shutil.rmtree(hidden, ignore_errors=True)
             folder.replace(hidden)
         temporary.replace(folder)
         sync_folder(folder.parent)
-        point(folder.parent, LATEST, folder)
+        write_pointer(folder.parent, LATEST, folder)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise LimnerError(
             f"cannot write checkpoint {folder.name}: {error.strerror or error}; free some space or choose another"
-            " out=DIR; earlier checkpoints are untouched"
+            " out=DIR; earlier checkpoints are unchanged"
         ) from error
     return folder
 
 
 def export(model: GenerativeModel, path: Path) -> Path:
-    """Writes a model alone, with its Spec in the header; `limner.load` reads it back.
+    """Writes the model to one file, with its Spec in the header; `limner.load` reads it.
 
     Raises:
         LimnerError: the file cannot be written, or its name does not end in ``.safetensors``.
     """
     if path.suffix != ".safetensors":
-        raise LimnerError(f"{path.name}: a model goes into a file whose name ends in .safetensors")
+        raise LimnerError(f"cannot export a model to {path.name}; give a file name that ends in .safetensors")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, safetensors_bytes(_storable(model.state_dict()), {"spec": json.dumps(model.spec.to_dict())}))
+        replace_file(path, _model_bytes(model))
     except OSError as error:
-        raise LimnerError(f"cannot write {path}: {error.strerror or error}; choose another place") from None
+        raise LimnerError(f"cannot write {path}: {error.strerror or error}; choose another path") from None
     return path
 
 
-def point(root: Path, name: str, folder: Path) -> None:
-    """Makes `latest` or `best` name a checkpoint folder."""
+def write_pointer(root: Path, name: str, folder: Path) -> None:
+    """Writes the name of a checkpoint folder to the file `latest` or `best`."""
     replace_file(root / name, folder.name.encode())
 
 
-def pointed(root: Path, name: str) -> Path | None:
-    """The folder that `latest` or `best` names; None where there is no such pointer, or nothing behind it."""
+def read_pointer(root: Path, name: str) -> Path | None:
+    """The checkpoint folder that the file `latest` or `best` names; None if the file or the folder is missing."""
     try:
         folder = root / (root / name).read_text("ascii").strip()
     except (OSError, UnicodeDecodeError):
@@ -179,25 +173,30 @@ def pointed(root: Path, name: str) -> Path | None:
     return folder if folder in folders(root) else None
 
 
+def _model_bytes(model: GenerativeModel) -> bytes:
+    return safetensors_bytes(_storable(model.state_dict()), {"spec": json.dumps(model.spec.to_dict())})
+
+
 def _storable(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
     return {k: v.detach().to("cpu").contiguous() for k, v in tensors.items()}
 
 
-def verified(folder: Path) -> dict[str, bytes]:
-    """The bytes of a checkpoint's files, after their sizes and hashes were compared with the manifest.
+def read_verified(folder: Path) -> dict[str, bytes]:
+    """The bytes of a checkpoint's files, whose sizes and hashes agree with the manifest.
 
     Raises:
-        DamagedCheckpoint: anything is missing or differs.
+        DamagedCheckpoint: a file is missing or differs.
+        OtherFormat: another version of limner wrote the checkpoint.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
-        form = manifest["format"]
+        version = manifest["format"]
         facts = {n: (f["bytes"], f["sha256"]) for n, f in manifest["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise DamagedCheckpoint(f"checkpoint {folder.name} is damaged: its MANIFEST.json cannot be read") from None
-    if form != FORMAT:
+    if version != FORMAT:
         raise OtherFormat(
-            f"checkpoint {folder.name} has format {form}, this limner reads format {FORMAT};"
+            f"checkpoint {folder.name} has format {version}, this limner reads format {FORMAT};"
             " use the limner that wrote it"
         )
     if set(facts) != {MODEL, TRAINER, STATE}:
@@ -223,9 +222,9 @@ def read(folder: Path) -> Checkpoint:
 
     Raises:
         DamagedCheckpoint: a file is missing, cut short or changed.
-        LimnerError: another format, or contents that do not fit limner.
+        LimnerError: the checkpoint has another format, or it holds no limner model.
     """
-    files = verified(folder)
+    files = read_verified(folder)
     tensors, metadata = safetensors(files[MODEL], f"{folder.name}/{MODEL}")
     saved, _ = safetensors(files[TRAINER], f"{folder.name}/{TRAINER}")
     try:
@@ -237,15 +236,15 @@ def read(folder: Path) -> Checkpoint:
 
 
 def safetensors(content: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file, its header inspected first.
+    """Tensors and metadata of a safetensors file, whose header is checked first.
 
-    The header must be at most 1 MiB of JSON without duplicate keys, at most 10,000 tensors, and account for every
-    byte of the file exactly once.
+    The header must be JSON of at most 1 MiB without duplicate keys, with at most 10,000 tensors, and it must account
+    for every byte of the file exactly once.
 
     Raises:
-        DamagedCheckpoint: the file is not such a file.
+        DamagedCheckpoint: `content` is no such file.
     """
-    damaged = DamagedCheckpoint(f"{name} is not a safetensors file that limner reads; it is damaged or something else")
+    damaged = DamagedCheckpoint(f"{name} is not a safetensors file that limner reads; it is damaged or of another type")
     if len(content) < 8:
         raise damaged
     (length,) = struct.unpack("<Q", content[:8])
@@ -274,21 +273,21 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def description(metadata: Mapping[str, str], name: str) -> dict[str, Any]:
-    """The constructor call of a model, of the header of its file.
+    """The constructor call of a model, from the header of its file.
 
     Raises:
         LimnerError: the file holds no limner model.
-        DamagedCheckpoint: the call cannot be read.
+        DamagedCheckpoint: the header cannot be read.
     """
     if "spec" not in metadata:
         raise LimnerError(f"{name} holds no limner model; give a run folder, a checkpoint folder or its {MODEL}")
     try:
-        found = json.loads(metadata["spec"])
+        call = json.loads(metadata["spec"])
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise DamagedCheckpoint(f"{name}: the model's description in the header is not JSON")
-    return found
+        call = None
+    if not isinstance(call, dict):
+        raise DamagedCheckpoint(f"{name} is damaged: the model's description in the header is not JSON")
+    return call
 
 
 def folders(root: Path) -> list[Path]:
@@ -299,16 +298,16 @@ def folders(root: Path) -> list[Path]:
 
 
 def newest(root: Path) -> tuple[Checkpoint, list[str]]:
-    """The newest checkpoint that is whole, and what was wrong with newer ones.
+    """The newest intact checkpoint, and the problems of newer ones.
 
     Raises:
-        LimnerError: none is left.
+        LimnerError: there is no intact checkpoint.
     """
     problems: list[str] = []
     for folder in reversed(folders(root)):
         try:
             return read(folder), problems
-        except (DamagedCheckpoint, OtherFormat) as error:  # one flipped bit can make a manifest name another format
+        except (DamagedCheckpoint, OtherFormat) as error:  # a flipped bit can change the format in a manifest
             problems.append(str(error))
     reason = f": {problems[0]}" if problems else ""
     raise LimnerError(f"there is no usable checkpoint in {root.parent.name}{reason}; train again")
@@ -317,12 +316,12 @@ def newest(root: Path) -> tuple[Checkpoint, list[str]]:
 def prune(root: Path, keep: int, milestones: int) -> list[Path]:
     """Deletes all but the best, the `keep` newest, and those at multiples of `milestones` images (0: none)."""
     old = folders(root)[:-keep] if keep else []
-    best = pointed(root, BEST)
-    doomed = [p for p in old if p != best and not (milestones and int(p.name) % milestones == 0)]
-    for folder in doomed:
+    best = read_pointer(root, BEST)
+    expired = [p for p in old if p != best and not (milestones and int(p.name) % milestones == 0)]
+    for folder in expired:
         hidden = folder.with_name(f".{folder.name}.old")
-        folder.replace(hidden)  # a half-deleted folder must never look like a checkpoint
+        folder.replace(hidden)  # so that a half-deleted folder never looks like a checkpoint
         shutil.rmtree(hidden)
-    for leftover in [*root.glob(".*.old"), *root.glob(".*.tmp")]:  # also of a save that was killed
+    for leftover in [*root.glob(".*.old"), *root.glob(".*.tmp")]:  # of a process that was killed
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-    return doomed
+    return expired

@@ -1,8 +1,7 @@
-"""What a model can be asked for: a class.
+"""Conditions: the labels of data sets and of conditional models.
 
-A condition stands between people and numbers. It reads what a user writes (``-y 3``), says what is drawn when nobody
-asks, and turns labels into what nets take. A data set has one when it is labelled; a conditional model has one, too,
-and keeps it in its checkpoint, so that a model alone knows its classes by name.
+A condition reads the label that a user writes (``y=3``), gives default labels and encodes labels for nets. Labelled
+data sets and conditional models have one. A model saves it in its checkpoint, so that it knows its classes by name.
 """
 
 from __future__ import annotations
@@ -18,34 +17,34 @@ from limner.core.errors import LimnerError
 
 
 class Condition(Protocol):
-    """A way to ask a model for something.
+    """A kind of labels.
 
     Attributes:
-        size: how many numbers a net gets for each image.
-        names: names of the classes, in order; None where there are no classes.
+        size: length of the vector that a net takes for each image.
+        names: names of the classes, in order; None if the labels are no classes.
     """
 
     size: int
     names: list[str] | None
 
     def encode(self, y: Tensor) -> Tensor:
-        """What nets take, (B,size) float32, of labels y (B,…)."""
+        """Encodes labels y (B,…) as vectors (B,size) float32 for nets."""
         ...
 
     def default(self, n: int) -> Tensor:
-        """Labels (n,…) of n samples that nobody chose."""
+        """Labels (n,…) for n samples if the user chooses none."""
         ...
 
     def read(self, y: Any, n: int) -> Tensor:
-        """Labels (n,…) of what a user asks for: one for all samples, or one for each.
+        """Labels (n,…) from a user's value `y`: one label for all samples, or one for each.
 
         Raises:
-            LimnerError: it means nothing here; the message says what would.
+            LimnerError: the value is no label; the message says which values are.
         """
         ...
 
     def header(self) -> dict[str, Any]:
-        """Everything that a checkpoint has to keep, as plain values; `from_header` reads it."""
+        """The condition as plain values for a checkpoint; `from_header` reads them."""
         ...
 
 
@@ -53,7 +52,7 @@ class Classes:
     """One of K classes. Labels are (B,) int64 class indices.
 
     Args:
-        names: of the classes in order, or their number.
+        names: names of the classes in order, or their number.
     """
 
     def __init__(self, names: Sequence[str] | int) -> None:
@@ -79,7 +78,7 @@ class Classes:
         tensor([1, 1])
 
         Raises:
-            LimnerError: there is no such class, or there are not n of them.
+            LimnerError: there is no such class, or the number of labels is not n.
         """
         names = self.names or []
         if isinstance(y, str):
@@ -88,17 +87,13 @@ class Classes:
             y = names.index(y) if y in names else int(y)
         labels = torch.as_tensor(y)
         labels = labels.expand(n) if labels.dim() == 0 else labels
-        if (
-            labels.shape != (n,)
-            or labels.is_floating_point()
-            or int(labels.min()) < 0
-            or int(labels.max()) >= self.size
-        ):
+        is_valid = labels.shape == (n,) and not labels.is_floating_point()
+        if not is_valid or int(labels.min()) < 0 or int(labels.max()) >= self.size:
             raise LimnerError(f"class labels must be {n} integers from 0 to {self.size - 1}")
         return labels.long()
 
     def header(self) -> dict[str, Any]:
-        """The names."""
+        """The kind of the condition and the names of the classes."""
         return {"kind": "classes", "names": self.names}
 
     def __eq__(self, other: object) -> bool:
@@ -112,16 +107,16 @@ KINDS = {"classes": lambda header: Classes(header["names"])}
 
 
 def from_header(header: Mapping[str, Any]) -> Condition:
-    """The condition that `header` was written by.
+    """The condition of which `Condition.header` returned `header`.
 
     Raises:
-        ValueError: it is no such description.
+        ValueError: `header` describes no condition.
     """
     try:
         return KINDS[header["kind"]](header)
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{dict(header)!r} describes no condition that this limner knows") from error
+        raise ValueError(f"{dict(header)!r} describes no condition of this version of limner") from error
 
 
-def _listed(names: Sequence[str], most: int = 12) -> str:
-    return ", ".join(names[:most]) + (f" … ({len(names)} in all)" if len(names) > most else "")
+def _listed(names: Sequence[str], limit: int = 12) -> str:
+    return ", ".join(names[:limit]) + (f" … ({len(names)} in all)" if len(names) > limit else "")

@@ -1,4 +1,4 @@
-"""Where to compute: cpu, cuda or mps, chosen by name or found."""
+"""Choice and description of the device: cpu, cuda or mps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from limner.core.errors import LimnerError
 
 
 def devices(text: str) -> list[str]:
-    """The devices that ``cpu``, ``cuda:1``, ``0,1`` or ``auto`` ask for.
+    """The device names in a text such as ``cpu``, ``cuda:1``, ``0,1`` or ``auto``.
 
     >>> devices("cpu,cpu")
     ['cpu', 'cpu']
@@ -23,10 +23,10 @@ def devices(text: str) -> list[str]:
 
 
 def pick(name: str = "auto") -> torch.device:
-    """The torch device for a name; ``auto`` takes CUDA, then Apple's mps, then the CPU.
+    """The torch device for a name; ``auto`` prefers CUDA, then Apple's mps, then the CPU.
 
     Raises:
-        LimnerError: the name is unknown or this machine lacks it.
+        LimnerError: the name is unknown, or this machine has no such device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -34,12 +34,12 @@ def pick(name: str = "auto") -> torch.device:
         device = torch.device(f"cuda:{name}" if name.isdigit() else name)
     except RuntimeError:
         raise LimnerError(f"unknown device {name!r}; use auto, cpu, mps, cuda, 0 or a list such as 0,1") from None
-    there = {
+    available = {
         "cpu": True,
         "mps": torch.backends.mps.is_available(),
         "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
     }
-    if not there.get(device.type, False):
+    if not available.get(device.type, False):
         raise LimnerError(f"this machine has no {device}; use device=auto or device=cpu")
     if device.type == "cuda":
         device = torch.device("cuda", device.index or 0)
@@ -48,15 +48,15 @@ def pick(name: str = "auto") -> torch.device:
 
 
 def make_deterministic() -> None:
-    """Only kernels that give the same bits each time, where torch has them."""
+    """Makes PyTorch use kernels that give the same bits each time, where it has them."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # Filling fresh memory costs a pass over every tensor and guards only against reading it uninitialised.
+    # Filling new memory takes a pass over every tensor and only guards against reading uninitialised values.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def describe(device: torch.device) -> dict[str, Any]:
-    """What a number measured here depends on; no user name and no path."""
+    """The versions, device and platform that results depend on; no user name and no path."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
     return {
         "limner": _version("limner"),

@@ -1,6 +1,7 @@
-"""Several processes, one training: thin words over torch.distributed.
+"""Training with several processes: small functions around `torch.distributed`.
 
-`device=0,1` starts one process a device under torchrun (elastic restarts included); each process joins here.
+`device=0,1` starts one process for each device under torchrun, and each process calls `join`. All functions also work
+in a single process.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from torch import Tensor
 
 
 def rank() -> int:
-    """This process among all; 0 when alone."""
+    """Index of this process; 0 in a single process."""
     return td.get_rank() if td.is_initialized() else 0
 
 
 def world() -> int:
-    """Number of processes; 1 when alone."""
+    """Number of processes."""
     return td.get_world_size() if td.is_initialized() else 1
 
 
@@ -31,47 +32,45 @@ def under_torchrun() -> bool:
 
 
 def join(device: torch.device) -> None:
-    """Joins the process group that torchrun described: gloo on the CPU, NCCL on CUDA."""
+    """Joins the process group of torchrun, with NCCL on CUDA and gloo elsewhere."""
     if under_torchrun() and not td.is_initialized():
         td.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 
 def leave() -> None:
-    """Leaves the group, if in one."""
+    """Leaves the process group."""
     if td.is_initialized():
         td.destroy_process_group()
 
 
 def barrier() -> None:
-    """Waits for all."""
+    """Waits for all processes."""
     if td.is_initialized():
         td.barrier()
 
 
 def average_(tensors: Sequence[Tensor]) -> None:
-    """Averages tensors over ranks in place, in one message."""
+    """Averages tensors over ranks in place, with one all-reduce."""
     if world() == 1 or not tensors:
         return
     flat = torch.cat([t.reshape(-1) for t in tensors])
     td.all_reduce(flat)
     flat /= world()
-    start = 0
-    for t in tensors:
-        t.copy_(flat[start : start + t.numel()].view_as(t))
-        start += t.numel()
+    for t, mean in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+        t.copy_(mean.view_as(t))
 
 
 def any_rank(flag: bool, device: torch.device) -> bool:
-    """Whether the flag is up on any rank (all must call it)."""
+    """Whether `flag` is true on any rank; all ranks must call this function."""
     if world() == 1:
         return flag
-    up = torch.tensor(float(flag), device=device)
-    td.all_reduce(up, op=td.ReduceOp.MAX)
-    return bool(up)
+    value = torch.tensor(float(flag), device=device)
+    td.all_reduce(value, op=td.ReduceOp.MAX)
+    return bool(value)
 
 
 def launch(devices: Sequence[str], arguments: Sequence[str]) -> int:
-    """Runs ``limner ARGUMENTS`` once per device under torchrun; returns its exit code."""
+    """Runs ``limner ARGUMENTS`` under torchrun, one process per device, and returns the exit code."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={len(devices)}"]
     command += ["--max-restarts=0", "-m", "limner", *arguments]
     environment = os.environ | {"LIMNER_DEVICES": ",".join(devices)}
@@ -79,7 +78,7 @@ def launch(devices: Sequence[str], arguments: Sequence[str]) -> int:
     return subprocess.call(command, env=environment)
 
 
-def own_device(device: str) -> str:
-    """The device of this rank, when torchrun gave a list."""
+def device_of_rank(device: str) -> str:
+    """The device of this rank if `launch` started it, else `device`."""
     devices = os.environ.get("LIMNER_DEVICES")
     return devices.split(",")[int(os.environ["LOCAL_RANK"])] if under_torchrun() and devices else device

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, whatever happens to the process or to the machine."""
+"""Files that are written completely or not at all, even if the process or the machine stops."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Replaces a file so that a reader sees the old or the new content, never a part."""
+    """Replaces a file atomically: a reader sees all of the old or all of the new content."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     write_durably(temporary, content)
     temporary.replace(path)
@@ -15,6 +15,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def write_durably(path: Path, content: bytes) -> None:
+    """Writes a file and waits until it is on the disk."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()
@@ -22,6 +23,7 @@ def write_durably(path: Path, content: bytes) -> None:
 
 
 def sync_folder(path: Path) -> None:
+    """Waits until the names in a folder are on the disk, on systems that can."""
     if os.name == "posix":
         handle = os.open(path, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""Moving average of weights: what samples are drawn from."""
+"""Moving average of weights, which is used for sampling."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from limner.core.model import GenerativeModel
 
 
 class EMA:
-    """Exponential moving average of a model's averaged groups; everything else is shared by copy.
+    """Exponential moving average of the groups `ema_groups` of a model; everything else is copied.
 
-    The decay is given by a half-life in *images*, so it means the same at any batch size
-    (Karras et al. 2020, arXiv 1912.04958, use 10k images).
+    The half-life is counted in *images*, so it has the same meaning at any batch size (Karras et al. 2020,
+    arXiv:1912.04958, use 10k images).
 
     Args:
         model: the model in training.
-        half_life: images after which a weight's influence has halved.
+        half_life: images after which the influence of old weights is halved.
         batch: images per step.
     """
 
@@ -26,15 +26,14 @@ class EMA:
         self.decay = 0.5 ** (batch / half_life)
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         names = model.ema_groups or tuple(model.groups())
-        own, live = self.model.groups(), model.groups()
-        pairs = [pair for n in names for pair in zip(own[n].parameters(), live[n].parameters(), strict=True)]
-        self.averages: list[Tensor] = [a for a, _ in pairs]
-        self.weights: list[Tensor] = [w.detach() for _, w in pairs]
-        averaged = {id(a) for a in self.averages}
-        rest = [*_tensors(self.model)], [*_tensors(model)]
-        self.copies = [(a, w) for a, w in zip(*rest, strict=True) if id(a) not in averaged]
-        both = zip(self.model.modules(), model.modules(), strict=True)
-        self.stateful = [(a, m) for a, m in both if type(m).get_extra_state is not nn.Module.get_extra_state]
+        averaged, trained = self.model.groups(), model.groups()
+        self.averages: list[Tensor] = [p for n in names for p in averaged[n].parameters()]
+        self.weights: list[Tensor] = [p.detach() for n in names for p in trained[n].parameters()]
+        ids = {id(a) for a in self.averages}
+        pairs = zip(_tensors(self.model), _tensors(model), strict=True)
+        self.copies = [(a, w) for a, w in pairs if id(a) not in ids]
+        modules = zip(self.model.modules(), model.modules(), strict=True)
+        self.stateful = [(a, m) for a, m in modules if type(m).get_extra_state is not nn.Module.get_extra_state]
 
     @torch.no_grad()
     def update(self) -> None:
@@ -42,12 +41,12 @@ class EMA:
         torch._foreach_lerp_(self.averages, self.weights, 1 - self.decay)
 
     @torch.no_grad()
-    def settle(self) -> GenerativeModel:
-        """The averaged model, with buffers and unaveraged groups as they are now."""
-        for copy_, live in self.copies:
-            copy_.copy_(live)
-        for module, living in self.stateful:
-            module.set_extra_state(living.get_extra_state())
+    def averaged_model(self) -> GenerativeModel:
+        """The averaged model, with the current buffers and the current weights of the other groups."""
+        for target, source in self.copies:
+            target.copy_(source)
+        for module, trained in self.stateful:
+            module.set_extra_state(trained.get_extra_state())
         return self.model
 
 

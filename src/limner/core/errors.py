@@ -1,4 +1,4 @@
-"""The one error a user is meant to read."""
+"""The errors that users read."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 
 class LimnerError(Exception):
-    """Something the user can put right.
+    """An error that the user can correct.
 
-    The message is one line that says what is wrong and what to do about it. The command line prints it
-    without a traceback and exits with code 2.
+    The message is one line that says what is wrong and what to do. The command line prints it without a traceback and
+    exits with code 2.
     """
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> LimnerError:
-    """The error for a name that is not among the known ones, with the nearest matches.
+    """The error for an unknown name, with the nearest known names.
 
     >>> print(unknown("recipe", "gan-minst", ["gan-mnist", "dcgan-64"]))
     unknown recipe 'gan-minst'; did you mean 'gan-mnist'?
@@ -35,21 +35,21 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> LimnerError:
 
 
 def extra(module: str, name: str, what: str) -> Any:
-    """A module that only comes with one of limner's extras.
+    """Imports a module of one of limner's optional dependencies ("extras").
 
     Args:
-        module: to import.
-        name: of the extra.
-        what: needs it, to begin the sentence with.
+        module: name of the module.
+        name: name of the extra.
+        what: start of the error message: what needs the module.
 
     Raises:
-        LimnerError: it is not there, or does not work here.
+        LimnerError: the module is not installed, or does not work on this machine.
 
     >>> extra("math", "video", "clips need PyAV").__name__
     'math'
     """
     try:
         return import_module(module)
-    except (ImportError, RuntimeError) as error:  # a torchvision that does not fit its torch raises the latter
-        why = "" if isinstance(error, ModuleNotFoundError) else f", which does not work here ({error})"
-        raise LimnerError(f"{what}{why}; install it with: pip install 'limner[{name}]'") from None
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that does not fit the installed torch
+        reason = "" if isinstance(error, ModuleNotFoundError) else f", which does not work here ({error})"
+        raise LimnerError(f"{what}{reason}; install it with: pip install 'limner[{name}]'") from None

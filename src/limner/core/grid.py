@@ -1,4 +1,4 @@
-"""Images side by side in one picture, and points as dots."""
+"""Grids of images, and plots of points."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from limner.core.errors import LimnerError
 
 
 def make_grid(x: Tensor, columns: int, gap: int = 2, extent: float | None = None) -> Image.Image:
-    """Images (N,C,H,W) in [-1,1] side by side on white, `columns` a row.
+    """Images (N,C,H,W) in [-1,1] in a grid with `columns` columns on white.
 
-    Two channels are grey with alpha. Points (H = W = 1, one or two coordinates) are drawn as dots in the square
-    [-extent,extent]²; by default it holds them all.
+    Two channels are grey with alpha. Points (H = W = 1, one or two coordinates) are plotted as dots in the square
+    [-extent,extent]²; by default it contains all points.
     """
     n, c, h, w = x.shape
     if h * w == 1 and c <= 2:
@@ -24,16 +24,16 @@ def make_grid(x: Tensor, columns: int, gap: int = 2, extent: float | None = None
     rows = -(-n // columns)
     mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}.get(c)
     if mode is None:
-        raise LimnerError(f"cannot draw {c} channels as a picture; images have 1 to 4")
-    whole = Image.new(mode, (columns * (w + gap) - gap, rows * (h + gap) - gap), (255,) * c if c > 1 else 255)
+        raise LimnerError(f"cannot draw images with {c} channels; give images with 1 to 4")
+    grid = Image.new(mode, (columns * (w + gap) - gap, rows * (h + gap) - gap), (255,) * c if c > 1 else 255)
     for i, pixels in enumerate(to_uint8(x).permute(0, 2, 3, 1).cpu().numpy()):
         tile = Image.fromarray(pixels[..., 0] if c == 1 else pixels, mode if c != 1 else None)
-        whole.paste(tile, (i % columns * (w + gap), i // columns * (h + gap)))
-    return whole if c in (1, 3) else whole.convert("RGBA")
+        grid.paste(tile, (i % columns * (w + gap), i // columns * (h + gap)))
+    return grid if c in (1, 3) else grid.convert("RGBA")
 
 
 def save_grid(image: Image.Image, path: Path) -> None:
-    """Writes a sheet without loss, as WebP or whatever the suffix says."""
+    """Writes an image in the format of its suffix; WebP is lossless."""
     if path.suffix.lower() == ".webp":
         image.save(path, lossless=True, exact=True)
     else:
@@ -41,13 +41,13 @@ def save_grid(image: Image.Image, path: Path) -> None:
 
 
 def plot_points(points: Tensor, extent: float | None = None, side: int = 256) -> Image.Image:
-    """Points (N,1) or (N,2) as dots on white in [-extent,extent]²; by default the square holds them all."""
+    """Points (N,1) or (N,2) as dots on white in [-extent,extent]²; by default the square contains all points."""
     xy = torch.cat([points, torch.zeros_like(points)], 1)[:, :2].float().cpu()
     if extent is None:
         extent = max(1.2, 1.1 * float(xy.abs().max()))
-    places = ((xy[(xy.abs() <= extent).all(1)] / extent + 1) * (side - 1) / 2).round().long()
+    pixels = ((xy[(xy.abs() <= extent).all(1)] / extent + 1) * (side - 1) / 2).round().long()
     canvas = torch.full((side, side), 255, dtype=torch.uint8)
     for dx in (0, 1):
         for dy in (0, 1):
-            canvas[(side - 1 - places[:, 1] + dy).clamp(0, side - 1), (places[:, 0] + dx).clamp(0, side - 1)] = 40
+            canvas[(side - 1 - pixels[:, 1] + dy).clamp(0, side - 1), (pixels[:, 0] + dx).clamp(0, side - 1)] = 40
     return Image.fromarray(canvas.numpy())

@@ -1,4 +1,4 @@
-"""What a trained model makes of images: translations, stylised images, reconstructions."""
+"""Applications of a trained model to images: translation, style transfer, reconstruction."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from limner.core.capabilities import Reconstructs, Stylises, Translates
 from limner.core.errors import LimnerError
 from limner.core.rng import seeded
 
-_EVEN = 8  # pixels that a place of relu4_1 stands for, the deepest layer that is painted from
+_STRIDE = 8  # of relu4_1 in pixels, the deepest layer that images are decoded from
 
 
 @torch.inference_mode()
 def translated(model: Translates, x: Tensor, to: str = "b", *, seed: int = 0, batch: int = 16) -> Tensor:
-    """Translations (B,C,H,W) of pictures x (B,C',H,W), a batch at a time, with the noise (dropout) of a seed.
+    """Translates images x (B,C',H,W) to images (B,C,H,W), one batch at a time.
 
     Args:
-        model: in evaluation mode.
-        x: pictures on any device.
-        to: the domain wanted.
-        seed: of the noise that some nets have when they are used, too.
-        batch: pictures at once.
+        model: the model, in evaluation mode.
+        x: images on any device.
+        to: the domain to translate to.
+        seed: seeds the noise of nets that are random in evaluation mode (dropout).
+        batch: images per forward pass.
 
     Raises:
-        LimnerError: the model does not translate to that domain.
+        LimnerError: the model does not translate to this domain.
     """
     if to not in model.domains:
         raise LimnerError(f"this model translates to {' or '.join(model.domains)} only; leave to={to} out")
@@ -45,22 +45,25 @@ def stylised(
     strength: float = 1.0,
     shares: Sequence[float] | None = None,
 ) -> Tensor:
-    """Pictures (B,3,H,W) in [-1,1] in the style of one painting, or between those of several.
+    """Renders images in one style, or in a mixture of several.
 
     Huang and Belongie 2017, *Arbitrary style transfer in real-time*, eq. 14 and 15.
 
     Args:
-        model: in evaluation mode.
-        x: pictures (B,3,H,W) in [-1,1].
-        styles: what the model sees in each painting (`encode_features`), (B or 1,N,h,w); computed once, used for many pictures.
-        strength: 0 is no style, 1 all of it.
-        shares: of several styles, not negative; equal by default.
+        model: the model, in evaluation mode.
+        x: images (B,3,H,W) in [-1,1].
+        styles: feature maps (B or 1,N,h,w) of each style image (`encode_features`).
+        strength: 0 keeps the style of the image, 1 replaces it.
+        shares: weight of each style, not negative; equal by default.
+
+    Returns:
+        Images (B,3,H,W) in [-1,1].
 
     Raises:
-        LimnerError: shares that do not fit.
+        LimnerError: the shares do not fit the styles.
     """
     h, w = x.shape[2:]
-    maps = model.encode_features(F.pad(x, (0, -w % _EVEN, 0, -h % _EVEN), mode="replicate"))
+    maps = model.encode_features(F.pad(x, (0, -w % _STRIDE, 0, -h % _STRIDE), mode="replicate"))
     t = torch.zeros_like(maps)
     for share, style in zip(units.shares(shares, len(styles), "style_shares"), styles, strict=True):
         t = t + share * model.transfer_statistics(maps, style)
@@ -68,9 +71,9 @@ def stylised(
 
 
 def forward_together(net: nn.Module, *parts: Tensor) -> tuple[Tensor, ...]:
-    """What a net makes of every part (B,C,H,W): in one pass where it looks at each image alone.
+    """The outputs of a net for several batches (B,C,H,W), computed in one forward pass if possible.
 
-    Batch norm looks at the whole batch: with it one pass would be another net, so parts go through one after the other.
+    With batch norm the output for an image depends on its batch, so such a net runs once for each batch.
     """
     if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules()):
         return tuple(net(part) for part in parts)

@@ -1,4 +1,4 @@
-"""Ways from one code to another: the straight line, and the arc that keeps to the shell where normal draws lie."""
+"""Interpolation between codes: linear and spherical."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-Between = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""`between(a, b, t)`: codes (B,…) at the share t (B,) of the way from codes a (B,…) to codes b (B,…)."""
+Interpolation = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""`between(a, b, t)`: codes (B,…) at the fraction t (B,) of the path from codes a (B,…) to codes b (B,…)."""
 
 
 def lerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """The straight line from codes a (B,…) to codes b (B,…) at t (B,).
+    """Linear interpolation from codes a (B,…) to codes b (B,…) at t (B,).
 
     >>> lerp(torch.zeros(2, 1), torch.ones(2, 1), torch.tensor([0.25, 1.0])).flatten()
     tensor([0.2500, 1.0000])
@@ -22,10 +22,10 @@ def lerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
 
 
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """The arc from codes a (B,…) to codes b (B,…) at t (B,), the angle growing evenly.
+    """Spherical interpolation from codes a (B,…) to codes b (B,…) at t (B,).
 
-    White 2016, *Sampling generative networks*, arXiv:1609.04468, section 2.1. Between normal draws it keeps to the
-    shell where they lie. Where a and b point the same or the opposite way there is no one arc: the straight line.
+    White 2016, *Sampling generative networks*, arXiv:1609.04468, section 2.1. Between samples of a normal prior the
+    norm stays typical of that prior. If a and b are parallel, the arc is not defined and the path is linear.
     """
     shape = [-1] + [1] * (a.dim() - 1)
     flat_a, flat_b = a.flatten(1), b.flatten(1)
@@ -39,6 +39,6 @@ def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     return torch.where(straight.view(shape), lerp(a, b, t), arc)
 
 
-def way(prior: object) -> Between:
-    """How to go between draws of a prior: on an arc where it is normal about 0, straight elsewhere."""
+def interpolation_for(prior: object) -> Interpolation:
+    """The interpolation for samples of a prior: spherical if it is normal with mean 0, else linear."""
     return slerp if getattr(prior, "kind", None) == "normal" else lerp

@@ -1,13 +1,13 @@
 """What every model offers: parameter groups, a training step, samples.
 
-A model is an `nn.Module` with these three duties. Whatever else it can do is a capability
-(`limner.core.capabilities`), asked for with `isinstance`.
+A model is an `nn.Module` that offers these three things. Anything else that a model can do is a capability
+(`limner.core.capabilities`), which callers test with `isinstance`.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -15,17 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from limner.core.batch import Images
-from limner.core.capabilities import Conditional, Decodes, HasPrior, Reconstructs
+from limner.core.capabilities import Conditional, Generates, Reconstructs
 from limner.core.errors import LimnerError
 from limner.core.previews import COLUMNS, Grid, reconstructions
 from limner.core.rng import seeded
 
 Logs = dict[str, Tensor]
-"""Scalars of one step, still on the device: ``loss/*``, ``logit/*``, ``term/*``."""
+"""Scalars that one step logs; they stay on the device: ``loss/*``, ``logit/*``, ``term/*``."""
 
 
 class Data(Protocol):
-    """The source of everything random a step uses: fresh real images and noise.
+    """Where a training step takes its batches and its noise from; `limner.core.stream.Stream` is one.
 
     Attributes:
         batch: images per step over all ranks.
@@ -42,29 +42,30 @@ class Data(Protocol):
         ...
 
     def randn(self, *size: int) -> Tensor:
-        """Standard normal noise, `size` on this rank; a function of (seed, position)."""
+        """Standard normal noise of shape `size` for this rank, a function of (seed, position)."""
         ...
 
     def rand(self, *size: int) -> Tensor:
-        """Uniform noise in [0,1), `size` on this rank; a function of (seed, position)."""
+        """Uniform noise in [0,1) of shape `size` for this rank, a function of (seed, position)."""
         ...
 
     def scalar(self, schedule: Callable[[int], float]) -> Tensor:
-        """`schedule(position)` as a tensor (): a number that changes, for a recorded step too."""
+        """The value `schedule(position)` as a tensor (). A step recorded as a CUDA graph reads it anew each time."""
         ...
 
 
 class Update(Protocol):
-    """One descent step on one group: zero, backward on that group alone, synchronise, clip, step.
+    """One optimiser step on one parameter group; `limner.core.update.Updates` is one.
 
-    A loss that can be computed again is given as a function: optimisers with a line search (L-BFGS) need that.
+    It computes the gradients of that group alone, averages them over ranks, clips them and calls the optimiser.
+    Optimisers with a line search (L-BFGS) compute the loss several times, so they need it as a function.
     """
 
     def __call__(self, group: str, loss: Tensor | Callable[[], Tensor]) -> None: ...
 
 
 class Description(Protocol):
-    """The constructor call that a model was built by; `limner.config.spec.Spec` is one."""
+    """The constructor call that built a model; `limner.config.spec.Spec` is one."""
 
     @property
     def name(self) -> str:
@@ -80,13 +81,13 @@ class GenerativeModel(nn.Module):
     """Base of every model. Images are (B,C,H,W) in [-1,1].
 
     Attributes:
-        spec: the constructor call with everything that the data decided; with the weights it is the checkpoint.
-        ema_groups: names of the groups that sampling takes from the moving average; None means all.
-        batch_type: what a batch is; a type of `limner.core.batch.KINDS`.
-        preview_facts: what a report says of the model's previews.
-        usage: the command that uses a model which makes images of images.
-        static: whether all steps of a `phase` are the same operations, so that they can be recorded as a CUDA graph:
-            no branch on a number that changes, but those of `phase`, and no number that Python counts.
+        spec: the constructor call, with everything that the data decided. A checkpoint is this call plus the weights.
+        ema_groups: names of the groups whose weights are averaged for sampling; None means all.
+        batch_type: the type of batch that `step` takes, one of `limner.core.batch.KINDS`.
+        preview_facts: what a report says about the model's previews.
+        usage: the command that applies an image-to-image model, for error messages.
+        static: whether all steps of one `phase` run the same operations, so that one of them can be recorded as a
+            CUDA graph. Such a step branches on no changing number outside `phase`, and Python counts nothing in it.
     """
 
     spec: Description
@@ -97,47 +98,50 @@ class GenerativeModel(nn.Module):
     static: bool = False
 
     def groups(self) -> dict[str, nn.Module]:
-        """The modules that `update` descends on, by name."""
+        """The modules that are optimised, by group name."""
         raise NotImplementedError
 
     def step(self, data: Data, update: Update) -> Logs:
-        """One iteration of the paper's algorithm box. Never waits for the device."""
+        """Runs one iteration of the paper's algorithm box and returns its logs. It never waits for the device."""
         raise NotImplementedError
 
     def phase(self, data: Data) -> Hashable | None:
-        """What the coming step of a `static` model decides on the host; None if it is like no other.
+        """A key for what the coming step of a `static` model does; None if no other step is like it.
 
-        Steps with equal phases are the same operations on other batches, noise and ``data.scalar`` numbers.
+        Steps with equal keys run the same operations on new batches, new noise and new ``data.scalar`` values.
         """
         return ()
 
     def draw(self, n: int, y: Tensor | None, generator: torch.Generator, **options: Any) -> Tensor:
-        """`n` samples (n,C,H,W) in [-1,1] from `generator`; the model is in evaluation mode.
+        """Draws `n` samples (n,C,H,W) in [-1,1] from `generator`; the model is in evaluation mode.
 
-        A model with a prior and a decoder need not write it: `sample` decodes noise of the prior. One that writes it
-        declares what `sample` lets one choose as keyword-only arguments with defaults.
+        A model with a prior and a decoder does not need this method, because `sample` decodes noise from the prior. A
+        model that has it declares its sampling options as keyword-only arguments with defaults.
 
         Args:
             n: number of images.
-            y: labels (n,…) of a conditional model, in the form of its `condition`, else None.
+            y: labels (n,…) of a conditional model, as its `condition` encodes them, else None.
             generator: source of all noise.
-            **options: what the model declares.
+            **options: the sampling options that the model declares.
 
         Raises:
-            LimnerError: the model makes images of images.
+            LimnerError: the model translates images and cannot draw any.
         """
         raise LimnerError(f"{self.spec.name} makes images of images; use {self.usage}")
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.parameters()).device
 
     def check_batch(self, n: int) -> None:
-        """Asks every sub-module that cares whether batches of n images per device mean anything to it.
+        """Calls `check_batch` of every sub-module that has one.
+
+        Args:
+            n: images per batch and device.
 
         Raises:
-            ValueError: they do not, and what to do.
+            ValueError: a sub-module cannot work on batches of n images; the message says what to do.
         """
         for module in self.modules():
             check: Callable[[int], None] | None = getattr(module, "check_batch", None)
@@ -147,13 +151,14 @@ class GenerativeModel(nn.Module):
     @property
     def sampling_options(self) -> dict[str, inspect.Parameter]:
         """The options that `sample` takes for this model, by name, as `draw` or the prior declares them."""
-        owner: Any = self.prior.sample if self._decodes_noise and isinstance(self, HasPrior) else self.draw
-        return {p.name: p for p in inspect.signature(owner).parameters.values() if p.kind is p.KEYWORD_ONLY}
+        decoder = self._noise_decoder
+        sampler: Callable[..., Tensor] = decoder.prior.sample if decoder else self.draw
+        return {p.name: p for p in inspect.signature(sampler).parameters.values() if p.kind is p.KEYWORD_ONLY}
 
     @property
-    def _decodes_noise(self) -> bool:
-        """Whether samples are decoded noise, and not what a `draw` of the model's own makes."""
-        return isinstance(self, HasPrior) and isinstance(self, Decodes) and type(self).draw is GenerativeModel.draw
+    def _noise_decoder(self) -> Generates | None:
+        """This model if its samples are decoded noise; None if it has its own `draw`."""
+        return self if type(self).draw is GenerativeModel.draw and isinstance(self, Generates) else None
 
     @torch.inference_mode()
     def sample(
@@ -166,25 +171,25 @@ class GenerativeModel(nn.Module):
         batch: int = 256,
         **options: Any,
     ) -> Tensor:
-        """Draws samples in evaluation mode, a batch at a time, and leaves the mode as it was.
+        """Draws samples in evaluation mode, one batch at a time, and restores the mode.
 
-        A model that decodes noise draws the noise of all n samples first, so `batch` decides memory and speed and not
-        the samples: they agree up to rounding, because kernels may differ with the size of a batch. Nothing of the kind
-        is promised where something else is random in use: dropout that stays on, or a `draw` of the model's own.
+        A model that decodes noise draws the noise of all n samples first. So `batch` changes memory and speed, and the
+        samples agree up to rounding, because kernels may depend on the batch size. This does not hold for models that
+        are random in evaluation mode (live dropout) or have their own `draw`.
 
         Args:
             n: number of images.
-            y: what to draw, for conditional models: a label for all, or n labels; by default all classes in turn.
-            seed: seeds a fresh generator on the model's device.
+            y: one label for all images, or n labels, for conditional models; by default all classes in turn.
+            seed: seeds a new generator on the model's device.
             generator: used instead of `seed`.
-            batch: images made at once. Lower it if memory is short.
-            **options: what else the model lets one choose; `sampling_options` lists it.
+            batch: images per forward pass. Lower it if memory is short.
+            **options: further options of this model; `sampling_options` lists them.
 
         Returns:
             (n,C,H,W) float32 in [-1,1].
 
         Raises:
-            LimnerError: n, y or an option means nothing to this model.
+            LimnerError: n, y or an option is not valid for this model.
         """
         if n < 1:
             raise LimnerError(f"cannot draw {n} samples; ask for at least 1")
@@ -197,47 +202,47 @@ class GenerativeModel(nn.Module):
         self.eval()
         try:
             with seeded(generator):
-                parts = self._batches(n, labels, generator, batch, options)
+                return torch.cat(list(self._batches(n, labels, generator, batch, options))).float()
         finally:
             self.train(mode)
-        return torch.cat(parts).float()
 
     def _batches(
-        self, n: int, y: Tensor | None, generator: torch.Generator, batch: int, options: dict[str, Any]
-    ) -> list[Tensor]:
-        """The samples in batches; noise that is decoded is drawn for all of them first."""
-        parts = [slice(i, min(i + batch, n)) for i in range(0, n, batch)]
-        labels = [None if y is None else y[part] for part in parts]
-        if self._decodes_noise and isinstance(self, HasPrior) and isinstance(self, Decodes):
-            z = self.prior.sample(n, generator, **options)
-            return [self.decode(z[part], own) for part, own in zip(parts, labels, strict=True)]
-        return [self.draw(p.stop - p.start, own, generator, **options) for p, own in zip(parts, labels, strict=True)]
+        self, n: int, labels: Tensor | None, generator: torch.Generator, batch: int, options: dict[str, Any]
+    ) -> Iterator[Tensor]:
+        decoder = self._noise_decoder
+        z = decoder.prior.sample(n, generator, **options) if decoder else None
+        for i in range(0, n, batch):
+            y = None if labels is None else labels[i : i + batch]
+            if decoder is not None and z is not None:
+                yield decoder.decode(z[i : i + batch], y)
+            else:
+                yield self.draw(min(batch, n - i), y, generator, **options)
 
     def preview(self, batch: Any, n: int, seed: int) -> dict[str, Grid]:
-        """What a training shows on its way, as grids by name; the model is in evaluation mode.
+        """Image grids, by name, that show the progress of a training; the model is in evaluation mode.
 
-        By default ``samples`` of the same noise each time, and ``reconstructions`` where the model has them.
+        The default shows ``samples`` of the same noise each time, and ``reconstructions`` if the model can make them.
 
         Args:
-            batch: held-out items on the model's device, or training items where nothing is held out; of `batch_type`.
+            batch: held-out items, or training items if nothing is held out; of `batch_type`, on the model's device.
             n: number of samples.
             seed: of the noise.
         """
-        few_classes = isinstance(self, Conditional) and self.condition.names and self.condition.size <= COLUMNS
-        columns = self.condition.size if isinstance(self, Conditional) and few_classes else None  # a class a column
+        condition = self.condition if isinstance(self, Conditional) else None
+        columns = condition.size if condition and condition.names and condition.size <= COLUMNS else None
         grids = {"samples": Grid(self.sample(n, seed=seed), columns)}
         if isinstance(self, Reconstructs) and isinstance(batch, Images):
             grids["reconstructions"] = reconstructions(self, batch, seed)
         return grids
 
     def _checked_options(self, options: dict[str, Any]) -> dict[str, Any]:
-        """The options that were given; None stands for the default."""
-        given, known = {k: v for k, v in options.items() if v is not None}, self.sampling_options
-        for key in given:
+        """The options whose value is not None, which stands for the default."""
+        values, known = {k: v for k, v in options.items() if v is not None}, self.sampling_options
+        for key in values:
             if key not in known:
-                has = f"it has {', '.join(known)}" if known else "it has none"
-                raise LimnerError(f"{self.spec.name} has no sampling option {key!r} ({has}); leave {key} out")
-        return given
+                available = f"it has {', '.join(known)}" if known else "it has none"
+                raise LimnerError(f"{self.spec.name} has no sampling option {key!r} ({available}); leave {key} out")
+        return values
 
     def _labels(self, n: int, y: Any) -> Tensor | None:
         if not isinstance(self, Conditional):
@@ -251,14 +256,13 @@ def parameters(model: GenerativeModel) -> dict[str, dict[str, int]]:
     """Numbers of parameters per group.
 
     Returns:
-        ``{group: {"total": .., "trainable": .., "buffers": ..}}``. Batch-norm statistics count as buffers; the
-        step counter of a batch norm does not count.
+        ``{group: {"total": .., "trainable": .., "buffers": ..}}``. Batch-norm statistics count as buffers, the step
+        counters of batch norm do not.
     """
-    return {name: counts(module) for name, module in model.groups().items()}
+    return {name: _counts(module) for name, module in model.groups().items()}
 
 
-def counts(module: nn.Module) -> dict[str, int]:
-    """Total, trainable and buffer numbers of one module."""
+def _counts(module: nn.Module) -> dict[str, int]:
     weights = list(module.parameters())
     buffers = [b for n, b in module.named_buffers() if not n.endswith("num_batches_tracked")]
     return {

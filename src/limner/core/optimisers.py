@@ -1,4 +1,4 @@
-"""The optimisers of recipes and the schedules of their rates. Their options can be explained without importing torch."""
+"""The optimisers of recipes and their learning-rate schedules. This module does not import torch until one is made."""
 
 from __future__ import annotations
 
@@ -108,15 +108,16 @@ class LBFGS:
     warm_up: ClassVar[int] = 0
 
     def make(self, module: nn.Module) -> torch.optim.Optimizer:
-        """The torch optimiser over the module's parameters. Without a line search it was seen to jump.
+        """The torch optimiser over the module's parameters, with a line search, without which the loss can jump.
 
-        Torch lets a search look as often as there are descents, which stops it half-way: here 25 times for each.
+        PyTorch limits the evaluations of a step to 1.25 per iteration, which stops a line search early. The limit here
+        is 25 per iteration.
         """
         import torch
 
-        looks = 25 * self.iterations
+        evaluations = 25 * self.iterations
         return torch.optim.LBFGS(
-            module.parameters(), self.lr, self.iterations, looks, 0.0, 0.0, self.history, "strong_wolfe"
+            module.parameters(), self.lr, self.iterations, evaluations, 0.0, 0.0, self.history, "strong_wolfe"
         )
 
 
@@ -125,16 +126,16 @@ OPTIMISERS = {"adam": Adam, "lbfgs": LBFGS, "sgd": SGD}
 
 
 def rate_schedule(optimiser: Optimiser, total: int) -> Schedule:
-    """The factor of a learning rate at each share of a training of `total` images, in [0,1]."""
+    """The factor (in [0,1]) of a learning rate as a function of the fraction of a training of `total` images."""
     begin, length = 1 - optimiser.decay, optimiser.decay
-    fall: Schedule = Constant(1.0)
+    decay: Schedule = Constant(1.0)
     if length and optimiser.schedule == "linear":
-        fall = Linear(1.0, 0.0, begin, length)
+        decay = Linear(1.0, 0.0, begin, length)
     elif length and optimiser.schedule == "cosine":
-        fall = Cosine(1.0, 0.0, begin, length)
+        decay = Cosine(1.0, 0.0, begin, length)
     elif length:
-        fall = Step(1.0, at=(begin, begin + length / 2))
-    return WarmUp(fall, optimiser.warm_up / total) if optimiser.warm_up else fall
+        decay = Step(1.0, at=(begin, begin + length / 2))
+    return WarmUp(decay, optimiser.warm_up / total) if optimiser.warm_up else decay
 
 
 def _parameter_groups(module: nn.Module, lr: float, scale: Mapping[str, float] | None) -> list[dict[str, Any]]:

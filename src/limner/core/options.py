@@ -1,4 +1,4 @@
-"""The options of a training. This module needs no torch, so that they can be explained at once."""
+"""The options of a training. This module does not import torch, so that `limner explain` answers quickly."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ GraphOption = bool | Literal["auto"]
 
 
 class TrainOptions:
-    """How long, how fast and on what to train: the section ``train`` of a recipe.
+    """The options of a training: the section ``train`` of a recipe.
 
     Args:
-        images: real images to see in all, over all ranks. Raise it if quality still rises at the end.
+        images: real images to train on in total, over all ranks. Raise it if quality still rises at the end.
         batch: images per step over all ranks. Raise it for steadier gradients; lower it if memory is short.
-        seed: decides initial weights, order, augmentation and noise.
+        seed: seed of initial weights, order, augmentation and noise.
         ema_images: half-life of the weights' moving average in images; 0 averages nothing. Raise it for calmer samples.
         log_images: images between lines of metrics.jsonl; null means every 50 steps.
-        sample_images: images between sample sheets; null means 20 sheets.
+        sample_images: images between sample grids; null means 20 grids.
         checkpoint_images: images between checkpoints; null means 10 checkpoints. Lower it to lose less in a crash.
-        milestone_images: checkpoints at multiples of this are kept for ever; 0 keeps none.
+        milestone_images: checkpoints at multiples of this are never deleted; 0 keeps none.
         score_images: images between scores (quality and coverage) of 2,000 samples; the best checkpoint is kept. 0
             scores only at the end. Lower it to catch the best moment of a GAN; each score takes some seconds.
-        keep: newest checkpoints kept.
-        samples: images on a sample sheet.
+        keep: number of newest checkpoints to keep.
+        samples: images in a sample grid.
         time: longest training time, e.g. 20m; null trains to the end.
         precision: bf16 runs the nets in bfloat16 and keeps the weights in float32.
         device: auto, cpu, cuda, mps, a number, or a list such as 0,1 for one process each.
-        threads: CPU threads; null takes torch's choice. Results are exact for one number of threads.
-        workers: processes that read image files ahead; sets in memory need none.
+        threads: CPU threads; null uses PyTorch's default. Results are reproducible for a given number of threads.
+        workers: processes that prefetch image files; data sets in memory need none.
         channels_last: memory format of convolutions; faster for most convolutional nets without instance norm.
-        deterministic: only kernels that give the same bits each time.
-        graph: auto records steps as CUDA graphs on a CUDA device, where the model allows it: the same results, and
-            small nets are faster; on insists, and says what prevents it; off never does.
+        deterministic: use only kernels that give the same bits each time.
+        graph: auto records steps as CUDA graphs on a CUDA device if the model allows it, which makes small nets faster
+            with the same results; on fails with a reason if that is not possible; off never records.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class TrainOptions:
         deterministic: bool = True,
         graph: GraphOption = "auto",
     ) -> None:
-        for name, value, least in (
+        for name, value, minimum in (
             ("images", images, 1),
             ("batch", batch, 1),
             ("ema_images", ema_images, 0),
@@ -73,8 +73,8 @@ class TrainOptions:
             ("threads", threads, 1),
             ("workers", workers, 0),
         ):
-            if value is not None and value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+            if value is not None and value < minimum:
+                raise ValueError(f"{name} must be at least {minimum}, got {value}")
         self.images, self.batch, self.seed, self.ema_images = images, batch, seed, ema_images
         self.log_images = log_images or 50 * batch
         self.sample_images = sample_images or max(batch, images // 20)

@@ -1,4 +1,4 @@
-"""The images that a training leaves on its way: samples of the same noise, reconstructions of the same images."""
+"""Image grids that show the progress of a training."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from limner.core.capabilities import Corrupts, Reconstructs
 from limner.core.inference import reconstruct
 
 COLUMNS = 16
-"""Images of a batch that a preview is made of, at most."""
+"""Largest number of images of a batch in a preview."""
 
 
 class Grid(NamedTuple):
-    """Images (N,C,H,W) in [-1,1] and how many stand side by side; None makes it as square as it gets."""
+    """Images (N,C,H,W) in [-1,1] and the number of columns; None makes the grid as square as possible."""
 
     images: Tensor
     columns: int | None = None
 
 
 def reconstructions(model: Reconstructs, batch: Images, seed: int = 0) -> Grid:
-    """Rows of inputs, of corrupted inputs where the model undoes a corruption, and of outputs."""
+    """Rows of inputs, of corrupted inputs if the model undoes a corruption, and of outputs."""
     rows = [batch.x]
     if isinstance(model, Corrupts):
         generator = torch.Generator(batch.x.device).manual_seed(seed)
@@ -35,11 +35,11 @@ def reconstructions(model: Reconstructs, batch: Images, seed: int = 0) -> Grid:
 
 
 def rgb(x: Tensor) -> Tensor:
-    """Images (B,C,H,W) of any number of channels in colour: (B,3,H,W)."""
+    """Converts images (B,C,H,W) with any number of channels to RGB (B,3,H,W)."""
     return x[:, :3] if x.shape[1] >= 3 else x[:, :1].expand(-1, 3, -1, -1)
 
 
 def rows_of(*rows: Tensor, most: int = 8) -> Grid:
-    """A grid with one row for each batch (B,C,H,W), at most `most` columns wide, in colour."""
-    chosen = evenly_spaced(len(rows[0]), most)
-    return Grid(torch.cat([rgb(row[chosen].cpu()) for row in rows]), len(chosen))
+    """A grid of RGB images with one row for each batch (B,C,H,W) and at most `most` columns."""
+    indices = evenly_spaced(len(rows[0]), most)
+    return Grid(torch.cat([rgb(row[indices].cpu()) for row in rows]), len(indices))

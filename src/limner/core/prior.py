@@ -1,4 +1,4 @@
-"""The latent prior p_z of models that turn noise into images, and what stands in for one where there is none."""
+"""The latent prior p_z of models that decode noise, and an empirical prior for autoencoders."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Prior:
 
     Args:
         kind: normal, or uniform as in the first GAN papers.
-        z: numbers in a noise vector.
+        z: dimension of a noise vector.
     """
 
     def __init__(self, kind: Kind, z: int) -> None:
         self.kind, self.z = kind, z
 
     def batch(self, n: int, data: Data) -> Tensor:
-        """Noise (n,z) of a training step: a function of the stream's seed and position."""
+        """Noise (n,z) for a training step, a function of the stream's seed and position."""
         return data.randn(n, self.z) if self.kind == "normal" else 2 * data.rand(n, self.z) - 1
 
     def sample(self, n: int, generator: torch.Generator, *, truncation: float | None = None) -> Tensor:
@@ -34,29 +34,29 @@ class Prior:
 
         Args:
             n: number of vectors.
-            generator: draws them.
-            truncation: no number beyond ±truncation: the truncation trick (Brock et al. 2019, arXiv:1809.11096,
-                section 3.1), which buys typical images with variety. A truncated normal is drawn through its inverse
-                distribution function, so one seed gives the same images at every truncation, more or less extreme.
+            generator: source of the noise.
+            truncation: limits all values to ±truncation: the truncation trick (Brock et al. 2019, arXiv:1809.11096,
+                section 3.1), which makes images more typical and less varied. A truncated normal is drawn through its
+                inverse distribution function, so a seed gives similar images at every truncation.
 
         Raises:
             LimnerError: truncation is not positive.
         """
         if self.kind == "normal":
             return _normal((n, self.z), generator, truncation)
-        reach = 1.0 if truncation is None else min(_positive(truncation), 1.0)
-        return reach * (2 * torch.rand((n, self.z), generator=generator, device=generator.device) - 1)
+        bound = 1.0 if truncation is None else min(_positive(truncation), 1.0)
+        return bound * (2 * torch.rand((n, self.z), generator=generator, device=generator.device) - 1)
 
 
 class EmpiricalPrior(nn.Module):
-    """A prior for autoencoders, which have none: mean and variance of each number of the codes seen in training.
+    """A prior for autoencoders, which define none: a Gaussian with the moving mean and variance of the training codes.
 
-    Samples drawn with it are not realistic, because codes of real images are neither Gaussian nor independent. Ghosh
-    et al. 2020 (arXiv:1903.12436) call a density that is fitted after the fact *ex-post*.
+    Samples drawn with it are not realistic, because the components of real codes are neither Gaussian nor independent.
+    Ghosh et al. 2020 (arXiv:1903.12436) call a density that is fitted after training *ex-post*.
 
     Args:
         code: shape of one code.
-        least: no number of a drawn code is smaller.
+        least: lower limit of all values of a sampled code.
         momentum: weight of the newest batch in the moving mean and variance.
     """
 
@@ -71,13 +71,13 @@ class EmpiricalPrior(nn.Module):
 
     @torch.no_grad()
     def update(self, z: Tensor) -> None:
-        """Moves the moments towards those of codes (B,…)."""
+        """Updates the moments with codes (B,…)."""
         z = z.detach().flatten(1).float()
         self.mean.lerp_(z.mean(0), self.momentum)
         self.var.lerp_(z.var(0, unbiased=False), self.momentum)
 
     def sample(self, n: int, generator: torch.Generator, *, truncation: float | None = None) -> Tensor:
-        """(n, *code) independent Gaussian codes with these moments, at most `truncation` deviations from the mean.
+        """Independent Gaussian codes (n, *code), at most `truncation` standard deviations from the mean.
 
         Raises:
             LimnerError: truncation is not positive.
@@ -93,16 +93,16 @@ def _normal(size: tuple[int, int], generator: torch.Generator, truncation: float
         return torch.randn(size, generator=generator, device=device)
     truncation = _positive(truncation)
     u = 2 * torch.rand(size, generator=generator, device=device, dtype=_exact(device)) - 1
-    reach = torch.erf(torch.tensor(truncation / sqrt(2), dtype=u.dtype))
-    return (sqrt(2) * torch.erfinv(u * reach.to(device))).float().clamp(-truncation, truncation)
+    bound = torch.erf(torch.tensor(truncation / sqrt(2), dtype=u.dtype))
+    return (sqrt(2) * torch.erfinv(u * bound.to(device))).float().clamp(-truncation, truncation)
 
 
 def _positive(truncation: float) -> float:
     if truncation <= 0:
-        raise LimnerError(f"truncation is {truncation}; give a positive number, 0.7 say, or leave it out")
+        raise LimnerError(f"truncation is {truncation}; give a positive number such as 0.7, or leave it out")
     return truncation
 
 
 def _exact(device: torch.device) -> torch.dtype:
-    """float64 where the device has it: erfinv near ±1 needs the digits."""
+    """float64 if the device has it, because erfinv near ±1 needs the precision."""
     return torch.float32 if device.type == "mps" else torch.float64

@@ -1,4 +1,4 @@
-"""Who is told how training goes, and the means it is told."""
+"""Reports of the progress of a training, and the means of its logs."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from limner.core.run import Run
 
 
 class Progress(Protocol):
-    """Who is told how training goes."""
+    """Receives the progress of a training, for example to show it."""
 
     def start(self, run: Run, position: int, total: int) -> None:
-        """Training begins or goes on at `position` of `total` images."""
+        """Called when training starts or resumes at `position` of `total` images."""
 
     def step(self, position: int) -> None:
-        """A step is done; called every step, so it must be cheap."""
+        """Called after every step, so it must be cheap."""
 
     def log(self, line: Mapping[str, Any]) -> None:
-        """A line of ``metrics.jsonl``."""
+        """Called for each line of ``metrics.jsonl``."""
 
     def say(self, message: str) -> None:
-        """A sentence for the user."""
+        """Called with a message for the user."""
 
     def stop(self) -> None:
-        """Training has ended, for whatever reason."""
+        """Called when training ends, also after an error."""
 
 
 class Silent:
-    """Tells nobody."""
+    """A `Progress` that does nothing."""
 
     def start(self, run: Run, position: int, total: int) -> None: ...
     def step(self, position: int) -> None: ...
@@ -45,14 +45,14 @@ class Silent:
 
 @dataclass
 class Meters:
-    """Means of the logs since the last line, kept on the device and in the checkpoint."""
+    """Means of the logs since the last line of metrics; they stay on the device and are saved in checkpoints."""
 
     names: list[str] = field(default_factory=list)
     sums: Tensor | None = None
     steps: int = 0
 
     def add(self, logs: Logs) -> None:
-        """Adds one step."""
+        """Adds the logs of one step."""
         names = list(logs) if self.sums is None else self.names  # a checkpoint may name them in another order
         values = torch.stack([logs[name].detach().float() for name in names])
         if self.sums is None:
@@ -62,7 +62,7 @@ class Meters:
         self.steps += 1
 
     def take(self) -> dict[str, float]:
-        """The means over all ranks, then empty. The one place where training waits for the device."""
+        """Returns the means over all ranks and resets them. Only here does the training loop wait for the device."""
         if self.sums is None:
             return {}
         means = self.sums / self.steps

@@ -1,8 +1,8 @@
-"""Counter-based randomness: every random number is a pure function of where it is used.
+"""Counter-based random numbers: each is a pure function of a key.
 
-A key is 64 bits mixed from (seed, epoch, sample id). Nothing has a state, so nothing has to be saved to
-resume, and the number of workers or ranks cannot change a draw. The mixer is the finaliser of SplitMix64
-(Steele, Lea and Flood 2014, *Fast splittable pseudorandom number generators*).
+A key has 64 bits, mixed from (seed, epoch, sample id). There is no state to save for a resumed training, and the number
+of workers or ranks does not change a random number. The mixer is the finaliser of SplitMix64 (Steele, Lea and Flood
+2014, *Fast splittable pseudorandom number generators*).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def keys(seed: int, epochs: Tensor, ids: Tensor) -> Tensor:
 def uniform(keys: Tensor, stream_id: int, n: int | None = None) -> Tensor:
     """Uniform float32 numbers in [0, 1) from keys (B,): shape (B,), or (B, n).
 
-    `stream_id` separates the uses of one key: two augmentations never share a draw.
+    Each use of a key has its own `stream_id`, so that the numbers of two augmentations are independent.
     """
     h = keys ^ _signed(seed_of(stream_id))
     if n is not None:
@@ -72,7 +72,7 @@ def uniform(keys: Tensor, stream_id: int, n: int | None = None) -> Tensor:
 
 @contextmanager
 def seeded(generator: torch.Generator) -> Iterator[None]:
-    """Seeds the default generators from `generator`, for nets with noise of their own (dropout), and restores them."""
+    """Seeds the default generators, which dropout uses, with the seed of `generator`, and restores them at the end."""
     kind, index = generator.device.type, generator.device.index or 0
     with torch.random.fork_rng([]) if kind == "cpu" else torch.random.fork_rng([index], device_type=kind):
         torch.default_generator.manual_seed(generator.initial_seed())

@@ -1,8 +1,8 @@
-"""The run folder: plain files that the command line, Python, the report and the studio all read.
+"""The run folder: plain files that the command line, Python and the report read.
 
-``runs/0007-vae-mnist/`` holds ``recipe.yaml``, ``env.json``, ``metrics.jsonl`` (a line a log step),
-``events.jsonl`` (phases, checkpoints, warnings), ``samples/`` (the same fixed noise each time), ``checkpoints/``,
-``scores.json``, ``README.md`` (model card) and ``report.html``.
+``runs/0007-vae-mnist/`` holds ``recipe.yaml``, ``env.json``, ``metrics.jsonl`` (one line for each log step),
+``events.jsonl`` (phases, checkpoints, warnings), ``samples/`` (from the same noise each time), ``checkpoints/``,
+``scores.json``, ``README.md`` (the model card) and ``report.html``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import filelock
 import numpy as np
 from torch import Tensor
 
-from limner.core.checkpoint import BEST, folders, pointed
+from limner.core.checkpoint import BEST, folders, read_pointer
 from limner.core.durable import replace_file
 from limner.core.errors import LimnerError
 from limner.core.grid import make_grid, save_grid
@@ -27,13 +27,13 @@ from limner.core.yaml_text import dump_yaml, read_yaml
 
 
 class Run:
-    """One training, on disk.
+    """The folder of one training.
 
     Args:
-        path: the run folder; it must exist.
+        path: the run folder.
 
     Raises:
-        LimnerError: there is no run there.
+        LimnerError: `path` is not a run folder.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -44,10 +44,10 @@ class Run:
 
     @classmethod
     def create(cls, recipe: Mapping[str, Any], out: str | Path | None = None, root: str | Path = "runs") -> Run:
-        """A new folder: `out`, or the next number under `root`.
+        """Creates a run folder: `out`, or the next number under `root`.
 
         Raises:
-            LimnerError: `out` holds something already, or cannot be written.
+            LimnerError: `out` is not empty, or cannot be written.
         """
         try:
             path = cls._next(Path(root), str(recipe["name"])) if out is None else Path(out)
@@ -59,22 +59,21 @@ class Run:
                 if path.exists() and (not path.is_dir() or any(path.iterdir())):
                     raise LimnerError(f"{path} exists and is not an empty folder; choose another out=DIR")
                 path.mkdir(parents=True, exist_ok=True)
-            replace_file(
-                path / "recipe.yaml", dump_yaml(recipe).encode()
-            )  # first: without it a folder cannot be resumed
+            # The recipe comes first: a folder without it is no run and cannot be resumed.
+            replace_file(path / "recipe.yaml", dump_yaml(recipe).encode())
             (path / "checkpoints").mkdir()
         except OSError as error:
-            raise LimnerError(f"cannot make a run folder: {error.strerror or error}; choose another out=DIR") from error
+            raise LimnerError(f"cannot create a run: {error.strerror or error}; choose another out=DIR") from error
         return cls(path)
 
     @staticmethod
     def _next(root: Path, name: str) -> Path:
         root.mkdir(parents=True, exist_ok=True)
         while True:
-            taken = [int(p.name[:4]) for p in root.iterdir() if p.name[:4].isdigit()]
-            path = root / f"{max(taken, default=0) + 1:04d}-{name}"
+            numbers = [int(p.name[:4]) for p in root.iterdir() if p.name[:4].isdigit()]
+            path = root / f"{max(numbers, default=0) + 1:04d}-{name}"
             try:
-                path.mkdir()  # two starts at once: one of them tries the next number
+                path.mkdir()  # fails if another process has just taken this number
                 return path
             except FileExistsError:
                 continue
@@ -113,18 +112,18 @@ class Run:
         Raises:
             LimnerError: the run was not scored during training.
         """
-        found = pointed(self.checkpoints, BEST)
-        if found is None:
+        folder = read_pointer(self.checkpoints, BEST)
+        if folder is None:
             raise LimnerError(
-                f"{self.name} has no best checkpoint; train with train.score_images=20k, or take the latest"
+                f"{self.name} has no best checkpoint; train with train.score_images=20k, or use the latest one"
             )
-        return found
+        return folder
 
     def lock(self) -> None:
-        """Makes this process the only writer until it ends (the system frees the lock of a dead process).
+        """Makes this process the only writer. The operating system releases the lock when the process ends.
 
         Raises:
-            LimnerError: another process writes here.
+            LimnerError: another process has the lock.
         """
         self._lock = filelock.FileLock(self.path / "lock", timeout=0)
         try:
@@ -135,16 +134,16 @@ class Run:
             ) from None
 
     def unlock(self) -> None:
-        """Gives the folder free."""
+        """Releases the lock."""
         if self._lock is not None:
             self._lock.release()
 
     def write_json(self, name: str, content: Any) -> None:
-        """Writes a JSON file whole."""
+        """Writes a JSON file atomically."""
         replace_file(self.path / name, (json.dumps(content, indent=1) + "\n").encode())
 
     def read_json(self, name: str) -> Any:
-        """Reads a JSON file; None when it is not there."""
+        """Reads a JSON file; None if it does not exist."""
         file = self.path / name
         return json.loads(file.read_text()) if file.is_file() else None
 
@@ -161,7 +160,7 @@ class Run:
             file.write(json.dumps(line) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All lines of ``metrics.jsonl``; a last line cut short by a crash is left out."""
+        """All lines of ``metrics.jsonl``, without lines that a crash cut short."""
         return _lines(self.path / "metrics.jsonl")
 
     def events(self) -> list[dict[str, Any]]:
@@ -169,34 +168,33 @@ class Run:
         return _lines(self.path / "events.jsonl")
 
     def ended(self, images: int) -> bool:
-        """Whether a training to so many images has been through to its last score."""
+        """Whether a training to `images` images was completed, with its final scores."""
         return any(e["event"] == "done" and e["images"] >= images for e in self.events())
 
     def rewind(self, images: int, logged: int) -> None:
-        """Forgets metrics after `logged` and pictures after `images`: a resumed training writes them again."""
-        kept = [line for line in self.metrics() if line["images"] <= logged]
-        replace_file(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
+        """Deletes metrics after `logged` and previews after `images`, which a resumed training writes again."""
+        lines = [line for line in self.metrics() if line["images"] <= logged]
+        replace_file(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
         for folder, suffix in (("samples", "webp"), ("reconstructions", "webp"), ("frames", "npz")):
-            for seen, file in self._numbered(folder, suffix):
-                if seen > images:
+            for position, file in self._numbered(folder, suffix):
+                if position > images:
                     file.unlink()
 
     def samples(self) -> list[tuple[int, Path]]:
-        """(images seen, file) of every saved sample sheet, in order."""
+        """Position (images seen) and file of every saved sample grid, in order."""
         return self._numbered("samples", "webp")
 
     def frames(self) -> list[tuple[int, Path]]:
-        """(images seen, file) of every saved frame of a toy run, in order."""
+        """Position (images seen) and file of every saved frame of a run on points, in order."""
         return self._numbered("frames", "npz")
 
     def _numbered(self, folder: str, suffix: str) -> list[tuple[int, Path]]:
-        found = (self.path / folder).glob(f"*.{suffix}")
-        return sorted((int(p.stem), p) for p in found if p.stem.isdigit())
+        return sorted((int(p.stem), p) for p in (self.path / folder).glob(f"*.{suffix}") if p.stem.isdigit())
 
-    def save_frame(self, images: int, numbers: Mapping[str, Tensor]) -> None:
-        """Writes the numbers behind one moment of a toy run to ``frames/``, whole."""
+    def save_frame(self, images: int, tensors: Mapping[str, Tensor]) -> None:
+        """Writes one frame of a run on points (`limner.core.frame`) to ``frames/``."""
         content = io.BytesIO()
-        arrays: dict[str, Any] = {k: v.cpu().numpy() for k, v in numbers.items()}
+        arrays: dict[str, Any] = {k: v.cpu().numpy() for k, v in tensors.items()}
         np.savez_compressed(content, **arrays)
         (self.path / "frames").mkdir(exist_ok=True)
         replace_file(self.path / "frames" / f"{images:08d}.npz", content.getvalue())
@@ -204,7 +202,7 @@ class Run:
     def save_grid(self, name: str, x: Tensor, columns: int, extent: float | None = None) -> Path:
         """Writes images (N,C,H,W) in [-1,1] as one grid; `name` ends in ``.webp`` (lossless) or ``.png``.
 
-        Points are shown within [-extent,extent], the same for all grids of a run.
+        Points are plotted within [-extent,extent]², which is the same for all grids of a run.
         """
         path = self.path / name
         path.parent.mkdir(exist_ok=True)
@@ -229,7 +227,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def relative(path: Path) -> str:
-    """A path for people: relative to the working folder where it can be."""
+    """A path to show: relative to the working folder if possible."""
     try:
         return os.path.relpath(path)
     except ValueError:

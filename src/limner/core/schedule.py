@@ -1,7 +1,6 @@
-"""Values that change over a training as a function of its position: rates, weights, noise, levels.
+"""Values that change over a training, such as learning rates, weights and noise levels.
 
-A schedule has no state. It is asked with the number of images seen, so a resumed training needs nothing but its
-position, and one step asks once, outside anything that runs on the device.
+A schedule is a function of the number of images seen and has no state, so a resumed training needs its position only.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ class Schedule(Protocol):
     """A value for every position of a training."""
 
     def __call__(self, images: float) -> float:
-        """The value after so many images."""
+        """The value after `images` images."""
         ...
 
 
@@ -36,7 +35,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Linear:
-    """From `start` to `end` on a straight line, between two positions; constant before and after.
+    """Linear from `start` to `end` over `length` images from `begin` on; constant before and after.
 
     >>> ramp = Linear(1.0, 0.0, begin=100, length=100)
     >>> ramp(0), ramp(150), ramp(300)
@@ -49,8 +48,9 @@ class Linear:
     length: float = 1.0
 
     def __call__(self, images: float) -> float:
-        gone, left = _share(images - self.begin, self.length), _share(self.begin + self.length - images, self.length)
-        return self.start * left + self.end * gone
+        done = _fraction(images - self.begin, self.length)
+        left = _fraction(self.begin + self.length - images, self.length)
+        return self.start * left + self.end * done
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,13 @@ class Cosine:
     length: float = 1.0
 
     def __call__(self, images: float) -> float:
-        gone = _share(images - self.begin, self.length)
-        return self.end + (self.start - self.end) * (1 + cos(pi * gone)) / 2
+        done = _fraction(images - self.begin, self.length)
+        return self.end + (self.start - self.end) * (1 + cos(pi * done)) / 2
 
 
 @dataclass(frozen=True)
 class Step:
-    """`start`, multiplied by `factor` at each of some positions.
+    """`start`, multiplied by `factor` at each position of `at`.
 
     >>> fall = Step(1.0, at=(100, 200), factor=0.1)
     >>> fall(99), fall(100), round(fall(500), 9)
@@ -86,7 +86,7 @@ class Step:
     factor: float = 0.1
 
     def __call__(self, images: float) -> float:
-        return self.start * self.factor ** sum(images >= place for place in self.at)
+        return self.start * self.factor ** sum(images >= position for position in self.at)
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,9 @@ class WarmUp:
     length: float
 
     def __call__(self, images: float) -> float:
-        return self.after(images) * _share(images, self.length)
+        return self.after(images) * _fraction(images, self.length)
 
 
-def _share(part: float, length: float) -> float:
-    """What share of a length a part is, in [0,1]."""
+def _fraction(part: float, length: float) -> float:
+    """`part` as a fraction of `length`, clamped to [0,1]."""
     return min(1.0, max(0.0, part / length)) if length > 0 else float(part >= 0)

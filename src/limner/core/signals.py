@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM in the middle of long work: it ends in good order."""
+"""Orderly ends of long tasks after Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from types import FrameType
 
 
 @contextmanager
-def noted(note: Callable[[int], None]) -> Iterator[None]:
-    """The first SIGINT or SIGTERM calls `note` and nothing else happens; a second one ends the process at once.
+def stop_signals(callback: Callable[[int], None]) -> Iterator[None]:
+    """Calls `callback` at the first SIGINT or SIGTERM, instead of ending the process; a second signal ends it.
 
-    Only the main thread hears signals; elsewhere this does nothing.
+    Python delivers signals to the main thread only; in other threads this context does nothing.
 
     Args:
-        note: takes the signal's number. It should only write down that it is time to come to an end.
+        callback: takes the signal's number. It should only note that the task must stop.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def heard(signum: int, frame: FrameType | None) -> None:
+    def handle(signum: int, frame: FrameType | None) -> None:
         for s, handler in before.items():
             signal.signal(s, handler)
-        note(signum)
+        callback(signum)
 
     before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
     for s in before:
-        signal.signal(s, heard)
+        signal.signal(s, handle)
     try:
         yield
     finally:

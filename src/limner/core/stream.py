@@ -1,9 +1,9 @@
-"""Endless, seeded, stateless batches.
+"""An endless stream of batches, whose only state is its position.
 
-The i-th image that training sees is a function of (seed, i): epoch i // N, place i % N in that epoch's
-permutation. Augmentation is a function of (seed, epoch, sample), noise of (seed, position of the step). So a
-stream has one number to remember, its position; the number of workers cannot change a batch, and two ranks
-draw between them exactly what one rank would.
+The i-th image of a training is a function of (seed, i): epoch i // N, index i % N in the permutation of that epoch.
+Augmentation is a function of (seed, epoch, sample), noise of (seed, position of the step). So a resumed training needs
+the position only, the number of workers does not change a batch, and two ranks together draw exactly what one rank
+draws alone.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from limner.core.batch import Dataset, Part, to_float
 from limner.core.errors import LimnerError
 from limner.core.rng import seed_of
 
-# What a seed is used for. 4 draws the first weights. The first set of a batch has order 1, further ones 5, 6, …
+# Stream ids of a training's seed; 4 is for the initial weights. The sets of a batch have the orders 1, 5, 6, …
 _NOISE, _RANK, _ORDERS = 2, 3, (1, *range(5, 64))
 
 
 class Shard(NamedTuple):
-    """Which part of every batch a process works on."""
+    """The part of every batch that one process works on."""
 
     batch: int
     rank: int = 0
@@ -34,23 +34,26 @@ class Shard(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Images of a batch that this process has."""
+        """Images per batch on this process."""
         return self.batch // self.world
 
 
 class Stream:
-    """Batches of a data set for one rank, as the set collates them.
+    """Batches of a data set for one rank.
 
     Args:
-        dataset: where the images come from.
+        dataset: the data set, whose `collate` makes the batches.
         batch: images (or pairs) per step over all ranks.
         seed: decides order, augmentation and noise.
-        device: where batches arrive.
-        rank: this process among `world`.
+        device: device of the batches.
+        rank: index of this process among `world`.
         world: number of processes.
-        workers: processes that read files ahead; 0 reads in this one. Unused for sets held in memory.
+        workers: processes that prefetch files; 0 reads in this process. Data sets in memory use none.
         position: images already seen, over all ranks.
         channels_last: memory format of images.
+
+    Raises:
+        LimnerError: the ranks cannot share a batch evenly, or the data set is empty.
     """
 
     def __init__(
@@ -83,20 +86,21 @@ class Stream:
 
     @property
     def epoch(self) -> float:
-        """Epochs seen."""
+        """Epochs seen so far."""
         return self.position / len(self.dataset)
 
     def begin(self, position: int | None = None) -> None:
-        """Ties all noise of the coming step to its position. The loop calls it before each step.
+        """Seeds all noise of the coming step by its position; call it before each step.
 
-        The default generators (dropout) differ by rank; `randn` and `rand` draw for all ranks and keep a share.
+        Each rank seeds the default generators (dropout) differently. `randn` and `rand` draw the noise of all ranks and
+        return the part of this one.
 
         Args:
-            position: where the step begins, if its batches have been drawn already; by default, where the stream is.
+            position: position of the step, if its batches have been drawn already; default the stream's position.
         """
         position = self.position if position is None else position
         seed = seed_of(self.seed, _RANK, self.shard.rank, position)
-        # torch.manual_seed would also note a traceback for every kind of device
+        # torch.manual_seed is slower: it also records a traceback for every device type.
         torch.default_generator.manual_seed(seed)
         if self.device.type in ("cuda", "mps"):
             getattr(torch, self.device.type).manual_seed(seed)
@@ -112,38 +116,38 @@ class Stream:
         return type(batch)(*map(self._formatted, batch))
 
     def _formatted(self, value: Any) -> Any:
-        """Images in the memory format that was asked for; anything else as it is."""
+        """Images in the memory format of this stream; other values unchanged."""
         is_images = isinstance(value, Tensor) and value.dim() == 4
         return value.contiguous(memory_format=self.format) if is_images else value
 
     def randn(self, *size: int) -> Tensor:
         """Standard normal noise on this rank."""
-        return self._own(torch.randn(self._all(size), generator=self.generator, device=self.device))
+        return self._shard(torch.randn(self._global(size), generator=self.generator, device=self.device))
 
     def rand(self, *size: int) -> Tensor:
         """Uniform noise in [0,1) on this rank."""
-        return self._own(torch.rand(self._all(size), generator=self.generator, device=self.device))
+        return self._shard(torch.rand(self._global(size), generator=self.generator, device=self.device))
 
     def scalar(self, schedule: Callable[[int], float]) -> Tensor:
-        """A number () that depends on the images drawn so far, without waiting for the device."""
+        """`schedule(position)` as a tensor (), made without waiting for the device."""
         return torch.full((), schedule(self.position), device=self.device)
 
-    def _all(self, size: Sequence[int]) -> tuple[int, ...]:
+    def _global(self, size: Sequence[int]) -> tuple[int, ...]:
         return size[0] * self.shard.world, *size[1:]
 
-    def _own(self, noise: Tensor) -> Tensor:
+    def _shard(self, noise: Tensor) -> Tensor:
         return noise.chunk(self.shard.world)[self.shard.rank]
 
 
 class EpochSampler:
-    """The order in which one set is seen: a permutation for each epoch, without end.
+    """Endless indices of one data set, in a new permutation for each epoch.
 
     Args:
-        n: items of the set.
-        seed: of the training.
-        order: tells sets of one training apart.
-        shard: the part of each batch that is wanted.
-        position: where iteration begins.
+        n: number of items.
+        seed: seed of the training.
+        order: a number that differs between the data sets of one training.
+        shard: the part of each batch to return.
+        position: position at which iteration starts.
     """
 
     def __init__(self, n: int, seed: int, order: int, shard: Shard, position: int = 0) -> None:
@@ -151,14 +155,14 @@ class EpochSampler:
         self._permutation: tuple[int, Tensor] = (-1, torch.empty(0))
 
     def indices(self, position: int) -> tuple[Tensor, Tensor]:
-        """Epochs and items (B,) int64 of this rank's part of the batch at `position`, on the CPU."""
+        """Epochs and indices (B,) int64 of this rank's part of the batch at `position`, on the CPU."""
         start = position + self.shard.rank * self.shard.size
         epoch, offset = divmod(start, self.n)
         if offset + self.shard.size <= self.n:
             ids = self.permutation(epoch)[offset : offset + self.shard.size]
             return torch.full_like(ids, epoch), ids
-        places = torch.arange(start, start + self.shard.size)
-        epochs, offsets = places // self.n, places % self.n
+        positions = torch.arange(start, start + self.shard.size)
+        epochs, offsets = positions // self.n, positions % self.n
         ids = torch.cat([self.permutation(int(e))[offsets[epochs == e]] for e in epochs.unique()])
         return epochs, ids
 
@@ -177,15 +181,15 @@ class EpochSampler:
 
 
 class _Reader:
-    """Reads one set in its order, from memory or from files."""
+    """Reads one data set in the order of its sampler, from memory or from files."""
 
     def __init__(self, dataset: Dataset, sampler: EpochSampler, device: torch.device, workers: int) -> None:
         if len(dataset) < 1:
-            raise LimnerError(f"{dataset.name} is empty; give it images")
+            raise LimnerError(f"{dataset.name} has no images; choose another data set or a folder with images")
         self.dataset, self.sampler, self.device, self.workers = dataset, sampler, device, workers
         self.pixels = None if dataset.pixels is None else dataset.pixels.to(device)
         self.labels = None if dataset.labels is None else dataset.labels.to(device)
-        self._ahead: Iterator[Tensor] | None = None
+        self._prefetched: Iterator[Tensor] | None = None
 
     def read(self, position: int) -> Part:
         """This rank's part of the batch at `position`, augmented."""
@@ -200,10 +204,10 @@ class _Reader:
         return replace(part, x=x)
 
     def _next(self, position: int) -> Tensor:
-        """The batch at `position` from files, read ahead by workers: each call is one batch further."""
-        if self._ahead is None:
+        """The batch at `position` from files, prefetched by workers. Each call must be for the batch after the last."""
+        if self._prefetched is None:
             sampler = EpochSampler(self.sampler.n, self.sampler.seed, self.sampler.order, self.sampler.shard, position)
-            self._ahead = iter(
+            self._prefetched = iter(
                 DataLoader(
                     _Batches(self.dataset),
                     sampler=sampler,
@@ -213,7 +217,7 @@ class _Reader:
                     pin_memory=self.device.type == "cuda",
                 )
             )
-        return next(self._ahead)
+        return next(self._prefetched)
 
 
 class _Batches(TorchDataset[Tensor]):

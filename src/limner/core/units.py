@@ -1,4 +1,4 @@
-"""Numbers as people write them: 1.2M images, 20m of training, 3.4 GB."""
+"""Numbers with units: 1.2M images, 20m of training, 3.4 GB."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def count(value: Any) -> Any:
-    """Whole number from ``1.2M``, ``10k`` or ``5000``; anything else passes on to the type check.
+    """Integer from a text such as ``1.2M``, ``10k`` or ``5000``; other values pass unchanged to the type check.
 
     >>> count("1.2M"), count("10k"), count(64)
     (1200000, 10000, 64)
@@ -29,7 +29,7 @@ def count(value: Any) -> Any:
 
 
 def duration(value: Any) -> Any:
-    """Seconds from ``90s``, ``20m``, ``1h30m`` or a plain number of seconds.
+    """Seconds from a text such as ``90s``, ``20m`` or ``1h30m``; other values pass unchanged to the type check.
 
     >>> duration("1h30m"), duration("90s"), duration(5)
     (5400.0, 90.0, 5)
@@ -47,7 +47,7 @@ Duration = Annotated[float, BeforeValidator(duration)]
 
 
 def clock(seconds: float) -> str:
-    """A duration for people.
+    """A duration in readable units.
 
     >>> clock(3.2), clock(75), clock(4000)
     ('3 s', '1 min 15 s', '1 h 6 min')
@@ -61,28 +61,27 @@ def clock(seconds: float) -> str:
 
 
 def size(num_bytes: float) -> str:
-    """A number of bytes for people.
+    """A number of bytes in readable units.
 
     >>> size(512), size(3_400_000)
     ('512 B', '3.4 MB')
     """
-    for unit in ("B", "kB", "MB", "GB"):
-        if num_bytes < 1000 or unit == "GB":
-            return f"{num_bytes:.0f} B" if unit == "B" else f"{num_bytes:.1f} {unit}"
-        num_bytes /= 1000
-    raise AssertionError("unreachable")
+    if num_bytes < 1000:
+        return f"{num_bytes:.0f} B"
+    factor, unit = (1e3, "kB") if num_bytes < 1e6 else (1e6, "MB") if num_bytes < 1e9 else (1e9, "GB")
+    return f"{num_bytes / factor:.1f} {unit}"
 
 
-def shares(given: Sequence[float] | None, n: int, name: str) -> list[float]:
-    """The parts of a whole for n things, of what somebody gave for them; equal by default.
+def shares(values: Sequence[float] | None, n: int, name: str) -> list[float]:
+    """Normalises n weights to the sum 1; None stands for equal weights.
 
     Raises:
-        LimnerError: they are not n, one is negative, or all are 0.
+        LimnerError: the number of weights is not n, one is negative, or all are 0.
 
     >>> shares([3, 1], 2, "style_shares"), shares(None, 4, "style_shares")
     ([0.75, 0.25], [0.25, 0.25, 0.25, 0.25])
     """
-    found = [1.0] * n if given is None else list(given)
-    if len(found) != n or min(found, default=0) < 0 or sum(found) == 0:
-        raise LimnerError(f"{name} needs {n} number{'s' * (n != 1)}, none negative and not all 0; got {found}")
-    return [value / sum(found) for value in found]
+    weights = [1.0] * n if values is None else list(values)
+    if len(weights) != n or min(weights, default=0) < 0 or sum(weights) == 0:
+        raise LimnerError(f"{name} needs {n} number{'s' * (n != 1)}, none negative and not all 0; got {weights}")
+    return [weight / sum(weights) for weight in weights]

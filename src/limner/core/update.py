@@ -1,10 +1,9 @@
-"""One descent step on one parameter group, once, for all models."""
+"""Optimiser steps on single parameter groups, the same for all models."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +13,10 @@ from limner.core.errors import LimnerError
 from limner.core.optimisers import Optimiser, rate_schedule
 
 
-@dataclass(frozen=True)
-class _Look:
-    """A loss and its gradients, and where the parameters were."""
+class _Evaluation(NamedTuple):
+    """A loss and its gradients at given parameters."""
 
-    places: list[Tensor]
+    parameters: list[Tensor]
     gradients: list[Tensor]
     loss: Tensor
 
@@ -26,27 +24,27 @@ class _Look:
 class Updates:
     """The `update` that a model's step calls.
 
-    ``update("D", loss)`` runs the backward pass *for that group's parameters alone*, so no step toggles
-    `requires_grad` and no gradient is computed to be thrown away. Gradients are averaged over ranks, their norm is
-    logged, and when it is not finite the step is skipped on the device, without waiting for it: the fused
-    optimisers take `found_inf` as a flag.
+    ``update("D", loss)`` runs the backward pass *for the parameters of that group only*, so no step toggles
+    `requires_grad` and no unused gradient is computed. Gradients are averaged over ranks and their norm is logged. If
+    the norm is not finite, the device skips the step without a wait of the host: the fused optimisers read the flag
+    `found_inf`.
 
     Args:
         groups: modules by name, from `GenerativeModel.groups`.
-        optimisers: an optimiser for each group; ``*`` stands for all groups that are not named.
+        optimisers: one optimiser for each group; ``*`` stands for all groups that are not named.
 
     Attributes:
-        logs: ``grad/<group>`` norms of the last step, on the device.
-        skipped: skipped updates since training began, on the device.
-        streaks: skipped updates in a row of each group, on the device.
+        logs: gradient norms ``grad/<group>`` of the last step, on the device.
+        skipped: number of skipped updates since training began, on the device.
+        streaks: number of skipped updates in a row, for each group, on the device.
     """
 
     def __init__(self, groups: Mapping[str, nn.Module], optimisers: Mapping[str, Optimiser]) -> None:
         missing = [g for g in groups if g not in optimisers and "*" not in optimisers]
         extra = [g for g in optimisers if g not in groups and g != "*"]
         if missing or extra:
-            wrong = f"group {missing[0]!r} has none" if missing else f"there is no group {extra[0]!r}"
-            raise LimnerError(f"optim: {wrong}; this model has the groups {', '.join(groups)}")
+            problem = f"group {missing[0]!r} has no optimiser" if missing else f"there is no group {extra[0]!r}"
+            raise LimnerError(f"optim: {problem}; write an optimiser for each group of this model: {', '.join(groups)}")
         optimisers = {g: optimisers[g] if g in optimisers else optimisers["*"] for g in groups}
         self.parameters = {g: [p for p in m.parameters() if p.requires_grad] for g, m in groups.items()}
         self.optimisers = {g: optimisers[g].make(m) for g, m in groups.items()}
@@ -57,22 +55,22 @@ class Updates:
         self.skipped = torch.zeros((), device=device)
         self.streaks = {g: torch.zeros((), device=device) for g in groups}
         self.logs: dict[str, Tensor] = {}
-        self.looks: dict[str, _Look] = {}
+        self._evaluations: dict[str, _Evaluation] = {}
         if device.type == "cuda":
-            self.rates_to_device()  # whether or not steps are recorded, so that results are the same
-        if device.type == "cuda":
-            self.rates_to_device()  # whether or not steps are recorded, so that results are the same
+            self.rates_to_device()  # also if no step is recorded, so that results are the same
 
     def __call__(self, group: str, loss: Tensor | Callable[[], Tensor]) -> None:
-        """One descent step on `group`.
+        """Takes one optimiser step on `group`; L-BFGS needs the loss () as a function that computes it.
 
         Raises:
-            LimnerError: the optimiser needs a loss that can be computed again, and this one cannot.
+            LimnerError: L-BFGS is given the loss as a tensor.
         """
         parameters, optimiser = self.parameters[group], self.optimisers[group]
         if isinstance(optimiser, torch.optim.LBFGS):
             if isinstance(loss, Tensor):
-                raise LimnerError(f"optim.{group}: this model's loss is noisy, so L-BFGS has no use; take adam")
+                raise LimnerError(
+                    f"optim.{group}: L-BFGS needs a loss without noise, which this model does not have; use adam"
+                )
             self._search(group, optimiser, loss)
             return
         loss = loss if isinstance(loss, Tensor) else loss()
@@ -88,33 +86,32 @@ class Updates:
             torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
         optimiser.found_inf = bad  # type: ignore[attr-defined]
         optimiser.step()
-        torch.clear_autocast_cache()  # it holds the weights of before in bfloat16
-        self.skipped += bad
-        self.streaks[group].add_(bad).mul_(bad)  # in place, as a recorded step needs it
-        self.logs[f"grad/{group}"] = norm
+        torch.clear_autocast_cache()  # it holds the old weights in bfloat16
+        self._count(group, bad, norm)
 
     def _search(self, group: str, optimiser: torch.optim.LBFGS, loss: Callable[[], Tensor]) -> None:
-        """A step with a line search, which computes the loss as often as it needs; what is not finite is undone.
+        """Takes a step with a line search, and undoes it if the result is not finite.
 
-        Torch begins every step with a look at where the last one ended, which its line search has seen already: half of
-        all looks. So the last look is kept.
+        PyTorch begins each step by computing the loss where the last line search ended and computed it already. That is
+        half of all evaluations, so the last evaluation is reused.
         """
         parameters = self.parameters[group]
         before = [p.detach().clone() for p in parameters]
 
         def closure() -> Tensor:
-            seen = self.looks.get(group)
-            if seen is not None and all(torch.equal(p, x) for p, x in zip(parameters, seen.places, strict=True)):
-                for p, g in zip(parameters, seen.gradients, strict=True):
+            last = self._evaluations.get(group)
+            if last is not None and all(torch.equal(p, x) for p, x in zip(parameters, last.parameters, strict=True)):
+                for p, g in zip(parameters, last.gradients, strict=True):
                     p.grad = g.clone()
-                return seen.loss
+                return last.loss
             optimiser.zero_grad(set_to_none=True)
             value = loss()
             with torch.autocast(value.device.type, enabled=False):
                 value.backward(inputs=parameters)
             average_([p.grad for p in parameters if p.grad is not None])
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
-            self.looks[group] = _Look([p.detach().clone() for p in parameters], gradients, value.detach())
+            points = [p.detach().clone() for p in parameters]
+            self._evaluations[group] = _Evaluation(points, gradients, value.detach())
             return value
 
         value = torch.as_tensor(optimiser.step(closure)).detach()
@@ -122,16 +119,19 @@ class Updates:
         bad = (~torch.isfinite(norm + value.to(norm.device) + sum(p.detach().sum() for p in parameters))).float()
         for p, old in zip(parameters, before, strict=True):
             p.data.copy_(torch.where(bad > 0, old, p))
+        self._count(group, bad, norm)
+
+    def _count(self, group: str, bad: Tensor, norm: Tensor) -> None:
         self.skipped += bad
-        self.streaks[group].add_(bad).mul_(bad)  # in place, as a recorded step needs it
+        self.streaks[group].add_(bad).mul_(bad)  # in place, so that a CUDA graph can record it
         self.logs[f"grad/{group}"] = norm
 
     def begin(self, images: int, total: int) -> None:
         """Sets the learning rates of the coming step.
 
         Args:
-            images: seen before the step.
-            total: of the whole training.
+            images: images seen before the step.
+            total: images of the whole training.
         """
         for group, optimiser in self.scheduled.items():
             factor = rate_schedule(optimiser, total)(images / total)
@@ -142,13 +142,13 @@ class Updates:
                     parameters["lr"] = rate * factor
 
     def rates_to_device(self) -> None:
-        """Makes tensors of the learning rates that change, so that a step recorded as a CUDA graph reads them anew."""
+        """Turns scheduled learning rates into tensors, whose new values a step recorded as a CUDA graph reads."""
         for group in self.scheduled:
             for parameters in self.optimisers[group].param_groups:
                 parameters["lr"] = torch.tensor(float(parameters["lr"]), device=self.skipped.device)
 
     def state(self) -> dict[str, Any]:
-        """Everything to save: optimiser moments and the guard's counters."""
+        """The state to save: optimiser moments and the counters of skipped updates."""
         moments = {
             g: {str(i): dict(o.state[p]) for i, p in enumerate(self.parameters[g]) if p in o.state}
             for g, o in self.optimisers.items()
@@ -156,7 +156,7 @@ class Updates:
         return {"moments": moments, "skipped": self.skipped, "streaks": self.streaks}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restores what `state` gave; moments take the memory format of their parameters."""
+        """Restores a saved `state`; moments get the memory format of their parameters."""
         for g, optimiser in self.optimisers.items():
             for i, saved in state["moments"].get(g, {}).items():
                 p = self.parameters[g][int(i)]
@@ -166,12 +166,12 @@ class Updates:
 
     @property
     def streak(self) -> Tensor:
-        """The longest row of skipped updates that a group is in now: G may do well while D is lost."""
+        """The largest of the groups' `streaks`, because one group may fail while the others learn."""
         return torch.stack(list(self.streaks.values())).max()
 
 
 def _like(value: Any, parameter: Tensor) -> Any:
-    """A saved moment on the parameter's device and in its memory format; L-BFGS has lists and plain numbers too."""
+    """A saved moment on the parameter's device, in its memory format. L-BFGS also keeps lists and plain numbers."""
     if isinstance(value, list):
         return [_like(v, parameter) for v in value]
     if not isinstance(value, Tensor):
@@ -181,6 +181,6 @@ def _like(value: Any, parameter: Tensor) -> Any:
     return value.to(parameter.device)
 
 
-def finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether every floating number is finite."""
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether all floating-point values are finite."""
     return all(bool(torch.isfinite(t).all()) for t in tensors if t.is_floating_point())

@@ -1,6 +1,6 @@
-"""Weights that others trained, read safely: tensors by name from ``.safetensors`` or ``.pth``, known by a checksum.
+"""Safe reading of published weights from ``.safetensors`` or ``.pth`` files, with their checksums.
 
-This is the one place that opens a pickle, and it opens only tensors: nothing in the file can be executed.
+This is the only module that reads pickles. It reads tensors only and executes no code of the file.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from torch import Tensor
 
 from limner.core.errors import LimnerError
 
-_VGG19 = "dcbb9e9d"  # of torchvision's file
+_VGG19 = "dcbb9e9d"  # start of the SHA-256 of torchvision's file
 
 
 class Weights(NamedTuple):
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
-        tensors: by name.
-        digits: the first eight of the file's SHA-256: what a result says that it was made with.
+        tensors: the tensors by name.
+        digits: the first eight digits of the file's SHA-256, by which results name the file.
     """
 
     tensors: dict[str, Tensor]
@@ -32,33 +32,33 @@ class Weights(NamedTuple):
 
 
 def read(path: str | os.PathLike[str]) -> Weights:
-    """The tensors of a file.
+    """Reads the tensors of a file.
 
     Raises:
-        LimnerError: it is not there, cannot be read safely, or is no flat dict of tensors.
+        LimnerError: the file does not exist, cannot be read safely, or is not a flat dict of tensors.
     """
-    place = Path(path).expanduser()
-    if not place.is_file():
-        raise LimnerError(f"there is no file {place}; give a .pth or .safetensors")
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise LimnerError(f"there is no file {path}; give a .pth or .safetensors file")
     try:
-        if place.suffix == ".safetensors":
-            with safe_open(place, "pt") as file:
-                found: Any = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 - it is no dict
-        else:  # tensors alone, nothing is executed
-            found = torch.load(place, map_location="cpu", weights_only=True)  # noqa: TID251
-    except Exception as error:  # a damaged pickle raises anything
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                tensors: Any = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 - it is no dict
+        else:
+            tensors = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
+    except Exception as error:  # a damaged pickle raises any exception
         reason = " ".join(str(error).split())[:100]
-        raise LimnerError(f"{place.name} holds no weights that can be read safely: {reason}") from None
-    if not isinstance(found, dict) or not found or not all(isinstance(t, Tensor) for t in found.values()):
-        raise LimnerError(f"{place.name} is no state dict of one net; save net.state_dict() and give that")
-    return Weights({str(k).removeprefix("module."): t for k, t in found.items()}, digits_of(place))
+        raise LimnerError(f"{path.name} holds no weights that can be read safely: {reason}") from None
+    if not isinstance(tensors, dict) or not tensors or not all(isinstance(t, Tensor) for t in tensors.values()):
+        raise LimnerError(f"{path.name} is no state dict of one net; save net.state_dict() and give that file")
+    return Weights({str(k).removeprefix("module."): t for k, t in tensors.items()}, digits_of(path))
 
 
 def vgg19(file: str) -> dict[str, Tensor]:
-    """The tensors of VGG-19: of a file, or for "vgg19" of torchvision's download (548 MB, once).
+    """The tensors of VGG-19, from a file, or for "vgg19" from torchvision's download (548 MB, once).
 
     Raises:
-        LimnerError: they cannot be had.
+        LimnerError: the file cannot be read or downloaded.
     """
     if file == "vgg19":
         name = f"vgg19-{_VGG19}.pth"
@@ -66,10 +66,10 @@ def vgg19(file: str) -> dict[str, Tensor]:
     return read(file).tensors
 
 
-def vgg19_named(file: str) -> str:
-    """Which weights `vgg19` reads: the file's name and the first eight digits of its SHA-256."""
-    place = Path(file).expanduser()
-    name, digits = (f"vgg19-{_VGG19}.pth", _VGG19) if file == "vgg19" else (place.name, digits_of(place))
+def describe_vgg19(file: str) -> str:
+    """The name of the file that `vgg19` reads, and the first eight digits of its SHA-256."""
+    path = Path(file).expanduser()
+    name, digits = (f"vgg19-{_VGG19}.pth", _VGG19) if file == "vgg19" else (path.name, digits_of(path))
     return f"{name}, whose SHA-256 begins with {digits}"
 
 
@@ -80,29 +80,28 @@ def digits_of(path: Path) -> str:
 
 
 def fetch(file: str, url: str, digits: str, folder: str) -> Path:
-    """A published file: from ``$LIMNER_DATA/FOLDER/``, the cache, or its host; its SHA-256 begins with `digits`.
+    """The path of a published file, whose SHA-256 begins with `digits`, in ``$LIMNER_DATA/FOLDER/`` or the cache.
 
     Raises:
-        LimnerError: it cannot be had; the line names the file, its checksum and where to put it.
+        LimnerError: the download failed; the message names the file, its checksum and where to put it.
     """
     import pooch
 
-    own = os.environ.get("LIMNER_DATA")
+    data = os.environ.get("LIMNER_DATA")
     cache = Path(os.environ.get("LIMNER_CACHE") or pooch.os_cache("limner")).expanduser() / folder
-    places = [*([Path(own).expanduser() / folder / file] if own else []), cache / file]
-    for place in places:
-        if place.is_file() and digits_of(place) == digits:
-            return place
+    for path in [*([Path(data).expanduser() / folder / file] if data else []), cache / file]:
+        if path.is_file() and digits_of(path) == digits:
+            return path
     try:
         cache.mkdir(parents=True, exist_ok=True)
         pooch.HTTPDownloader(timeout=30)(url, str(cache / file), None)
         if digits_of(cache / file) == digits:
             return cache / file
         (cache / file).unlink()
-        reason = "what arrived has another checksum"
-    except Exception as error:  # a network fails in many ways
+        reason = "the file has another checksum"
+    except Exception as error:  # downloads fail with many types of errors
         reason = f"no connection ({type(error).__name__})"
     raise LimnerError(
-        f"cannot download {url}: {reason}; fetch it elsewhere (its SHA-256 begins with {digits}), set LIMNER_DATA to a"
-        f" folder and put it there as {folder}/{file}, or name weights of your own by path"
+        f"cannot download {url}: {reason}; download it elsewhere (its SHA-256 begins with {digits}), set LIMNER_DATA to"
+        f" a folder and put it there as {folder}/{file}, or give the path of your own file"
     )

@@ -1,4 +1,4 @@
-"""YAML as people write it, in recipes and on command lines, read without aliases, tags, great depth or great size."""
+"""YAML of recipes and of command lines, read without aliases and tags, and with limited depth and size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DEPTH = 12
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML without aliases, so that no short text can grow without bound."""
+    """Safe YAML without aliases, which could make a short text very large."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -24,14 +24,14 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Reads a YAML mapping; tags, aliases, great depth and great size are refused.
+    """Reads a YAML mapping.
 
     Raises:
-        LimnerError: it is not that, with the line where it goes wrong.
+        LimnerError: the file is not such a mapping, or too large or too deep; the message names the line.
     """
     try:
         if path.stat().st_size > _LIMIT:
-            raise LimnerError(f"{path} is larger than {_LIMIT // 1024} kB; that is no recipe")
+            raise LimnerError(f"{path} is larger than {_LIMIT // 1024} kB; give a recipe file")
         tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise LimnerError(f"cannot read {path}: {error.strerror}; check the name") from None
@@ -41,7 +41,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         reason = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise LimnerError(f"{path}{where} is not a recipe: {reason}") from None
     if not isinstance(tree, dict) or _depth(tree) > _DEPTH:
-        raise LimnerError(f"{path} is not a recipe: expected keys and values, no more than {_DEPTH} deep")
+        raise LimnerError(f"{path} is not a recipe: expected keys and values, at most {_DEPTH} levels deep")
     return tree
 
 
@@ -66,5 +66,5 @@ def _depth(node: Any) -> int:
 
 
 def dump_yaml(tree: Mapping[str, Any]) -> str:
-    """YAML as people write recipes: a line an entry, short lists and mappings inline."""
+    """YAML text with one line for each entry, and short lists and mappings inline."""
     return yaml.safe_dump(dict(tree), sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)

@@ -31,7 +31,7 @@ from torch import Tensor
 from limner.core.batch import Dataset, to_uint8
 from limner.core.capabilities import Conditional, Encodes, Generates, HasPosterior, HasPrior, Reconstructs
 from limner.core.errors import LimnerError
-from limner.core.interpolation import Between, slerp, way
+from limner.core.interpolation import Interpolation, interpolation_for, slerp
 from limner.evaluation.likelihood import batches
 from limner.metrics.extractors.features import Extractor
 from limner.metrics.frechet import Moments, frechet_distance
@@ -48,7 +48,7 @@ def path_lengths(
     t: Tensor,
     *,
     e: float = 1e-4,
-    between: Between = slerp,
+    between: Interpolation = slerp,
 ) -> Tensor:
     """Squared feature distance of G at t and at t + e between codes a and b, over e²: (B,).
 
@@ -117,7 +117,7 @@ def path_length(
     """
     if n < 100 or e <= 0:
         raise LimnerError(f"a path length needs at least 100 paths and a positive step, got n={n} and e={e:g}")
-    generator, between = torch.Generator(device).manual_seed(seed), way(model.prior)
+    generator, between = torch.Generator(device).manual_seed(seed), interpolation_for(model.prior)
     parts = []
     for ids, y in _batched_draws(model, n, 250, device):
         a, b = (model.prior.sample(len(ids), generator) for _ in range(2))
@@ -174,7 +174,7 @@ def interpolation_fd(
     Raises:
         LimnerError: n is below 2, or the distance of the samples is 0.
     """
-    generator, between = torch.Generator(device).manual_seed(seed), way(model.prior)
+    generator, between = torch.Generator(device).manual_seed(seed), interpolation_for(model.prior)
     samples, midpoints = Moments(), Moments()
     for ids, y in _batched_draws(model, n, 250, device):
         a, b = (model.prior.sample(len(ids), generator) for _ in range(2))
@@ -238,7 +238,7 @@ def step_evenness(
     """
     if paths < 1 or steps < 2:
         raise LimnerError(f"evenness needs at least 1 path of at least 2 steps, got {paths} and {steps}")
-    generator, between = torch.Generator(device).manual_seed(seed), way(model.prior)
+    generator, between = torch.Generator(device).manual_seed(seed), interpolation_for(model.prior)
     parts = []
     for ids, y in _batched_draws(model, paths, 32, device):
         a, b = (model.prior.sample(len(ids), generator).repeat_interleave(steps + 1, 0) for _ in range(2))

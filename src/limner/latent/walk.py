@@ -33,7 +33,7 @@ def slerp(a: Tensor, b: Tensor, steps: int) -> Tensor:
     return _interpolate(interpolation.slerp, a, b, steps)
 
 
-def _interpolate(between: interpolation.Between, a: Tensor, b: Tensor, steps: int) -> Tensor:
+def _interpolate(between: interpolation.Interpolation, a: Tensor, b: Tensor, steps: int) -> Tensor:
     if steps < 2:
         raise LimnerError(f"a walk has at least 2 steps, its ends; got {steps}")
     t = torch.linspace(0, 1, steps, dtype=a.dtype, device=a.device)

@@ -53,5 +53,5 @@ def test_one_optimiser_for_all_groups_that_are_not_named() -> None:
     assert rates == {"G0": 0.5, "G1": 0.5, "D": 0.1}
     with pytest.raises(LimnerError, match="there is no group 'E'"):
         Updates(nets, {"*": Adam(), "E": Adam()})
-    with pytest.raises(LimnerError, match="group 'G0' has none"):
+    with pytest.raises(LimnerError, match="group 'G0' has no optimiser"):
         Updates(nets, {"D": SGD()})

@@ -92,7 +92,9 @@ def test_a_perceptual_distance_is_zero_for_equal_pictures_symmetric_and_grows(na
     assert float(perceptual(sprites, sprites.roll(1, 0)).max()) <= 4
 
 
-@pytest.mark.parametrize("eyes", [Perceptual.random(1), Perceptual.effnet()], ids=lambda perceptual: perceptual.key)
+@pytest.mark.parametrize(
+    "perceptual", [Perceptual.random(1), Perceptual.effnet()], ids=lambda perceptual: perceptual.key
+)
 def test_batches_and_order_do_not_matter(perceptual: Perceptual, sprites: Tensor) -> None:
     x, y = sprites[:9], sprites.flip(0)[:9]
     whole = perceptual(x, y)

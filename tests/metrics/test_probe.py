@@ -35,7 +35,7 @@ def test_auroc_of_random_scores_is_near_a_half() -> None:
 
 
 def test_auroc_needs_both_classes_and_finite_scores() -> None:
-    with pytest.raises(LimnerError, match="missing"):
+    with pytest.raises(LimnerError, match="give some of both"):
         auroc(torch.zeros(3), torch.zeros(3, dtype=torch.bool))
     with pytest.raises(LimnerError, match="finite"):
         auroc(torch.tensor([0.0, float("nan")]), torch.tensor([True, False]))

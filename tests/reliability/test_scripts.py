@@ -37,4 +37,4 @@ def test_killed_runs_end_with_the_same_bits(part: int) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the script forks")
 @pytest.mark.timeout(300)
 def test_damage_is_detected_and_the_previous_checkpoint_used() -> None:
-    assert "20/20 noticed" in script("corrupt", "--times", 20)
+    assert "20/20 detected" in script("corrupt", "--times", 20)

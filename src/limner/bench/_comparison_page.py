@@ -85,7 +85,7 @@ def _budget_row(r: Mapping[str, Any]) -> tuple[str, ...]:
 def with_interval(mean: float, low: float | None) -> str:
     """A mean ± half of its 95 % interval, with two digits of the latter.
 
-    >>> around(0.81234, 0.7877), around(12345.6, 12000.0), around(3.0, None)
+    >>> with_interval(0.81234, 0.7877), with_interval(12345.6, 12000.0), with_interval(3.0, None)
     ('0.812 ± 0.025', '12,346 ± 346', '3')
     """
     margin = None if low is None else mean - low

@@ -67,7 +67,7 @@ def positive_int(name: str, value: int | str) -> int:
 def split_names(key: str, names: str | Sequence[str]) -> list[str]:
     """The names of a list or of a text with commas, without repetitions.
 
-    >>> words("testbeds", "ring, grid,ring")
+    >>> split_names("testbeds", "ring, grid,ring")
     ['ring', 'grid']
 
     Raises:

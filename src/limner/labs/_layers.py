@@ -90,7 +90,7 @@ def _layer(module: nn.Module, x: Tensor, output: Tensor) -> Layer:
 def shape_text(shape: Sequence[int]) -> str:
     """A shape as text.
 
-    >>> times((64, 2, 2)), shape_text((128,))
+    >>> shape_text((64, 2, 2)), shape_text((128,))
     ('64×2×2', '128')
     """
     return "×".join(map(str, shape))

@@ -690,7 +690,7 @@ def _positions(f: Tensor) -> int:
 def _log_spaced(iterations: int) -> list[int]:
     """At most eight numbers of iterations, evenly spaced on a logarithmic axis.
 
-    >>> _moments(150)
+    >>> _log_spaced(150)
     [1, 2, 4, 9, 18, 36, 73, 150]
     """
     return sorted({round(iterations ** (k / 7)) for k in range(8)})
@@ -729,7 +729,7 @@ def _draw_heat_map(ax: Axes, values: NDArray[np.float64], title: str, top: float
 def _matrix_text(rows: Sequence[Sequence[float]]) -> str:
     """A matrix as one line of text.
 
-    >>> _written([[6, 3], [3, 11]])
+    >>> _matrix_text([[6, 3], [3, 11]])
     '(6 3; 3 11)'
     """
     return "(" + "; ".join(" ".join(f"{v:g}" for v in row) for row in rows) + ")"

@@ -159,7 +159,7 @@ class ReferenceSet:
 
     @property
     def conditions(self) -> str:
-        """The part of a score's name that states extractor and number of images: ``@lenet64-v1[n=10000]``."""
+        """The end of a score's name, which states extractor and sample size, such as ``@lenet64-v1[n=10000]``."""
         return f"@{self.extractor.key}[n={self.n}]"
 
     @property

@@ -249,6 +249,16 @@ def test_several_styles_share_the_loss(files):
     torch.testing.assert_close(total, 0.75 * parts[0] + 0.25 * parts[1])
 
 
+def test_a_white_mask_changes_nothing(files):
+    """The sum of its weights is the number of positions, which a style without a mask is divided by."""
+    data = still(files)
+    net = model(files, data)
+    descended(net, data, Adam(lr=0.05), 1)
+    x, white = net.picture.x.detach(), torch.ones(1, 1, *data.shape[1:])
+    masked, whole = (net.terms(x, (mask,))["term/style"] for mask in (white, None))
+    torch.testing.assert_close(masked, whole, rtol=1e-4, atol=0)
+
+
 @pytest.mark.parametrize("masked", [False, True])
 def test_tiles_have_the_loss_and_the_gradient_of_the_whole_image(files, masked):
     data = still(files, size=200, **({"masks": [files["left"]]} if masked else {}))

@@ -226,7 +226,7 @@ def shaped(model: GenerativeModel, shape: tuple[int, ...]) -> bool:
     if isinstance(model, Translates | Stylises):
         channels = model.source[0] if isinstance(model, Translates) else 3
         x = torch.zeros(2, channels, SIZE, SIZE, device=model.device)
-        y = model.translate(x) if isinstance(model, Translates) else model.paint(model.encode_features(x))
+        y = model.translate(x) if isinstance(model, Translates) else model.decode_features(model.encode_features(x))
         return bool(torch.isfinite(y).all()) and y.shape[2:] == x.shape[2:]
     y = model.sample(4, seed=0)
     return bool(torch.isfinite(y).all()) and tuple(y.shape[1:]) == shape

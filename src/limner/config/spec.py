@@ -114,7 +114,7 @@ def arguments_model(kind: str, name: str) -> type[BaseModel]:
             annotation = a.annotation
         default = None if a.required else a.default
         fields[a.name] = (annotation, Field(default=default, description=a.text or None))
-    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_default=False, protected_namespaces=())
+    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
     return create_model(f"{kind}:{name}", __config__=config, **fields)
 
 

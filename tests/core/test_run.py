@@ -107,3 +107,8 @@ def test_the_average_halves_in_its_half_life() -> None:
     averaged = ema.averaged_model()
     torch.testing.assert_close(averaged.G.head.bias, start + 0.5)
     assert torch.equal(averaged.D.head.bias, model.D.head.bias), "only what sampling uses is averaged"
+
+
+def test_runs_are_numbered_in_a_folder_that_need_not_exist(tmp_path: Path) -> None:
+    root = tmp_path / "not" / "yet"
+    assert [Run.create({"name": "vae"}, root=root).name for _ in range(2)] == ["0001-vae", "0002-vae"]

@@ -72,6 +72,12 @@ class Degradation:
             )
         self.amount = self.default if amount is None else amount
 
+    @property
+    def strength(self) -> float:
+        """The amount, for the degradations that have one."""
+        assert self.amount is not None
+        return self.amount
+
     def to_dict(self) -> dict[str, Any]:
         """Name and amount, as checkpoints store them; `make(**…)` builds the same degradation."""
         return {"name": self.name, "amount": self.amount}
@@ -137,7 +143,7 @@ class Upscale(Degradation):
 
     def __init__(self, amount: float | None = None) -> None:
         super().__init__(amount)
-        self.factor = int(self.amount or 2)
+        self.factor = int(self.strength)
         if self.amount != self.factor:
             raise LimnerError(f"amount={amount:g} does not fit upscale: write {self.unit}, such as 2 or 4")
 
@@ -170,7 +176,7 @@ class Inpaint(Degradation):
         rows = (torch.arange(h, device=keys.device) + 0.5)[:, None] / h
         columns = (torch.arange(w, device=keys.device) + 0.5)[None] / w
         u = uniform(keys, _HOLE, 4)[:, :, None, None]
-        area, aspect = (self.amount or 0.25) * (1 + u[:, 0]) / 2, 4 ** (u[:, 1] - 0.5)
+        area, aspect = self.strength * (1 + u[:, 0]) / 2, 4 ** (u[:, 1] - 0.5)
         height, width = (area * aspect).sqrt().clamp(max=0.95), (area / aspect).sqrt().clamp(max=0.95)
         top, left = u[:, 2] * (1 - height), u[:, 3] * (1 - width)
         inside = (rows >= top) & (rows < top + height) & (columns >= left) & (columns < left + width)
@@ -212,7 +218,7 @@ class Edges(Degradation):
         return (1, *shape[1:])
 
     def __call__(self, x: Tensor, keys: Tensor) -> Tensor:
-        sigma, grey = self.amount or 0.8, _grey(x) / 2 + 0.5
+        sigma, grey = self.strength, _grey(x) / 2 + 0.5
         u = _blur(grey, sigma) - self._TAU * _blur(grey, sigma * self._K)
         return 2 * torch.where(u > 0, 1.0, 1 + torch.tanh(self._PHI * u)) - 1
 
@@ -228,7 +234,7 @@ class Denoise(Degradation):
     def __call__(self, x: Tensor, keys: Tensor) -> Tensor:
         u, v = uniform(keys, _NOISE, 2 * x[0].numel()).view(len(x), 2, *x.shape[1:]).unbind(1)
         normal = (-2 * (1 - u).log()).sqrt() * (2 * math.pi * v).cos()  # Box and Muller 1958
-        return (x + 2 * (self.amount or 0.1) * normal).clamp(-1, 1)
+        return (x + 2 * self.strength * normal).clamp(-1, 1)
 
     def classic(self, a: Tensor) -> Tensor | None:
         return median_blur(a, (3, 3))
@@ -240,10 +246,10 @@ class Deblur(Degradation):
     name, default, unit, classic_name = "deblur", 1.5, "sigma of the blur in pixels", "unsharp mask"
 
     def __call__(self, x: Tensor, keys: Tensor) -> Tensor:
-        return _blur(x, self.amount or 1.5)
+        return _blur(x, self.strength)
 
     def classic(self, a: Tensor) -> Tensor | None:
-        sigma = self.amount or 1.5
+        sigma = self.strength
         return unsharp_mask(a, _kernel_size(sigma), (sigma, sigma)).clamp(-1, 1)
 
 
@@ -254,7 +260,7 @@ class Labels(Degradation):
 
     def __call__(self, x: Tensor, keys: Tensor) -> Tensor:
         b, c, h, w = x.shape
-        k = int(self.amount or 8)
+        k = int(self.strength)
         pixels = _blur(x, 1.0).flatten(2).transpose(1, 2)  # (B,HW,C)
         order = pixels.mean(2).argsort(1)
         positions = (torch.arange(k, device=x.device) + 0.5) * (h * w) / k

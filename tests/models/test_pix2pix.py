@@ -54,6 +54,7 @@ def test_the_step_is_the_papers_box(game: str, l1_weight: float):
         assert torch.allclose(losses["D"], OBJECTIVES[game].d(real, fake) / 2, rtol=1e-4)
         assert torch.allclose(losses["G"], OBJECTIVES[game].g(fake, None) + l1_weight * l1(y, b), rtol=1e-4)
     assert torch.equal(logs["term/l1"].detach(), l1(net.G(a), b).detach())
+    assert torch.allclose(logs["term/gan"].detach(), OBJECTIVES[game].g(fake, None), rtol=1e-4)
 
 
 def test_no_gradient_of_one_net_reaches_the_other():

@@ -113,8 +113,9 @@ def stylise(
             data["first"], model["start"] = str(coarse), "first"
         settings = {"name": "stylise", "model": model, "data": data | {"size": side}, "optim": optim, "train": train}
         folder = run if side == size or run is None else Path(run).with_name(f"{Path(run).name}-{side}")
+        checked_settings = recipe.load(settings, overrides).to_dict()  # a wrong key is refused before a word is said
         (progress or Silent()).say(f"stylise: {side} pixels")
-        trained = api.train(settings, out=folder, progress=progress, **overrides)
+        trained = api.train(checked_settings, out=folder, progress=progress)
     assert trained is not None
     result = api.load(trained.path).sample(1)
     if keep_colours:

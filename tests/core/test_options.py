@@ -29,3 +29,11 @@ def test_the_least_value_is_taken_and_one_below_it_is_refused(name: str, least: 
     assert getattr(taken, name) == least
     with pytest.raises(LimnerError, match=f"{name} must be at least {least}, got {least - 1}"):
         Spec.parse("train", {"images": 10} | {name: least - 1}, name="trainer").build()
+
+
+def test_graph_is_auto_on_or_off():
+    assert [
+        Spec.parse("train", {"images": 10, "graph": v}, name="trainer").build().graph for v in ("auto", True, False)
+    ] == ["auto", True, False]
+    with pytest.raises(LimnerError, match="graph: input should be 'auto', True or False, got 'maybe'"):
+        Spec.parse("train", {"images": 10, "graph": "maybe"}, name="trainer")

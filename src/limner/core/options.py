@@ -6,7 +6,7 @@ from typing import Literal
 
 from limner.core.units import Count, Duration
 
-GraphOption = bool | Literal["auto"]
+GraphOption = Literal["auto", True, False]
 """``train.graph``: auto, on (True) or off (False)."""
 
 

@@ -34,7 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         capture_output=True,
         text=True,
         check=True,
-        timeout=110,
+        timeout=600,
     )
     assert done.stdout.strip().endswith("run"), "the run folder is the last line"
     assert "mnist" not in done.stdout
@@ -201,6 +201,6 @@ def test_help_needs_no_torch() -> None:
         "except SystemExit: pass\n"
         "assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=600)
     code = "import sys, limner; limner.list_recipes(); assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60, env=os.environ)
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=600, env=os.environ)

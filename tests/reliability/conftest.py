@@ -47,7 +47,7 @@ def environment() -> dict[str, str]:
 
 def call(*arguments: object, **more: object) -> subprocess.CompletedProcess[str]:
     """``limner ARGUMENTS`` to its end."""
-    return subprocess.run(command(*arguments), capture_output=True, text=True, env=environment(), timeout=100, **more)  # type: ignore[call-overload,no-any-return]
+    return subprocess.run(command(*arguments), capture_output=True, text=True, env=environment(), timeout=600, **more)  # type: ignore[call-overload,no-any-return]
 
 
 def tensors(run: Path) -> dict[str, torch.Tensor]:
@@ -66,7 +66,7 @@ def assert_same_bits(run: Path, other: Path) -> None:
     assert lines[0] == lines[1]
 
 
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+def until(condition: Callable[[], bool], seconds: float = 600) -> None:
     """Waits until a condition holds."""
     end = time.monotonic() + seconds
     while not condition():

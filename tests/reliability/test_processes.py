@@ -29,11 +29,10 @@ def test_the_same_seed_gives_the_same_bits_in_fresh_processes(tmp_path: Path) ->
         )
         for run in runs
     ]
-    assert [p.wait(timeout=100) for p in started] == [0, 0]
+    assert [p.wait(timeout=600) for p in started] == [0, 0]
     assert_same_bits(*runs)
 
 
-@pytest.mark.timeout(200)
 def test_two_ranks_equal_one_and_leave_one_run(tmp_path: Path) -> None:
     # Summing a gradient in two halves rounds differently: about 1e-7 a step, which Adam may amplify where a gradient is
     # nearly 0. Running statistics (here of the codes, elsewhere of batch norm) are those of one rank's images, and so

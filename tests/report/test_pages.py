@@ -464,7 +464,7 @@ def dom(url: str, profile: Path) -> Page:
         [str(BROWSER), *options, "--virtual-time-budget=3000", "--dump-dom", url],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=True,
     )
     return Page(done.stdout)

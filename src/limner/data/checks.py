@@ -22,7 +22,7 @@ from limner.data.files.layout import Layout, read_layout
 from limner.data.files.lazy import in_threads
 from limner.data.files.pair_layout import domain_paths, match_names
 from limner.data.files.store import Store, open_store
-from limner.data.prepare import by_reason, listed
+from limner.data.steps import by_reason, listed
 
 TINY = 16
 """Images whose shorter side has fewer pixels than this are reported as too small."""

@@ -16,7 +16,7 @@ from limner.core.errors import LimnerError
 from limner.data.arrays import Arrays, Cloud
 from limner.data.files import decode
 from limner.data.options import Options
-from limner.data.prepare import augmentations, binarised, choose_classes, fingerprint, identity
+from limner.data.steps import augmentations, binarised, choose_classes, fingerprint, identity
 
 
 class Pixels(ImageSet):

@@ -11,7 +11,7 @@ from torch import Tensor
 from limner.core.batch import Augment, Dataset, ImageSet, Paired, Part, Unpaired, batch_of
 from limner.core.errors import LimnerError
 from limner.data.degradations import Degradation
-from limner.data.prepare import fingerprint
+from limner.data.steps import fingerprint
 
 
 class StackedPairs(ImageSet):

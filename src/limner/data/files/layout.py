@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limner.core.errors import LimnerError
-from limner.data.prepare import listed
+from limner.data.steps import listed
 
 HELD_OUT = 0.05
 _TRAIN, _TEST = ("train",), ("test", "val")  # test/ is preferred to val/

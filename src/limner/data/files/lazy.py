@@ -20,7 +20,7 @@ from limner.core.errors import LimnerError
 from limner.data.datasets import Pixels
 from limner.data.files import decode
 from limner.data.files.store import Store
-from limner.data.prepare import binarised, fingerprint
+from limner.data.steps import binarised, fingerprint
 
 T = TypeVar("T")
 R = TypeVar("R")

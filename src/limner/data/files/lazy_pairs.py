@@ -24,9 +24,9 @@ from limner.data.files.pair_layout import NO_PARTNER, DomainPath, MatchedPairs, 
 from limner.data.files.store import open_store
 from limner.data.options import Options
 from limner.data.pairs import PairSet, StackedPairs
-from limner.data.prepare import augmentations, identity
 from limner.data.sources import folder
 from limner.data.sources.folder import Survey
+from limner.data.steps import augmentations, identity
 
 _LAYOUTS = "A/ and B/ with the same names, or A|B side by side in one picture"
 

@@ -43,7 +43,7 @@ def styled(  # noqa: D417 - see Options
     import torch
 
     from limner.data.datasets import Pixels, StyledSet
-    from limner.data.prepare import fingerprint
+    from limner.data.steps import fingerprint
 
     if options.split == "test":
         raise LimnerError(f"{path}: content and styles have no test split; leave split out")
@@ -86,8 +86,8 @@ def _content_set(path: str, styles: list[str], style_size: int | None, options: 
     import torch
 
     from limner.data.datasets import StyledSet
-    from limner.data.prepare import fingerprint
     from limner.data.registry import load
+    from limner.data.steps import fingerprint
 
     if path not in SOURCES and not Path(path).expanduser().exists():
         raise LimnerError(f"there is no picture {path!r}; check the path")

@@ -62,7 +62,7 @@ def read(store: Store, path: str, cache: bool | None, options: Options) -> Datas
     from limner.core.batch import evenly_spaced
     from limner.data.files.layout import read_layout, sample_ids
     from limner.data.files.lazy import Files
-    from limner.data.prepare import augmentations, choose_classes, identity
+    from limner.data.steps import augmentations, choose_classes, identity
 
     survey = read_headers(store, path)
     if len(survey.names) < 2:
@@ -132,7 +132,7 @@ def read_headers(store: Store, path: str) -> Survey:
     """
     from limner.data.files import decode
     from limner.data.files.lazy import in_threads
-    from limner.data.prepare import fingerprint
+    from limner.data.steps import fingerprint
 
     def read_header(name: str) -> Header | str:
         try:
@@ -162,7 +162,7 @@ def read_headers(store: Store, path: str) -> Survey:
 
 def refuse_empty(path: str, store: Store) -> None:
     """Raises a `LimnerError` where there are no images."""
-    from limner.data.prepare import listed
+    from limner.data.steps import listed
 
     if store.names or store.quarantine:
         return
@@ -173,7 +173,7 @@ def refuse_empty(path: str, store: Store) -> None:
 
 
 def _refuse_mostly_bad(path: str, bad: list[tuple[str, str]], total: int) -> None:
-    from limner.data.prepare import by_reason
+    from limner.data.steps import by_reason
 
     if 2 * len(bad) > total:
         raise LimnerError(
@@ -235,7 +235,7 @@ def in_memory_if_small(path: str, files: Files | LazyStackedPairs, cache: bool |
     Raises:
         LimnerError: more than half of the files cannot be decoded.
     """
-    from limner.data.prepare import by_reason
+    from limner.data.steps import by_reason
 
     result: Dataset = files
     size = len(files) * math.prod(files.shape)

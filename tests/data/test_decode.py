@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from limner.data.files import decode
+from limner.data.files import decode, formats
 
 F = np.array([[1, 1, 1, 1], [1, 0, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]], np.uint8) * 255
 """The letter F, 6×4: no two of its eight turned and mirrored forms are the same."""
@@ -174,14 +174,50 @@ def test_pixels_without_a_range_are_refused_with_the_reason(make, reason, encode
 def test_reasons(encode, paint):
     png, jpeg = encode(paint(size=(64, 64))), encode(paint(size=(64, 64)), "JPEG")
     assert reason_of(b"") == "empty file"
-    assert reason_of(b"just some text") == "not a PNG, JPEG, WebP, BMP, GIF or TIFF image"
-    assert (
-        reason_of(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
-        == "not a PNG, JPEG, WebP, BMP, GIF or TIFF image"
-    )
+    assert reason_of(b"just some text") == "not a PNG, JPEG, WebP, AVIF, HEIC, TIFF, BMP, GIF or PPM image"
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
+    assert reason_of(eps) == "not read (vector drawing: export it as PNG at the size that is needed)"
     assert reason_of(jpeg[: len(jpeg) // 2]) == "truncated"
     assert reason_of(png[: len(png) // 2]) in {"truncated", "damaged (SyntaxError)"}
     assert reason_of(encode(Image.new("1", (7072, 7072)))) == "larger than 50 megapixels"
+
+
+def test_avif_and_heic_are_read_upright(encode, monkeypatch):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    turned = Image.fromarray(np.ascontiguousarray(np.rot90(F, 1).repeat(8, 0).repeat(8, 1))).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pillow_heif.register_heif_opener()
+    for format in ("AVIF", "HEIF"):
+        raw = encode(turned, format, exif=exif.tobytes(), quality=100 if format == "AVIF" else -1)
+        assert header(raw).size == (48, 32)
+        upright = np.asarray(picture(raw).convert("L")).astype(int)
+        assert np.abs(upright - F.repeat(8, 0).repeat(8, 1)).max() <= 12
+    monkeypatch.setattr(formats, "register_heif", lambda: False)
+    assert 'pip install "limner[heic]"' in reason_of(raw)
+
+
+def test_wide_pgm_is_divided_by_257():
+    assert np.asarray(picture(b"P5 3 1 65535\n\0\0\1\1\xff\xff")).tolist() == [[0, 1, 255]]
+    assert header(b"P5 3 1 65535\n\0\0\1\1\xff\xff").grey
+    assert np.asarray(picture(b"P6 1 1 255\n\1\2\3")).tolist() == [[[1, 2, 3]]]
+
+
+@pytest.mark.parametrize(
+    ("start", "what"),
+    [
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000: convert it to PNG"),
+        (b"\xff\x0a\xfa", "JPEG XL"),
+        (b"\0\0\0\x18ftypcrx isom", "camera raw"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "vector drawing"),
+        (b"8BPS\0\1", "layered file"),
+        (b"%PDF-1.7", "PDF: export its pages"),
+    ],
+)
+def test_a_format_that_is_not_read_is_named(start, what):
+    assert what in reason_of(start + bytes(64))
+    assert all(": " in text for text in decode.UNREAD.values())
+    assert not decode.UNREAD.keys() & decode.SUFFIXES
 
 
 def test_a_bomb_is_refused_from_its_header():

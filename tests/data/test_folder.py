@@ -147,7 +147,7 @@ def test_unusable_files_are_left_out_and_listed(folder_of):
     assert len(found) == 12
     reasons = dict(found.quarantine)
     assert reasons["empty.png"] == "empty file"
-    assert reasons["text.jpg"] == "not a PNG, JPEG, WebP, BMP, GIF or TIFF image"
+    assert reasons["text.jpg"] == "not a PNG, JPEG, WebP, AVIF, HEIC, TIFF, BMP, GIF or PPM image"
     assert set(reasons) == {"empty.png", "text.jpg", "half.png"}
     assert has_note(found, "left out 3 bad files: ")
     assert has_note(found, "ignored 1 other files")

@@ -17,6 +17,7 @@ from limner import data
 from limner.core.batch import to_float, to_uint8
 from limner.core.errors import LimnerError, unknown
 from limner.data.files import decode
+from limner.data.files.formats import KNOWN
 from limner.data.files.store import open_store
 
 DESCRIPTION = 0x010E
@@ -102,7 +103,7 @@ class ImageSource:
 def nothing_readable(source: str | Path, bad: list[tuple[str, str]]) -> LimnerError:
     """The error for a source in which no image can be read, with the reason for the first file."""
     reason = f": {bad[0][0]} is {bad[0][1]}" if bad else ""
-    return LimnerError(f"no picture could be read from {source}{reason}; give PNG, JPEG, WebP, BMP, GIF or TIFF files")
+    return LimnerError(f"no picture could be read from {source}{reason}; give {KNOWN} files")
 
 
 def save(x: Tensor, path: Path, description: str = "") -> Path:

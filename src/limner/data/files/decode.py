@@ -19,14 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
+from limner.data.files import formats
+from limner.data.files.formats import SUFFIXES as SUFFIXES
+from limner.data.files.formats import UNREAD as UNREAD
 
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 256 << 20
 _MAX_PROFILE = 4 << 20
 
-_GREY = frozenset(("1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N"))
+_GREY = frozenset(("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"))
 _ALPHA = frozenset(("LA", "La", "PA", "RGBA", "RGBa"))
 _DIVIDED_BY_257 = ((np.arange(65536) + 128) // 257).astype(np.uint8)
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
@@ -70,7 +71,7 @@ def reason(error: Exception) -> str:
     if isinstance(error, BadImage):
         return str(error)
     if isinstance(error, UnidentifiedImageError):
-        return "not a PNG, JPEG, WebP, BMP, GIF or TIFF image"
+        return f"not a {formats.KNOWN} image"
     if isinstance(error, (Image.DecompressionBombWarning, Image.DecompressionBombError)):
         return f"larger than {MAX_PIXELS // 1_000_000} megapixels"
     if isinstance(error, MemoryError):
@@ -136,7 +137,7 @@ def picture(stream: BinaryIO, side: int | None = None) -> Image.Image:
         Exception: anything Pillow raises on a bad file; `reason` puts it into words.
     """
     image = _open(stream)
-    if side is not None:
+    if side is not None and image.format in ("JPEG", "MPO"):  # a HEIC would give its thumbnail, another picture
         image.draft(None, (2 * side, 2 * side))
     image.load()
     orientation = _orientation(image)
@@ -147,17 +148,36 @@ def picture(stream: BinaryIO, side: int | None = None) -> Image.Image:
 def _open(stream: BinaryIO) -> Image.Image:
     if not stream.read(1):
         raise BadImage("empty file")
-    stream.seek(0)
-    image = Image.open(stream, formats=FORMATS)
+    image = _identified(stream)
     if min(image.size) < 1:
         raise BadImage("has no pixels")
     if image.width * image.height > MAX_PIXELS:
         raise BadImage(f"larger than {MAX_PIXELS // 1_000_000} megapixels")
     if image.mode == "F":
         raise BadImage("floating-point pixels have no agreed range; save it with 8 or 16 bits")
-    if image.mode == "I":
+    if image.mode == "I" and image.format != "PPM":
         raise BadImage("32-bit pixels have no agreed range; save it with 8 or 16 bits")
     return image
+
+
+def _identified(stream: BinaryIO) -> Image.Image:
+    """The opened image, by the first bytes of its file.
+
+    Raises:
+        BadImage: the format is known and not read.
+    """
+    stream.seek(0)
+    heic = formats.is_heic(stream.read(64))
+    if heic and not formats.register_heif():
+        raise BadImage(formats.NEEDS_HEIF)
+    try:
+        stream.seek(0)
+        return Image.open(stream, formats=("HEIF",) if heic else formats.FORMATS)
+    except UnidentifiedImageError:
+        what = formats.unread(stream)
+        if what is None:
+            raise
+        raise BadImage(f"not read ({what})") from None
 
 
 def _orientation(image: Image.Image) -> int:
@@ -171,7 +191,7 @@ def _orientation(image: Image.Image) -> int:
 def _to_8_bits(image: Image.Image) -> Image.Image:
     """Converts any mode that Pillow reads to L, LA, RGB or RGBA."""
     mode = image.mode
-    if mode.startswith("I;16"):
+    if mode.startswith("I"):
         return _from_16_bits(image)
     transparent = mode in _ALPHA or "transparency" in image.info
     if mode == "P" and image.palette is not None and image.palette.mode == "RGBA":
@@ -182,7 +202,7 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 
 def _from_16_bits(image: Image.Image) -> Image.Image:
     """Divides by 257, as 65535 / 257 = 255; Pillow's own conversion would clip at 255."""
-    values16 = np.asarray(image)
+    values16 = np.asarray(image).astype(np.uint16)  # a PGM has them in 32 bits
     grey = Image.fromarray(_DIVIDED_BY_257[values16])
     transparent = image.info.get("transparency")
     if not isinstance(transparent, int):

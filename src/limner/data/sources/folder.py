@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from limner.core.errors import LimnerError
+from limner.data.files.formats import KNOWN
 from limner.data.options import Options
 from limner.data.registry import source
 
@@ -28,7 +29,7 @@ IN_MEMORY = 512 << 20
 
 _DEFAULT_SIDE = 64
 _LARGE = 512 * 512
-_FORMATS = "PNG, JPEG, WebP, BMP, GIF or TIFF images"
+_FORMATS = f"{KNOWN} images"
 
 
 @source("folder")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from limner.api import demo, dry_run, explain, load, resume, sample, train
+    from limner.api import advise, demo, dry_run, explain, load, resume, sample, train
     from limner.bench.compare import run as compare
     from limner.config.catalogue import list_models, list_recipes
     from limner.core.errors import LimnerError
@@ -28,6 +28,7 @@ _MODULES = {
     "resume": "limner.api",
     "load": "limner.api",
     "sample": "limner.api",
+    "advise": "limner.api",
     "demo": "limner.api",
     "dry_run": "limner.api",
     "explain": "limner.api",
@@ -45,6 +46,7 @@ _PACKAGES = ("apply", "core", "data", "labs", "latent", "losses", "metrics", "mo
 __all__ = [
     "LimnerError",
     "Run",
+    "advise",
     "compare",
     "demo",
     "dry_run",

@@ -20,6 +20,8 @@ from limner import report
 from limner.apply.draw import draw
 from limner.config import catalogue
 from limner.config import recipe as recipes
+from limner.config.advice import Advice, is_data
+from limner.config.advice import advise as advice_for
 from limner.config.explain import explain
 from limner.config.load import load_model
 from limner.config.recipe import Recipe
@@ -43,7 +45,7 @@ from limner.core.update import Updates
 from limner.core.yaml_text import dump_yaml
 from limner.evaluation import scoring
 
-__all__ = ["demo", "dry_run", "explain", "load", "prepare", "resume", "sample", "train"]
+__all__ = ["advise", "demo", "dry_run", "explain", "load", "prepare", "resume", "sample", "train"]
 
 _INIT = 4  # the stream id of initial weights
 
@@ -116,7 +118,8 @@ def train(
     """Trains a recipe, scores the model and writes a report.
 
     Args:
-        source: a recipe's name, a YAML file, or a mapping.
+        source: a recipe's name, a YAML file, or a mapping; or a folder or ZIP of images, for which `advise` then
+            chooses the recipe.
         out: the run folder; default the next number under ``runs/``.
         config: a YAML file whose values replace those of the recipe.
         progress: receives the progress; default none.
@@ -130,9 +133,37 @@ def train(
         LimnerError: wrong recipe, data or device; a loss that is not finite; a full disk.
         Interrupted: SIGINT or SIGTERM was received; everything is saved, and `resume` continues the run.
     """
+    progress = progress or Silent()
+    if is_data(source):
+        advice = advise(source, overrides)
+        for reason in advice.reasons:
+            progress.say(reason)
+        source, overrides = advice.recipe, advice.settings
     prepared = prepare(recipes.load(source, overrides, config))
     run = _open(prepared, out)
-    return _fit(prepared, run, None, progress or Silent())
+    return _fit(prepared, run, None, progress)
+
+
+def advise(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Advice:
+    """Says which recipe suits a folder or a ZIP of images, why, and what to expect; measures a few steps for it.
+
+    Args:
+        source: a folder, a ZIP or another file of images.
+        overrides: settings that stay, such as ``{"time": "20m"}``, the time that may be spent (an hour by default).
+
+    Returns:
+        The recipe, its settings and the reasons; ``train(advice.recipe, **advice.settings)`` follows it.
+
+    Raises:
+        LimnerError: the data cannot be read, or no recipe can learn from them on this machine.
+    """
+    settings = dict(overrides or {})
+    device = str(settings.get("device", settings.get("train.device", "auto")))
+    if len(devices(device)) > 1:
+        raise LimnerError(
+            f"advice is measured on one device; see 'limner train {source} --dry-run', then name the recipe"
+        )
+    return advice_for(source, settings, dry_run)
 
 
 def _open(prepared: Prepared, out: str | Path | None) -> Run:
@@ -239,8 +270,12 @@ def dry_run(
     Returns:
         ``recipe``, ``images``, ``steps``, ``data``, ``parameters`` (per group: total, trainable, buffers) and
         ``estimate``: ``seconds`` for the whole training (without sampling and saving) and ``bytes`` of memory for
-        data, weights, gradients, moments, average and activations.
+        data, weights, gradients, moments, average and activations. For a folder or ZIP of images also ``advice``: the
+        sentences of `advise`, whose recipe is described.
     """
+    if is_data(source):
+        advice = advise(source, overrides)
+        return {"advice": advice.reasons} | dry_run(advice.recipe, config=config, **advice.settings)
     prepared = prepare(recipes.load(source, overrides, config))
     options, model, dataset = prepared.options, prepared.model, prepared.dataset
     if options.deterministic:

@@ -156,3 +156,9 @@ def test_two_folders_stand_for_two_domains_whatever_the_recipe_has():
     tree = UNPAIRED | {"data": {"name": "emoji", "size": 32, "flip": True}}
     section = recipe.load(tree, {"a": "digits", "b": "mnist-5k"}).data.to_dict()
     assert section == {"name": "domains", "size": 32, "flip": True, "a": "digits", "b": "mnist-5k"}
+
+
+def test_other_data_are_taken_whole() -> None:
+    assert recipe.load("ada-64").data.kwargs["limit"] == 1000
+    assert "limit" not in recipe.load("ada-64", {"data": "digits"}).data.kwargs
+    assert recipe.load("ada-64", {"data": "digits", "limit": 500}).data.kwargs["limit"] == 500

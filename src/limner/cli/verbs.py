@@ -39,13 +39,15 @@ def train(recipe: str, *, dry_run: bool = False, **settings: str) -> Result | No
     """Train a recipe, score the result and write its report: limner train vae-mnist data=photos/ out=runs/mine.
 
     Args:
-        recipe: a name of `limner list recipes`, or a YAML file.
+        recipe: a name of `limner list recipes`, or a YAML file; or a folder or ZIP of images, for which one is chosen.
         dry_run: print the recipe, parameter counts and estimates of memory and time, without training.
         **settings: settings of `limner.train`.
     """
     from limner.config import recipe as recipes
+    from limner.config.advice import is_data
 
-    recipes.find(recipe)  # an unknown name is an error before torch is imported
+    if not is_data(recipe):
+        recipes.find(recipe)  # an unknown name is an error before torch is imported
     if not dry_run:
         _launch_on_devices(settings)
     from limner import api
@@ -345,6 +347,7 @@ def _dry_run_result(plan: dict[str, Any]) -> Result:
 
     data, estimate = plan["data"], plan["estimate"]
     lines = [
+        *plan.get("advice", []),
         dump_yaml(plan["recipe"]),
         f"data: {data['items']:,} images {'x'.join(map(str, data['shape']))} of {data['name']}",
     ]

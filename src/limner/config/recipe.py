@@ -30,7 +30,7 @@ from limner.core.errors import LimnerError, unknown
 from limner.core.yaml_text import read_yaml
 
 SECTIONS = ("model", "data", "optim", "train")
-_LOCATIONS = ("name", "path", "a", "b")  # options that say where data are; other data do not inherit them
+_LOCATIONS = ("name", "path", "a", "b", "limit", "only", "without")  # which images; other data do not inherit it
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,347 @@
+"""Which recipe suits a user's images, why, and what to expect: ``limner train photos/``.
+
+The advice depends on what the data are (images, pairs or two domains; how many, how large, grey or in colour), on the
+time that may be spent, and on the speed and memory of this machine, which are measured with a few steps of each
+recipe that comes into question. The recipes are tried from the best images to the fastest training; the first that can
+see enough images in the time is taken.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+from limner.core.errors import LimnerError
+from limner.core.units import clock, duration, size
+
+if TYPE_CHECKING:
+    from limner.core.batch import Dataset
+
+DEFAULT_TIME = 3600.0
+"""Seconds that a training may take if the user names no time."""
+
+Estimate = Callable[..., dict[str, Any]]
+"""`limner.api.dry_run`: the plan of a training, with its time and memory."""
+
+_SMALL, _FEW, _LEAST = 32, 5000, 16
+_OTHER = 0.05  # share of the time for other things than training steps
+_MEASURED = 256
+_MEMORY_SHARE = 0.8
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the data are.
+
+    Args:
+        name: name of the folder or file.
+        kind: images, pairs or domains.
+        n: number of training images.
+        shape: (C,H,W) at which they are read by default.
+        classes: number of classes, or 0.
+    """
+
+    name: str
+    kind: str
+    n: int
+    shape: tuple[int, int, int]
+    classes: int
+
+    @property
+    def text(self) -> str:
+        """One sentence."""
+        c, h, w = self.shape
+        colours = {1: "grey", 2: "grey with alpha", 3: "colour", 4: "colour with alpha"}[c]
+        what = {"images": "images", "pairs": "pairs of images", "domains": "images in each of two domains"}[self.kind]
+        classes = f" in {self.classes} classes" if self.classes else ""
+        return f"{self.name}: {self.n:,} {what} to train on{classes}, read as {colours} of {h}x{w}"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A recipe that may be taken.
+
+    Args:
+        recipe: its name.
+        kind: kind of data.
+        why: why it is taken.
+        expect: what its images look like, with a figure that was measured.
+        enough: images that it has to see before its samples are of use.
+        sides: the lowest and highest shorter side that it is meant for.
+        few: whether it is for few images (True), many (False) or any number (None).
+        side: pixels of the shorter side that larger images are resized to.
+        settings: settings besides data and images.
+    """
+
+    recipe: str
+    kind: str
+    why: str
+    expect: str
+    enough: int
+    sides: tuple[int, int] = (1, 1 << 20)
+    few: bool | None = None
+    side: int = 64
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def suits(self, facts: Facts) -> bool:
+        """Whether it is meant for such data, whatever the time."""
+        side = min(facts.shape[1:])
+        few = self.few is None or self.few == (facts.n < _FEW)
+        return self.kind == facts.kind and self.sides[0] <= side <= self.sides[1] and few
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A recipe, its settings and the reasons.
+
+    Args:
+        recipe: name of the recipe.
+        settings: overrides, the user's included.
+        reasons: sentences: what the data are, which recipe is taken and why, which are not, what to expect, how long.
+        plan: the plan of the training, as `limner.api.dry_run` gives it for a part of the data.
+    """
+
+    recipe: str
+    settings: dict[str, Any]
+    reasons: list[str]
+    plan: dict[str, Any]
+
+    @property
+    def command(self) -> str:
+        """The command that does the same without advice."""
+        words = [f"{k}={_written(v)}" for k, v in self.settings.items()]
+        return " ".join(["limner train", self.recipe, *words])
+
+
+CANDIDATES = (
+    Candidate(
+        "r3gan-64",
+        "images",
+        "R3GAN draws the best images where there is time for millions of them",
+        "sharp images; its papers' sets needed ten and more million images",
+        2_000_000,
+        (_SMALL + 1, 1 << 20),
+        few=False,
+    ),
+    Candidate(
+        "ada-64",
+        "images",
+        "with so few images D would learn them by heart; ADA augments what it sees as much as needed",
+        "recognisable images",
+        300_000,
+        (_SMALL + 1, 1 << 20),
+        few=True,
+    ),
+    Candidate(
+        "dcgan-64",
+        "images",
+        "a DCGAN is the best that the time allows at this size",
+        "recognisable shapes and right colours, details smeared",
+        200_000,
+        (_SMALL + 1, 1 << 20),
+    ),
+    Candidate(
+        "dcgan-64",
+        "images",
+        "a DCGAN of half the width is the best that the time allows at this size",
+        "shapes and colours that one recognises, details smeared",
+        150_000,
+        (_SMALL + 1, 1 << 20),
+        settings={"model.G.width": 32, "model.D.width": 32, "train.batch": 64},
+    ),
+    Candidate(
+        "sngan-mnist",
+        "images",
+        "of the small GANs, the one with spectral norm had the best scores after a few minutes",
+        "sharp images: Fréchet distance 3.9 on digits after 229,000 images, where noise has 95 and a VAE 32 to 41",
+        100_000,
+        (1, _SMALL),
+        few=None,
+    ),
+    Candidate(
+        "conv-vae-mnist",
+        "images",
+        "a VAE is useful after minutes, and reconstructs too",
+        "right but blurred images: Fréchet distance 31.8 on digits, where noise has 95 and a GAN 3.9",
+        20_000,
+    ),
+    Candidate(
+        "pix2pix-facades",
+        "pairs",
+        "pix2pix with the paper's nets learns from pairs",
+        "layout and colours right after 20 passes, textures later",
+        15_000,
+        (96, 1 << 20),
+        side=128,
+    ),
+    Candidate(
+        "pix2pix-openmoji",
+        "pairs",
+        "pix2pix with nets of half the paper's width learns from pairs",
+        "L1 .065 on held-out outlines after 18 passes, where the nearest training pair has .137",
+        10_000,
+    ),
+    Candidate(
+        "cyclegan-horse2zebra",
+        "domains",
+        "CycleGAN with the paper's nets learns without pairs",
+        "colours and textures of the other domain, shapes kept",
+        100_000,
+        (96, 1 << 20),
+        side=128,
+    ),
+    Candidate(
+        "cyclegan-emoji",
+        "domains",
+        "CycleGAN with nets of half the paper's width learns without pairs",
+        "colours and outlines of the other domain; a fine grain stayed after 24,000 images",
+        20_000,
+    ),
+)
+"""Recipes by kind of data, from the best images to the fastest training."""
+
+
+def is_data(source: object) -> TypeGuard[str | Path]:
+    """Whether a text names images on disk rather than a recipe."""
+    if not isinstance(source, str | Path):
+        return False
+    path = Path(source).expanduser()
+    return path.is_dir() or (path.is_file() and path.suffix.lower() not in (".yaml", ".yml"))
+
+
+def advise(source: str | os.PathLike[str], overrides: Mapping[str, Any], estimate: Estimate) -> Advice:
+    """The recipe for a user's images.
+
+    Args:
+        source: a folder, a ZIP, or another file of images.
+        overrides: settings of the user, which stay. `time` is the time that may be spent.
+        estimate: measures a recipe: `limner.api.dry_run`.
+
+    Raises:
+        LimnerError: the data cannot be read, or no recipe can learn from them on this machine.
+    """
+    settings: dict[str, Any] = dict(overrides)
+    facts = survey(source, settings)
+    time = settings.get("time", settings.get("train.time"))
+    budget = DEFAULT_TIME if time is None else float(duration(time))
+    rejected: list[str] = []
+    suitable = [c for c in CANDIDATES if c.suits(facts)]
+    for candidate in suitable:
+        advice, problem = _try(candidate, facts, str(source), settings, budget, estimate, candidate is suitable[-1])
+        if advice is not None:
+            advice.reasons[2:2] = rejected
+            return advice
+        rejected.append(f"not {candidate.recipe}: {problem}")
+    raise LimnerError(f"no recipe suits {facts.name}: {'; '.join(rejected)}; choose one of 'limner list recipes'")
+
+
+def survey(source: str | os.PathLike[str], settings: Mapping[str, Any]) -> Facts:
+    """Reads what the data are; headers only, where the source has any."""
+    from limner import data
+    from limner.data.files.pair_layout import domain_paths, match_names
+    from limner.data.files.store import open_store
+
+    path = Path(source).expanduser()
+    options = ("size", "channels", "limit", "only", "without")
+    shared = {k: settings[key] for k in options for key in (k, f"data.{k}") if key in settings}
+    if path.is_dir() or path.suffix.lower() == ".zip":
+        names = open_store(path).names
+        domains = domain_paths(names)
+        if domains is not None and len(domains) == len(names):  # else a/ and b/ are classes beside others
+            kind = "pairs" if match_names(domains).names else "domains"
+            return _facts(data.SOURCES[kind](str(path), **shared), kind, path)
+        return _facts(data.SOURCES["folder"](str(path), cache=False, **shared), "images", path)
+    return _facts(data.load(str(path), **shared), "images", path)
+
+
+def _facts(dataset: Dataset, kind: str, path: Path) -> Facts:
+    condition = getattr(dataset, "condition", None)
+    channels, height, width = dataset.shape
+    return Facts(path.name or str(path), kind, len(dataset), (channels, height, width), getattr(condition, "size", 0))
+
+
+def _try(
+    candidate: Candidate,
+    facts: Facts,
+    source: str,
+    settings: dict[str, Any],
+    budget: float,
+    estimate: Estimate,
+    is_last: bool,
+) -> tuple[Advice | None, str]:
+    """The advice to take a candidate, or why not."""
+    own: dict[str, Any] = {"data": source, **candidate.settings}
+    if not _given("data.size", settings):
+        own["data.size"] = _read_size(facts, candidate.side)
+    part = {"data.limit": min(facts.n, _MEASURED)}  # a few images are enough to measure a step
+    try:
+        plan = estimate(candidate.recipe, **settings | own | part)
+    except LimnerError as error:
+        return None, str(error)
+    needed, available = plan["estimate"]["bytes"], _memory(plan["estimate"]["device"])
+    if available is not None and needed > _MEMORY_SHARE * available:
+        return None, f"it needs about {size(needed)} of memory and there are {size(available)}"
+    device = plan["estimate"]["device"]
+    rate = plan["images"] / max(plan["estimate"]["seconds"], 1e-9)
+    if rate * budget < candidate.enough and not is_last:
+        seconds = candidate.enough / rate
+        return None, f"it needs {candidate.enough:,} images, which take {clock(seconds)} here ({device})"
+    possible = int(rate * budget * (1 - _OTHER))
+    if not _given("train.images", settings):
+        own["train.images"] = min(plan["images"], _rounded(max(possible, 1000)))
+    images = int(plan["images"] if _given("train.images", settings) else own["train.images"])
+    reasons = [
+        facts.text,
+        f"recipe {candidate.recipe}: {candidate.why}",
+        f"time: about {clock(images / rate)} on {device} for {images:,} images, {images / facts.n:.3g} passes",
+        f"expect: {candidate.expect}",
+    ]
+    if plan.get("recipe", {}).get("data", {}).get("flip") and not _given("data.flip", settings):
+        reasons.append(
+            "half of them are mirrored at random: write flip=false where left and right differ, as in writing"
+        )
+    if images < candidate.enough:
+        reasons.append(f"this is little: {candidate.enough:,} images are better; give it more time, as in time=3h")
+    advice = Advice(candidate.recipe, own | settings, reasons, plan)
+    reasons.append(f"the same without advice: {advice.command}")
+    return advice, ""
+
+
+def _given(key: str, settings: Mapping[str, Any]) -> bool:
+    """Whether the user wrote a key, with or without its section."""
+    return key in settings or key.rpartition(".")[2] in settings
+
+
+def _read_size(facts: Facts, side: int) -> list[int]:
+    """Height and width with a shorter side of at most `side`, close to the proportions of the data."""
+    height, width = facts.shape[1:]
+    scale = min(1.0, side / min(height, width))
+    if scale == 1 and min(height, width) >= _LEAST:
+        return [height, width]
+    return [max(_LEAST, round(n * scale / 8) * 8) for n in (height, width)]
+
+
+def _rounded(n: int) -> int:
+    """Two significant digits, rounded down."""
+    unit = 10 ** max(0, len(str(n)) - 2)
+    return n // unit * unit
+
+
+def _memory(device: str) -> int | None:
+    """Bytes of memory of a device, or None if unknown."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _written(value: Any) -> str:
+    text = str(value).replace(" ", "")
+    return f"'{value}'" if isinstance(value, str) and text != value else text

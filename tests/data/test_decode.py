@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageFile
 
 from limner.data.files import decode, formats
 
@@ -270,3 +271,14 @@ def test_a_large_jpeg_decoded_at_a_smaller_scale_looks_the_same(encode):
         assert quick.width < 512
         a, b = (np.asarray(decode.fitted(i, (32, 32))).astype(int) for i in (quick, decode.picture(io.BytesIO(raw))))
     assert np.abs(a - b).max() <= 3
+
+
+def test_limits_hold_until_the_last_thread_has_read():
+    before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters)
+    first, second = decode.strict(), decode.strict()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert Image.MAX_IMAGE_PIXELS == decode.MAX_PIXELS, "the second one still reads"
+    second.__exit__(None, None, None)
+    assert (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters)) == before

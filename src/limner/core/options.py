@@ -30,7 +30,8 @@ class TrainOptions:
         precision: bf16 runs the nets in bfloat16 and keeps the weights in float32.
         device: auto, cpu, cuda, mps, a number, or a list such as 0,1 for one process each.
         threads: CPU threads; null uses PyTorch's default. Results are reproducible for a given number of threads.
-        workers: processes that prefetch image files; data sets in memory need none.
+        workers: processes that read image files ahead; 0 takes threads of this process. Raise it if large pictures keep
+            the device waiting; data sets in memory need none.
         channels_last: memory format of convolutions; faster for most convolutional nets without instance norm.
         deterministic: use only kernels that give the same bits each time.
         graph: auto records steps as CUDA graphs on a CUDA device if the model allows it, which makes small nets faster

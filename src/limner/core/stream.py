@@ -17,12 +17,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from limner.core.ahead import read_ahead
 from limner.core.batch import Dataset, Part, to_float
 from limner.core.errors import LimnerError
 from limner.core.rng import seed_of
 
 # Stream ids of a training's seed; 4 is for the initial weights. The sets of a batch have the orders 1, 5, 6, …
 _NOISE, _RANK, _ORDERS = 2, 3, (1, *range(5, 64))
+
+
+_AHEAD = 4  # batches that each worker reads before they are asked for
 
 
 class Shard(NamedTuple):
@@ -48,7 +52,8 @@ class Stream:
         device: device of the batches.
         rank: index of this process among `world`.
         world: number of processes.
-        workers: processes that prefetch files; 0 reads in this process. Data sets in memory use none.
+        workers: processes that read files ahead; 0 reads ahead with threads of this process, which is as fast unless
+            the files are large. Data sets in memory use none.
         position: images already seen, over all ranks.
         channels_last: memory format of images.
 
@@ -189,7 +194,7 @@ class _Reader:
         self.dataset, self.sampler, self.device, self.workers = dataset, sampler, device, workers
         self.pixels = None if dataset.pixels is None else dataset.pixels.to(device)
         self.labels = None if dataset.labels is None else dataset.labels.to(device)
-        self._prefetched: Iterator[Tensor] | None = None
+        self._batches: Iterator[Tensor] | None = None
 
     def read(self, position: int) -> Part:
         """This rank's part of the batch at `position`, augmented."""
@@ -204,20 +209,29 @@ class _Reader:
         return replace(part, x=x)
 
     def _next(self, position: int) -> Tensor:
-        """The batch at `position` from files, prefetched by workers. Each call must be for the batch after the last."""
-        if self._prefetched is None:
+        """The batch at `position` from files, read ahead. Each call must be for the batch after the last."""
+        if self._batches is None:
             sampler = EpochSampler(self.sampler.n, self.sampler.seed, self.sampler.order, self.sampler.shard, position)
-            self._prefetched = iter(
-                DataLoader(
-                    _Batches(self.dataset),
-                    sampler=sampler,
-                    batch_size=None,
-                    num_workers=self.workers,
-                    prefetch_factor=4 if self.workers else None,
-                    pin_memory=self.device.type == "cuda",
-                )
+            pinned = self.device.type == "cuda"
+            self._batches = (
+                _in_processes(self.dataset, sampler, self.workers, pinned)
+                if self.workers
+                else read_ahead(self.dataset, sampler, pinned)
             )
-        return next(self._prefetched)
+        return next(self._batches)
+
+
+def _in_processes(dataset: Dataset, sampler: EpochSampler, workers: int, pinned: bool) -> Iterator[Tensor]:
+    return iter(
+        DataLoader(
+            _Batches(dataset),
+            sampler=sampler,
+            batch_size=None,
+            num_workers=workers,
+            prefetch_factor=_AHEAD,
+            pin_memory=pinned,
+        )
+    )
 
 
 class _Batches(TorchDataset[Tensor]):

@@ -19,9 +19,9 @@ from PIL import Image
 
 from limner.data.files import decode
 from limner.data.files.layout import Layout, read_layout
-from limner.data.files.lazy import in_threads
 from limner.data.files.pair_layout import domain_paths, match_names
 from limner.data.files.store import Store, open_store
+from limner.data.files.threads import in_threads
 from limner.data.steps import by_reason, listed
 
 TINY = 16

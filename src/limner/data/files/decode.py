@@ -8,9 +8,10 @@ antialiased resizing. `BadImage` refuses what has no agreed meaning.
 from __future__ import annotations
 
 import io
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, BinaryIO
@@ -48,22 +49,41 @@ class BadImage(Exception):
     """A file that cannot be used; the message is the reason."""
 
 
+_LOCK = threading.Lock()
+_LIMITS: list[ExitStack] = []  # of each `strict` that is being executed; the first one set the limits
+
+
 @contextmanager
 def strict() -> Iterator[None]:
     """Sets hard limits in Pillow while files of unknown origin are read.
 
     A decompression bomb is an error, not a warning, and a truncated file is not padded with grey. Pillow has these
-    limits in module variables, which are restored afterwards.
+    limits in module variables, which all threads share. They are restored when the last thread no longer needs them.
     """
-    before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = MAX_PIXELS, False
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = before
+    with _LOCK:
+        _LIMITS.append(_LIMITS[0] if _LIMITS else _limited())
+    try:
+        yield
+    finally:
+        with _LOCK:
+            limits = _LIMITS.pop()
+            if not _LIMITS:
+                limits.close()
+
+
+def _limited() -> ExitStack:
+    """Sets the limits; closing the result restores what was before."""
+    before, limits = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES), ExitStack()
+
+    def restore() -> None:
+        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+    limits.callback(restore)
+    limits.enter_context(warnings.catch_warnings())
+    warnings.simplefilter("ignore")
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
+    Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = MAX_PIXELS, False
+    return limits
 
 
 def reason(error: Exception) -> str:

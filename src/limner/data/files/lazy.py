@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,17 +17,10 @@ from limner.core.errors import LimnerError
 from limner.data.datasets import Pixels
 from limner.data.files import decode
 from limner.data.files.store import Store
+from limner.data.files.threads import in_threads
 from limner.data.steps import binarised, fingerprint
 
-T = TypeVar("T")
-R = TypeVar("R")
 BadFile = tuple[str, str]  # path and reason
-
-
-def in_threads(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Maps in order with a few threads, because Pillow releases the interpreter lock."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        yield from pool.map(function, items)
 
 
 def first_readable(

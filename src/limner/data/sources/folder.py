@@ -132,7 +132,7 @@ def read_headers(store: Store, path: str) -> Survey:
         LimnerError: there are no images, or more than half of them cannot be used.
     """
     from limner.data.files import decode
-    from limner.data.files.lazy import in_threads
+    from limner.data.files.threads import in_threads
     from limner.data.steps import fingerprint
 
     def read_header(name: str) -> Header | str:

@@ -198,9 +198,11 @@ def resume(path: str | Path, *, progress: Progress | None = None, **overrides: A
     fixed = [k for k in overrides if k.split(".")[0] in ("model", "data")]
     if fixed:
         raise LimnerError(f"{fixed[0]} cannot change in a run; start a new one with limner train")
+    run.check()
     prepared = prepare(recipes.load(run.recipe, overrides))
     if dist.rank() == 0:
         run.lock()
+        run.sweep()
     if not checkpoint.folders(run.checkpoints):
         run.rewind(-1, -1)
         return _fit(prepared, run, None, progress)

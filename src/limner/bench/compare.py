@@ -43,6 +43,7 @@ from limner.core.durable import replace_file
 from limner.core.errors import LimnerError, unknown
 from limner.core.frame import drawable
 from limner.core.progress import Progress, Silent
+from limner.core.records import is_number, parse_json, read_bytes, record
 from limner.core.run import Run, relative
 from limner.core.train import Interrupted
 from limner.core.units import clock, count, duration
@@ -228,8 +229,11 @@ def _recipe(name: str, seed: int, budget: Budget, common: Mapping[str, Any], ove
 def _check_budget(folder: Path, budget: Budget) -> None:
     """Raises an error if the folder has trainings with a larger budget, or with another kind of budget."""
     try:
-        old = Budget(**json.loads((folder / "budget.json").read_text()))
-    except (OSError, ValueError, TypeError):
+        written = parse_json(read_bytes(folder / "budget.json"))
+        if not record({}, dict.fromkeys(("images", "seconds"), lambda v: v is None or is_number(v)))(written):
+            return
+        old = Budget(**written)
+    except (LimnerError, ValueError, TypeError):
         return
     same = (old.images is None) == (budget.images is None)
     if not same or (old.images or old.seconds or 0) > (budget.images or budget.seconds or 0):

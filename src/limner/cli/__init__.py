@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from limner.cli.grammar import Result
@@ -14,8 +14,19 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Entry point of the console script."""
-    from limner.core.errors import LimnerError
+    import warnings
 
+    from limner.core.errors import LimnerError, LimnerWarning
+
+    show = warnings.showwarning
+
+    def show_one_line(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        if issubclass(category, LimnerWarning):
+            _print_error(str(message))
+        else:
+            show(message, category, *place)
+
+    warnings.showwarning = show_one_line  # type: ignore[assignment]
     # Waiting OpenMP threads that spin for long occupy the core that another process needs. On two cores with two busy
     # processes a small net trained 9 times faster with a short spin; alone it is 15 % slower. This has to be set before
     # torch is imported.

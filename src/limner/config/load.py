@@ -8,9 +8,20 @@ from typing import Any
 import torch
 
 from limner.config.spec import Spec
-from limner.core.checkpoint import BEST, LATEST, MODEL, description, newest, read_pointer, read_verified, safetensors
+from limner.core.checkpoint import (
+    BEST,
+    LATEST,
+    MODEL,
+    WEIGHTS_LIMIT,
+    description,
+    newest,
+    read_pointer,
+    read_verified,
+    safetensors,
+)
 from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel, load_weights
+from limner.core.records import read_bytes
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> GenerativeModel:
@@ -29,9 +40,11 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> Generati
         path = read_pointer(path.parent, path.name) or path
     if not path.exists():
         raise LimnerError(f"there is no {path}; give a run folder, a checkpoint folder or a {MODEL}")
-    if (path / "checkpoints").is_dir():
+    if (path / "checkpoints").is_dir() or (path / "recipe.yaml").is_file():
         return load_model(newest(path / "checkpoints")[0].path, device)
-    content, name = (read_verified(path)[MODEL], MODEL) if path.is_dir() else (path.read_bytes(), path.name)
+    content, name = (
+        (read_verified(path)[MODEL], MODEL) if path.is_dir() else (read_bytes(path, WEIGHTS_LIMIT), path.name)
+    )
     tensors, metadata = safetensors(content, name)
     return build_model(description(metadata, name), tensors).to(device)
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import struct
 from collections.abc import Mapping
@@ -29,14 +28,16 @@ from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from limner.core.durable import replace_file, sync_folder, write_durably
+from limner.core.durable import replace_file, sweep, sync_folder, temporary_name, write_durably
 from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel
+from limner.core.records import is_count, is_duration, is_number, is_position, parse_json, read_bytes, record
 
 FORMAT = 1
 MODEL, TRAINER, STATE, MANIFEST = "model.safetensors", "trainer.safetensors", "state.json", "MANIFEST.json"
 LATEST, BEST = "latest", "best"
 _HEADER_LIMIT = 1 << 20
+WEIGHTS_LIMIT = 1 << 40  # bytes
 
 
 class DamagedCheckpoint(LimnerError):
@@ -45,6 +46,20 @@ class DamagedCheckpoint(LimnerError):
 
 class OtherFormat(LimnerError):
     """A checkpoint that another version of limner wrote, or whose manifest says so."""
+
+
+_STATE = record(
+    {"images": is_count},
+    dict.fromkeys(("steps", "logged_images"), is_count)
+    | dict.fromkeys(("seconds", "logged_seconds"), is_duration)
+    | {
+        "env": lambda value: isinstance(value, dict),
+        "data": lambda value: isinstance(value, str),
+        "planned": lambda value: isinstance(value, bool),
+        "best": lambda value: value == {} or record({"images": is_count, "score": is_number}, {})(value),
+    },
+)
+"""``state.json``, without the trainer's part."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +135,7 @@ def write(folder: Path, model: GenerativeModel, trainer: Any, state: Mapping[str
     }
     manifest = {n: {"sha256": hashlib.sha256(b).hexdigest(), "bytes": len(b)} for n, b in files.items()}
     files[MANIFEST] = json.dumps({"format": FORMAT, "files": manifest}, indent=1).encode()
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(folder)
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
@@ -164,6 +179,15 @@ def write_pointer(root: Path, name: str, folder: Path) -> None:
     replace_file(root / name, folder.name.encode())
 
 
+def mark_best(root: Path, images: float | None) -> None:
+    """Makes the checkpoint at `images` the best one, or none if it is missing; a kill may have left another."""
+    folder = None if images is None else root / f"{int(images):08d}"
+    if folder is None or folder not in folders(root):
+        (root / BEST).unlink(missing_ok=True)
+    elif read_pointer(root, BEST) != folder:
+        write_pointer(root, BEST, folder)
+
+
 def read_pointer(root: Path, name: str) -> Path | None:
     """The checkpoint folder that the file `latest` or `best` names; None if the file or the folder is missing."""
     try:
@@ -189,10 +213,10 @@ def read_verified(folder: Path) -> dict[str, bytes]:
         OtherFormat: another version of limner wrote the checkpoint.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        manifest = parse_json(read_bytes(folder / MANIFEST))
         version = manifest["format"]
         facts = {n: (f["bytes"], f["sha256"]) for n, f in manifest["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (LimnerError, ValueError, KeyError, TypeError, AttributeError):
         raise DamagedCheckpoint(f"checkpoint {folder.name} is damaged: its MANIFEST.json cannot be read") from None
     if version != FORMAT:
         raise OtherFormat(
@@ -204,8 +228,8 @@ def read_verified(folder: Path) -> dict[str, bytes]:
     files = {}
     for name, (size, sha256) in facts.items():
         try:
-            content = (folder / name).read_bytes()
-        except OSError:
+            content = read_bytes(folder / name, limit=WEIGHTS_LIMIT)
+        except LimnerError:
             raise DamagedCheckpoint(f"checkpoint {folder.name} is damaged: {name} is missing") from None
         if len(content) != size:
             raise DamagedCheckpoint(
@@ -228,10 +252,14 @@ def read(folder: Path) -> Checkpoint:
     tensors, metadata = safetensors(files[MODEL], f"{folder.name}/{MODEL}")
     saved, _ = safetensors(files[TRAINER], f"{folder.name}/{TRAINER}")
     try:
-        state = json.loads(files[STATE])
+        state = parse_json(files[STATE])
         trainer = unpack(saved, state.pop("trainer"))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise DamagedCheckpoint(f"checkpoint {folder.name} is damaged: its {STATE} is not what limner writes") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        state = trainer = None
+    if not (_STATE(state) and isinstance(trainer, dict)) or (
+        is_position(folder.name) and state["images"] != int(folder.name)
+    ):
+        raise DamagedCheckpoint(f"checkpoint {folder.name} is damaged: its {STATE} is not what limner writes")
     return Checkpoint(folder, tensors, description(metadata, folder.name), trainer, state)
 
 
@@ -251,10 +279,10 @@ def safetensors(content: bytes, name: str) -> tuple[dict[str, Tensor], dict[str,
     if length > _HEADER_LIMIT or 8 + length > len(content):
         raise damaged
     try:
-        header = json.loads(content[8 : 8 + length], object_pairs_hook=_no_duplicates)
+        header = parse_json(content[8 : 8 + length])
         metadata = header.pop("__metadata__", {})
-        spans = sorted(tuple(t["data_offsets"]) for t in header.values())
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        spans = sorted((start, end) for start, end in (t["data_offsets"] for t in header.values()))
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise damaged from None
     ends = [0, *(end for _, end in spans)]
     if len(spans) > 10_000 or [start for start, _ in spans] != ends[:-1] or ends[-1] != len(content) - 8 - length:
@@ -263,13 +291,6 @@ def safetensors(content: bytes, name: str) -> tuple[dict[str, Tensor], dict[str,
         return parse_safetensors(content), metadata
     except (SafetensorError, ValueError, KeyError) as error:
         raise damaged from error
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [k for k, _ in pairs]
-    if len(set(keys)) != len(keys):
-        raise ValueError("duplicate key")
-    return dict(pairs)
 
 
 def description(metadata: Mapping[str, str], name: str) -> dict[str, Any]:
@@ -282,8 +303,8 @@ def description(metadata: Mapping[str, str], name: str) -> dict[str, Any]:
     if "spec" not in metadata:
         raise LimnerError(f"{name} holds no limner model; give a run folder, a checkpoint folder or its {MODEL}")
     try:
-        call = json.loads(metadata["spec"])
-    except (ValueError, RecursionError):
+        call = parse_json(metadata["spec"])
+    except ValueError:
         call = None
     if not isinstance(call, dict):
         raise DamagedCheckpoint(f"{name} is damaged: the model's description in the header is not JSON")
@@ -294,7 +315,7 @@ def folders(root: Path) -> list[Path]:
     """Checkpoint folders, oldest first."""
     if not root.is_dir():
         return []
-    return sorted((p for p in root.iterdir() if p.is_dir() and p.name.isdigit()), key=lambda p: int(p.name))
+    return sorted((p for p in root.iterdir() if is_position(p.name) and p.is_dir()), key=lambda p: int(p.name))
 
 
 def newest(root: Path) -> tuple[Checkpoint, list[str]]:
@@ -314,14 +335,27 @@ def newest(root: Path) -> tuple[Checkpoint, list[str]]:
 
 
 def prune(root: Path, keep: int, milestones: int) -> list[Path]:
-    """Deletes all but the best, the `keep` newest, and those at multiples of `milestones` images (0: none)."""
-    old = folders(root)[:-keep] if keep else []
+    """Deletes all but the best, the `keep` newest, and those at multiples of `milestones` images (0: none).
+
+    A checkpoint that an interruption wrote counts only while it is the newest of all. So an interrupted training keeps
+    the same checkpoints as another.
+    """
+    saved = folders(root)
+    planned = [p for p in saved if p == saved[-1] or _is_planned(p)]
     best = read_pointer(root, BEST)
-    expired = [p for p in old if p != best and not (milestones and int(p.name) % milestones == 0)]
+    spared = {best, *planned[-keep:], *(p for p in saved if milestones and int(p.name) % milestones == 0)}
+    expired = [p for p in saved if p not in spared]
     for folder in expired:
         hidden = folder.with_name(f".{folder.name}.old")
         folder.replace(hidden)  # so that a half-deleted folder never looks like a checkpoint
         shutil.rmtree(hidden)
-    for leftover in [*root.glob(".*.old"), *root.glob(".*.tmp")]:  # of a process that was killed
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    sweep([root])
     return expired
+
+
+def _is_planned(folder: Path) -> bool:
+    """Whether an uninterrupted training would have written a checkpoint here, as its state says."""
+    try:
+        return parse_json((folder / STATE).read_bytes())["planned"] is not False
+    except (OSError, ValueError, KeyError, TypeError):  # an older version wrote it, or it is damaged
+        return True

@@ -16,6 +16,10 @@ class LimnerError(Exception):
     """
 
 
+class LimnerWarning(UserWarning):
+    """Something was left out or converted. The message is one line, which the command line prints like an error."""
+
+
 def unknown(kind: str, name: object, known: Iterable[str]) -> LimnerError:
     """The error for an unknown name, with the nearest known names.
 

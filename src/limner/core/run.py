@@ -11,6 +11,7 @@ import io
 import json
 import math
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ import filelock
 import numpy as np
 from torch import Tensor
 
+from limner.core import records
 from limner.core.checkpoint import BEST, folders, read_pointer
-from limner.core.durable import replace_file
-from limner.core.errors import LimnerError
+from limner.core.durable import is_litter, replace_file, sweep
+from limner.core.errors import LimnerError, LimnerWarning
 from limner.core.grid import make_grid, save_grid
 from limner.core.yaml_text import dump_yaml, read_yaml
 
@@ -39,6 +41,7 @@ class Run:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._lock: filelock.BaseFileLock | None = None
+        self._said: set[str] = set()  # logs whose damage was told
         if not (self.path / "recipe.yaml").is_file():
             raise LimnerError(f"{self.path} is not a run folder (it has no recipe.yaml); see 'limner train --help'")
 
@@ -52,16 +55,16 @@ class Run:
         try:
             path = cls._next(Path(root), str(recipe["name"])) if out is None else Path(out)
             if out is not None:
-                if (path / "recipe.yaml").exists():
-                    raise LimnerError(
-                        f"{path} holds a run already; continue it with 'limner resume {path}' or choose another out=DIR"
-                    )
-                if path.exists() and (not path.is_dir() or any(path.iterdir())):
-                    raise LimnerError(f"{path} exists and is not an empty folder; choose another out=DIR")
+                _refuse_used(path)
                 path.mkdir(parents=True, exist_ok=True)
-            # The recipe comes first: a folder without it is no run and cannot be resumed.
-            replace_file(path / "recipe.yaml", dump_yaml(recipe).encode())
-            (path / "checkpoints").mkdir()
+            with filelock.FileLock(path / "lock", timeout=0):  # of two processes that create it, one is refused
+                _refuse_used(path)
+                sweep([path])
+                # The recipe comes first: a folder without it is no run, and another training can begin in it.
+                replace_file(path / "recipe.yaml", dump_yaml(recipe).encode())
+                (path / "checkpoints").mkdir(exist_ok=True)
+        except filelock.Timeout:
+            raise LimnerError(f"{path} is in use by another process; choose another out=DIR") from None
         except OSError as error:
             raise LimnerError(f"cannot create a run: {error.strerror or error}; choose another out=DIR") from error
         return cls(path)
@@ -70,7 +73,7 @@ class Run:
     def _next(root: Path, name: str) -> Path:
         root.mkdir(parents=True, exist_ok=True)
         while True:
-            numbers = [int(p.name[:4]) for p in root.iterdir() if p.name[:4].isdigit()]
+            numbers = [int(p.name[:4]) for p in root.iterdir() if records.is_position(p.name[:4])]
             path = root / f"{max(numbers, default=0) + 1:04d}-{name}"
             try:
                 path.mkdir()  # fails if another process has just taken this number
@@ -133,6 +136,10 @@ class Run:
                 f"{self.path} is in use by another process; wait for it or choose another out=DIR"
             ) from None
 
+    def sweep(self) -> None:
+        """Deletes files that processes left half written in this run; the caller must hold its lock."""
+        sweep([self.path, *(p for p in self.path.iterdir() if p.is_dir() and not p.is_symlink())])
+
     def unlock(self) -> None:
         """Releases the lock."""
         if self._lock is not None:
@@ -143,9 +150,22 @@ class Run:
         replace_file(self.path / name, (json.dumps(content, indent=1) + "\n").encode())
 
     def read_json(self, name: str) -> Any:
-        """Reads a JSON file; None if it does not exist."""
-        file = self.path / name
-        return json.loads(file.read_text()) if file.is_file() else None
+        """Reads and checks ``scores.json``, ``env.json`` or ``figures/captions.json``; None if it does not exist.
+
+        Raises:
+            LimnerError: the file is damaged.
+        """
+        return records.read_json(self.path, name)
+
+    def check(self) -> None:
+        """Reads every plain file once, so that a damaged one is told before hours of work and not after them.
+
+        Raises:
+            LimnerError: a file is damaged.
+        """
+        for name in records.FILES:
+            self.read_json(name)
+        self.metrics(), self.events()
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Appends to ``metrics.jsonl``; numbers that are not finite become null."""
@@ -156,16 +176,27 @@ class Run:
         self._append("events.jsonl", {"event": event, "images": images, "seconds": round(seconds, 3), **more})
 
     def _append(self, name: str, line: Mapping[str, Any]) -> None:
-        with (self.path / name).open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        with (self.path / name).open("a+b") as file:
+            end = file.seek(0, io.SEEK_END)
+            file.seek(max(0, end - 1))
+            cut = file.read(1) not in (b"", b"\n")  # a crash cut the last line short
+            file.write((b"\n" if cut else b"") + json.dumps(line).encode() + b"\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All lines of ``metrics.jsonl``, without lines that a crash cut short."""
-        return _lines(self.path / "metrics.jsonl")
+        """All lines of ``metrics.jsonl``. Damaged ones are left out, with a `LimnerWarning` that tells how many."""
+        return self._lines("metrics.jsonl", records.METRICS)
 
     def events(self) -> list[dict[str, Any]]:
-        """All lines of ``events.jsonl``."""
-        return _lines(self.path / "events.jsonl")
+        """All lines of ``events.jsonl``. Damaged ones are left out, with a `LimnerWarning` that tells how many."""
+        return self._lines("events.jsonl", records.EVENTS)
+
+    def _lines(self, name: str, check: records.Check) -> list[dict[str, Any]]:
+        rows, damaged = records.read_lines(self.path / name, check)
+        if damaged and name not in self._said:
+            self._said.add(name)
+            lines = "1 damaged line was" if damaged == 1 else f"{damaged} damaged lines were"
+            warnings.warn(f"{self.path / name}: {lines} left out", LimnerWarning, stacklevel=3)
+        return rows
 
     def ended(self, images: int) -> bool:
         """Whether a training to `images` images was completed, with its final scores."""
@@ -189,7 +220,7 @@ class Run:
         return self._numbered("frames", "npz")
 
     def _numbered(self, folder: str, suffix: str) -> list[tuple[int, Path]]:
-        return sorted((int(p.stem), p) for p in (self.path / folder).glob(f"*.{suffix}") if p.stem.isdigit())
+        return sorted((int(p.stem), p) for p in (self.path / folder).glob(f"*.{suffix}") if records.is_position(p.stem))
 
     def save_frame(self, images: int, tensors: Mapping[str, Tensor]) -> None:
         """Writes one frame of a run on points (`limner.core.frame`) to ``frames/``."""
@@ -210,20 +241,27 @@ class Run:
         return path
 
 
+def _refuse_used(path: Path) -> None:
+    """Raises a `LimnerError` if a run or anything of the user's is in the way of a new run.
+
+    A process that was killed before it wrote the recipe leaves a lock, an empty folder or half a file, which are not.
+    """
+    if (path / "recipe.yaml").exists():
+        raise LimnerError(
+            f"{path} holds a run already; continue it with 'limner resume {path}' or choose another out=DIR"
+        )
+    if path.exists() and not (path.is_dir() and all(_is_remnant(p) for p in path.iterdir())):
+        raise LimnerError(f"{path} exists and is not an empty folder; choose another out=DIR")
+
+
+def _is_remnant(path: Path) -> bool:
+    if path.is_dir():
+        return path.name == "checkpoints" and not any(path.iterdir())
+    return is_litter(path) or (path.name == "lock" and path.stat().st_size == 0)
+
+
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    lines = []
-    for text in path.read_text().splitlines():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            continue  # a line cut short by a crash
-    return lines
 
 
 def relative(path: Path) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from limner.core import checkpoint, dist
+from limner.core import checkpoint, dist, trainer_state
 from limner.core.batch import Dataset, evenly_spaced, examples, to_float
 from limner.core.capabilities import HasCritic
 from limner.core.checkpoint import Checkpoint
@@ -143,6 +143,7 @@ class _Training:
     def restore(self, start: Checkpoint) -> None:
         """Restores the state that a checkpoint saved."""
         trainer, state = start.trainer, start.state
+        trainer_state.check(start, self.model, self.update)
         load_weights(self.model, trainer["model"])
         if self.ema is not None:
             load_weights(self.ema.model, start.model)
@@ -155,6 +156,7 @@ class _Training:
         self.best = state.get("best", {})
         if self.is_main:
             self.run.rewind(self.stream.position, self.logged_at[0])
+            self.prune()  # a killed process may not have come to it
         environment = describe(self.device)
         for key in ("torch", "threads", "device", "cpu_capability"):
             before, now = state["env"].get(key), environment[key]
@@ -163,8 +165,17 @@ class _Training:
         if state["data"] != self.dataset.fingerprint:
             self.warn("the data have changed since this run began: results will differ from an uninterrupted run")
 
-    def save(self) -> None:
-        """Writes a checkpoint and deletes old ones."""
+    def prune(self) -> None:
+        """Marks the best checkpoint, and deletes those that are no longer kept."""
+        checkpoint.mark_best(self.run.checkpoints, self.best.get("images"))
+        checkpoint.prune(self.run.checkpoints, self.options.keep, self.options.milestone_images)
+
+    def save(self, planned: bool = False) -> None:
+        """Writes a checkpoint and deletes old ones.
+
+        Args:
+            planned: whether an uninterrupted training saves here too.
+        """
         position = self.saved_at = self.stream.position
         if self.meters.sums is not None:
             dist.average_([self.meters.sums])  # rank 0 saves for all ranks
@@ -184,11 +195,10 @@ class _Training:
             "env": describe(self.device),
             "data": self.dataset.fingerprint,
             "best": self.best,
+            "planned": planned,
         }
-        folder = checkpoint.write(self.run.checkpoints / f"{position:08d}", averaged, trainer, state)
-        if self.best.get("images") == position:
-            checkpoint.write_pointer(self.run.checkpoints, checkpoint.BEST, folder)
-        checkpoint.prune(self.run.checkpoints, self.options.keep, self.options.milestone_images)
+        checkpoint.write(self.run.checkpoints / f"{position:08d}", averaged, trainer, state)
+        self.prune()
         self.event("checkpoint", took=round(monotonic() - start, 3))
 
     # -- loop ----------------------------------------------------------------------------------------------
@@ -214,7 +224,7 @@ class _Training:
                     if crossed(options.sample_images):
                         self.sample()
                     if crossed(options.checkpoint_images) or self.best.get("images") == stream.position:
-                        self.save()
+                        self.save(planned=True)
                     if self.must_stop(crossed(options.log_images), monotonic() - session_start):
                         break
                 if self.signum:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import zipfile
 import zlib
 from pathlib import Path
@@ -55,14 +54,15 @@ def film(run_folder: str | Path, out: str | Path | None = None) -> Path | None:
     path = Path(out) if out else Path(run_folder) / "figures" / "animation.webp"
     if path.suffix not in (".webp", ".gif"):
         raise LimnerError(f"cannot write an animation to {path.name}; give a name that ends in .webp or .gif")
-    frames = _frames(Run(run_folder))
+    run = Run(run_folder)
+    frames = _frames(run)
     if not frames:
         return None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, _encode(_draw(frames), path.suffix))
         if out is None:
-            _add_caption(path.parent, _CAPTION if frames[0][1]["real"].shape[1] == 2 else _CAPTION_LINE)
+            _add_caption(run, _CAPTION if frames[0][1]["real"].shape[1] == 2 else _CAPTION_LINE)
     except OSError as error:
         if out is None:
             return None
@@ -95,11 +95,10 @@ def _encode(images: list[Image.Image], suffix: str) -> bytes:
     return buffer.getvalue()
 
 
-def _add_caption(folder: Path, caption: str) -> None:
+def _add_caption(run: Run, caption: str) -> None:
     """Adds the caption to those of the other figures."""
-    file = folder / "captions.json"
-    captions = json.loads(file.read_text()) if file.is_file() else {}
-    file.write_text(json.dumps(captions | {"animation": caption}, indent=1) + "\n")
+    captions = run.read_json("figures/captions.json") or {}
+    run.write_json("figures/captions.json", captions | {"animation": caption})
 
 
 def _draw(frames: list[tuple[int, Frame]]) -> list[Image.Image]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import yaml
 
 from limner.core.errors import LimnerError
+from limner.core.records import parse_json, read_bytes, read_lines
 from limner.report.words import is_absolute, last_name, public, public_value, strings
 
 Row = dict[str, Any]
@@ -150,12 +150,11 @@ def _text(path: Path, notes: list[str]) -> str:
 
 
 def _json(path: Path, notes: list[str]) -> Row:
-    text = _text(path, notes)
-    if not text.strip():
+    if not path.is_file():
         return {}
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = parse_json(read_bytes(path))
+    except (ValueError, LimnerError):
         notes.append(f"{path.name} is not valid JSON and was left out.")
         return {}
     return value if isinstance(value, dict) else {}
@@ -163,20 +162,11 @@ def _json(path: Path, notes: list[str]) -> Row:
 
 def _jsonl(path: Path, notes: list[str]) -> list[Row]:
     """The lines that are JSON objects. A truncated last line is left by a killed run, so it gets no note."""
-    lines = _text(path, notes).split("\n")
-    rows, bad = [], 0
-    for i, line in enumerate(lines):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            bad += i < len(lines) - 1
-            continue
-        if isinstance(row, dict):
-            rows.append(row)
-        else:
-            bad += 1
+    try:
+        rows, bad = read_lines(path, lambda row: isinstance(row, dict))
+    except LimnerError:
+        notes.append(f"{path.name} could not be read.")
+        return []
     if bad:
         notes.append(f"{path.name}: {bad} unreadable line{'s' * (bad != 1)} left out.")
     return rows

@@ -6,9 +6,7 @@ and Jinja escapes every text, so text of unknown origin can be shown.
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +17,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from limner.core.durable import replace_file
 from limner.core.errors import LimnerError
 from limner.report.images import InlineImage, inline
 from limner.report.words import duration, number, public
@@ -115,22 +114,11 @@ def save(path: Path, text: str) -> Path:
         LimnerError: the disk is full or the folder cannot be written to.
     """
     path = Path(path)
-    temporary = None
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", newline="\n", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)  # a temporary file can be read by its owner only
-        temporary.replace(path)
+        replace_file(path, text.encode("utf-8", "replace"))
     except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
         raise LimnerError(
-            f"cannot write {path.name}: {error.strerror}; free some space or choose another folder"
+            f"cannot write {path.name}: {error.strerror or error}; free some space or choose another folder"
         ) from error
     return path
 

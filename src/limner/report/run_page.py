@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from limner.core.errors import LimnerError
+from limner.core.records import read_json
 from limner.metrics.scorecard import base
 from limner.report import curves, scores
 from limner.report.facts import Facts, Row, as_number, read
@@ -89,15 +91,15 @@ def _figures(folder: Path) -> list[tuple[InlineImage, str]]:
     except OSError:
         return []
     try:
-        captions = json.loads((folder / "figures" / "captions.json").read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
+        captions = read_json(folder, "figures/captions.json") or {}
+    except LimnerError:
         captions = {}
     figures = []
     for path in paths[:_MAX_FIGURES]:
         image = inline(path, limit=_ANIMATION_BYTES if path.stem == "animation" else 150_000)
-        caption = captions.get(path.stem) if isinstance(captions, dict) else None
+        caption = captions.get(path.stem)
         if image is not None:
-            figures.append((image, public(str(caption)) if caption else title(path.stem.replace("-", "_"))))
+            figures.append((image, public(caption) if caption else title(path.stem.replace("-", "_"))))
     return figures
 
 

@@ -180,7 +180,6 @@ def test_reasons(encode, paint):
     assert reason_of(eps) == "not read (vector drawing: export it as PNG at the size that is needed)"
     assert reason_of(jpeg[: len(jpeg) // 2]) == "truncated"
     assert reason_of(png[: len(png) // 2]) in {"truncated", "damaged (SyntaxError)"}
-    assert reason_of(encode(Image.new("1", (7072, 7072)))) == "larger than 50 megapixels"
 
 
 def test_avif_and_heic_are_read_upright(encode, monkeypatch):
@@ -225,7 +224,7 @@ def test_a_bomb_is_refused_from_its_header():
     ihdr = b"IHDR" + struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + ihdr + struct.pack(">I", zlib.crc32(ihdr))
     bomb += struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
-    assert reason_of(bomb) == "larger than 50 megapixels"
+    assert reason_of(bomb) == "larger than 200 megapixels"
 
 
 def test_limits_of_pillow_are_put_back():

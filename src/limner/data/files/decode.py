@@ -1,37 +1,46 @@
 """Decodes image files, or gives the reason why a file cannot be used.
 
-Everything that reads images uses this module. It handles EXIF orientation, palettes with transparency, 1-bit images,
-16-bit grey (divided by 257, not clipped at 255), CMYK, embedded colour profiles (to sRGB), alpha over white and
-antialiased resizing. `BadImage` refuses what has no agreed meaning.
+Everything that reads images uses this module. It handles EXIF orientation, palettes and clear colours, 1 to 16 bits of
+grey and colour, CMYK, embedded profiles and colour chunks (to sRGB), alpha over white and antialiased resizing.
+`BadImage` refuses what has no agreed meaning, and what would cost too much (`limits`).
 """
 
 from __future__ import annotations
 
-import io
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 
-from limner.data.files import formats
-from limner.data.files.formats import SUFFIXES as SUFFIXES
-from limner.data.files.formats import UNREAD as UNREAD
+from limner.data.files import bmff, colour, formats, limits, png, tiff
+from limner.data.files.colour import as_image as from_array
+from limner.data.files.formats import SUFFIXES, UNREAD
+from limner.data.files.limits import MAX_BYTES, MAX_PIXELS, BadImage, strict
 
-MAX_PIXELS = 50_000_000
-MAX_BYTES = 256 << 20
-_MAX_PROFILE = 4 << 20
+__all__ = [
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "SUFFIXES",
+    "UNREAD",
+    "BadImage",
+    "Header",
+    "channelled",
+    "fitted",
+    "from_array",
+    "header",
+    "picture",
+    "pixels",
+    "reason",
+    "strict",
+]
 
 _GREY = frozenset(("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"))
 _ALPHA = frozenset(("LA", "La", "PA", "RGBA", "RGBa"))
-_DIVIDED_BY_257 = ((np.arange(65536) + 128) // 257).astype(np.uint8)
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+_REDUCED_FROM = 50_000_000
+"""Pixels from which a picture is reduced to twice the wanted size before anything else is done to it."""
 
 # EXIF orientation (Exif 2.32, tag 0x0112) -> the operation that makes the image upright
 _TRANSPOSE = {
@@ -45,47 +54,6 @@ _TRANSPOSE = {
 }
 
 
-class BadImage(Exception):
-    """A file that cannot be used; the message is the reason."""
-
-
-_LOCK = threading.Lock()
-_LIMITS: list[ExitStack] = []  # of each `strict` that is being executed; the first one set the limits
-
-
-@contextmanager
-def strict() -> Iterator[None]:
-    """Sets hard limits in Pillow while files of unknown origin are read.
-
-    A decompression bomb is an error, not a warning, and a truncated file is not padded with grey. Pillow has these
-    limits in module variables, which all threads share. They are restored when the last thread no longer needs them.
-    """
-    with _LOCK:
-        _LIMITS.append(_LIMITS[0] if _LIMITS else _limited())
-    try:
-        yield
-    finally:
-        with _LOCK:
-            limits = _LIMITS.pop()
-            if not _LIMITS:
-                limits.close()
-
-
-def _limited() -> ExitStack:
-    """Sets the limits; closing the result restores what was before."""
-    before, limits = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES), ExitStack()
-
-    def restore() -> None:
-        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = before
-
-    limits.callback(restore)
-    limits.enter_context(warnings.catch_warnings())
-    warnings.simplefilter("ignore")
-    warnings.simplefilter("error", Image.DecompressionBombWarning)
-    Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = MAX_PIXELS, False
-    return limits
-
-
 def reason(error: Exception) -> str:
     """The reason why a file cannot be used, in the same words for all files with the same fault."""
     if isinstance(error, BadImage):
@@ -93,7 +61,7 @@ def reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return f"not a {formats.KNOWN} image"
     if isinstance(error, (Image.DecompressionBombWarning, Image.DecompressionBombError)):
-        return f"larger than {MAX_PIXELS // 1_000_000} megapixels"
+        return limits.TOO_LARGE
     if isinstance(error, MemoryError):
         return "needs too much memory"
     if isinstance(error, OSError) and error.errno:
@@ -132,17 +100,30 @@ def header(stream: BinaryIO) -> Header:
     Raises:
         Exception: anything Pillow raises on a bad file; `reason` puts it into words.
     """
+    page = _tiff(stream)
+    if page is not None and not page.by_pillow:
+        size = (page.width, page.height) if page.orientation >= 5 else (page.height, page.width)
+        alpha = page.alpha is not None and page.photometric != 5
+        return Header(size, page.mode, "TIFF", page.grey, alpha, page.orientation != 1, page.pages)
     image = _open(stream)
+    mode = image.mode
+    if image.format == "PNG":
+        chunks = png.chunks(stream)
+        mode = "LA" if chunks.kind == 4 else mode  # Pillow opens one of 16 bits as RGBA
+    elif mode == "RGBA" and image.format == "BMP":
+        mode = _to_8_bits(image).mode  # whether anybody filled its fourth byte
+    _colours(image, stream)  # refuses high dynamic range
     # For a PNG without EXIF before its pixels, Pillow would decode all pixels to look for it after them.
     orientation = _orientation(image) if image.format != "PNG" or "exif" in image.info else 1
     width, height = image.size
-    if orientation >= 5 and image.format != "TIFF":  # Pillow exchanges them itself for a TIFF
+    if orientation >= 5 and page is None:  # Pillow exchanges them itself for a TIFF
         width, height = height, width
-    alpha = image.mode in _ALPHA or "transparency" in image.info
+    alpha = mode in _ALPHA or "transparency" in image.info
     # A JPEG from a phone may contain a second, smaller image; Pillow then calls the format MPO.
-    name = "JPEG" if image.format == "MPO" else image.format or ""
-    animated = name != "JPEG" and bool(getattr(image, "is_animated", False))
-    return Header((height, width), image.mode, name, image.mode in _GREY, alpha, orientation != 1, animated)
+    name = {"MPO": "JPEG", "HEIF": "HEIC"}.get(image.format or "", image.format or "")
+    animated = page.pages if page is not None else bool(getattr(image, "is_animated", False))
+    animated = animated and name not in ("JPEG", "HEIC")
+    return Header((height, width), mode, name, mode in _GREY, alpha, orientation != 1, animated)
 
 
 def picture(stream: BinaryIO, side: int | None = None) -> Image.Image:
@@ -151,28 +132,112 @@ def picture(stream: BinaryIO, side: int | None = None) -> Image.Image:
     Args:
         stream: the file.
         side: the longer side that is needed in the end. A JPEG is then decoded at the smallest scale (1, 1/2, 1/4,
-            1/8) that has at least twice this many pixels along both sides, which is much faster.
+            1/8) that has at least twice this many pixels along both sides, which is much faster. Another picture of
+            more than 50 megapixels is reduced in the same way when it has been decoded.
 
     Raises:
         Exception: anything Pillow raises on a bad file; `reason` puts it into words.
     """
+    page = _tiff(stream)
+    if page is not None and not page.by_pillow:
+        limits.take(2 * page.width * page.height)
+        values = tiff.read(stream, page)
+        if values.dtype == np.uint8 or page.photometric == 5:
+            narrow = values if values.dtype == np.uint8 else colour.DIVIDED_BY_257[values]
+            image = Image.fromarray(narrow, "CMYK") if page.photometric == 5 else from_array(narrow)
+            image = _to_8_bits(colour.profiled(image, page.profile))
+        else:
+            image = colour.narrowed(values, page.profile)
+        return _upright(image, page.orientation)
     image = _open(stream)
-    if side is not None and image.format in ("JPEG", "MPO"):  # a HEIC would give its thumbnail, another picture
-        image.draft(None, (2 * side, 2 * side))
+    pixels_decoded = image.width * image.height
+    if image.format in ("JPEG", "MPO"):
+        limits.check_jpeg(stream, pixels_decoded)
+        stream.seek(0)
+        if side is not None:
+            image.draft(None, (2 * side, 2 * side))
+        if "progressive" not in image.info:  # of a progressive one, libjpeg holds the coefficients of all pixels
+            pixels_decoded = image.width * image.height
+    limits.check_runs(image, stream)
+    limits.take(pixels_decoded)
+    image, orientation = _in_srgb(image, stream, side)
+    return _upright(image, orientation)
+
+
+def _in_srgb(image: Image.Image, stream: BinaryIO, side: int | None) -> tuple[Image.Image, int]:
+    """The decoded image in sRGB of 8 bits, and how it has to be turned."""
+    profile = image.info.get("icc_profile")
+    chunks = png.chunks(stream, whole=True) if image.format == "PNG" else None
+    by_profile, encoding = _colours(image, stream)
+    profile = profile if by_profile else None
+    if chunks is not None and png.is_wide(chunks) and 2 * image.width * image.height <= limits.MAX_PIXELS:
+        orientation = _orientation(image)
+        return colour.narrowed(png.wide(stream, chunks), profile, encoding), orientation
+    stream.seek(0)
     image.load()
     orientation = _orientation(image)
-    upright = image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
-    return _to_8_bits(_to_srgb(upright))
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.uint16)[..., None]  # a PGM has them in 32 bits
+        if chunks is not None and chunks.clear is not None:
+            values = png.keyed(values, chunks.clear)
+        return colour.narrowed(values, profile, encoding), orientation
+    if chunks is not None and chunks.kind == 0 and chunks.depth < 8:
+        image = png.with_clear_level(image, chunks)
+    elif image.mode == "LAB":
+        image = _of_lab(image)
+    elif image.mode != "CMYK":
+        image = _to_8_bits(image)
+    image = _reduced(image, side)
+    image = colour.profiled(image, profile) if encoding is None else colour.from_encoding(image, encoding)
+    return _to_8_bits(image), orientation
+
+
+def _colours(image: Image.Image, stream: BinaryIO) -> tuple[bool, colour.Encoding | None]:
+    """Whether the embedded profile says what the colours mean, and else their encoding; None is sRGB.
+
+    Raises:
+        BadImage: high dynamic range.
+    """
+    if image.format == "PNG":
+        return png.chunks(stream).encoding()
+    if image.format in ("AVIF", "HEIF"):
+        numbers = bmff.numbers(stream)
+        if numbers is not None and not image.info.get("icc_profile"):
+            return False, colour.of_numbers(*numbers)
+    return True, None
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
+
+
+def _reduced(image: Image.Image, side: int | None) -> Image.Image:
+    """A very large picture at the smallest scale that has at least twice `side` pixels along both sides."""
+    if side is None or image.width * image.height <= _REDUCED_FROM or image.mode == "CMYK":
+        return image
+    return image.reduce(max(1, min(image.size) // (2 * side)))
+
+
+def _tiff(stream: BinaryIO) -> tiff.Layout | None:
+    """The layout of a TIFF; None for another format.
+
+    Raises:
+        BadImage: the file is empty, or a TIFF that is refused.
+    """
+    stream.seek(0)
+    start = stream.read(4)
+    if not start:
+        raise BadImage("empty file")
+    if start not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return None
+    layout = tiff.layout(stream)
+    layout.refuse()
+    return layout
 
 
 def _open(stream: BinaryIO) -> Image.Image:
-    if not stream.read(1):
-        raise BadImage("empty file")
     image = _identified(stream)
-    if min(image.size) < 1:
-        raise BadImage("has no pixels")
-    if image.width * image.height > MAX_PIXELS:
-        raise BadImage(f"larger than {MAX_PIXELS // 1_000_000} megapixels")
+    limits.check_size(*image.size)
     if image.mode == "F":
         raise BadImage("floating-point pixels have no agreed range; save it with 8 or 16 bits")
     if image.mode == "I" and image.format != "PPM":
@@ -187,14 +252,17 @@ def _identified(stream: BinaryIO) -> Image.Image:
         BadImage: the format is known and not read.
     """
     stream.seek(0)
-    heic = formats.is_heic(stream.read(64))
+    start = stream.read(64)
+    heic = formats.is_heic(start)
     if heic and not formats.register_heif():
         raise BadImage(formats.NEEDS_HEIF)
+    if start[:3] == b"GIF":
+        limits.check_gif(stream)
     try:
         stream.seek(0)
         return Image.open(stream, formats=("HEIF",) if heic else formats.FORMATS)
     except UnidentifiedImageError:
-        what = formats.unread(stream)
+        what = formats.unread(stream) or limits.jpeg_kind(stream)
         if what is None:
             raise
         raise BadImage(f"not read ({what})") from None
@@ -209,51 +277,22 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Converts any mode that Pillow reads to L, LA, RGB or RGBA."""
+    """Converts any mode of 8 bits that Pillow reads to L, LA, RGB or RGBA."""
     mode = image.mode
-    if mode.startswith("I"):
-        return _from_16_bits(image)
     transparent = mode in _ALPHA or "transparency" in image.info
     if mode == "P" and image.palette is not None and image.palette.mode == "RGBA":
         transparent = True
     mode_out = ("LA" if transparent else "L") if mode in _GREY else ("RGBA" if transparent else "RGB")
+    if mode == "RGBA" and image.format == "BMP" and image.getchannel("A").getextrema() == (0, 0):
+        return image.convert("RGB")  # nobody filled its fourth byte
     return image if mode == mode_out else image.convert(mode_out)
 
 
-def _from_16_bits(image: Image.Image) -> Image.Image:
-    """Divides by 257, as 65535 / 257 = 255; Pillow's own conversion would clip at 255."""
-    values16 = np.asarray(image).astype(np.uint16)  # a PGM has them in 32 bits
-    grey = Image.fromarray(_DIVIDED_BY_257[values16])
-    transparent = image.info.get("transparency")
-    if not isinstance(transparent, int):
-        return grey
-    alpha = Image.fromarray(np.where(values16 == transparent, 0, 255).astype(np.uint8))
-    return Image.merge("LA", (grey, alpha))
-
-
-def _to_srgb(image: Image.Image) -> Image.Image:
-    """Converts from an embedded profile (Adobe RGB, Display P3, CMYK) to sRGB; grey profiles are ignored."""
-    profile = image.info.get("icc_profile")
-    if image.mode != "CMYK":
-        image = _to_8_bits(image)
-    if not profile or len(profile) > _MAX_PROFILE or image.mode not in ("RGB", "RGBA", "CMYK"):
-        return image
-    transform = _srgb_transform(profile, image.mode)
-    return image if transform is None else transform.apply(image)
-
-
-@lru_cache(maxsize=16)
-def _srgb_transform(profile: bytes, mode: str) -> Any:
-    """The transform from a profile to sRGB, or None when the profile is sRGB or broken."""
-    try:
-        embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "srgb" in ImageCms.getProfileDescription(embedded).lower():
-            return None
-        return ImageCms.buildTransform(
-            embedded, ImageCms.createProfile("sRGB"), mode, "RGBA" if mode == "RGBA" else "RGB"
-        )
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return None
+def _of_lab(image: Image.Image) -> Image.Image:
+    """CIE L*a*b* of D50 to sRGB."""
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    exact = ImageCms.buildTransform(lab, srgb, "LAB", "RGB", flags=ImageCms.Flags.NOOPTIMIZE)  # else by a coarse table
+    return exact.apply(image)
 
 
 def channelled(image: Image.Image, channels: int) -> Image.Image:
@@ -283,8 +322,3 @@ def pixels(image: Image.Image) -> NDArray[np.uint8]:
     """The pixels of an image as (C,H,W) uint8."""
     values = np.asarray(image)
     return np.ascontiguousarray(values[None] if values.ndim == 2 else values.transpose(2, 0, 1))
-
-
-def from_array(values: NDArray[np.uint8]) -> Image.Image:
-    """An image from (H,W,C) uint8, C in 1..4."""
-    return Image.fromarray(values[:, :, 0] if values.shape[2] == 1 else values)

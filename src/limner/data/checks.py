@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from limner.data.files import decode
+from limner.data.files import decode, limits
 from limner.data.files.layout import Layout, read_layout
 from limner.data.files.pair_layout import domain_paths, match_names
 from limner.data.files.store import Store, open_store
@@ -140,13 +140,13 @@ def check(path: str | os.PathLike[str]) -> Report:
 
 def _examine(store: Store, name: str) -> _Result | str:
     try:
-        with store.open(name) as stream:
+        with limits.share(), store.open(name) as stream:
             header = decode.header(stream)
             stream.seek(0)
             image = decode.picture(stream)
-        digest = hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).hexdigest()
-        bits, thumb = _fingerprint(image)
-        return _Result(header, digest, bits, thumb)
+            digest = hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).hexdigest()
+            bits, thumb = _fingerprint(image)
+            return _Result(header, digest, bits, thumb)
     except Exception as error:  # a hostile file may raise anything, and must not stop the check
         return decode.reason(error)
 

@@ -39,6 +39,7 @@ __all__ = [
 _GREY = frozenset(("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"))
 _ALPHA = frozenset(("LA", "La", "PA", "RGBA", "RGBa"))
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+_TOO_MUCH_TEXT = ("Decompressed data too large", "Too much memory used in text chunks")  # in Pillow's words
 _REDUCED_FROM = 50_000_000
 """Pixels from which a picture is reduced to twice the wanted size before anything else is done to it."""
 
@@ -66,6 +67,8 @@ def reason(error: Exception) -> str:
         return "needs too much memory"
     if isinstance(error, OSError) and error.errno:
         return f"cannot be read ({error.strerror})"
+    if any(words in str(error) for words in _TOO_MUCH_TEXT):
+        return "text or a profile of more than 1 MiB beside the pixels; save it again without"
     if "truncated" in str(error).lower():
         return "truncated"
     return f"damaged ({type(error).__name__})"
@@ -106,13 +109,12 @@ def header(stream: BinaryIO) -> Header:
         alpha = page.alpha is not None and page.photometric != 5
         return Header(size, page.mode, "TIFF", page.grey, alpha, page.orientation != 1, page.pages)
     image = _open(stream)
-    mode = image.mode
-    if image.format == "PNG":
-        chunks = png.chunks(stream)
+    mode, chunks = image.mode, png.chunks(stream) if image.format == "PNG" else None
+    if chunks is not None:
         mode = "LA" if chunks.kind == 4 else mode  # Pillow opens one of 16 bits as RGBA
     elif mode == "RGBA" and image.format == "BMP":
         mode = _to_8_bits(image).mode  # whether anybody filled its fourth byte
-    _colours(image, stream)  # refuses high dynamic range
+    _colours(image, stream, chunks)  # refuses high dynamic range
     # For a PNG without EXIF before its pixels, Pillow would decode all pixels to look for it after them.
     orientation = _orientation(image) if image.format != "PNG" or "exif" in image.info else 1
     width, height = image.size
@@ -168,7 +170,7 @@ def _in_srgb(image: Image.Image, stream: BinaryIO, side: int | None) -> tuple[Im
     """The decoded image in sRGB of 8 bits, and how it has to be turned."""
     profile = image.info.get("icc_profile")
     chunks = png.chunks(stream, whole=True) if image.format == "PNG" else None
-    by_profile, encoding = _colours(image, stream)
+    by_profile, encoding = _colours(image, stream, chunks)
     profile = profile if by_profile else None
     if chunks is not None and png.is_wide(chunks) and 2 * image.width * image.height <= limits.MAX_PIXELS:
         orientation = _orientation(image)
@@ -192,14 +194,14 @@ def _in_srgb(image: Image.Image, stream: BinaryIO, side: int | None) -> tuple[Im
     return _to_8_bits(image), orientation
 
 
-def _colours(image: Image.Image, stream: BinaryIO) -> tuple[bool, colour.Encoding | None]:
+def _colours(image: Image.Image, stream: BinaryIO, chunks: png.Chunks | None) -> tuple[bool, colour.Encoding | None]:
     """Whether the embedded profile says what the colours mean, and else their encoding; None is sRGB.
 
     Raises:
         BadImage: high dynamic range.
     """
-    if image.format == "PNG":
-        return png.chunks(stream).encoding()
+    if chunks is not None:
+        return chunks.encoding()
     if image.format in ("AVIF", "HEIF"):
         numbers = bmff.numbers(stream)
         if numbers is not None and not image.info.get("icc_profile"):

@@ -15,7 +15,7 @@ from limner.core.batch import Augment, ImageSet
 from limner.core.condition import Classes
 from limner.core.errors import LimnerError
 from limner.data.datasets import Pixels
-from limner.data.files import decode
+from limner.data.files import decode, limits
 from limner.data.files.store import Store
 from limner.data.files.threads import in_threads
 from limner.data.steps import binarised, fingerprint
@@ -129,7 +129,8 @@ class Files(ImageSet):
 
     def _read_or_reason(self, index: int) -> NDArray[np.uint8] | BadFile:
         try:
-            return self.read(self.paths[index])
+            with limits.share():
+                return self.read(self.paths[index])
         except Exception as error:  # a hostile file may raise anything, and must not stop a training
             return self.paths[index], decode.reason(error)
 

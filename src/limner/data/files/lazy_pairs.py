@@ -17,7 +17,7 @@ from limner.core.batch import evenly_spaced
 from limner.core.errors import LimnerError
 from limner.data.datasets import Pixels
 from limner.data.degradations import NAMES
-from limner.data.files import decode
+from limner.data.files import decode, limits
 from limner.data.files.layout import read_splits, unwrapped
 from limner.data.files.lazy import BadFile, Files, decode_all, first_readable
 from limner.data.files.pair_layout import NO_PARTNER, DomainPath, MatchedPairs, domain_paths, match_names
@@ -92,12 +92,13 @@ class LazyStackedPairs(StackedPairs):
         """One pair (Ca+Cb,H,W), or the path of the bad file and the reason."""
         a, b, path = self.a, self.b, self.a.paths[i]
         try:
-            if isinstance(a, Halves) and isinstance(b, Halves):
-                joined = a.open_joined(path)
-                return np.concatenate([a.fit_half(joined), b.fit_half(joined)])
-            source = a.read(path)
-            path = b.paths[i]
-            return np.concatenate([source, b.read(path)])
+            with limits.share():
+                if isinstance(a, Halves) and isinstance(b, Halves):
+                    joined = a.open_joined(path)
+                    return np.concatenate([a.fit_half(joined), b.fit_half(joined)])
+                source = a.read(path)
+                path = b.paths[i]
+                return np.concatenate([source, b.read(path)])
         except Exception as error:  # a hostile file may raise anything, and must not stop a training
             return path, decode.reason(error)
 

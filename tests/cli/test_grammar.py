@@ -16,6 +16,7 @@ from limner.api import train
 from limner.cli import main
 from limner.cli.grammar import Parser
 from limner.cli.verbs import VERBS
+from limner.config import recipe as recipes
 from limner.config.signatures import read_texts
 from limner.core.errors import LimnerError
 from limner.labs import titles
@@ -32,10 +33,16 @@ def parser(name: str, words: list[str]) -> Parser:
 
 
 def recipe_keys(*words: str) -> dict[str, Any]:
-    """What `limner train` passes on."""
+    """What `limner train` passes on, texts by key."""
     names, given, _ = parser("train", []).parse(["vae-mnist", *words])
     assert names == ["vae-mnist"]
     return read_texts(train, given)
+
+
+def in_recipe(*words: str) -> dict[str, Any]:
+    """The keyword arguments of data and training that these words make."""
+    loaded = recipes.load("vae-mnist", recipe_keys(*words))
+    return {"data.name": loaded.data.name} | loaded.data.kwargs | loaded.train.kwargs
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
@@ -50,13 +57,15 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 
 @pytest.mark.parametrize("words", [["train.batch=32"], ["--train.batch=32"], ["--train.batch", "32"]])
 def test_three_forms(words: list[str]) -> None:
-    assert recipe_keys(*words) == {"train.batch": 32}
+    assert recipe_keys(*words) == {"train.batch": "32"}
+    assert in_recipe(*words)["batch"] == 32
 
 
-def test_values_of_recipe_keys_are_yaml() -> None:
-    assert recipe_keys("size=[48,64]", "data=photos/a=b", "time=null", "device=0,1", "flip=true") == {
-        "size": [48, 64],
-        "data": "photos/a=b",
+def test_values_of_recipe_keys_have_the_type_of_their_key() -> None:
+    read = in_recipe("data=photos/a=b", "size=[48,64]", "time=null", "device=0,1", "flip=true")
+    assert {k: read[k] for k in ("path", "size", "time", "device", "flip")} == {
+        "path": "photos/a=b",
+        "size": (48, 64),
         "time": None,
         "device": "0,1",
         "flip": True,
@@ -160,7 +169,7 @@ def test_values_are_read_by_their_annotations(tmp_path: Path, monkeypatch: pytes
     assert got["styles"] == ["b.jpg", "c.jpg"]
     assert got["keep_colours"] is True
     assert got["out"] == Path("2026")
-    assert got["model.smoothness"] == 1
+    assert got["model.smoothness"] == "1", "its type is that of the model's argument, which the recipe decides"
     assert got["weights"] == "2027"
 
 

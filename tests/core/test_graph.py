@@ -32,7 +32,7 @@ from limner.core.optimisers import SGD, Adam
 from limner.core.schedule import Cosine
 from limner.core.stream import Stream
 from limner.core.update import Updates
-from limner.core.yaml_text import parse_value
+from limner.core.yaml_text import Text
 
 RECIPES = [r for r in limner.list_recipes() if catalogue.find("model", recipes.load(r).model.name).static]
 
@@ -511,7 +511,7 @@ def test_on_a_cpu_auto_runs_steps_eagerly() -> None:
 
 
 def test_values_of_the_command_line() -> None:
-    read = [recipes.load("gan-mnist", {"graph": parse_value(v)}).train.kwargs["graph"] for v in ("on", "off", "auto")]
+    read = [recipes.load("gan-mnist", {"graph": Text(v)}).train.kwargs["graph"] for v in ("on", "off", "auto")]
     assert read == [True, False, "auto"]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from limner.apply.images import save
+from limner.config.call import read_options
 from limner.config.load import load_model
 from limner.core.capabilities import Conditional
 from limner.core.device import pick
@@ -44,7 +45,7 @@ def draw(
         LimnerError: there is no such model, it does not draw samples, or `out` has another suffix.
     """
     model = load_model(path, pick(device))
-    x = model.sample(n, seed=seed, y=y, **options)
+    x = model.sample(n, seed=seed, y=y, **read_options(model.sampling_options, options))
     out = Path(out)
     classes = model.condition.size if isinstance(model, Conditional) and y is None else 0
     columns = classes if 1 < classes <= 16 else max(1, round(n**0.5))  # one column for each class

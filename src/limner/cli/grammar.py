@@ -146,6 +146,8 @@ class Parser:
             else:
                 positional.append(argument)
                 continue
+            if not text:
+                raise LimnerError(f"{key}: there is no value after the '='; write {key}=VALUE, or leave {key} out")
             settings[key if "." in key else key.replace("-", "_")] = text
         return positional, settings
 

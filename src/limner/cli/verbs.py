@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from limner.cli.grammar import Result, Verb
 from limner.config.signatures import read_texts
 from limner.core.errors import LimnerError, unknown
+from limner.core.yaml_text import Text
 
 if TYPE_CHECKING:
     from limner.core.run import Run
@@ -232,7 +233,7 @@ def lab(name: str, **settings: str) -> Result:
     from limner import labs
     from limner.cli.progress import terminal
 
-    result = labs.run(name, progress=terminal(), **settings)
+    result = labs.run(name, progress=terminal(), **{key: Text(text) for key, text in settings.items()})
     wrong = LimnerError(f"lab {name}: a number differs from the expected one; see the page")
     return Result(result, labs.text(result), None if all(c["ok"] for c in result["checks"]) else wrong)
 

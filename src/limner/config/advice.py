@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from limner.config.spec import Spec
 from limner.core.errors import LimnerError
-from limner.core.units import clock, duration, size
+from limner.core.units import clock, size
 
 if TYPE_CHECKING:
     from limner.core.batch import Dataset
@@ -224,9 +225,9 @@ def advise(source: str | os.PathLike[str], overrides: Mapping[str, Any], estimat
         LimnerError: the data cannot be read, or no recipe can learn from them on this machine.
     """
     settings: dict[str, Any] = dict(overrides)
-    facts = survey(source, settings)
     time = settings.get("time", settings.get("train.time"))
-    budget = DEFAULT_TIME if time is None else float(duration(time))
+    budget = DEFAULT_TIME if time is None else Spec.parse("train", {"time": time}, name="trainer").get("time")
+    facts = survey(source, settings)
     rejected: list[str] = []
     suitable = [c for c in CANDIDATES if c.suits(facts)]
     for candidate in suitable:
@@ -246,7 +247,8 @@ def survey(source: str | os.PathLike[str], settings: Mapping[str, Any]) -> Facts
 
     path = Path(source).expanduser()
     options = ("size", "channels", "limit", "only", "without")
-    shared = {k: settings[key] for k in options for key in (k, f"data.{k}") if key in settings}
+    given = {k: settings[key] for k in options for key in (k, f"data.{k}") if key in settings}
+    shared = Spec.parse("data", {"name": "domains", **given}).kwargs
     if path.is_dir() or path.suffix.lower() == ".zip":
         names = open_store(path).names
         domains = domain_paths(names)

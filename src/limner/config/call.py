@@ -10,7 +10,9 @@ from typing import Any, ParamSpec, TypeVar, get_type_hints
 
 from pydantic import ConfigDict, ValidationError, create_model
 
+from limner.config.written import read_as
 from limner.core.errors import LimnerError, unknown
+from limner.core.yaml_text import Text
 
 _WRITTEN = (
     str,
@@ -49,12 +51,23 @@ def read(fields: Mapping[str, tuple[Any, Any]], values: Mapping[str, Any]) -> di
     """
     definitions: dict[str, Any] = dict(fields)
     try:
-        model = create_model("settings", __config__=ConfigDict(arbitrary_types_allowed=True), **definitions)(**values)
+        config = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
+        model = create_model("settings", __config__=config, **definitions)(**values)
     except ValidationError as error:
         first = error.errors()[0]
         reason = first["msg"].removeprefix("Value error, ")
         raise LimnerError(f"{first['loc'][0]}: {reason[0].lower() + reason[1:]}; got {first['input']!r}") from None
     return {key: getattr(model, key) for key in fields}
+
+
+def read_options(declared: Mapping[str, inspect.Parameter], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a call, of which those that are written as text are read by their declarations.
+
+    Raises:
+        LimnerError: a value has the wrong type.
+    """
+    fields = {k: (p.annotation, p.default) for k, p in declared.items() if isinstance(options.get(k), Text)}
+    return dict(options) | read(fields, {k: read_as(options[k], fields[k][0]) for k in fields})
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:

@@ -25,9 +25,9 @@ from typing import Any
 
 from limner.config import catalogue
 from limner.config.catalogue import RECIPES, names
-from limner.config.spec import Spec, arguments
+from limner.config.spec import Spec, arguments, as_section
 from limner.core.errors import LimnerError, unknown
-from limner.core.yaml_text import read_yaml
+from limner.core.yaml_text import Text, nested, read_written
 
 SECTIONS = ("model", "data", "optim", "train")
 _LOCATIONS = ("name", "path", "a", "b", "limit", "only", "without")  # which images; other data do not inherit it
@@ -73,20 +73,17 @@ def load(
         name, tree = "recipe", copy.deepcopy(dict(source))
     else:
         path = find(source)
-        name, tree = path.stem, read_yaml(path)
+        name, tree = path.stem, read_written(path)
     name = str(tree.pop("name", name))
     if extra is not None:
-        tree = _merged(tree, read_yaml(Path(extra)))
+        tree = _merged(tree, read_written(Path(extra).expanduser()))
+    _check_sections(tree)
     for key, value in (overrides or {}).items():
         _set(tree, key, value)
-    for section in tree:
-        if section not in SECTIONS:
-            raise unknown("section", section, SECTIONS)
+    _check_sections(tree)
     for section in SECTIONS:
         if section not in tree:
             raise LimnerError(f"recipe {name}: section {section!r} is missing; a recipe has {', '.join(SECTIONS)}")
-    if not isinstance(tree["optim"], Mapping):
-        raise LimnerError("optim: expected a mapping from group to optimiser, e.g. optim: {G: {lr: 2.0e-4}}")
     return Recipe(
         name,
         Spec.parse("model", tree["model"]),
@@ -94,6 +91,18 @@ def load(
         {g: Spec.parse("optimiser", s, f"optim.{g}", "adam") for g, s in tree["optim"].items()},
         Spec.parse("train", tree["train"], name="trainer"),
     )
+
+
+def _check_sections(tree: Mapping[str, Any]) -> None:
+    """Raises a `LimnerError` if a section is unknown or cannot be one."""
+    for section, content in tree.items():
+        if section not in SECTIONS:
+            raise unknown("section", section, SECTIONS)
+        if isinstance(content, Mapping) or (section in ("model", "data") and isinstance(content, str | Path | Spec)):
+            continue
+        if section == "optim":
+            raise LimnerError("optim: expected a mapping from group to optimiser, e.g. optim: {G: {lr: 2.0e-4}}")
+        raise LimnerError(f"{section}: expected keys and values, got {content!r}; see 'limner explain vae-mnist'")
 
 
 def find(source: str | Path) -> Path:
@@ -128,6 +137,8 @@ def _set(tree: dict[str, Any], key: str, new: Any) -> None:
             tree["data"] = _replaced_data(tree["data"], "domains", _batch_kind(tree))
     if path[0] not in SECTIONS:
         path = [_section(tree, path[0]), *path]
+    if len(path) == 1 and isinstance(new, Text):
+        new = _whole(path[0], new)
     if path == ["data"]:
         tree["data"] = _replaced_data(tree.get("data"), new, _batch_kind(tree))
         return
@@ -138,21 +149,28 @@ def _set(tree: dict[str, Any], key: str, new: Any) -> None:
         tree["optim"][path[1]] = copy.deepcopy(tree["optim"]["*"])
     node: Any = tree
     for i, part in enumerate(path[:-1]):
-        if isinstance(node.get(part), str):
-            node[part] = {"name": node[part]}
+        if path[0] != "train" and isinstance(node.get(part), str):
+            node[part] = as_section(node[part])
         node = node.setdefault(part, {})
         if not isinstance(node, dict):
             raise LimnerError(f"{key}: {'.'.join(path[: i + 1])} has no parts; set it as a whole")
     node[path[-1]] = new
 
 
+def _whole(section: str, text: Text) -> Any:
+    """A section that is written as one text: a mapping such as ``{name: vae, z: 8}``, or a name or a path."""
+    tree = nested(text)
+    is_mapping = isinstance(tree, dict) and ("name" in tree or section in ("optim", "train"))
+    return tree if is_mapping else text
+
+
 def _section(tree: Mapping[str, Any], key: str) -> str:
     """The only section whose constructor has an argument `key`."""
-    known = {
-        "train": arguments("train", "trainer"),
-        "data": arguments("data", _data(tree["data"], _batch_kind(tree))["name"]),
-        "model": arguments("model", str(_name(tree["model"]))),
-    }
+    known = {"train": arguments("train", "trainer")}
+    if "data" in tree:
+        known["data"] = arguments("data", str(_data(tree["data"], _batch_kind(tree)).get("name")))
+    if "model" in tree:
+        known["model"] = arguments("model", str(_name(tree["model"])))
     owners = [s for s, a in known.items() if key in a]
     if len(owners) == 1:
         return owners[0]

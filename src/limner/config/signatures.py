@@ -11,13 +11,12 @@ import ast
 import inspect
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from inspect import Parameter
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 from limner.core.errors import unknown
 
@@ -118,46 +117,25 @@ def _value(default: ast.expr | None) -> Any:
 def read_texts(function: Callable[..., Any], texts: Mapping[str, str]) -> dict[str, Any]:
     """Keyword arguments of a function, converted from the texts of a command line.
 
-    A value is converted according to its annotation: texts and paths are not changed. Keys that the function does not
-    declare are keys of a recipe, if the function takes ``**overrides``; their values are read as YAML.
+    A value is read by its annotation (`limner.config.written`). Keys that the function does not declare are keys of a
+    recipe, or options of a model, if the function takes ``**overrides``; they stay `Text` until their type is known.
 
     Raises:
         LimnerError: a value has the wrong type, or the function has no such argument.
 
     >>> def draw(n: int, *, out: str = "", y: int | None = None, **overrides: object) -> None: ...
     >>> read_texts(draw, {"n": "9", "out": "2024", "y": "null", "train.batch": "32"})
-    {'n': 9, 'out': '2024', 'y': None, 'train.batch': 32}
+    {'n': 9, 'out': '2024', 'y': None, 'train.batch': '32'}
     """
     from limner.config.call import read  # imports pydantic, which help does not need
-    from limner.core.yaml_text import parse_value
+    from limner.config.written import read_as
+    from limner.core.yaml_text import Text
 
     parameters, hints = inspect.signature(function).parameters, get_type_hints(function, include_extras=True)
     named = {k: p for k, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    overrides = {k: parse_value(text) for k, text in texts.items() if k not in named}
+    overrides = {k: Text(text) for k, text in texts.items() if k not in named}
     if overrides and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         raise unknown("setting", next(iter(overrides)), [k for k, p in named.items() if p.default is not p.empty])
     fields = {k: (hints[k], named[k].default) for k in texts if k in named}
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # pydantic warns of fields such as "json"
-        return read(fields, {k: _parse(texts[k], set(_types(hints[k]))) for k in fields}) | overrides
-
-
-def _parse(text: str, types: set[Any]) -> Any:
-    """The None, integer, list or mapping that a text means, if one of these types is allowed; else the text."""
-    from limner.core.yaml_text import parse_value
-
-    if NoneType in types and text in ("null", "none", "~"):
-        return None
-    if int in types and str not in types and re.fullmatch(r"-?\d+", text):
-        return int(text)  # so that errors show a number
-    is_nested = any(isinstance(t, type) and issubclass(t, Sequence | Mapping) for t in types - {str})
-    return parse_value(text) if is_nested and text[:1] in ("[", "{") else text
-
-
-def _types(annotation: Any) -> Iterator[Any]:
-    """The classes that an annotation allows, without the types of their elements."""
-    origin, args = get_origin(annotation), get_args(annotation)
-    if origin in (Annotated, Union, UnionType):
-        for part in args[:1] if origin is Annotated else args:
-            yield from _types(part)
-    else:
-        yield origin or annotation
+        return read(fields, {k: read_as(Text(texts[k]), hints[k]) for k in fields}) | overrides

@@ -27,7 +27,9 @@ from pydantic_core import PydanticUndefined
 
 from limner.config.catalogue import find, names
 from limner.config.signatures import argument_texts
+from limner.config.written import read_as
 from limner.core.errors import LimnerError, unknown
+from limner.core.yaml_text import Text, nested, plain
 
 
 @dataclass(frozen=True)
@@ -114,15 +116,22 @@ def arguments_model(kind: str, name: str) -> type[BaseModel]:
             annotation = a.annotation
         default = None if a.required else a.default
         fields[a.name] = (annotation, Field(default=default, description=a.text or None))
-    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
+    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=(), allow_inf_nan=False)
     return create_model(f"{kind}:{name}", __config__=config, **fields)
 
 
 def _as_net(optional: bool) -> Callable[[Any], Any]:
     def convert(value: Any) -> Any:
-        return None if value is None and optional else Spec.parse("net", value)
+        is_null = value is None or (isinstance(value, Text) and plain(value) is None)
+        return None if is_null and optional else Spec.parse("net", value)
 
     return convert
+
+
+def as_section(value: str) -> dict[str, Any]:
+    """A section of a recipe that is written as one text: a mapping, or only the name."""
+    tree = nested(value) if isinstance(value, Text) else None
+    return tree if isinstance(tree, dict) else {"name": str(value)}
 
 
 @dataclass(frozen=True)
@@ -155,7 +164,7 @@ class Spec:
             return data
         where = where or kind
         if isinstance(data, str):
-            data = {"name": data}
+            data = as_section(data)
         if not isinstance(data, Mapping):
             raise LimnerError(f"{where}: expected 'name: …' with arguments, got {data!r}")
         kwargs = dict(data)
@@ -164,13 +173,15 @@ class Spec:
             raise LimnerError(f"{where}: 'name' is missing; add name: and a {kind} from 'limner list {kind}s'")
         if not isinstance(name, str):
             raise LimnerError(f"{where}: a name must be text, got {name!r}; write name: NAME")
+        name = str(name)
         known = arguments(kind, name)
         for key in kwargs:
             if key not in known:
                 error = unknown(f"argument of {name}", key, [k for k, a in known.items() if not a.is_fact])
                 raise LimnerError(f"{where}: {error}")
         try:
-            checked = arguments_model(kind, name)(**kwargs)
+            written = {k: v if known[k].is_net else read_as(v, known[k].annotation) for k, v in kwargs.items()}
+            checked = arguments_model(kind, name)(**written)
         except ValidationError as error:
             raise LimnerError(_one_line(where, error)) from None
         return cls(kind, name, {k: getattr(checked, k) for k in kwargs})

@@ -153,7 +153,8 @@ class GenerativeModel(nn.Module):
         """The options that `sample` takes for this model, by name, as `draw` or the prior declares them."""
         decoder = self._noise_decoder
         sampler: Callable[..., Tensor] = decoder.prior.sample if decoder else self.draw
-        return {p.name: p for p in inspect.signature(sampler).parameters.values() if p.kind is p.KEYWORD_ONLY}
+        parameters = inspect.signature(sampler, eval_str=True).parameters.values()
+        return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
 
     @property
     def _noise_decoder(self) -> Generates | None:

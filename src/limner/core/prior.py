@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import prod, sqrt
+from math import inf, prod, sqrt
 from typing import Literal
 
 import torch
@@ -98,8 +98,8 @@ def _normal(size: tuple[int, int], generator: torch.Generator, truncation: float
 
 
 def _positive(truncation: float) -> float:
-    if truncation <= 0:
-        raise LimnerError(f"truncation is {truncation}; give a positive number such as 0.7, or leave it out")
+    if not 0 < truncation < inf:
+        raise LimnerError(f"truncation is {truncation!r}; give a positive number such as 0.7, or leave it out")
     return truncation
 
 

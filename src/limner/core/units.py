@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
@@ -17,14 +18,17 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 def count(value: Any) -> Any:
     """Integer from a text such as ``1.2M``, ``10k`` or ``5000``; other values pass unchanged to the type check.
 
-    >>> count("1.2M"), count("10k"), count(64)
-    (1200000, 10000, 64)
+    >>> count("1.2M"), count("10k"), count(64), count("1_000")
+    (1200000, 10000, 64, 1000)
     """
     if isinstance(value, str):
-        match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([kMG]?)\s*", value)
+        match = re.fullmatch(r"\s*([0-9](?:_?[0-9]){0,99}|[0-9]{0,99}\.[0-9]{1,99})\s*([kMG]?)\s*", value)
         if not match:
             raise ValueError(f"{value!r} is not a count; write 5000, 10k or 1.2M")
-        return round(float(match[1]) * _COUNT[match[2]])
+        n = Fraction(match[1]) * _COUNT[match[2]]
+        if n.denominator != 1:
+            raise ValueError(f"{value!r} is not a whole number; write 5000, 10k or 1.2M")
+        return int(n)
     return value
 
 

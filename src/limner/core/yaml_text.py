@@ -1,8 +1,14 @@
-"""YAML of recipes and of command lines, read without aliases and tags, and with limited depth and size."""
+"""YAML of recipes and of command lines: texts, lists and mappings, with limits on depth and size.
+
+YAML has a dozen ways to write a number, a truth value or a date, and takes ``no``, ``2024`` or ``2025-01-02`` for one
+of them where a name was meant. Here all that is not in quotes is a `Text`, and the type of its key decides what it
+means (`limner.config.written`). Tags, aliases and keys that are there twice are refused.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,59 +18,127 @@ from limner.core.errors import LimnerError
 
 _LIMIT = 1 << 18  # bytes of a recipe file
 _DEPTH = 12
+_CONSTANTS = {
+    **dict.fromkeys(("", "~", "null")),
+    "true": True,
+    "false": False,
+    ".inf": float("inf"),
+    "-.inf": float("-inf"),
+    ".nan": float("nan"),
+}
+_INT = re.compile(r"[-+]?(0|[1-9][0-9]{0,999})")
+_FLOAT = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML without aliases, which could make a short text very large."""
+class Text(str):
+    """A value as a user wrote it, without quotes; the type of its key decides what it means."""
+
+
+class _Loader(yaml.BaseLoader):
+    """YAML whose scalars are texts: `Text` where they have no quotes, else `str`; the null of a key is None."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not allowed in a recipe")
-        return super().compose_node(parent, index)
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        refused = "aliases" if isinstance(event, yaml.AliasEvent) else "tags such as !!int" if event.tag else ""
+        self.depth += 1
+        if refused or self.depth > _DEPTH + 1:
+            problem = f"{refused} are not allowed" if refused else f"more than {_DEPTH} levels"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+        return str(node.value) if node.style is not None else Text(node.value)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        result: dict[Hashable, Any] = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.value in result:
+                problem = (
+                    f"the key {key.value} is there twice" if isinstance(key, yaml.ScalarNode) else "a key is no text"
+                )
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            item = self.construct_object(value, deep=True)
+            result[str(key.value)] = None if isinstance(item, Text) and plain(item) is None else item
+        return result
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Reads a YAML mapping.
+def read_written(path: Path) -> dict[str, Any]:
+    """Reads a YAML mapping, whose values without quotes are `Text`.
 
     Raises:
         LimnerError: the file is not such a mapping, or too large or too deep; the message names the line.
     """
     try:
-        if path.stat().st_size > _LIMIT:
+        with path.open("rb") as file:
+            content = file.read(_LIMIT + 1)
+        if len(content) > _LIMIT:
             raise LimnerError(f"{path} is larger than {_LIMIT // 1024} kB; give a recipe file")
-        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
-    except OSError as error:
-        raise LimnerError(f"cannot read {path}: {error.strerror}; check the name") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        tree = yaml.load(content.decode("utf-8"), _Loader)  # noqa: S506 - makes texts, lists and mappings only
+    except (OSError, ValueError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            raise LimnerError(f"{path} is not a recipe: it is no UTF-8 text; save it as UTF-8") from None
+        reason = getattr(error, "strerror", None) or error
+        raise LimnerError(f"cannot read {path}: {reason}; check the name") from None
+    except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        reason = getattr(error, "problem", None) or str(error).partition("\n")[0]
         raise LimnerError(f"{path}{where} is not a recipe: {reason}") from None
-    if not isinstance(tree, dict) or _depth(tree) > _DEPTH:
-        raise LimnerError(f"{path} is not a recipe: expected keys and values, at most {_DEPTH} levels deep")
+    if not isinstance(tree, dict):
+        raise LimnerError(f"{path} is not a recipe: expected keys and values")
     return tree
 
 
-def parse_value(text: str) -> Any:
-    """The value of ``key=value`` on a command line, read as YAML.
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Reads a YAML mapping as plain values, as `dump_yaml` wrote them.
 
-    >>> parse_value("[48, 64]"), parse_value("5"), parse_value("photos/"), parse_value("1e-4")
-    ([48, 64], 5, 'photos/', '1e-4')
+    Raises:
+        LimnerError: as `read_written`.
     """
+    result: dict[str, Any] = plain(read_written(path))
+    return result
+
+
+def plain(value: Any) -> Any:
+    """A value in which each `Text` is the number, the truth value or the null that it looks like, or else text.
+
+    >>> plain([Text("1.5"), Text("12"), Text("true"), Text("no"), Text("2025-01-02"), "7"])
+    [1.5, 12, True, 'no', '2025-01-02', '7']
+    """
+    if isinstance(value, Mapping):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [plain(v) for v in value]
+    if not isinstance(value, Text):
+        return value
+    if _INT.fullmatch(value):
+        return int(value)
+    if _FLOAT.fullmatch(value):
+        return float(value)
+    return _CONSTANTS.get(value.lower(), str(value))
+
+
+def nested(text: str) -> list[Any] | dict[str, Any] | None:
+    """The list ``[48, 64]`` or the mapping ``{r1: 1}`` that a text is, with scalars as `Text`; None for other texts.
+
+    >>> nested("[no, 01]"), nested("{r1: 1}"), nested("photos/"), nested("[a")
+    (['no', '01'], {'r1': '1'}, None, None)
+    """
+    if text[:1] + text[-1:] not in ("[]", "{}"):
+        return None
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        tree = yaml.load(text, _Loader)  # noqa: S506 - makes texts, lists and mappings only
     except yaml.YAMLError:
-        return text
-
-
-def _depth(node: Any) -> int:
-    if isinstance(node, Mapping):
-        return 1 + max((_depth(v) for v in node.values()), default=0)
-    if isinstance(node, Sequence) and not isinstance(node, str):
-        return 1 + max((_depth(v) for v in node), default=0)
-    return 0
+        return None
+    return tree if isinstance(tree, list | dict) else None
 
 
 def dump_yaml(tree: Mapping[str, Any]) -> str:
     """YAML text with one line for each entry, and short lists and mappings inline."""
-    return yaml.safe_dump(dict(tree), sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
+    return yaml.safe_dump(plain(tree), sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)

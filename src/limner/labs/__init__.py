@@ -57,6 +57,7 @@ def run(name: str, *, progress: Progress | None = None, **settings: Any) -> dict
     if name not in _TITLES:
         raise unknown("lab", name, _TITLES)
     from limner.config.call import keywords, read
+    from limner.config.written import read_as
 
     lab = import_module(f"limner.labs.{name.replace('-', '_')}")
     parameters = keywords(lab.run)
@@ -66,7 +67,7 @@ def run(name: str, *, progress: Progress | None = None, **settings: Any) -> dict
     for key in settings:
         if key not in known:
             raise unknown(f"setting of lab {name}", key, known)
-    own = read(parameters, {k: v for k, v in settings.items() if k in parameters})
+    own = read(parameters, {k: read_as(v, parameters[k][0]) for k, v in settings.items() if k in parameters})
     common = _checked({k: v for k, v in settings.items() if k not in parameters})
     from limner.labs._bench import Bench
 

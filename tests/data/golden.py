@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,15 @@ from PIL import Image
 
 H, W = 19, 22
 Array = NDArray[Any]
+
+
+class Case(NamedTuple):
+    """A file, its pixels (H,W,C) in 8 bits of sRGB, C in 1..4, or a word of the reason why it is refused."""
+
+    name: str
+    raw: bytes
+    expected: Array | str
+    within: int = 1
 
 
 def scaled(values: Array, bits: int) -> Array:

@@ -8,7 +8,7 @@ grey and colour, CMYK, embedded profiles and colour chunks (to sRGB), alpha over
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,8 @@ def reason(error: Exception) -> str:
         return limits.TOO_LARGE
     if isinstance(error, MemoryError):
         return "needs too much memory"
+    if isinstance(error, OSError) and str(error).lower().startswith("unsupported"):
+        return f"of a kind that is not read ({str(error)[:80]})"
     if isinstance(error, OSError) and error.errno:
         return f"cannot be read ({error.strerror})"
     if any(words in str(error) for words in _TOO_MUCH_TEXT):
@@ -106,8 +108,8 @@ def header(stream: BinaryIO) -> Header:
     page = _tiff(stream)
     if page is not None and not page.by_pillow:
         size = (page.width, page.height) if page.orientation >= 5 else (page.height, page.width)
-        alpha = page.alpha is not None and page.photometric != 5
-        return Header(size, page.mode, "TIFF", page.grey, alpha, page.orientation != 1, page.pages)
+        turned = page.orientation != 1
+        return Header(size, page.mode, "TIFF", page.grey, page.alpha is not None, turned, page.pages)
     image = _open(stream)
     mode, chunks = image.mode, png.chunks(stream) if image.format == "PNG" else None
     if chunks is not None:
@@ -115,8 +117,9 @@ def header(stream: BinaryIO) -> Header:
     elif mode == "RGBA" and image.format == "BMP":
         mode = _to_8_bits(image).mode  # whether anybody filled its fourth byte
     _colours(image, stream, chunks)  # refuses high dynamic range
-    # For a PNG without EXIF before its pixels, Pillow would decode all pixels to look for it after them.
-    orientation = _orientation(image) if image.format != "PNG" or "exif" in image.info else 1
+    # Of a PNG without an EXIF block at its start, Pillow would decode all pixels to look for one behind them.
+    at_start = chunks is None or "exif" in image.info or "Raw profile type exif" in image.info
+    orientation = _orientation(image) if at_start or chunks is None else chunks.orientation
     width, height = image.size
     if orientation >= 5 and page is None:  # Pillow exchanges them itself for a TIFF
         width, height = height, width
@@ -143,14 +146,7 @@ def picture(stream: BinaryIO, side: int | None = None) -> Image.Image:
     page = _tiff(stream)
     if page is not None and not page.by_pillow:
         limits.take(2 * page.width * page.height)
-        values = tiff.read(stream, page)
-        if values.dtype == np.uint8 or page.photometric == 5:
-            narrow = values if values.dtype == np.uint8 else colour.DIVIDED_BY_257[values]
-            image = Image.fromarray(narrow, "CMYK") if page.photometric == 5 else from_array(narrow)
-            image = _to_8_bits(colour.profiled(image, page.profile))
-        else:
-            image = colour.narrowed(values, page.profile)
-        return _upright(image, page.orientation)
+        return _upright(_of_samples(tiff.read(stream, page), page), page.orientation)
     image = _open(stream)
     pixels_decoded = image.width * image.height
     if image.format in ("JPEG", "MPO"):
@@ -162,14 +158,31 @@ def picture(stream: BinaryIO, side: int | None = None) -> Image.Image:
             pixels_decoded = image.width * image.height
     limits.check_runs(image, stream)
     limits.take(pixels_decoded)
+    if page is not None and page.palette is not None:
+        image.load()
+        image.putpalette(page.palette)
     image, orientation = _in_srgb(image, stream, side)
     return _upright(image, orientation)
+
+
+def _of_samples(values: NDArray[Any], page: tiff.Layout) -> Image.Image:
+    """Samples of a TIFF (H,W,C) to sRGB of 8 bits."""
+    if values.dtype == np.uint16 and page.photometric != 5:
+        return colour.narrowed(values, page.profile)
+    narrow = values if values.dtype == np.uint8 else colour.DIVIDED_BY_257[values]
+    if page.photometric != 5:
+        return _to_8_bits(colour.profiled(from_array(narrow), page.profile))
+    image = Image.fromarray(np.ascontiguousarray(narrow[..., :4]), "CMYK")
+    image = _to_8_bits(colour.profiled(image, page.profile))
+    if page.alpha is not None:
+        image.putalpha(Image.fromarray(np.ascontiguousarray(narrow[..., 4])))
+    return image
 
 
 def _in_srgb(image: Image.Image, stream: BinaryIO, side: int | None) -> tuple[Image.Image, int]:
     """The decoded image in sRGB of 8 bits, and how it has to be turned."""
     profile = image.info.get("icc_profile")
-    chunks = png.chunks(stream, whole=True) if image.format == "PNG" else None
+    chunks = png.chunks(stream) if image.format == "PNG" else None
     by_profile, encoding = _colours(image, stream, chunks)
     profile = profile if by_profile else None
     if chunks is not None and png.is_wide(chunks) and 2 * image.width * image.height <= limits.MAX_PIXELS:
@@ -239,6 +252,7 @@ def _tiff(stream: BinaryIO) -> tiff.Layout | None:
 
 def _open(stream: BinaryIO) -> Image.Image:
     image = _identified(stream)
+    _without_xmp(image)
     limits.check_size(*image.size)
     if image.mode == "F":
         raise BadImage("floating-point pixels have no agreed range; save it with 8 or 16 bits")
@@ -270,7 +284,14 @@ def _identified(stream: BinaryIO) -> Image.Image:
         raise BadImage(f"not read ({what})") from None
 
 
+def _without_xmp(image: Image.Image) -> None:
+    """Drops the block from which Pillow would take an orientation too, as nobody else does."""
+    for key in ("xmp", "XML:com.adobe.xmp"):
+        image.info.pop(key, None)
+
+
 def _orientation(image: Image.Image) -> int:
+    _without_xmp(image)
     try:
         orientation = image.getexif().get(0x0112, 1)
     except Exception:  # a broken EXIF block does not make the image unusable

@@ -17,8 +17,9 @@ from limner.data.files import colour
 from limner.data.files.limits import BadImage
 
 _MAX_CHUNKS = 100_000
-_KEPT = (b"tRNS", b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"eXIf")
-_MAX_KEPT = 768  # of the chunks that are looked into, the longest is the tRNS of a palette
+_KEPT = (b"tRNS", b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM")
+_ANYWHERE = (b"IHDR", b"eXIf")
+_MAX_KEPT, _MAX_EXIF = 768, 1 << 20  # of the chunks that are looked into, the longest is the tRNS of a palette
 _RAWMODES = {2: ("RGB", "RGB;16B", "RGB;16L"), 6: ("RGBA", "RGBA;16B", "RGBA;16L")}
 
 
@@ -29,7 +30,7 @@ class Chunks:
     Args:
         depth: bits of a sample.
         kind: 0 grey, 2 colour, 3 palette, 4 grey with alpha, 6 colour with alpha.
-        data: the first bytes of some chunks, by name.
+        data: the first bytes of some chunks, and the EXIF block, by name.
     """
 
     depth: int = 8
@@ -43,6 +44,19 @@ class Chunks:
         if not n or len(raw) < 2 * n:
             return None
         return tuple(v & ((1 << self.depth) - 1) for v in struct.unpack(f">{n}H", raw[: 2 * n]))
+
+    @property
+    def orientation(self) -> int:
+        """1 to 8, by its EXIF block; 1 where it has none or a broken one."""
+        if b"eXIf" not in self.data:
+            return 1
+        exif = Image.Exif()
+        try:
+            exif.load(b"Exif\0\0" + self.data[b"eXIf"].removeprefix(b"Exif\0\0"))
+            orientation = exif.get(0x0112, 1)
+        except Exception:  # a broken EXIF block does not make the image unusable
+            return 1
+        return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
     def encoding(self) -> tuple[bool, colour.Encoding | None]:
         """Whether the embedded profile counts, else the encoding: cICP before iCCP before sRGB before gAMA and cHRM.
@@ -62,8 +76,8 @@ class Chunks:
         return False, colour.of_gamma(gamma, struct.unpack(">8I", chrm) if len(chrm) == 32 else None)
 
 
-def chunks(stream: BinaryIO, whole: bool = False) -> Chunks:
-    """The chunks before the pixels; with `whole`, those behind are counted too.
+def chunks(stream: BinaryIO) -> Chunks:
+    """Some chunks: those before the pixels, and the EXIF block also behind them.
 
     Raises:
         BadImage: more than 100,000 chunks, which Pillow would walk for minutes.
@@ -77,12 +91,9 @@ def chunks(stream: BinaryIO, whole: bool = False) -> Chunks:
         if len(start) < 8 or start[4:] == b"IEND":
             break
         length, name = int.from_bytes(start[:4]), start[4:]
-        if name in (b"IDAT", b"fdAT") and before:
-            before = False
-            if not whole:
-                break
-        if name == b"IHDR" or (before and name in _KEPT):
-            kept = stream.read(min(length, _MAX_KEPT))
+        before = before and name not in (b"IDAT", b"fdAT")
+        if name in _ANYWHERE or (before and name in _KEPT):
+            kept = stream.read(min(length, _MAX_EXIF if name == b"eXIf" else _MAX_KEPT))
             if name == b"IHDR" and len(kept) >= 10:
                 depth, kind = kept[8], kept[9]
             data.setdefault(name, kept)

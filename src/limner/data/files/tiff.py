@@ -38,8 +38,9 @@ _UNREAD = {
 }
 _NONE, _LZW, _DEFLATE, _PACKBITS = 1, 5, (8, 32946), 32773
 _UNPACKED = (_NONE, _LZW, *_DEFLATE, _PACKBITS, 34925, 50000)
+_BY_LIBTIFF = (2, 3, 4, 6, 7, 32771)  # fax and JPEG
 _REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)[:, ::-1], axis=1)[:, 0]
-_SHAPE = (256, 257, 273, 278, 279, 284, 322, 323, 324, 325)
+_SHAPE = (256, 257, 273, 278, 279, 284, 320, 322, 323, 324, 325)
 _MEANING = (258, 259, 262, 266, 274, 277, 317, 332, 338, 339, 530, 34675)
 _WANTED = frozenset(_SHAPE + _MEANING)
 _SAVE = "save it with 8 or 16 bits"
@@ -135,6 +136,14 @@ class Layout:
         return None if at is None else _BASE[self.photometric] + at
 
     @property
+    def palette(self) -> bytes | None:
+        """The palette as RGB triples, where its writer took it for one of 8 bits; else None."""
+        values = self.tags.get(320)
+        if self.photometric != 3 or values is None or not values.size or values.max() > 255 or values.size % 3:
+            return None
+        return values.reshape(3, -1).T.astype(np.uint8).tobytes()
+
+    @property
     def mode(self) -> str:
         """The pixel format, in the way of Pillow's names."""
         name = {0: "L", 1: "L", 2: "RGB", 5: "CMYK"}[self.photometric] + ("A" if self.alpha is not None else "")
@@ -188,13 +197,17 @@ class Layout:
 
     def _refuse_kind(self) -> None:
         p, packed = self.photometric, self.compression in _UNPACKED
+        if not packed and self.compression not in _BY_LIBTIFF:
+            raise BadImage(f"a TIFF of the rare compression {self.compression}; save it with Deflate or LZW")
         if p in _UNREAD or p not in _BASE:
             raise BadImage(f"a TIFF with {_UNREAD.get(p, 'unknown colours')}; save it as sRGB")
         if p == 5 and self._one(332, 1) != 1:
             raise BadImage("a TIFF of other inks than CMYK; save it as sRGB")
         if not packed and self.bits > 8:
             raise BadImage(f"a {self.bits}-bit JPEG in a TIFF; save it without compression")
-        if p == 6 and packed and ([int(v) for v in self.tags.get(530, (2, 2))] != [1, 1] or self.compression == _NONE):
+        if self.grey and len(self.extra) > 1 and self.alpha is None:
+            raise BadImage(f"{self.samples} channels of which nothing is said; save those to use as grey or RGB")
+        if p == 6 and packed and [int(v) for v in self.tags.get(530, (2, 2))] != [1, 1]:
             raise BadImage("a TIFF with YCbCr colours that are not JPEG; save it as RGB")
         if p in (6, 8) and self.bits != 8:
             raise BadImage(f"a TIFF with {self.bits}-bit {'YCbCr' if p == 6 else 'L*a*b*'} colours; save it as RGB")
@@ -250,7 +263,7 @@ def _values(stream: BinaryIO, raw: bytes, order: str, word: int, kind: np.dtype[
 def read(stream: BinaryIO, layout: Layout) -> NDArray[Any]:
     """Decodes the pixels (H,W,C), uint8 up to 8 bits and else uint16, over their whole range.
 
-    C is 1 or 2 for grey, 3 or 4 for colour, and 4 for the inks of CMYK; a second or fourth channel is alpha, not
+    C is 1 for grey, 3 for colour and 4 for the inks of CMYK, and one more where there is alpha, which is not
     premultiplied. The orientation is not applied.
 
     Raises:
@@ -260,7 +273,7 @@ def read(stream: BinaryIO, layout: Layout) -> NDArray[Any]:
     if rows < 1 or columns < 1:
         raise BadImage("damaged (its strips)")
     base = _BASE[layout.photometric]
-    wanted = [*range(base)] + ([] if layout.alpha is None or layout.photometric == 5 else [layout.alpha])
+    wanted = [*range(base)] + ([] if layout.alpha is None else [layout.alpha])
     dtype = np.uint8 if layout.bits <= 8 else np.uint16
     out = np.zeros((layout.height, layout.width, len(wanted)), dtype)
     down, across = -(-layout.height // rows), -(-layout.width // columns)

@@ -1,0 +1,142 @@
+"""Golden pictures of TIFF: depths, byte orders, planes, compressions, extra samples, and what is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .golden import (  # noqa: TID252 - tests are no package that could be imported by name
+    Case,
+    H,
+    W,
+    bare_tiff,
+    packed,
+    profile,
+    scaled,
+    smooth,
+    tiff,
+    to_srgb,
+    vips,
+)  # fmt: skip
+
+
+def tiff_cases() -> Iterator[Case]:
+    """Depths, byte orders, planes, compressions, extra samples."""
+    for bits in (2, 4, 6, 8, 10, 12, 14, 16):
+        for photometric in (0, 1):
+            values = smooth(1, bits)
+            expected = scaled(values if photometric else (1 << bits) - 1 - values, bits)
+            for order in "<>":
+                rows = values.astype(order + "u2").tobytes() if bits == 16 else packed(values, bits)
+                raw = bare_tiff(rows, {258: (bits,), 262: (photometric,)}, order)
+                yield Case(f"tiff-grey{bits}-p{photometric}-{order}", raw, expected)
+                flipped = np.packbits(np.unpackbits(np.frombuffer(rows, np.uint8)[:, None], axis=1)[:, ::-1], axis=1)
+                raw = bare_tiff(flipped.tobytes(), {258: (bits,), 262: (photometric,), 266: (2,)}, order)
+                yield Case(f"tiff-grey{bits}-p{photometric}-{order}-reversed", raw, expected)
+    values = smooth(1, 1)
+    yield Case("tiff-bits-white", bare_tiff(packed(values, 1), {258: (1,), 262: (0,)}), 255 - scaled(values, 1))
+    yield Case("tiff-bits-black", bare_tiff(packed(values, 1), {258: (1,), 262: (1,)}), scaled(values, 1))
+    for bits in (4, 12):
+        values = smooth(3, bits)
+        raw = bare_tiff(packed(values, bits), {258: (bits,) * 3, 262: (2,), 277: (3,)})
+        yield Case(f"tiff-colour{bits}", raw, scaled(values, bits))
+    for dtype, bits in (("u1", 8), ("u2", 16)):
+        rgb, rgba, la = (smooth(c, bits) for c in (3, 4, 2))
+        for order in "<>":
+            for compression in (None, "lzw", "deflate", "packbits", "zstd", "lzma"):
+                how: dict[str, Any] = {"photometric": "rgb", "compression": compression, "byteorder": order}
+                title = f"tiff-{dtype}{order}{compression}"
+                yield Case(f"{title}-chunky", tiff(rgb, **how), scaled(rgb, bits))
+                planes = np.ascontiguousarray(rgb.transpose(2, 0, 1))
+                yield Case(f"{title}-planar", tiff(planes, planarconfig="separate", **how), scaled(rgb, bits))
+                if compression != "packbits" and compression:
+                    yield Case(
+                        f"{title}-predictor", tiff(rgb, predictor=True, rowsperstrip=5, **how), scaled(rgb, bits)
+                    )
+                yield Case(f"{title}-tiled", tiff(rgb, tile=(16, 16), **how), scaled(rgb, bits))
+        planes = np.ascontiguousarray(rgba.transpose(2, 0, 1))
+        how = {"photometric": "rgb", "extrasamples": ["unassalpha"]}
+        yield Case(f"tiff-{dtype}-alpha", tiff(rgba, **how), scaled(rgba, bits))
+        raw = tiff(planes, planarconfig="separate", tile=(16, 32), compression="lzw", **how)
+        yield Case(f"tiff-{dtype}-alpha-planar", raw, scaled(rgba, bits))
+        raw = tiff(rgba, photometric="rgb", extrasamples=["unspecified"])
+        yield Case(f"tiff-{dtype}-unknown", raw, scaled(rgba[..., :3], bits))
+        yield Case(f"tiff-{dtype}-grey-alpha", tiff(la, extrasamples=["unassalpha"]), scaled(la, bits))
+        most = (1 << bits) - 1
+        for values, name in ((rgba, "rgb"), (la, "minisblack")):
+            alpha = values[..., -1:].astype(np.float64)
+            straight = values[..., :-1].astype(np.float64)
+            over = np.round(straight * alpha / most)
+            back = np.where(alpha > 0, np.minimum(over / np.maximum(alpha, 1), 1), 0) * 255
+            expected = np.concatenate([np.round(back), np.round(alpha * 255 / most)], axis=2).astype(np.uint8)
+            stored = np.concatenate([over, alpha], axis=2).astype(values.dtype)
+            raw = tiff(stored, photometric=name, extrasamples=["assocalpha"])
+            yield Case(f"tiff-{dtype}-{name}-premultiplied", raw, expected)
+        raw = tiff(smooth(1, bits)[..., 0], bigtiff=True, compression="deflate", predictor=True)
+        yield Case(f"tiff-{dtype}-big", raw, scaled(smooth(1, bits), bits))
+        inverted = tiff(smooth(1, bits)[..., 0], photometric="miniswhite", compression="lzw")
+        yield Case(f"tiff-{dtype}-inverted", inverted, 255 - scaled(smooth(1, bits), bits))
+        pages = tiff(np.stack([smooth(1, bits)[..., 0], smooth(1, bits, 1)[..., 0]]))
+        yield Case(f"tiff-{dtype}-pages", pages, scaled(smooth(1, bits), bits))
+        wide = profile("gamma 1.8", "adobe")
+        yield Case(
+            f"tiff-{dtype}-icc", tiff(rgb, photometric="rgb", iccprofile=wide), to_srgb(rgb, bits, "gamma 1.8", "adobe")
+        )
+    palette = np.random.default_rng(2).integers(0, 256, (3, 256)).astype(np.uint16)
+    indices = smooth(1, 8)[..., 0]
+    raw = tiff(indices, photometric="palette", colormap=palette * 257)
+    yield Case("tiff-palette", raw, palette.T[indices].astype(np.uint8))
+    grey = smooth(1, 8)[..., 0]
+    yield Case("tiff-float32", tiff(grey / np.float32(255)), "floating-point")
+    yield Case("tiff-float16", tiff((grey / 255).astype(np.float16)), "floating-point")
+    yield Case("tiff-float64-colour", tiff(smooth(3, 8) / 255, photometric="rgb"), "floating-point")
+    yield Case("tiff-int8", tiff(grey.astype(np.int8)), "signed")
+    yield Case("tiff-int16", tiff(grey.astype(np.int16)), "signed")
+    yield Case("tiff-int16-colour", tiff(smooth(3, 8).astype(np.int16), photometric="rgb"), "signed")
+    yield Case("tiff-int32", tiff(grey.astype(np.int32)), "32-bit")
+    yield Case("tiff-uint32", tiff(grey.astype(np.uint32)), "32-bit")
+    yield Case("tiff-uint64", tiff(grey.astype(np.uint64)), "64-bit")
+    yield Case("tiff-complex", tiff(grey.astype(np.complex64)), "64-bit")
+    yield Case("tiff-565", bare_tiff(bytes(2 * W * H), {258: (5, 6, 5), 262: (2,), 277: (3,)}), "different depths")
+    yield Case("tiff-cfa", bare_tiff(packed(smooth(1, 12), 12), {258: (12,), 262: (32803,)}), "camera raw")
+    yield Case("tiff-logluv", bare_tiff(bytes(W * H * 6), {258: (16,) * 3, 262: (32845,), 277: (3,)}), "LogLuv")
+    yield Case("tiff-ycbcr", bare_tiff(bytes(W * H * 3), {258: (8,) * 3, 262: (6,), 277: (3,)}), "YCbCr")
+    yield Case("tiff-inks", bare_tiff(bytes(W * H * 4), {258: (8,) * 4, 262: (5,), 277: (4,), 332: (2,)}), "inks")
+    yield Case("tiff-truncated", bare_tiff(packed(smooth(1, 12), 12), {258: (12,), 262: (1,)})[:-9], "truncated")
+
+
+def rare_tiff_cases() -> Iterator[Case]:
+    """Kinds that tifffile writes and few others."""
+    rgb, inks = smooth(3, 8), smooth(5, 8)
+    twice = np.kron(rgb, np.ones((2, 2, 1), np.uint8))
+    for title, values in (("grey", twice[..., 0]), ("rgb", twice)):
+        raw = tiff(values, compression="jpeg", tile=(16, 16), **({} if values.ndim == 2 else {"photometric": "rgb"}))
+        yield Case(f"tiff-jpeg-{title}", raw, vips(raw))
+    for order in "<>":
+        raw = tiff(smooth(1, 16)[..., 0], byteorder=order, compression="lzw", predictor=True, tile=(16, 16))
+        yield Case(f"tiff-grey16-predictor{order}", raw, scaled(smooth(1, 16), 16))
+    naive = np.round((255.0 - inks[..., :3]) * (255.0 - inks[..., 3:4]) / 255).astype(np.uint8)
+    raw = tiff(inks, photometric="separated", extrasamples=["unassalpha"])
+    yield Case("tiff-cmyk-alpha", raw, np.concatenate([naive, inks[..., 4:]], axis=2))
+    ycbcr = np.asarray(Image.fromarray(rgb).convert("YCbCr"))
+    raw = bare_tiff(ycbcr.tobytes(), {258: (8,) * 3, 262: (6,), 277: (3,), 530: (1, 1)})
+    y, cb, cr = (ycbcr[..., k] - np.array([0.0, 128.0, 128.0])[k] for k in range(3))
+    back = np.stack([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], axis=-1)
+    yield Case("tiff-ycbcr-raw", raw, np.clip(np.round(back), 0, 255).astype(np.uint8))
+    for bits in (1, 2, 4, 8):
+        indices, colours = smooth(1, bits), np.random.default_rng(bits).integers(0, 256, (3, 1 << bits))
+        for factor in (1, 257):  # some write a palette of 8 bits, where 16 are meant
+            colours[:, 0] = 250
+            tags = {258: (bits,), 262: (3,), 320: tuple(int(v) * factor for v in colours.ravel())}
+            right = colours.T[indices[..., 0]].astype(np.uint8)
+            yield Case(f"tiff-palette{bits}-{factor}", bare_tiff(packed(indices, bits), tags), right)
+    for compression, word in (("jpeg2000", "34712"), ("jpegxl", "50002"), ("webp", "50001"), ("png", "34933")):
+        yield Case(f"tiff-{compression}", tiff(rgb, photometric="rgb", compression=compression), f"compression {word}")
+    for n, dtype in ((3, "u2"), (5, "u1")):
+        raw = tiff(smooth(n, 8).astype(dtype), planarconfig="contig")
+        yield Case(f"tiff-{n}-channels", raw, f"{n} channels of which nothing is said")
+    raw = tiff(smooth(5, 16), photometric="rgb", planarconfig="contig")
+    yield Case("tiff-rgb-and-two", raw, scaled(smooth(5, 16)[..., :3], 16))

@@ -44,6 +44,7 @@ from limner.core.train import fit
 from limner.core.update import Updates
 from limner.core.yaml_text import dump_yaml
 from limner.evaluation import scoring
+from limner.evaluation.subjects import heldout_of
 
 __all__ = ["advise", "demo", "dry_run", "explain", "load", "prepare", "resume", "sample", "train"]
 
@@ -96,7 +97,7 @@ def prepare(recipe: Recipe) -> Prepared:
     model = model.to(device)
     update = Updates(model.groups(), optimisers)  # checks the optimisers before anything is written
     graph.check(options.graph, model, update, device)
-    return Prepared(recipe, spec, model, dataset, scoring.heldout_of(recipe.data), options, optimisers, device)
+    return Prepared(recipe, spec, model, dataset, heldout_of(recipe.data), options, optimisers, device)
 
 
 def _check_batch_type(model: str, dataset: Dataset) -> None:

@@ -15,7 +15,6 @@ import limner
 from limner import data
 from limner.cli import main
 from limner.core.batch import to_uint8
-from limner.core.errors import LimnerError
 from limner.metrics.scorecard import HEADLINES, PROPERTIES, base
 
 SMALL = {
@@ -145,14 +144,18 @@ def test_pictures_from_anywhere_are_judged_alike(
     assert "throughput" not in card
 
 
-def test_sets_of_unlike_sizes_do_not_compare(tmp_path: Path) -> None:
+def test_sets_of_unlike_sizes_are_compared_at_the_smaller_one(tmp_path: Path) -> None:
     real = data.load("mnist-5k", split="train", limit=170)
     for folder, part in (("a", real.pixels[:100]), ("b", real.pixels[100:])):
         (tmp_path / folder).mkdir()
         for i, image in enumerate(part):
             Image.fromarray(image[0].numpy()).save(tmp_path / folder / f"{i:03d}.png")
-    with pytest.raises(LimnerError, match=r"\[n=100\] and .*\[n=70\] cannot be compared"):
-        limner.evaluate(tmp_path / "a", tmp_path / "b", data="mnist-5k", only="copying")
+    a, b = limner.evaluate(tmp_path / "a", tmp_path / "b", data="mnist-5k", only="copying").values()
+    assert a.keys() == b.keys()
+    a, b = a["c_t@lenet64-v1[n=70]"], b["c_t@lenet64-v1[n=70]"]
+    assert (a["drawn"], a["of"], b["drawn"], b["of"]) == (70, 100, 70, 70)
+    assert a["on"].startswith("70 of 100 pictures of a (drawn with seed 0), ")
+    assert b["on"].startswith("70 pictures of b, ")
 
 
 def test_samples_saved_and_judged_are_the_samples_judged(run: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from limner.core.stream import Stream
 from limner.data import Files, Pixels, load
 from limner.data.files import decode
 from limner.data.sources import folder
-from limner.evaluation.scoring import heldout_of
+from limner.evaluation.subjects import heldout_of
 
 
 def pickled(dataset):

@@ -105,6 +105,18 @@ def _check_sections(tree: Mapping[str, Any]) -> None:
         raise LimnerError(f"{section}: expected keys and values, got {content!r}; see 'limner explain vae-mnist'")
 
 
+def data_of(section: Any, batch_type: type) -> Spec:
+    """The Spec of data as a user names them: a named set, a path, or a data section of a recipe.
+
+    Args:
+        section: what the user wrote.
+        batch_type: a type of batch of `limner.core.batch.KINDS`, which decides how a path is read.
+    """
+    kinds = import_module("limner.core.batch").KINDS
+    whole = _whole("data", section) if isinstance(section, Text) else section
+    return Spec.parse("data", _data(whole, kinds[batch_type]))
+
+
 def find(source: str | Path) -> Path:
     """The file of a recipe: of one that limner comes with, by name, or a path to a YAML file."""
     text = str(source)

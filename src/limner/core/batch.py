@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from limner.core.condition import Condition
-from limner.core.rng import keys
+from limner.core.rng import keys, seed_of
 
 Augment = Callable[[Tensor, Tensor], Tensor]
 """`augment(x, keys) -> x`: x (B,C,H,W) in [-1,1], keys (B,) int64 of `limner.core.rng`."""
@@ -233,6 +233,24 @@ def evenly_spaced(n: int, count: int) -> list[int]:
     """
     count = min(n, count)
     return [i * n // count for i in range(count)]
+
+
+def shuffled(n: int, seed: int = 0) -> list[int]:
+    """The indices 0 … n-1 in a random order, a function of n and seed alone."""
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed_of(seed, n))).tolist()
+
+
+def drawn(n: int, count: int, seed: int = 0) -> list[int]:
+    """At most `count` of the indices 0 … n-1, drawn at random without repetition, in ascending order.
+
+    Every item is equally likely, whatever the order of the set: the first items of a folder are those of its first
+    class, and evenly spaced ones may all belong to one class where classes alternate. A smaller draw is a part of a
+    larger one of the same seed.
+
+    >>> drawn(4, 9)
+    [0, 1, 2, 3]
+    """
+    return list(range(n)) if count >= n else sorted(shuffled(n, seed)[:count])
 
 
 def to_float(x: Tensor) -> Tensor:

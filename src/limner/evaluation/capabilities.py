@@ -10,6 +10,7 @@ from limner.core.batch import Dataset
 from limner.core.capabilities import Corrupts, HasBound, Reconstructs
 from limner.core.model import GenerativeModel
 from limner.evaluation.likelihood import Likelihood, bits, bounds
+from limner.evaluation.real_features import counted
 from limner.evaluation.reconstruction import denoising_psnr, reconstruction_psnr
 from limner.metrics.modes import Modes, point_modes, stacked_modes
 from limner.metrics.scorecard import Card, Score, normalised
@@ -60,7 +61,7 @@ def reconstruction_scores(model: GenerativeModel, heldout: Dataset, device: torc
 def bound_scores(bound: Likelihood, measure: str, heldout: Dataset) -> Card:
     """Bounds of the likelihood as scores."""
     dims = math.prod(heldout.shape)
-    on, p = f"{bound.n} held-out images of {heldout.name}", MEASURES_OF_P[measure]
+    on, p = counted(bound.n, len(heldout), f"held-out images of {heldout.name}"), MEASURES_OF_P[measure]
     return {
         "elbo_nats": Score(
             bound.elbo, unit="nats per image", on=on, how=f"evidence lower bound, {p}", property="likelihood",

@@ -33,7 +33,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from limner.core.batch import Dataset, to_float
+from limner.core.batch import Dataset, drawn, to_float
 from limner.core.capabilities import Conditional, Decodes, HasBound, HasLogProb, HasPrior
 from limner.core.errors import LimnerError
 from limner.losses.likelihood import bits_per_dim, gaussian, log_mean_exp
@@ -74,7 +74,7 @@ def bounds(
         k: draws per image.
         device: where the model is.
         seed: seed of the draws; the result does not depend on the batch size beyond rounding.
-        limit: largest number of images, evenly spaced.
+        limit: largest number of images, which are drawn at random with a fixed seed.
 
     Raises:
         LimnerError: `k` is below 1.
@@ -107,8 +107,8 @@ def _weights(model: HasBound, x: Tensor, y: Tensor | None, k: int, seed: int) ->
 def batches(
     dataset: Dataset, n: int, size: int, device: torch.device | str
 ) -> Iterator[tuple[Tensor, Tensor | None, list[int]]]:
-    """`n` evenly spaced images, their classes and indices, with the deterministic transforms of training."""
-    indices = [i * len(dataset) // n for i in range(n)]
+    """`n` drawn images, their classes and indices, with the deterministic transforms of training."""
+    indices = drawn(len(dataset), n)
     for first in range(0, n, size):
         ids = indices[first : first + size]
         x = to_float(dataset.fetch(ids)).to(device)
@@ -212,7 +212,7 @@ def likelihood(
             default.
         k: draws per image of IWAE.
         train: training images for the gap, of which as many are used.
-        limit: largest number of images, evenly spaced.
+        limit: largest number of images, which are drawn at random with a fixed seed.
         device: where the model is.
         seed: seed of dequantisation and draws.
         ais: options of AIS.

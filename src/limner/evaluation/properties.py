@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from limner.config import recipe
-from limner.core.batch import Dataset
+from limner.core.batch import Dataset, drawn
 from limner.core.capabilities import Conditional, Decodes, Encodes, Generates, HasBound, HasPrior, Reconstructs
 from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel
@@ -22,6 +22,7 @@ from limner.evaluation.capabilities import bits_score, bound_scores, known_mode_
 from limner.evaluation.cost import cost, training_cost
 from limner.evaluation.factors import encoded_disentanglement, read_disentanglement
 from limner.evaluation.likelihood import batches, bounds, likelihood
+from limner.evaluation.real_features import counted
 from limner.evaluation.reference_set import MEASURES, ReferenceSet, ScoredImages
 from limner.metrics.copies import copying, nearest
 from limner.metrics.diversity import birthday, duplicate_threshold, ndb
@@ -58,7 +59,8 @@ def image_scores(
             values.setdefault(name, []).append(value)
     if first is None:
         raise LimnerError("scores need at least one seed; give seeds=1 or more")
-    on = f"{reference.n} samples against {len(reference.real)} held-out images of {reference.real.name}"
+    real = counted(len(reference.real), reference.real.of, f"held-out images of {reference.real.name}")
+    on = f"{reference.n} samples against {real}"
     on += f", {len(seeds)} seeds" if len(seeds) > 1 else ""
     card = {}
     for name in values:
@@ -193,12 +195,13 @@ def _class_scores(reference: ReferenceSet, scored: ScoredImages, model: Conditio
         trained = reference.trained_on
         assert trained.labels is not None
         cas = synthetic_training(fake=scored.images, fake_labels=labels, real=real, real_labels=real_labels)
-        ids = torch.linspace(0, len(trained) - 1, reference.n).long()
+        ids = torch.tensor(drawn(len(trained), reference.n))
         ceiling = synthetic_training(
             fake=trained.images[ids], fake_labels=trained.labels[ids], real=real, real_labels=real_labels
         ).value
         card[f"cas[n={reference.n}]"] = Score(
-            cas.value, on=f"{len(real_labels)} held-out images of {reference.real.name}", property="quality",
+            cas.value, property="quality",
+            on=counted(len(real_labels), reference.real.of, f"held-out images of {reference.real.name}"),
             how="accuracy on real images of a small net trained on samples alone (Ravuri and Vinyals 2019)",
             low=cas.low, high=cas.high, better="higher", ceiling=ceiling, floor=1 / classes,
             norm=normalised(cas.value, 1 / classes, ceiling),
@@ -209,7 +212,9 @@ def _class_scores(reference: ReferenceSet, scored: ScoredImages, model: Conditio
 def copying_scores(reference: ReferenceSet, scored: ScoredImages) -> Card:
     """Distances of samples to the training images, compared with those of held-out images."""
     result = copying(train=reference.trained_on.features, test=reference.real.features, fake=scored.features)
-    on = f"{reference.n} samples, {len(reference.trained_on)} training and {len(reference.real)} held-out images"
+    trained, real = reference.trained_on, reference.real
+    on = f"{reference.n} samples, {counted(len(trained), trained.of, 'training images')} and "
+    on += counted(len(real), real.of, "held-out images")
     at = reference.conditions
     return {
         f"copying{at}": Score(result.verdict, on=on, how=result.why, property="copying"),
@@ -267,7 +272,8 @@ def latent_scores(
         x, y = spaced_images(heldout, 256, device)
         trip = smoothness.round_trip(model, x, y)
         card["round_trip"] = Score(
-            trip.x_mean, unit="of [-1,1]", on=f"{len(x)} held-out images", property="latent", better="lower",
+            trip.x_mean, unit="of [-1,1]", property="latent", better="lower",
+            on=counted(len(x), len(heldout), "held-out images"),
             how=f"mean |x - decode(encode(x))|; at most {trip.x_max:.3g}",
         )  # fmt: skip
     return card
@@ -359,7 +365,7 @@ def likelihood_scores(
         trained = bounds(model, train, k=50, limit=n, device=device)
         card = bound_scores(bound, model.measure, heldout)
         gap, error = trained.iwae - bound.iwae, math.hypot(trained.iwae_error, bound.iwae_error)
-        on = f"{n} held-out images of {heldout.name}"
+        on = counted(n, len(heldout), f"held-out images of {heldout.name}")
     else:
         try:
             exact = likelihood(model, heldout, train=train, limit=_LIKELIHOOD_IMAGES, device=device)
@@ -367,7 +373,7 @@ def likelihood_scores(
             return {"bits_per_dim": missing("likelihood", f"{reason}; or ask for likelihood=AIS")}
         n, ms, kind = exact.n, exact.ms_per_image, exact.kind
         gap, error = exact.train_gap or 0.0, exact.train_gap_error or 0.0
-        on = f"{n} held-out images of {heldout.name}"
+        on = counted(n, len(heldout), f"held-out images of {heldout.name}")
         card = {"bits_per_dim": bits_score(exact.bits, exact.bits_error, kind, exact.measure, on)}
     card["likelihood_ms"] = _likelihood_time(ms, on, kind)
     card["train_gap"] = Score(
@@ -384,7 +390,7 @@ def _likelihood_time(ms: float, on: str, kind: str) -> Score:
 def _annealed_scores(model: GenerativeModel, heldout: Dataset, device: torch.device | str) -> Card:
     """The likelihood of a decoder with noise on its pixels, by annealed importance sampling."""
     result = likelihood(model, heldout, kind="AIS", device=device)
-    on = f"{result.n} held-out images of {heldout.name}"
+    on = counted(result.n, len(heldout), f"held-out images of {heldout.name}")
     how = (
         f"AIS (Wu et al. 2017) with noise of {result.sigma:.3g} on pixels in [-1,1], fitted; the estimates from below"
         f" and from above differ by {result.ais_gap:.3g} nats, and the number may be off by as much"
@@ -397,7 +403,7 @@ def _annealed_scores(model: GenerativeModel, heldout: Dataset, device: torch.dev
 
 
 def spaced_images(dataset: Dataset, n: int, device: torch.device | str) -> tuple[Tensor, Tensor | None]:
-    """`n` evenly spaced images (n,C,H,W) of a set in [-1,1], and their classes."""
+    """`n` drawn images (n,C,H,W) of a set in [-1,1], and their classes."""
     parts = list(batches(dataset, min(n, len(dataset)), 256, device))
     y = [part[1] for part in parts if part[1] is not None]
     return torch.cat([part[0] for part in parts]), torch.cat(y) if y else None

@@ -34,6 +34,7 @@ class RealImages:
         logits: (N,K) of the classifier, or None when the extractor has no classes.
         labels: (N,) true classes, or None.
         name: name of the data set.
+        of: number of images that they were drawn from.
     """
 
     images: Tensor
@@ -41,13 +42,23 @@ class RealImages:
     logits: Tensor | None
     labels: Tensor | None
     name: str
+    of: int
 
     def __len__(self) -> int:
         return len(self.images)
 
 
+def counted(n: int, total: int, what: str) -> str:
+    """How many of how many things, and how they were chosen.
+
+    >>> counted(500, 500, "pictures of photos"), counted(500, 12_000, "pictures of photos")
+    ('500 pictures of photos', '500 of 12,000 pictures of photos (drawn with seed 0)')
+    """
+    return f"{n} {what}" if n >= total else f"{n} of {total:,} {what} (drawn with seed 0)"
+
+
 def uint8_images(dataset: Dataset, limit: int | None = None) -> tuple[Tensor, Tensor | None]:
-    """At most `limit` evenly spaced images (N,C,H,W) uint8 of a set, and their classes (N,)."""
+    """At most `limit` images (N,C,H,W) uint8 of a set, drawn at random with a fixed seed, and their classes (N,)."""
     n = min(limit or len(dataset), len(dataset))
     xs, ys = [], []
     for x, y, _ in batches(dataset, n, 500, "cpu"):
@@ -66,13 +77,14 @@ def extract(extractor: Extractor, x: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def load_real_images(dataset: Dataset, extractor: Extractor, limit: int | None = None) -> RealImages:
-    """Evenly spaced images of a set and their features, from the cache if it has them.
+    """At most `limit` images of a set, as `uint8_images` draws them, and their features, from the cache if it has them.
 
     The cache is the folder ``features`` under ``$LIMNER_CACHE``, or in the user's cache. If a file cannot be read or
     written, the features are computed.
     """
     x, y = uint8_images(dataset, limit)
-    key = hashlib.sha256(f"{dataset.fingerprint} {len(x)} {extractor.key}".encode()).hexdigest()
+    which = f"{len(x)}" if len(x) == len(dataset) else f"{len(x)} drawn"  # earlier versions took evenly spaced ones
+    key = hashlib.sha256(f"{dataset.fingerprint} {which} {extractor.key}".encode()).hexdigest()
     path = Path(os.environ.get("LIMNER_CACHE") or pooch.os_cache("limner")).expanduser() / "features" / key[:32]
     values = _read(path, len(x), extractor.dims)
     if values is None:
@@ -83,7 +95,7 @@ def load_real_images(dataset: Dataset, extractor: Extractor, limit: int | None =
             replace_file(path, save(values))
         except OSError:
             pass  # the disk is full or read-only: the next call computes the features again
-    return RealImages(x, values["features"], values.get("logits"), y, dataset.name)
+    return RealImages(x, values["features"], values.get("logits"), y, dataset.name, len(dataset))
 
 
 def _read(path: Path, n: int, dims: int) -> dict[str, Tensor] | None:

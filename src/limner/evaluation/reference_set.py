@@ -200,7 +200,7 @@ class ReferenceSet:
 
     @cached_property
     def ceiling(self) -> ScoredImages:
-        """Scores of evenly spaced training images, as many as are generated: the best values that can be expected."""
+        """Scores of as many training images, drawn at random, as are generated: the best that can be expected."""
         return self(uint8_images(self.train, self.n)[0])
 
     @cached_property

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,11 +20,8 @@ from pydantic import Field
 from torch import Tensor
 
 from limner import report
-from limner.config import recipe
 from limner.config.call import checked
-from limner.config.load import load_model
-from limner.config.spec import Spec, arguments
-from limner.core.batch import Dataset, to_float
+from limner.core.batch import Dataset, to_float, to_uint8
 from limner.core.capabilities import Translates
 from limner.core.device import pick
 from limner.core.errors import LimnerError, unknown
@@ -36,58 +33,19 @@ from limner.core.run import Run
 from limner.core.units import Count
 from limner.evaluation import properties, translation
 from limner.evaluation.capabilities import capability_scores
-from limner.evaluation.real_features import uint8_images
+from limner.evaluation.likelihood import batches
 from limner.evaluation.reference_set import ReferenceSet
+from limner.evaluation.subjects import Data, Subject, load_subjects
 from limner.evaluation.translation import TranslationEvaluator
 from limner.metrics import scorecard
 from limner.metrics.extractors import features, pretrained
 from limner.metrics.extractors.features import Extractor
 from limner.metrics.paired import Perceptual
-from limner.metrics.scorecard import PROPERTIES, Card
+from limner.metrics.scorecard import PROPERTIES, Card, Score
 
 _TRAINING_SCORES = ("fd", "clipped_density", "clipped_coverage")  # the first one selects the best checkpoint
 _TRAINING_SAMPLES = 2000
 _GALLERY_COLUMNS = 12
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is evaluated: the model of a run, or the images of a folder.
-
-    Attributes:
-        name: the path, as the user wrote it.
-        model: None for a folder.
-        images: (N,C,H,W) uint8 of a folder, else None.
-        run: None for a folder.
-        train: training images.
-        heldout: images that were not trained on.
-    """
-
-    name: str
-    model: GenerativeModel | None
-    images: Tensor | None
-    run: Run | None
-    train: Dataset
-    heldout: Dataset
-
-    def draw(self, n: int, seed: int) -> Tensor:
-        """`n` images of the folder, or samples of the model."""
-        if self.model is not None:
-            return self.model.sample(n, seed=seed)
-        assert self.images is not None
-        return self.images[:n]
-
-
-def heldout_of(data: Spec) -> Dataset | None:
-    """The test split of the same data; None when there is none, or when it is trained on."""
-    if "split" not in arguments(data.kind, data.name) or data.get("split") != "train":
-        return None
-    settings = {k: v for k, v in data.kwargs.items() if k != "limit"}
-    try:
-        heldout: Dataset = Spec(data.kind, data.name, settings | {"split": "test"}).build()
-    except LimnerError:  # there are too few images for a test split: training continues without scores
-        return None
-    return heldout
 
 
 def training_reference(train: Dataset, heldout: Dataset | None, device: torch.device | str) -> ReferenceSet | None:
@@ -148,7 +106,7 @@ def evaluate(
     n: Annotated[Count, Field(ge=2)] = 10_000,
     seeds: Annotated[Count, Field(ge=1)] = 5,
     only: str | Sequence[str] = tuple(PROPERTIES),
-    data: str | Path | dict[str, Any] | None = None,
+    data: Data = None,
     extractor: str | None = None,
     weights: str | Path | None = None,
     which: str = "latest",
@@ -166,7 +124,8 @@ def evaluate(
             translators, the number of translations of one source that are compared for diversity.
         only: properties, separated by commas: sampling, quality, coverage, latent, disentangled, likelihood, copying.
             All by default.
-        data: real images to compare with; by default the data that each run was trained on.
+        data: real images to compare with: a named set, or a folder or ZIP; by default the data that each run was
+            trained on.
         extractor: the net whose features are compared: auto, random (needs no labels), effnet-lite0, inception or
             dinov2. By default (auto) the classifier for the data if there is one, effnet-lite0 for translators of
             colour pictures, else random.
@@ -188,7 +147,7 @@ def evaluate(
         raise LimnerError("there is nothing to evaluate; name a run folder, or a folder of pictures with data=NAME")
     if likelihood not in (None, "AIS"):
         raise unknown("likelihood", str(likelihood), ["AIS"])
-    subjects = [_load_subject(path, data, which, torch_device) for path in paths]
+    subjects = load_subjects(paths, data, which, n, torch_device)
     _refuse_different_data(subjects)
     choose = extractor_for(extractor, weights, torch_device)
     compares = bool({"quality", "coverage", "latent", "copying"} & set(selected))
@@ -235,6 +194,8 @@ def _evaluate_images(
         if "copying" in selected:
             progress.say("evaluate: copying")
             card |= properties.copying_scores(reference, scored)
+    if reference is not None:
+        card = {name: _with_conditions(score, subject, reference.n) for name, score in card.items()}
     if subject.model is not None:
         card |= properties.model_scores(
             subject.model, selected, subject.train, subject.heldout, reference, scored, device, subject.run, likelihood
@@ -250,6 +211,13 @@ def _evaluate_images(
             _save_figure(subject.run, "neighbours", to_float(rows), columns, caption)
         _write_scores(subject.run, scores)
     return scores
+
+
+def _with_conditions(score: Score, subject: Subject, n: int) -> Score:
+    """A score of images, with what was drawn, prepared and left out."""
+    on = score.on.replace(f"{n} samples", subject.samples(n))
+    of = None if subject.pictures is None else subject.pictures.of
+    return replace(score, on=on, drawn=None if of is None else n, of=of, notes=subject.notes)
 
 
 def _evaluate_translator(subject: Subject, evaluator: TranslationEvaluator, selected: Sequence[str]) -> dict[str, Any]:
@@ -311,55 +279,6 @@ def _parse_properties(names: str | Sequence[str]) -> list[str]:
     return [p for p in PROPERTIES if p in words]
 
 
-def _load_subject(
-    path: str | Path, data: str | Path | dict[str, Any] | None, which: str, device: torch.device
-) -> Subject:
-    if not (Path(path) / "recipe.yaml").is_file():
-        return _load_folder(Path(path), data)
-    run = Run(Path(path))
-    model = load_model(getattr(run, which) if which in ("latest", "best") else run.checkpoints / which, device)
-    trained_on = dict(run.recipe["data"])
-    if data is None:
-        spec = Spec.parse("data", trained_on)
-    elif isinstance(model, Translates):
-        spec = recipe.load(run.recipe, {"data": data}).data  # a path holds pairs or domains, as in training
-    else:
-        spec = _data_spec(data, trained_on)
-    train: Dataset = spec.build()
-    heldout = heldout_of(spec)
-    if heldout is None:
-        raise LimnerError(
-            f"{run.name} was trained on all of {train.name}, so nothing is held out to compare with; name other real"
-            " images with data=FOLDER"
-        )
-    return Subject(str(path), model, None, run, train, heldout)
-
-
-def _data_spec(data: str | Path | dict[str, Any], trained_on: dict[str, Any]) -> Spec:
-    """Real images named by the user, at the size of the training images."""
-    spec = Spec.parse("data", data if isinstance(data, dict) else str(data))
-    keys = [k for k in ("size", "channels") if k in arguments("data", spec.name)]
-    same = {k: trained_on[k] for k in keys if trained_on.get(k) is not None and spec.get(k) is None}
-    return Spec("data", spec.name, spec.kwargs | same)
-
-
-def _load_folder(path: Path, data: str | Path | dict[str, Any] | None) -> Subject:
-    """Images from any source, resized to the size of the real ones."""
-    if not path.exists():
-        raise LimnerError(f"there is no {path}; give a run folder, or a folder of pictures with data=NAME")
-    if data is None:
-        raise LimnerError(f"{path} is no run folder; to evaluate the pictures in it, name real ones with data=NAME")
-    spec = Spec.parse("data", data if isinstance(data, dict) else str(data))
-    train: Dataset = spec.build()
-    heldout = heldout_of(spec)
-    if heldout is None:
-        raise LimnerError(f"{train.name} has no held-out images to compare with; leave split out, or name other data")
-    c, h, w = train.shape
-    kwargs = {"path": str(path), "split": "all", "size": [h, w], "channels": c}
-    generated: Dataset = Spec("data", "folder", kwargs).build()
-    return Subject(str(path), None, uint8_images(generated)[0], None, train, heldout)
-
-
 ExtractorFor = Callable[[Dataset], Extractor | None]
 """Gives the extractor for a set of training images; None stands for the default."""
 
@@ -382,6 +301,8 @@ def extractor_for(extractor: str | None, weights: str | Path | None, device: tor
 
 def _refuse_different_data(subjects: Sequence[Subject]) -> None:
     """Raises where held-out images differ between subjects."""
+    if len(subjects) == 1:
+        return
     first = _content_hash(subjects[0].heldout)
     for other in subjects[1:]:
         if _content_hash(other.heldout) != first:
@@ -395,15 +316,19 @@ def _refuse_different_data(subjects: Sequence[Subject]) -> None:
 def _references(
     subjects: Sequence[Subject], n: int, choose: ExtractorFor, device: torch.device
 ) -> list[ReferenceSet | None]:
-    """The reference set of each subject, shared between equal training data; None for points and for translators."""
+    """The reference set of each subject, shared between equal training data; None for points and for translators.
+
+    All of them compare the same number of images: at most n, and as many as every subject has.
+    """
+    scored = [s for s in subjects if not (drawable(s.train.shape) or isinstance(s.model, Translates))]
+    count = min([n, *(len(s.train) for s in scored), *(len(s.pictures) for s in scored if s.pictures is not None)])
     references: dict[str, ReferenceSet] = {}
     result: list[ReferenceSet | None] = []
     for subject in subjects:
-        if drawable(subject.train.shape) or isinstance(subject.model, Translates):
+        if subject not in scored:
             result.append(None)
             continue
-        count = n if subject.images is None else min(n, len(subject.images))
-        key = f"{_content_hash(subject.train)} {count}"
+        key = "" if len(scored) == 1 else _content_hash(subject.train)
         if key not in references:
             references[key] = ReferenceSet(
                 subject.train, subject.heldout, n=count, extractor=choose(subject.train), device=device
@@ -417,8 +342,10 @@ def _content_hash(dataset: Dataset) -> str:
     parts = dataset.parts()
     if len(parts) > 1 or parts[0] is not dataset:
         return " ".join([*map(_content_hash, parts), repr(sorted(dataset.facts().items(), key=str))])
-    x, _ = uint8_images(dataset)
-    return hashlib.sha256(repr(tuple(x.shape)).encode() + x.numpy().tobytes()).hexdigest()
+    digest = hashlib.sha256(repr((len(dataset), *dataset.shape)).encode())
+    for x, _, _ in batches(dataset, len(dataset), 500, "cpu"):
+        digest.update(to_uint8(x).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _describe(dataset: Dataset) -> str:
@@ -436,7 +363,7 @@ def table(cards: dict[str, dict[str, Any]]) -> str:
         rows += [[f"  {k}", *[_cell(card.get(k)) for card in cards.values()]] for k in names]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*lines, *_reasons(cards)])
+    return "\n".join([*lines, *_reasons(cards), *_conditions(cards)])
 
 
 def _cell(score: dict[str, Any] | None) -> str:
@@ -459,3 +386,13 @@ def _reasons(cards: dict[str, dict[str, Any]]) -> Iterable[str]:
         f"n/a: {score['why']}" for card in cards.values() for score in card.values() if score.get("why")
     )
     return ["", *reasons] if reasons else []
+
+
+def _conditions(cards: dict[str, dict[str, Any]]) -> Iterable[str]:
+    """How pictures were drawn and prepared, and what was left out."""
+    said: dict[str, None] = {}
+    for name, card in cards.items():
+        drawn = next((score["on"] for score in card.values() if "drawn" in score), None)
+        said |= {} if drawn is None else {f"{Path(name).name}: {drawn}": None}
+        said |= dict.fromkeys(note for score in card.values() for note in score.get("notes", ()))
+    return ["", *said] if said else []

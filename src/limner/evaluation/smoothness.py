@@ -296,7 +296,7 @@ def posterior_prior_gap(
     Args:
         model: encodes, and has a prior; in evaluation mode.
         dataset: images.
-        n: largest number of images, evenly spaced.
+        n: largest number of images, which are drawn at random.
         device: where the model is.
         seed: seed of the draws.
 

@@ -39,7 +39,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from limner.core.batch import Dataset, Paired, Unpaired, batch_of, evenly_spaced, to_float, to_uint8
+from limner.core.batch import Dataset, Paired, Unpaired, batch_of, drawn, evenly_spaced, to_float, to_uint8
 from limner.core.capabilities import Translates
 from limner.core.errors import LimnerError
 from limner.core.inference import translated
@@ -48,6 +48,7 @@ from limner.core.previews import rgb
 from limner.data import degradations as tasks
 from limner.data.degradations import Degradation
 from limner.data.pairs import DomainSet, PairSet
+from limner.evaluation.real_features import counted
 from limner.metrics import paired
 from limner.metrics.extractors import features, pretrained
 from limner.metrics.extractors.features import Extractor
@@ -176,7 +177,7 @@ class PairBaselines:
 
     Args:
         train: a set of pairs.
-        limit: largest number of pairs that are used, evenly spaced.
+        limit: largest number of pairs that are used, drawn at random.
 
     Attributes:
         mean: colour (C,) in [0,255], the best constant in squared error.
@@ -184,7 +185,7 @@ class PairBaselines:
     """
 
     def __init__(self, train: Dataset, limit: int = 5000) -> None:
-        self.train, self.ids = train, evenly_spaced(len(train), limit)
+        self.train, self.ids = train, drawn(len(train), limit)
         counts = torch.zeros(train.shape[0], 256, dtype=torch.int64)
         sources = []
         for ids in _chunks(self.ids, 64):
@@ -268,6 +269,18 @@ def translator(model: Translates, task: Degradation | None = None, seed: int = 0
 # -- pairs -----------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class On:
+    """The images that a score is of: `total` of them, `what` they are."""
+
+    total: int
+    what: str
+
+    def text(self, n: int) -> str:
+        """What n of them are, in words."""
+        return counted(n, self.total, self.what)
+
+
 @dataclass
 class _Measurements:
     """Measurements of one method: values of single images by measure, and features of all images."""
@@ -319,7 +332,7 @@ def pair_scores(
     n = min(effort.n, len(heldout))
     measurements, target_features = _measure_pairs(methods, heldout, n, effort, extractor, perceptual)
     descriptions = {**_NAMES, "classic": "" if task is None else f"the classic method ({task.classic_name})"}
-    on = f"held-out pairs of {heldout.name}" + ("" if task is None else f", {task.name}")
+    on = On(len(heldout), f"held-out pairs of {heldout.name}" + ("" if task is None else f", {task.name}"))
     card: Card = {}
     for measure in MEASURES:
         at = _conditions(measure, len(measurements[""].values[measure]), heldout.shape, perceptual)
@@ -340,7 +353,7 @@ def _measure_pairs(
 ) -> tuple[dict[str, _Measurements], list[Tensor]]:
     """Measurements of every method on the same images, and the features of the targets."""
     measurements = {method: _Measurements() for method in methods}
-    ids, with_features = evenly_spaced(len(heldout), n), set(evenly_spaced(n, effort.perceptual))
+    ids, with_features = drawn(len(heldout), n), set(drawn(n, effort.perceptual))
     target_features = []
     for positions in _chunks(range(n), _BATCH):
         a, b = batch_of(heldout, [[ids[i] for i in positions]])
@@ -379,7 +392,7 @@ def _score_name(measure: str, method: str) -> str:
 
 
 def _scores_with_baselines(
-    measure: str, values: dict[str, list[float]], at: str, on: str, descriptions: dict[str, str], prefix: str = ""
+    measure: str, values: dict[str, list[float]], at: str, on: On, descriptions: dict[str, str], prefix: str = ""
 ) -> Card:
     """The model's score ("" among the values), with the best baseline as its floor; and those of the baselines."""
     about, model = MEASURES[measure.split("_to_")[0]], values[""]
@@ -391,7 +404,7 @@ def _scores_with_baselines(
         for method, v in others.items()
     )
     common: dict[str, Any] = {
-        "unit": about.unit, "on": f"{len(model)} {on}", "property": "quality", "better": about.better
+        "unit": about.unit, "on": on.text(len(model)), "property": "quality", "better": about.better
     }  # fmt: skip
     card = {
         f"{prefix}{measure}{at}": Score.of_sample(
@@ -424,7 +437,7 @@ def _diversity(
         return {}
     measured = _Measurements()
     n = min(_DIVERSITY_SOURCES, effort.n, len(heldout))
-    for ids in _chunks(evenly_spaced(len(heldout), n), _BATCH):
+    for ids in _chunks(drawn(len(heldout), n), _BATCH):
         a, _ = batch_of(heldout, [ids])
         ys = [rounded(translator(model, task, seed)(a)) for seed in range(effort.seeds)]
         layers = [perceptual.layers(y) for y in ys]
@@ -436,7 +449,7 @@ def _diversity(
         " zero, since dropout is its only noise (Isola et al. 2017, section 3.1)"
     )
     names = {"l1": f"diversity[n={n}]", "perceptual": f"diversity_perceptual@{perceptual.key}[n={n}]"}
-    on = f"{n} held-out sources of {heldout.name}"
+    on = counted(n, len(heldout), f"held-out sources of {heldout.name}")
     card = {}
     for measure, name in names.items():
         kind = "on the [0,1] scale, " if measure == "l1" else "of features, "
@@ -503,7 +516,7 @@ def _frechet_scores(
     train: Dataset | None,
     extractor: Extractor,
     n: int,
-    on: str,
+    on: On,
     descriptions: dict[str, str],
 ) -> Card:
     """Fréchet distances of every method. The nearest neighbour gives real images, so it is no floor here."""
@@ -511,22 +524,20 @@ def _frechet_scores(
         return {"fd": missing("quality", f"a Fréchet distance needs {_MIN_IMAGES} held-out images, there are {n}")}
     target = torch.cat(targets)
     real = None if train is None else _features(extractor, train, n)
-    at, on = f"@{extractor.key}[n={n}]", f"{n} {on}"
+    at, what = f"@{extractor.key}[n={n}]", on.text(n)
     others = {
-        method: _frechet_score(torch.cat(m.features), target, None, None, on, f"the same for {descriptions[method]}")
+        method: _frechet_score(torch.cat(m.features), target, None, None, what, f"the same for {descriptions[method]}")
         for method, m in measurements.items()
         if method
     }
     floor = min((cast(float, s.value) for method, s in others.items() if method != "nearest"), default=None)
-    card = {f"fd{at}": _frechet_score(torch.cat(measurements[""].features), target, real, floor, on)}
+    card = {f"fd{at}": _frechet_score(torch.cat(measurements[""].features), target, real, floor, what)}
     return card | {f"{_score_name('fd', method)}{at}": score for method, score in others.items()}
 
 
 def _features(extractor: Extractor, dataset: Dataset, n: int) -> Tensor:
-    """Features of at most n images of a set, evenly spaced."""
-    return torch.cat(
-        [extractor.features(dataset.fetch(ids)).cpu() for ids in _chunks(evenly_spaced(len(dataset), n), 64)]
-    )
+    """Features of at most n images of a set, drawn at random."""
+    return torch.cat([extractor.features(dataset.fetch(ids)).cpu() for ids in _chunks(drawn(len(dataset), n), 64)])
 
 
 # -- two domains -----------------------------------------------------------------------------------------------------
@@ -572,7 +583,10 @@ def domain_scores(
         card |= _cycle_scores(measurements[""], source, to)
         card |= _identity_scores(model, target, to, effort)
         if heldout.known:
-            on = f"held-out pictures of {source.name}, whose partners in {target.name} training did not know"
+            on = On(
+                len(source),
+                f"held-out pictures of {source.name}, whose partners in {target.name} training did not know",
+            )
             for measure in ("l1", "ssim", "perceptual"):
                 values = {method: m.values[measure] for method, m in measurements.items()}
                 at = _conditions(measure, len(values[""]), heldout.shape, perceptual)
@@ -594,7 +608,7 @@ def _measure_domain(
 ) -> dict[str, _Measurements]:
     """Measurements of translations ("") and of untranslated images ("identity") of a domain."""
     n, back = min(effort.n, len(source)), "a" if to == "b" else "b"
-    ids, with_features = evenly_spaced(len(source), n), set(evenly_spaced(n, effort.perceptual))
+    ids, with_features = drawn(len(source), n), set(drawn(n, effort.perceptual))
     measurements = {"": _Measurements(), "identity": _Measurements()}
     for positions in _chunks(range(n), _BATCH):
         selected = [i in with_features for i in positions]
@@ -622,7 +636,8 @@ def _cycle_scores(measured: _Measurements, source: Dataset, to: str) -> Card:
     n, start = len(values), "a" if to == "b" else "b"
     return {
         f"cycle_l1_{start}[n={n}]": Score.of_sample(
-            values, on=f"{n} held-out pictures of {source.name}", property="coverage", better="lower", ceiling=0.0,
+            values, on=counted(n, len(source), f"held-out pictures of {source.name}"),
+            property="coverage", better="lower", ceiling=0.0,
             how=f"mean |x - there and back| on the [0,1] scale, {start} to {to} to {start} (Zhu et al. 2017, eq. 2)",
         )
     }  # fmt: skip
@@ -631,12 +646,13 @@ def _cycle_scores(measured: _Measurements, source: Dataset, to: str) -> Card:
 def _identity_scores(model: Translates, target: Dataset, to: str, effort: Effort) -> Card:
     """How much images change that are in the target domain already."""
     measured, n = _Measurements(), min(effort.n, len(target))
-    for ids in _chunks(evenly_spaced(len(target), n), _BATCH):
+    for ids in _chunks(drawn(len(target), n), _BATCH):
         x = to_float(target.fetch(ids))
         measured.add("l1", paired.l1(rounded(translated(model, x, to, batch=_BATCH)), x))
     return {
         f"identity_l1_to_{to}[n={n}]": Score.of_sample(
-            measured.values["l1"], on=f"{n} held-out pictures of {target.name}", property="quality", better="lower",
+            measured.values["l1"], on=counted(n, len(target), f"held-out pictures of {target.name}"),
+            property="quality", better="lower",
             how=f"how much pictures of {to} change when they are translated to {to} (Zhu et al. 2017, section 5.2)",
             ceiling=0.0,
         )
@@ -659,7 +675,8 @@ def _domain_distances(
         why = f"a Fréchet distance needs {_MIN_IMAGES} held-out images, there are {min(n, len(target))}"
         return {f"fd_to_{to}": missing("quality", why)}
     real = _features(extractor, target, limit)
-    at, on = f"@{extractor.key}[n={n}]", f"{n} held-out pictures of {source.name} against {len(real)} of {target.name}"
+    at, against = f"@{extractor.key}[n={n}]", counted(len(real), len(target), f"of {target.name}")
+    on = f"{counted(n, len(source), f'held-out pictures of {source.name}')} against {against}"
     identity = _frechet_score(untouched, real, None, None, on, f"the same for {_NAMES['identity']}")
     ceiling = None if trained is None else _features(extractor, trained, n)
     return {

@@ -69,6 +69,9 @@ class Score:
         floor: score of noise.
         norm: position of the value from floor (0) to ceiling (1).
         why: the reason why there is no value.
+        drawn: number of pictures of a folder that were drawn to be scored.
+        of: number of usable pictures that they were drawn from.
+        notes: sentences on how the images were prepared, and what was left out and why.
     """
 
     value: float | str | None = field(kw_only=False)
@@ -84,6 +87,9 @@ class Score:
     floor: float | None = None
     norm: float | None = None
     why: str = ""
+    drawn: int | None = None
+    of: int | None = None
+    notes: Sequence[str] = ()
 
     @classmethod
     def of_sample(cls, values: Sequence[float], **settings: Any) -> Score:
@@ -94,7 +100,8 @@ class Score:
     def to_dict(self) -> dict[str, Any]:
         """The attributes that are set, as ``scores.json`` has them."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {k: v for k, v in values.items() if k == "value" or v not in (None, "")}
+        values["notes"] = list(self.notes)
+        return {k: v for k, v in values.items() if k == "value" or v not in (None, "", [])}
 
 
 Card = dict[str, Score]

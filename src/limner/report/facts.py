@@ -222,6 +222,7 @@ def _scores(raw: Row) -> list[Score]:
         fields = entry if isinstance(entry, dict) else {"value": entry}
         values: dict[str, Any] = {k: str(fields.get(k) or "") for k in ("unit", "on", "how", "property", "why")}
         values |= {k: as_number(fields.get(k)) for k in ("value", "error", "low", "high", "ceiling", "floor", "norm")}
+        values["on"] = "; ".join(filter(None, (values["on"], *strings(fields.get("notes")))))
         value = fields.get("value")
         scores.append(Score(key, text=value if isinstance(value, str) else "", **values))
     return scores

@@ -346,7 +346,7 @@ def test_pairs_are_scored_on_the_way_at_the_end_and_by_evaluate(tmp_path: Path) 
 def test_other_pairs_and_features_can_be_named(tmp_path: Path) -> None:
     run = limner.train(PIX2PIX | {"train": PIX2PIX["train"] | {"images": 16, "score_images": 0}}, out=tmp_path / "run")
     (card,) = limner.evaluate(run.path, n=30, seeds=2, data="digits", extractor="random", only="quality").values()
-    assert card["l1[n=30]"]["on"] == "30 held-out pairs of digits, denoise"
+    assert card["l1[n=30]"]["on"] == "30 of 179 held-out pairs of digits, denoise (drawn with seed 0)"
     assert "perceptual@random-conv-v1[n=30]" in card
     assert any(name.startswith("fd@random192-v1") for name in card)
     assert {score["property"] for score in card.values()} == {"quality"}

@@ -227,7 +227,8 @@ def _evaluate_translator(subject: Subject, evaluator: TranslationEvaluator, sele
     assert run is not None
     card = translation.missing_scores(model.spec.name, selected)
     if {"quality", "coverage"} & set(selected):
-        card |= evaluator.card(model, model.device)
+        compared = evaluator.card(model, model.device)
+        card |= {name: replace(score, notes=subject.notes) for name, score in compared.items()}
     if "sampling" in selected:
         costs = properties.sampling_scores(translation.Repeated(model, evaluator.heldout), evaluator.train, run)
         card |= {k: replace(score, on=score.on.replace("from noise", "from source")) for k, score in costs.items()}

@@ -298,15 +298,16 @@ def ours(made: api.Prepared, bf16: bool, how: str, channels_last: bool) -> Calla
             child.compile()
     stream = Stream(made.dataset, made.options.batch, device=made.device, channels_last=channels_last)
     update, meters = Updates(model.groups(), made.optimisers), Meters()
-    ema = EMA(model, made.options.ema_images, made.options.batch) if made.options.ema_images else None
+    ema = EMA(model, made.options.ema_images) if made.options.ema_images else None
     steps = Steps(model, update, stream, bf16=bf16, graph="graph" in how)
 
     def take() -> int:
         stream.begin()
         update.begin(0, 1)
+        before = stream.position
         logs = steps()
         if ema is not None:
-            ema.update()
+            ema.update(stream.position - before)
         meters.add(logs)
         return stream.position
 

@@ -18,6 +18,7 @@ from limner.config.spec import Spec
 from limner.core.batch import Styled
 from limner.core.capabilities import Conditional, Decodes, HasPrior, Reconstructs, Stylises, Translates
 from limner.core.checkpoint import pack, read
+from limner.core.ema import EMA
 from limner.core.errors import LimnerError
 from limner.core.inference import reconstruct, stylised, translated
 from limner.core.model import GenerativeModel
@@ -193,10 +194,20 @@ def lines(run: Run) -> list[dict[str, object]]:
     return [{k: v for k, v in m.items() if "second" not in k} for m in run.metrics()]
 
 
-def test_twenty_steps_are_ten_saved_loaded_and_ten_more(name: str, tmp_path: Path) -> None:
-    whole = limner.train(shrunk(name).to_dict(), out=tmp_path / "whole")
+def test_twenty_steps_are_ten_saved_loaded_and_ten_more(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The average of the weights counts every image, however many batches a step takes."""
+    averaged: list[int] = []
+    moved = EMA.update
+    monkeypatch.setattr(EMA, "update", lambda ema, images: (averaged.append(images), moved(ema, images)))
+    tree = shrunk(name).to_dict()
+    tree["train"]["ema_images"] = tree["train"].get("ema_images") or 24
+    whole = limner.train(tree, out=tmp_path / "whole")
+    assert sum(averaged) == whole.metrics()[-1]["images"]
+    assert len(averaged) == whole.metrics()[-1]["step"]
     with pytest.raises(Interrupted):
-        limner.train(shrunk(name).to_dict(), out=tmp_path / "half", progress=StopsAt(10 * (1 if name in ALONE else 8)))
+        limner.train(tree, out=tmp_path / "half", progress=StopsAt(10 * (1 if name in ALONE else 8)))
     half = limner.resume(tmp_path / "half")
     a, b = tensors(whole), tensors(half)
     assert a.keys() == b.keys()

@@ -287,7 +287,7 @@ def dry_run(
     update = Updates(model.groups(), prepared.optimisers)
     if options.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    ema = EMA(model, options.ema_images, options.batch) if options.ema_images else None
+    ema = EMA(model, options.ema_images) if options.ema_images else None
     saved: dict[int, int] = {}
 
     def remember(t: torch.Tensor) -> torch.Tensor:
@@ -298,9 +298,10 @@ def dry_run(
 
     def step() -> None:
         stream.begin()
+        before = stream.position
         steps()
         if ema is not None:
-            ema.update()
+            ema.update(stream.position - before)
 
     with torch.autograd.graph.saved_tensors_hooks(remember, lambda t: t):
         step()

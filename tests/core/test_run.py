@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import multiprocessing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
+import limner
 from limner.config.spec import Spec
+from limner.core import checkpoint
 from limner.core.batch import to_float, to_uint8
 from limner.core.ema import EMA
 from limner.core.errors import LimnerError, LimnerWarning
@@ -98,16 +101,42 @@ def test_saved_images_are_exact(tmp_path: Path) -> None:
 def test_the_average_halves_in_its_half_life() -> None:
     spec = Spec.parse("model", {"name": "gan", "G": {"name": "mlp.Decoder", "z": 2}, "D": "mlp.Discriminator"})
     model = spec.build(shape=(1, 4, 4), classes=0)
-    ema = EMA(model, half_life=640, batch=64)
+    ema = EMA(model, half_life=640)
     start = model.G.head.bias.detach().clone()
     with torch.no_grad():
         model.G.head.bias += 1
         model.D.head.bias += 1
     for _ in range(10):
-        ema.update()
+        ema.update(64)
     averaged = ema.averaged_model()
     torch.testing.assert_close(averaged.G.head.bias, start + 0.5)
+    ema.update(320), ema.update(320)  # steps of five batches: the same half-life in images
+    torch.testing.assert_close(ema.averaged_model().G.head.bias, start + 0.75)
     assert torch.equal(averaged.D.head.bias, model.D.head.bias), "only what sampling uses is averaged"
+
+
+@pytest.mark.parametrize(("rules", "counted"), [(2, 80), (1, 16)])
+def test_a_run_keeps_the_rules_that_it_began_with(
+    rules: int, counted: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step of WGAN takes five batches of 16. A run of before, whose state has no rules, goes on counting one."""
+    options = {"data": "digits", "n_critic": 5, "batch": 16, "ema_images": 100, "samples": 1, "device": "cpu"}
+    run = limner.train("wgan-mnist", out=tmp_path / "run", images=80, D={"name": "mlp.Discriminator"}, **options)
+    newest, moved, images = checkpoint.newest, EMA.update, list[int]()
+
+    def newest_of_before(root: Path) -> Any:
+        start, problems = newest(root)
+        assert start.state.pop("rules") == 2
+        return start, problems
+
+    monkeypatch.setattr(EMA, "update", lambda ema, n: (images.append(n), moved(ema, n)))
+    with pytest.MonkeyPatch.context() as patch:
+        if rules == 1:
+            patch.setattr(checkpoint, "newest", newest_of_before)
+        limner.resume(run.path, images=160)
+    run = limner.resume(run.path, images=240)
+    assert images == [counted] * 2
+    assert checkpoint.read(run.latest).state["rules"] == rules
 
 
 def test_runs_are_numbered_in_a_folder_that_need_not_exist(tmp_path: Path) -> None:

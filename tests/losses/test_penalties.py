@@ -42,6 +42,16 @@ def test_r1_uses_the_real_images_and_r2_the_generated():
     assert torch.allclose(penalties.r2(quadratic, None, fake), 0.5 * fake.flatten(1).square().sum(1).mean())
 
 
+def test_a_penalty_through_a_transform_is_taken_at_the_images_before_it():
+    """D(x) = ½‖T(x)‖² with T(x) = a x flipped + b, whose gradient is a (a x + b flipped back)."""
+    a, b, x = 0.3, images(1, seed=5), images(4)
+    critic = penalties.Through(lambda x: a * x.flip(3) + b, quadratic)
+    gradient = a * (a * x + b.flip(3))
+    assert torch.allclose(penalties.r1(critic, x), 0.5 * gradient.flatten(1).square().sum(1).mean())
+    assert not torch.allclose(penalties.r1(quadratic, a * x.flip(3) + b), penalties.r1(critic, x))
+    assert torch.equal(critic(x), quadratic(a * x.flip(3) + b))
+
+
 def test_each_sample_has_its_own_eps():
     real, fake = images(3), images(3, seed=1)
     eps = torch.tensor([0.0, 1.0, 0.25], dtype=torch.float64)

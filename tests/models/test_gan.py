@@ -126,6 +126,11 @@ class Shifted(nn.Module):
         self.observed.append((float(sign), images))
 
 
+class Doubled(Shifted):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * x + 10
+
+
 class Bowl(nn.Module):
     """D(x) = w/2 (‖x - 10‖² - c), whose gradient is w (x - 10): what was shifted by ten has a slope of its own size."""
 
@@ -155,6 +160,22 @@ def test_inputs_of_d_are_transformed_once(adversarial: str) -> None:
         torch.testing.assert_close(result, expected + 10)
     for term, at in (("r1", x), ("r2", fake)):
         expected = 0.5 * (0.1 * at).flatten(1).square().sum(1).mean()
+        assert float(logs[f"term/{term}"].detach()) == pytest.approx(float(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize(("rules", "slope"), [(2, 2 * 2 * 0.1), (1, 2 * 0.1)])
+def test_a_penalty_is_taken_at_the_images_before_the_transform(rules: int, slope: float) -> None:
+    """Images are doubled and shifted: D's slope is w·2x at those that it sees, and 2·w·2x at those before."""
+    torch.manual_seed(0)
+    model: Any = toy(penalties={"r1": 1.0, "r2": 1.0})
+    model.D, model.transform, model.rules = Bowl(), Doubled(), rules
+    stream, again = (Stream(data.load("digits"), 16) for _ in range(2))
+    stream.begin(), again.begin()
+    logs = model.step(stream, lambda group, loss: None)
+    with torch.no_grad():
+        x, fake = next(again).x, model.G(again.randn(16, 4))
+    for term, at in (("r1", x), ("r2", fake)):
+        expected = 0.5 * (slope * at).flatten(1).square().sum(1).mean()
         assert float(logs[f"term/{term}"].detach()) == pytest.approx(float(expected), rel=1e-4)
 
 

@@ -183,14 +183,14 @@ class Training:
     def __init__(self) -> None:
         self.model = built(stable_images=8, fade_images=56)
         self.update = Updates(self.model.groups(), {g: Adam(betas=(0.0, 0.99)) for g in "GD"})
-        self.ema = EMA(self.model, half_life=50, batch=8)
+        self.ema = EMA(self.model, half_life=50)
         self.stream = Stream(data.load("mnist-5k", size=16, limit=64), 8)
 
     def run(self, steps: int) -> None:
         for _ in range(steps):
             self.stream.begin()
             self.model.step(self.stream, self.update)
-            self.ema.update()
+            self.ema.update(8)
 
     def state(self) -> dict[str, Any]:
         averaged = self.ema.averaged_model().state_dict()

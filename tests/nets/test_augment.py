@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from limner.config.spec import Spec
+from limner.losses import penalties
 from limner.nets import augment
 from limner.nets.augment import ADA, DiffAugment, InstanceNoise
 
@@ -381,3 +382,51 @@ def test_invalid_settings_are_refused(options, message):
         InstanceNoise(sigma=-1, shape=SHAPE)
     with pytest.raises(ValueError, match="images must be at least 1"):
         InstanceNoise(images=0, shape=SHAPE)
+
+
+# ---- penalties on the gradient through a transform -----------------------------------------------------------------
+
+
+def critic_of(shape: tuple[int, int, int], norm: str) -> torch.nn.Module:
+    spec = Spec.parse("net", {"name": "dcgan.Discriminator", "width": 4, "norm": norm})
+    return spec.build(shape=shape, classes=0).double()
+
+
+@pytest.mark.parametrize("norm", ["none", "layer"])
+@pytest.mark.parametrize("penalty", ["r1", "r2", "gradient_penalty", "dragan"])
+def test_penalties_through_a_transform_equal_double_backward(norm, penalty):
+    """In float64, value and gradient; for a critic that computes its input gradient, and for one that does not."""
+    shape = (3, 16, 16)
+    D = critic_of(shape, norm)
+    real, fake = images(4, shape, torch.float64), images(4, shape, torch.float64).flip(0) - 0.3
+
+    class Plain:
+        """The critic without its own gradient, so that autograd goes through it twice, and through the transform."""
+
+        def __init__(self, net: augment.Transform) -> None:
+            self.net = net
+
+        def __call__(self, x: torch.Tensor) -> torch.Tensor:
+            return D(self.net(x))
+
+    for net in (DiffAugment(shape=shape), ada(0.9, flip=True, shape=shape), InstanceNoise(sigma=0.3, shape=shape)):
+        found = []
+        for critic in (penalties.Through(net, D), Plain(net)):
+            torch.manual_seed(0)
+            value = penalties.PENALTIES[penalty](critic, real, fake)
+            weights = list(D.parameters())
+            found.append((value, *torch.autograd.grad(value, weights, allow_unused=True, materialize_grads=True)))
+        for ours, theirs in zip(*found, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_the_gradient_before_a_transform_is_not_that_after_it():
+    """Where DiffAugment cuts a square out, D has no slope at the pixels that it cannot see."""
+    shape = (1, 16, 16)
+    D = critic_of(shape, "none")
+    x, net = images(64, shape, torch.float64), DiffAugment(shape=shape)
+    torch.manual_seed(0)
+    before = penalties.r1(penalties.Through(net, D), x)
+    torch.manual_seed(0)
+    after = penalties.r1(D, net(x))
+    assert float(before) < 0.97 * float(after)

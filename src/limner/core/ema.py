@@ -19,11 +19,10 @@ class EMA:
     Args:
         model: the model in training.
         half_life: images after which the influence of old weights is halved.
-        batch: images per step.
     """
 
-    def __init__(self, model: GenerativeModel, half_life: int, batch: int) -> None:
-        self.decay = 0.5 ** (batch / half_life)
+    def __init__(self, model: GenerativeModel, half_life: int) -> None:
+        self.half_life = half_life
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         names = model.ema_groups or tuple(model.groups())
         averaged, trained = self.model.groups(), model.groups()
@@ -36,9 +35,9 @@ class EMA:
         self.stateful = [(a, m) for a, m in modules if type(m).get_extra_state is not nn.Module.get_extra_state]
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Moves the average towards the weights."""
-        torch._foreach_lerp_(self.averages, self.weights, 1 - self.decay)
+    def update(self, images: int) -> None:
+        """Moves the average towards the weights, after a step that took so many images of all ranks."""
+        torch._foreach_lerp_(self.averages, self.weights, 1 - 0.5 ** (images / self.half_life))
 
     @torch.no_grad()
     def averaged_model(self) -> GenerativeModel:

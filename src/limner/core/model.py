@@ -88,6 +88,8 @@ class GenerativeModel(nn.Module):
         usage: the command that applies an image-to-image model, for error messages.
         static: whether all steps of one `phase` run the same operations, so that one of them can be recorded as a
             CUDA graph. Such a step branches on no changing number outside `phase`, and Python counts nothing in it.
+        rules: the version of the rules of training, which a run keeps from its start to its end. Rule 2 counts the
+            moving average in images seen, and takes penalties at images as they are before a transform.
     """
 
     spec: Description
@@ -96,6 +98,7 @@ class GenerativeModel(nn.Module):
     preview_facts: Mapping[str, str] = MappingProxyType({})
     usage: str = "limner apply RUN IN OUT"
     static: bool = False
+    rules: int = 2
 
     def groups(self) -> dict[str, nn.Module]:
         """The modules that are optimised, by group name."""

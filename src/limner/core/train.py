@@ -115,7 +115,7 @@ class _Training:
             self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model.train()
         self.update = Updates(self.model.groups(), self.optimisers)
-        self.ema = EMA(self.model, options.ema_images, options.batch) if options.ema_images else None
+        self.ema = EMA(self.model, options.ema_images) if options.ema_images else None
         self.meters = Meters()
         self.stream = Stream(
             self.dataset,
@@ -144,6 +144,7 @@ class _Training:
         """Restores the state that a checkpoint saved."""
         trainer, state = start.trainer, start.state
         trainer_state.check(start, self.model, self.update)
+        self.model.rules = state.get("rules", 1)
         load_weights(self.model, trainer["model"])
         if self.ema is not None:
             load_weights(self.ema.model, start.model)
@@ -196,6 +197,7 @@ class _Training:
             "data": self.dataset.fingerprint,
             "best": self.best,
             "planned": planned,
+            "rules": self.model.rules,
         }
         checkpoint.write(self.run.checkpoints / f"{position:08d}", averaged, trainer, state)
         self.prune()
@@ -240,10 +242,12 @@ class _Training:
     def take_step(self) -> None:
         """Updates the weights once, and then their average."""
         self.stream.begin()
-        self.update.begin(self.stream.position, self.options.images)
+        before = self.stream.position
+        self.update.begin(before, self.options.images)
         self.meters.add(self.step())
         if self.ema is not None:
-            self.ema.update()
+            # Before rule 2, a step counted as one batch, however many it took.
+            self.ema.update(self.options.batch if self.model.rules < 2 else self.stream.position - before)
         self.steps += 1
 
     def begin(self) -> None:

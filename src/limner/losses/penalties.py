@@ -39,6 +39,35 @@ def input_gradient(critic: Critic, x: Tensor) -> tuple[Tensor, Tensor]:
     return logits, grad
 
 
+class Through:
+    """A critic that sees images through a transform, such as an augmentation; a penalty is taken at the images before.
+
+    So do Karras et al. 2020 (arXiv:2006.06676, the authors' code) with R1 under ADA, and R3GAN. The gradient is the
+    critic's own at the transformed images, led back through the transform, so a critic with an `input_gradient` still
+    needs one backward pass.
+
+    Args:
+        transform: maps images (B,…) to (B,…), differentiable; each call draws anew.
+        critic: maps (B,…) to (B,).
+    """
+
+    def __init__(self, transform: Callable[[Tensor], Tensor], critic: Critic) -> None:
+        self.transform, self.critic = transform, critic
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits (B,) of the transformed images."""
+        return self.critic(self.transform(x))
+
+    def input_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B,) and their gradient (B,…) at x, differentiable with respect to the critic's weights."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            seen = self.transform(x)
+            logits, at_seen = input_gradient(self.critic, seen)
+            (grad,) = torch.autograd.grad(seen, x, at_seen.to(seen.dtype), create_graph=True)
+        return logits, grad
+
+
 def _gradient(critic: Critic, x: Tensor) -> Tensor:
     """The gradient of each logit, (B,n), or (B/m, m·n) for a critic of packs."""
     logits, grad = input_gradient(critic, x)

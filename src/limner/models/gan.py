@@ -28,7 +28,7 @@ from limner.core.adversarial import AdversarialModel, adversarial_logs
 from limner.core.model import Data, Logs, Update
 from limner.core.prior import Prior
 from limner.losses.adversarial import OBJECTIVES, Objective, labelled
-from limner.losses.penalties import PENALTIES, PER_IMAGE, PenaltyName
+from limner.losses.penalties import PENALTIES, PER_IMAGE, PenaltyName, Through
 from limner.nets.augment import Identity, Transform
 from limner.nets.protocols import Critic, Generator, mixes_images
 
@@ -54,6 +54,7 @@ class GAN(AdversarialModel):
         penalty_every: steps of D from one penalty to the next; its weight grows in proportion. Raise it for speed;
             lower it if losses jump.
         transform: applied to real and generated images before D, such as augment.DiffAugment; none by default.
+            Penalties are taken at the images before it.
     """
 
     static = True
@@ -117,19 +118,26 @@ class GAN(AdversarialModel):
             x = next(data).x  # (B,C,H,W) in [-1,1]
             with torch.no_grad():
                 fake = self.G(self.prior.batch(len(x), data))
-                real, fake = self.transform(x), self.transform(fake)
-            real_logits, fake_logits = self.D(real), self.D(fake)
+                seen = self.transform(x), self.transform(fake)
+            real_logits, fake_logits = map(self.D, seen)
             loss_D = self.loss_D(real_logits, fake_logits, data)
-            terms = self.penalty_terms(real, fake) if penalise else dict.fromkeys(self.penalties, 0 * loss_D)
+            terms = self.penalty_terms((x, fake), seen) if penalise else dict.fromkeys(self.penalties, 0 * loss_D)
             update("D", loss_D + sum(weight * terms[p] for p, weight in self.penalties.items()))
             self.transform.observe(self._mean_sign(real_logits), data.batch)
         loss_G = self.loss_G(self.G(self.prior.batch(len(x), data)), x)
         update("G", loss_G)
         return adversarial_logs(loss_D, loss_G, real_logits, fake_logits, terms)
 
-    def penalty_terms(self, real: Tensor, fake: Tensor) -> dict[PenaltyName, Tensor]:
-        """The penalties by name, times `penalty_every`, so that the mean over all steps is right."""
-        return {p: self.penalty_every * PENALTIES[p](self.D, real, fake) for p in self.penalties}
+    def penalty_terms(self, images: tuple[Tensor, Tensor], seen: tuple[Tensor, Tensor]) -> dict[PenaltyName, Tensor]:
+        """The penalties by name, times `penalty_every`, so that the mean over all steps is right.
+
+        They are taken at real and generated `images`, through a new draw of the transform; in runs that began before
+        rule 2 at the transformed images that D has `seen`.
+        """
+        if self.rules < 2 or isinstance(self.transform, Identity):
+            return {p: self.penalty_every * PENALTIES[p](self.D, *seen) for p in self.penalties}
+        critic = Through(self.transform, self.D)
+        return {p: self.penalty_every * PENALTIES[p](critic, *images) for p in self.penalties}
 
     def loss_D(self, real_logits: Tensor, fake_logits: Tensor, data: Data) -> Tensor:
         """What D minimises: the objective, or the cross-entropy with a label drawn for each image."""

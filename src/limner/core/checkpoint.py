@@ -56,6 +56,7 @@ _STATE = record(
         "env": lambda value: isinstance(value, dict),
         "data": lambda value: isinstance(value, str),
         "planned": lambda value: isinstance(value, bool),
+        "rules": lambda value: is_count(value) and value in (1, 2),
         "best": lambda value: value == {} or record({"images": is_count, "score": is_number}, {})(value),
     },
 )

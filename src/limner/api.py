@@ -170,11 +170,11 @@ def advise(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Ad
 def _open(prepared: Prepared, out: str | Path | None) -> Run:
     """The run folder, which rank 0 creates for all ranks."""
     if dist.world() == 1:
-        run = Run.create(prepared.recipe.to_dict(), out)
+        run = Run.create(recipes.record(prepared.recipe), out)
     else:
         import torch.distributed as td
 
-        path = [str(Run.create(prepared.recipe.to_dict(), out).path) if dist.rank() == 0 else None]
+        path = [str(Run.create(recipes.record(prepared.recipe), out).path) if dist.rank() == 0 else None]
         td.broadcast_object_list(path)
         run = Run(str(path[0]))
     if dist.rank() == 0:
@@ -200,7 +200,7 @@ def resume(path: str | Path, *, progress: Progress | None = None, **overrides: A
     if fixed:
         raise LimnerError(f"{fixed[0]} cannot change in a run; start a new one with limner train")
     run.check()
-    prepared = prepare(recipes.load(run.recipe, overrides))
+    prepared = prepare(recipes.of_run(run.recipe, overrides))
     if dist.rank() == 0:
         run.lock()
         run.sweep()

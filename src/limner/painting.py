@@ -119,7 +119,7 @@ def stylise(
     assert trained is not None
     result = api.load(trained.path).sample(1)
     if keep_colours:
-        x = to_float(recipe.load(trained.recipe).data.build().fetch([0]))  # (1,3,H,W), the content
+        x = to_float(recipe.of_run(trained.recipe).data.build().fetch([0]))  # (1,3,H,W), the content
         result = one_pass.transfer_lightness(result.cpu(), x)
     names = f"{Path(content).name} in the style of {_joined(styles)}"
     description = f"limner stylise: {names}; VGG-19 of {weight_files.describe_vgg19(str(weights))}"

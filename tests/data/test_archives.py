@@ -13,7 +13,7 @@ import torch
 
 from limner.core.errors import LimnerError
 from limner.data import load
-from limner.data.files import store
+from limner.data.files import archive
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_bombs_are_refused(packed):
 
 
 def test_too_many_members_are_refused(packed, monkeypatch):
-    monkeypatch.setattr(store, "MAX_MEMBERS", 3)
+    monkeypatch.setattr(archive, "MAX_MEMBERS", 3)
     assert len(load(packed(*numbered(3)))) == 3
     with pytest.raises(LimnerError, match="more than 3 members"):
         load(packed(*numbered(4)))

@@ -67,6 +67,14 @@ LAYOUTS = {
         ("A/train/{k}.png", "B/train/{k}.png", range(10)),
         ("A/val/{k}.png", "B/val/{k}.png", range(10, 12)),
     ],
+    "any case, validation as the held-out part": [
+        ("TrainA/{k}.png", "TrainB/{k}.png", range(10)),
+        ("ValidA/{k}.png", "ValidB/{k}.png", range(10, 12)),
+    ],
+    "A/Train A/Validation": [
+        ("A/Train/{k}.png", "B/Train/{k}.png", range(10)),
+        ("A/Validation/{k}.png", "B/Validation/{k}.png", range(10, 12)),
+    ],
     "train/A train/B test/A test/B": [
         ("train/A/{k}.png", "train/B/{k}.png", range(10)),
         ("test/A/{k}.png", "test/B/{k}.png", range(10, 12)),
@@ -103,7 +111,7 @@ def test_layouts(tmp_path, layout, packed):
     assert has_note(train, "found 12 pairs in A/ and B/")
 
 
-@pytest.mark.parametrize("folders", [("",), ("train/", "test/"), ("train/", "val/")])
+@pytest.mark.parametrize("folders", [("",), ("train/", "test/"), ("train/", "val/"), ("Training/", "valid/")])
 def test_joined_pictures(tmp_path, folders):
     for place, numbers in zip(folders, (range(10), range(10, 12))):
         for k in numbers:
@@ -205,6 +213,18 @@ def test_names_without_a_partner(tmp_path):
     assert "41 of 54 pictures have no partner of the same name (such as A/more.png)" in str(caught.value)
     assert "give source and target one name" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_pairs_to_validate_on_are_neither_trained_nor_tested_on(tmp_path):
+    for place, numbers in (("train", range(10)), ("valid", range(10, 13)), ("test", range(13, 15))):
+        save_pairs(tmp_path, f"{place}/A/{{k}}.png", f"{place}/B/{{k}}.png", numbers)
+    save(tmp_path / "preview.png", uniform(1))
+    train, test, whole = (load("pairs", path=str(tmp_path), split=s) for s in ("train", "test", "all"))
+    assert sorted(b for _, b in levels(train)) == list(range(10))
+    assert sorted(b for _, b in levels(test)) == [13, 14]
+    assert len(whole) == 15
+    assert has_note(train, "3 pairs are in neither, but in valid/; only split=all takes them")
+    assert has_note(train, "left out 1 images that are neither in A/ nor in B/ (such as preview.png)")
 
 
 def test_no_name_in_common(tmp_path):
@@ -389,6 +409,7 @@ def test_files_without_a_side_and_bad_files_of_domains(tmp_path):
     train = load("domains", path=str(tmp_path), split="all")
     assert (len(train.a), len(train.b)) == (12, 12)
     assert [p for p, _ in train.quarantine] == ["train/bad.png"]
+    assert has_note(train, "neither in A/ nor in B/ (such as preview.png)")
 
 
 @pytest.mark.parametrize(

@@ -115,8 +115,8 @@ def check_same_settings(folder: Path, planned: Recipe) -> None:
     """Raises an error if the folder holds a run with other settings, which must not be counted as this one."""
     if not (folder / "recipe.yaml").is_file():
         return
-    run, new = Run(folder), planned.to_dict()
-    old = recipe.load(run.recipe).to_dict()
+    run, new = Run(folder), recipe.record(planned)
+    old = recipe.of_run(run.recipe).to_dict()
     for section in ("model", "data", "optim", "train"):
         if without(old[section], _ALLOWED_CHANGES) != without(new[section], _ALLOWED_CHANGES):
             raise LimnerError(f"{relative(folder)} was trained with other settings ({section}); choose another out=DIR")

@@ -30,6 +30,7 @@ from limner.core.errors import LimnerError, unknown
 from limner.core.yaml_text import Text, nested, read_written
 
 SECTIONS = ("model", "data", "optim", "train")
+_READING = "reading"  # how folders are read; later versions may read them in another way, so a run records it
 _LOCATIONS = ("name", "path", "a", "b", "limit", "only", "without")  # which images; other data do not inherit it
 
 
@@ -115,6 +116,32 @@ def data_of(section: Any, batch_type: type) -> Spec:
     kinds = import_module("limner.core.batch").KINDS
     whole = _whole("data", section) if isinstance(section, Text) else section
     return Spec.parse("data", _data(whole, kinds[batch_type]))
+
+
+def record(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as the mapping that a new run keeps, with the way in which its folders are read."""
+    tree = recipe.to_dict()
+    known = arguments("data", recipe.data.name)
+    if _READING in known:
+        tree["data"].setdefault(_READING, known[_READING].default)
+    return tree
+
+
+def of_run(recipe: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Reads the recipe of a run, whose folders are read as they were when the run began.
+
+    Args:
+        recipe: the content of ``recipe.yaml``. If it was written before readings were numbered, its reading is 1.
+        overrides: as in `load`.
+
+    Raises:
+        LimnerError: unknown recipe, section, key or value.
+    """
+    tree = copy.deepcopy(dict(recipe))
+    data = tree.get("data")
+    if isinstance(data, dict) and data.get("name") in names("data") and _READING in arguments("data", data["name"]):
+        data.setdefault(_READING, 1)
+    return load(tree, overrides)
 
 
 def find(source: str | Path) -> Path:

@@ -128,7 +128,7 @@ def check(path: str | os.PathLike[str]) -> Report:
     report.images = len(results)
     if results:
         _describe(report, results)
-        layout = read_layout(store.title, list(results), store.metadata())
+        layout = read_layout(store.title, list(results), store.metadata(), store.reading)
         report.layout = layout.notes
         report.classes = _class_sizes(layout)
         report.layout += _as_pairs(list(results))

@@ -133,13 +133,13 @@ def load_subjects(
 
 def _load_run(name: str, run: Run, data: Data, which: str, device: torch.device | str) -> Subject:
     model = load_model(getattr(run, which) if which in ("latest", "best") else run.checkpoints / which, device)
-    trained_on = dict(run.recipe["data"])
+    trained_on = recipe.of_run(run.recipe).data
     if data is None:
-        spec = Spec.parse("data", trained_on)
+        spec = trained_on
     elif isinstance(model, Translates):
-        spec = recipe.load(run.recipe, {"data": data}).data  # a path holds pairs or domains, as in training
+        spec = recipe.of_run(run.recipe, {"data": data}).data  # a path holds pairs or domains, as in training
     else:
-        spec = _sized(recipe.data_of(data, model.batch_type), model)
+        spec = _sized(recipe.data_of(data, model.batch_type), model, trained_on)
     train: Dataset = spec.build()
     heldout = heldout_of(spec)
     if heldout is None:
@@ -150,13 +150,15 @@ def _load_run(name: str, run: Run, data: Data, which: str, device: torch.device 
     return Subject(name, model, None, run, train, heldout, tuple(left_out(train, heldout)))
 
 
-def _sized(spec: Spec, model: GenerativeModel) -> Spec:
-    """Real images at the size and with the channels of the model's own, unless the user gave others."""
+def _sized(spec: Spec, model: GenerativeModel, trained_on: Spec) -> Spec:
+    """Real images at the size and with the channels of the model's own, and read like its data, unless the user said it."""
     known = arguments("data", spec.name)
     if "size" not in known or "channels" not in known:
         return spec
     _, c, h, w = model.sample(1, seed=0).shape
     same = {"size": [h, w], "channels": c}
+    if "reading" in known and "reading" in trained_on.kwargs:
+        spec = Spec("data", spec.name, {"reading": trained_on.kwargs["reading"]} | spec.kwargs)
     return Spec("data", spec.name, spec.kwargs | {k: v for k, v in same.items() if spec.get(k) is None})
 
 

@@ -1,21 +1,32 @@
-"""Reads splits and classes from the paths of images."""
+"""Reads splits and classes from the paths of images.
+
+Where there is a folder to train on, its siblings are the held-out part: test/, or else valid/. Where both exist, valid/
+is neither trained on nor tested on, and a note says so. Without a folder to train on, 5 % are held out by a hash of the
+path. Classes are the folders below, in natural order (2 before 10).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from limner.core.errors import LimnerError
+from limner.data.files import first_reading, splits
+from limner.data.files.reading import LATEST
+from limner.data.files.splits import TEST, TRAIN, VALID, Splits
 from limner.data.steps import listed
 
 HELD_OUT = 0.05
-_TRAIN, _TEST = ("train",), ("test", "val")  # test/ is preferred to val/
+BESIDE_CLASSES = "beside the class folders"
 _FEWEST = 10  # a set with fewer images has no hold-out
+_FEW = 0.1  # at most this share of the images may lie beside the class folders
 
 
 @dataclass
@@ -25,9 +36,10 @@ class Layout:
     Args:
         train: (N,) bool, True for training images.
         test: (N,) bool, True for held-out images. Where there are too few images to hold any out, it equals `train`.
-        labels: (N,) class indices, or None.
+        labels: (N,) class indices, or None; -1 for images that are left out.
         classes: names of the classes, or None.
         notes: messages for the user.
+        left_out: index and reason of each image that belongs to no split or class.
     """
 
     train: NDArray[np.bool_]
@@ -35,72 +47,90 @@ class Layout:
     labels: NDArray[np.int64] | None = None
     classes: list[str] | None = None
     notes: list[str] = field(default_factory=list)
+    left_out: dict[int, str] = field(default_factory=dict)
+
+    def mask(self, split: str) -> NDArray[np.bool_]:
+        """(N,) bool, True for the images of the split "train", "test" or "all"."""
+        if split != "all":
+            return self.train if split == "train" else self.test
+        mask = np.ones(len(self.train), dtype=bool)
+        mask[list(self.left_out)] = False
+        return mask
 
 
-def read_layout(title: str, names: list[str], metadata: bytes | None) -> Layout:
+def read_layout(title: str, names: list[str], metadata: bytes | None, reading: int = LATEST) -> Layout:
     """Reads splits and classes from the paths, or classes from StyleGAN's ``dataset.json`` where there is one.
+
+    Args:
+        title: the name of the set, for messages.
+        names: the paths.
+        metadata: the content of ``dataset.json``, or None.
+        reading: as in `limner.data.files.reading`.
 
     Raises:
         LimnerError: ``dataset.json`` has another format.
     """
-    train, test, inner, notes = read_splits(unwrapped(names))
-    labels, classes, message = _classes(title, names, inner, metadata)
-    return Layout(train, test, labels, classes, [message, *notes])
+    found = find_splits(unwrapped(names, reading), reading)
+    labels, classes, messages, beside = _classes(title, names, found, metadata, reading)
+    found.left_out |= beside
+    train, test, notes = parts_of(found, "images")
+    return Layout(train, test, labels, classes, [*messages, *notes], found.left_out)
 
 
-def read_splits(
-    inner: list[str], what: str = "images"
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_], list[str], list[str]]:
-    """The masks (N,) of training and held-out items, the paths without split folders, and messages for the user.
+def unwrapped(names: Sequence[str], reading: int = LATEST) -> list[str]:
+    """The paths without the folders that all of them share, as in a ZIP of one folder."""
+    return first_reading.unwrapped(names) if reading == 1 else splits.unwrapped(names)
+
+
+def find_splits(inner: Sequence[str], reading: int = LATEST) -> Splits:
+    """The split of each path, of which `unwrapped` has removed what all share."""
+    if reading > 1:
+        return splits.find_splits(inner)
+    of, below, folders = first_reading.find_splits(inner)
+    return Splits(of, below, bool(folders), folders)
+
+
+def parts_of(found: Splits, what: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_], list[str]]:
+    """The masks (N,) of training and of held-out items, and messages for the user.
 
     Args:
-        inner: paths without the folders that all of them share.
+        found: the splits.
         what: what the items are, for the messages.
     """
-    train_folder, test_folder = _split_folders(inner)
+    usable = np.ones(len(found.of), dtype=bool)
+    usable[list(found.left_out)] = False
     notes: list[str] = []
-    if train_folder:
-        tops = np.array([n.split("/", 1)[0] for n in inner])
-        train, test = tops == train_folder, tops == test_folder
-        inner = [n.split("/", 1)[1] if t in (train_folder, *_TEST) else n for n, t in zip(inner, tops)]
-        folders = f"folders {train_folder}/ and {test_folder}/" if test_folder else f"folder {train_folder}/"
-        ignored = len(inner) - int(train.sum() + test.sum())
-        held_out = f", {test.sum()} to test on" if test_folder else ""
-        notes.append(f"{folders}: {train.sum()} {what} to train on{held_out}")
-        if ignored:
-            notes.append(f"{ignored} {what} are in neither; only split=all takes them")
-        if not test_folder:
-            train, test = _held_out(inner, train, notes, what)
-    else:
-        train, test = _held_out(inner, np.ones(len(inner), dtype=bool), notes, what)
-    return train, test, inner, notes
-
-
-def unwrapped(names: list[str]) -> list[str]:
-    """The paths without the folders that all of them share, as in a ZIP of one folder."""
-    while names and "/" in names[0]:
-        top = names[0].split("/", 1)[0]
-        if top in _TRAIN + _TEST or not all(n.startswith(top + "/") for n in names):
-            break
-        names = [n[len(top) + 1 :] for n in names]
-    return names
-
-
-def _split_folders(names: list[str]) -> tuple[str | None, str | None]:
-    tops = {n.split("/", 1)[0] for n in names if "/" in n}
-    train = next((t for t in _TRAIN if t in tops), None)
-    return train, next((t for t in _TEST if t in tops), None) if train else None
+    if not found.found:
+        train, test = _held_out(found.inner, usable, notes, what)
+        return train, test, [*found.notes, *notes]
+    masks = {split: found.mask(split) & usable for split in (TRAIN, VALID, TEST)}
+    held_out = next((split for split in (TEST, VALID) if masks[split].any()), None)
+    chosen = [split for split in (TRAIN, held_out) if split in found.folders]
+    names = " and ".join(f"{name}/" for split in chosen for name in found.folders[split])
+    tested = f", {masks[held_out].sum()} to test on" if held_out else ""
+    folders = "folders" if " and " in names else "folder"
+    notes.append(f"{folders} {names}: {masks[TRAIN].sum()} {what} to train on{tested}")
+    train, test = masks[TRAIN], masks[held_out or TEST]
+    if held_out == TEST and masks[VALID].any():
+        names = " and ".join(f"{name}/" for name in found.folders[VALID])
+        notes.append(f"{masks[VALID].sum()} {what} are in neither, but in {names}; only split=all takes them")
+    rest = int(usable.sum() - sum(m.sum() for m in masks.values()))
+    if rest:
+        notes.append(f"{rest} {what} are in neither; only split=all takes them")
+    if held_out is None:
+        train, test = _held_out(found.inner, masks[TRAIN], notes, what)
+    return train, test, [*notes, *found.notes]
 
 
 def _held_out(
-    names: list[str], among: NDArray[np.bool_], notes: list[str], what: str
+    names: Sequence[str], among: NDArray[np.bool_], notes: list[str], what: str
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Holds out 5 % by a hash of the path, so that adding or removing an image does not move another one."""
     candidates = np.flatnonzero(among)
     if len(candidates) < _FEWEST:
         notes.append(f"only {len(candidates)} {what}: none is held out, so the test split is the training split")
         return among, among.copy()
-    uniforms = np.array([_uniform(names[i]) for i in candidates])
+    uniforms = np.array([_uniform(names[i]) for i in candidates.tolist()])
     selected = uniforms < HELD_OUT
     selected[uniforms.argmin()] = True
     test = np.zeros(len(names), dtype=bool)
@@ -124,50 +154,113 @@ def sample_ids(names: list[str]) -> NDArray[np.int64]:
     return np.array([int.from_bytes(_digest(n), signed=True) for n in names], dtype=np.int64)
 
 
-def _classes(
-    title: str, names: list[str], inner: list[str], metadata: bytes | None
-) -> tuple[NDArray[np.int64] | None, list[str] | None, str]:
-    """Labels, class names, and a message that describes the layout."""
+# --- classes ---------------------------------------------------------------------------------------
+
+
+def natural_order(names: Iterable[str]) -> list[str]:
+    """Names in the order that people expect: numbers by their value, also inside of names.
+
+    >>> natural_order(["10", "9", "-1", "0.5"]), natural_order(["b10", "b9", "a"])
+    (['-1', '0.5', '9', '10'], ['a', 'b9', 'b10'])
+    """
+    names = list(names)
+    if all(_NUMBER.fullmatch(name) for name in names):
+        return sorted(names, key=lambda name: (float(name), name))
+    return sorted(names, key=lambda name: ([int(p) if k % 2 else p for k, p in enumerate(_DIGITS.split(name))], name))
+
+
+_NUMBER = re.compile(r"[-+]?[0-9]{1,300}(\.[0-9]{1,300})?")
+_DIGITS = re.compile(r"([0-9]{1,300})")
+
+_Classes = tuple[NDArray[np.int64] | None, list[str] | None, list[str], dict[int, str]]
+
+
+def _classes(title: str, names: list[str], found: Splits, metadata: bytes | None, reading: int) -> _Classes:
+    """Labels, class names, messages that describe them, and the images that are left out for want of a class."""
     n = len(names)
     if metadata is not None:
-        labels = _stylegan_labels(title, names, inner, metadata)
-        if labels is None:
-            return None, None, f"found {n} images; dataset.json gives them no classes"
-        classes = sorted(set(labels))
-        counts = Counter(labels)
+        table = _stylegan_labels(title, metadata)
+        if table is None:
+            return None, None, [f"found {n} images; dataset.json gives them no classes"], {}
+        values = _looked_up(title, names, found, table)
+        classes = sorted({value for value in values if value is not None})
+        counts = Counter(values)
         sizes = listed((str(c), counts[c]) for c in classes)
-        indices = np.array([classes.index(c) for c in labels], dtype=np.int64)
+        index = {c: k for k, c in enumerate(classes)}
         message = f"found {n} images in {len(classes)} classes of dataset.json ({sizes})"
-        return indices, [str(c) for c in classes], message
-    depths = {name.count("/") for name in inner}
-    tops = [name.split("/", 1)[0] for name in inner]
-    if depths == {1} and len(set(tops)) > 1:
-        folders = sorted(set(tops))
-        index = {folder: k for k, folder in enumerate(folders)}
-        count = Counter(tops)
-        sizes = listed((folder, count[folder]) for folder in folders)
-        return (
-            np.array([index[t] for t in tops]),
-            folders,
-            f"found {n} images in {len(folders)} class folders ({sizes})",
+        texts = [str(c) for c in classes]
+        labels = np.array([-1 if c is None else index[c] for c in values], dtype=np.int64)
+        return labels, texts, [message, *_numbers(texts, reading)], {}
+    known = first_reading.class_labels(found.inner) if reading == 1 else _class_folders(found)
+    if known is not None:
+        labels, classes_ = known
+        usable = np.bincount(labels[labels >= 0], minlength=len(classes_))
+        sizes = listed((folder, int(count)) for folder, count in zip(classes_, usable))
+        beside = {i: BESIDE_CLASSES for i in np.flatnonzero(labels < 0).tolist() if i not in found.left_out}
+        messages = [f"found {usable.sum()} images in {len(classes_)} class folders ({sizes})"]
+        if beside:
+            example = names[next(iter(beside))]
+            messages.append(f"left out {len(beside)} images that lie beside the class folders (such as {example})")
+        return labels, classes_, [*messages, *_numbers(classes_, reading)], beside
+    if all("/" not in name for i, name in enumerate(found.inner) if i not in found.left_out):
+        return None, None, [f"found {n - len(found.left_out)} images in one folder, without classes"], {}
+    count = n - len(found.left_out)
+    return None, None, [f"found {count} images in nested folders, taken as one set without classes"], {}
+
+
+def _class_folders(found: Splits) -> tuple[NDArray[np.int64], list[str]] | None:
+    """Class indices, -1 for an image without a class, and class names; None where there are no class folders."""
+    used = [i for i in range(len(found.inner)) if i not in found.left_out]
+    inner = splits.unwrapped([found.inner[i] for i in used]) if found.found else [found.inner[i] for i in used]
+    counts = Counter(name[: name.find("/")] for name in inner if "/" in name)
+    direct = sum(name.count("/") == 1 for name in inner)
+    below = counts.total()
+    beside = len(inner) - below
+    if len(counts) < 2 or 10 * direct < 9 * below or not (beside <= _FEW * len(inner) or beside < min(counts.values())):
+        return None
+    classes = natural_order(counts)
+    index = {folder: k for k, folder in enumerate(classes)}
+    labels = np.full(len(found.inner), -1, dtype=np.int64)
+    labels[used] = [index[name[: name.find("/")]] if "/" in name else -1 for name in inner]
+    return labels, classes
+
+
+def _numbers(classes: list[str], reading: int) -> list[str]:
+    """Which number stands for which class, where they differ, and classes that may be one."""
+    notes = []
+    if reading > 1 and classes != [str(k) for k in range(len(classes))]:
+        shown = ", ".join(f"{k} {name}" for k, name in enumerate(classes[:12]))
+        more = f", and {len(classes) - 12} more" if len(classes) > 12 else ""
+        notes.append(f"numbers of the classes: {shown}{more}")
+    alike = Counter(name.casefold() for name in classes)
+    twins = [name for name in classes if alike[name.casefold()] > 1]
+    if twins:
+        notes.append(
+            f"the classes {' and '.join(twins[:2])} differ only in their case: rename one if they are the same"
         )
-    if depths == {0}:
-        return None, None, f"found {n} images in one folder, without classes"
-    return None, None, f"found {n} images in nested folders, taken as one set without classes"
+    return notes
 
 
-def _stylegan_labels(title: str, names: list[str], inner: list[str], metadata: bytes) -> list[int] | None:
-    """The label of each image from ``{"labels": [["00000/img.png", 3], ...]}``, or None when there are none."""
+def _stylegan_labels(title: str, metadata: bytes) -> dict[str, object] | None:
+    """The table of ``{"labels": [["00000/img.png", 3], ...]}``, or None when there are none."""
     try:
         entries = json.loads(metadata)["labels"]
-        if entries is None:
-            return None
-        table = {str(name): label for name, label in entries}
+        return None if entries is None else {str(name).replace("\\", "/"): label for name, label in entries}
     except (ValueError, TypeError, KeyError, RecursionError):
         raise LimnerError(f'{title}: write dataset.json as {{"labels": [["PATH", CLASS], …]}}') from None
-    labels = [table.get(name, table.get(short)) for name, short in zip(names, inner)]
-    numbers = [label for label in labels if isinstance(label, int) and not isinstance(label, bool)]
-    if len(numbers) < len(labels):
-        missing = next(name for name, label in zip(names, labels) if not isinstance(label, int))
-        raise LimnerError(f"{title}: dataset.json has no whole number for {missing!r}; add one, or remove the file")
-    return numbers
+
+
+def _looked_up(title: str, names: list[str], found: Splits, table: dict[str, object]) -> list[int | None]:
+    """The label of each image; its path in the table may lack folders that all images share."""
+    labels: list[int | None] = []
+    for i, name in enumerate(names):
+        ends = [0, *(m.end() for m in re.finditer("/", name))]
+        places = (name[at:] for at in ends if at <= len(name) - len(found.inner[i]))
+        label = next((table[place] for place in places if place in table), None)
+        if isinstance(label, int) and not isinstance(label, bool):
+            labels.append(label)
+        elif i in found.left_out:
+            labels.append(None)
+        else:
+            raise LimnerError(f"{title}: dataset.json has no whole number for {name!r}; add one, or remove the file")
+    return labels

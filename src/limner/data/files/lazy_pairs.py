@@ -18,9 +18,11 @@ from limner.core.errors import LimnerError
 from limner.data.datasets import Pixels
 from limner.data.degradations import NAMES
 from limner.data.files import decode, limits
-from limner.data.files.layout import read_splits, unwrapped
+from limner.data.files.layout import find_splits, parts_of, unwrapped
 from limner.data.files.lazy import BadFile, Files, decode_all, first_readable
-from limner.data.files.pair_layout import NO_PARTNER, DomainPath, MatchedPairs, domain_paths, match_names
+from limner.data.files.left_out import other_files
+from limner.data.files.pair_layout import NO_PARTNER, DomainPath, MatchedPairs, domain_paths, match_names, on_no_side
+from limner.data.files.reading import LATEST
 from limner.data.files.store import open_store
 from limner.data.options import Options
 from limner.data.pairs import PairSet, StackedPairs
@@ -131,6 +133,7 @@ def read_pairs(
     source_channels: int | None = None,
     layout: str = "auto",
     cache: bool | None = None,
+    reading: int = LATEST,
     name: str | None = None,
 ) -> PairSet:
     """Finds and reads the pairs of a folder or ZIP.
@@ -142,6 +145,7 @@ def read_pairs(
         source_channels: channels of the sources; by default those of the files.
         layout: "folders", "joined", or "auto" for either.
         cache: hold all pairs in memory; by default if they take at most 512 MiB.
+        reading: as in `limner.data.files.reading`.
         name: the name of the set; by default the last part of the path.
 
     Raises:
@@ -151,14 +155,16 @@ def read_pairs(
         raise LimnerError("pairs have no classes; leave 'only' and 'without' out")
     if options.binarise != "none":
         raise LimnerError("pairs are not binarised; leave 'binarise' out")
-    store = open_store(path)
+    store = open_store(path, reading)
     survey = folder.read_headers(store, path)
-    pairs, joined = _find_pairs(path, survey, layout)
+    pairs, joined = _find_pairs(path, survey, layout, reading)
     notes = [f"found {len(pairs.names)} pairs in {'the halves of pictures' if joined else 'A/ and B/'}"]
     if swap:
         pairs.a, pairs.b = pairs.b, pairs.a
         notes.append("exchanged: A is made of B")
-    selected = _select(pairs, options, notes)
+    selected = _select(pairs, options, notes, reading)
+    notes += [] if joined else on_no_side(survey.names, domain_paths(survey.names, reading) or {})
+    notes += other_files(store.ignored, store.hidden)
     shapes = _shapes(_surveys(survey, pairs, joined), options, source_channels, notes)
     title, quarantine = name or Path(path).name or store.title, [*survey.quarantine, *pairs.left_out]
 
@@ -174,16 +180,16 @@ def read_pairs(
     return PairSet(folder.in_memory_if_small(path, LazyStackedPairs(files(selected.a, 0), files(selected.b, 1)), cache))
 
 
-def _find_pairs(path: str, survey: Survey, layout: str) -> tuple[MatchedPairs, bool]:
+def _find_pairs(path: str, survey: Survey, layout: str, reading: int) -> tuple[MatchedPairs, bool]:
     """The pairs, and whether they are halves of images.
 
     Raises:
         LimnerError: there are no pairs, or too many images have no partner.
     """
-    paths = None if layout == "joined" else domain_paths(survey.names)
+    paths = None if layout == "joined" else domain_paths(survey.names, reading)
     if paths is None and layout == "folders":
         raise LimnerError(f"{path!r} has no folders A/ and B/; lay the pairs out as {_LAYOUTS}")
-    pairs = _find_halves(path, survey, layout) if paths is None else _find_partners(path, paths)
+    pairs = _find_halves(path, survey, layout, reading) if paths is None else _find_partners(path, paths)
     if len(pairs.names) < 2:
         raise LimnerError(f"{path!r} has {len(pairs.names)} pairs and a model needs at least 2; add more")
     return pairs, paths is None
@@ -200,10 +206,10 @@ def _find_partners(path: str, paths: dict[str, DomainPath]) -> MatchedPairs:
     return pairs
 
 
-def _find_halves(path: str, survey: Survey, layout: str) -> MatchedPairs:
+def _find_halves(path: str, survey: Survey, layout: str, reading: int) -> MatchedPairs:
     """The images whose halves are pairs; with the layout "auto", those that are exactly twice as wide as high."""
     pairs, n = MatchedPairs(), len(survey.names)
-    for file, inner, header in zip(survey.names, unwrapped(survey.names), survey.headers):
+    for file, inner, header in zip(survey.names, unwrapped(survey.names, reading), survey.headers):
         height, width = header.size
         if layout == "auto" and width != 2 * height:
             pairs.left_out.append((file, "not twice as wide as high"))
@@ -226,11 +232,15 @@ def _find_halves(path: str, survey: Survey, layout: str) -> MatchedPairs:
     )
 
 
-def _select(pairs: MatchedPairs, options: Options, notes: list[str]) -> MatchedPairs:
+def _select(pairs: MatchedPairs, options: Options, notes: list[str], reading: int) -> MatchedPairs:
     """The pairs of the split, at most `limit` of them."""
-    train, test, _, messages = read_splits(pairs.names, "pairs")
+    found = find_splits(pairs.names, reading)
+    train, test, messages = parts_of(found, "pairs")
     notes += messages
-    indices = np.flatnonzero({"train": train, "test": test, "all": np.ones_like(train)}[options.split])
+    every = np.ones_like(train)
+    every[list(found.left_out)] = False
+    pairs.left_out += [(pairs.a[i], reason) for i, reason in found.left_out.items()]
+    indices = np.flatnonzero({"train": train, "test": test, "all": every}[options.split])
     indices = indices[evenly_spaced(len(indices), options.limit or len(indices))]
     if not len(indices):
         raise LimnerError(f"no pair is in split {options.split!r}; put some there, or write another split")

@@ -8,8 +8,8 @@
 ``train/1.jpg``, twice as wide as high      A beside B in one image, the layout of pix2pix's authors
 ==========================================  ================================================
 
-A split may also be called ``val``. The two names of a pair may have different suffixes (png, jpg) and may end in ``_A``
-and ``_B``.
+Splits have the names of `limner.data.files.splits`, in any case. The two names of a pair may have different suffixes
+(png, jpg) and may end in ``_A`` and ``_B``.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
+from limner.data.files import first_reading
 from limner.data.files.layout import unwrapped
+from limner.data.files.reading import LATEST
+from limner.data.files.splits import WORDS, split_of
 from limner.data.files.store import Store
 
 NO_PARTNER = "no image of that name on the other side"
 _DUPLICATE = "a second image of that name"
-_SPLITS = ("train", "test", "val")
-_SPLIT_AND_DOMAIN = re.compile(r"(train|test|val)[_-]?([ab])", re.IGNORECASE)
+_SPLIT_AND_DOMAIN = re.compile(rf"({'|'.join(WORDS)})[_-]?([ab])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class DomainPath:
 
     Args:
         domain: "a" or "b".
-        split: "train", "test", "val", or "" where no folder says it.
+        split: "train", "valid", "test", or "" where no folder says it.
         inner: the path below the folders of domain and split.
     """
 
@@ -72,8 +74,12 @@ class MatchedPairs:
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
 
-def domain_path(inner: str) -> DomainPath | None:
+def domain_path(inner: str, reading: int = LATEST) -> DomainPath | None:
     """Reads domain and split from a path; None where it names no domain.
+
+    Args:
+        inner: a path, without the folders that all images share.
+        reading: as in `limner.data.files.reading`.
 
     >>> domain_path("A/train/1.png")
     DomainPath(domain='a', split='train', inner='1.png')
@@ -83,20 +89,30 @@ def domain_path(inner: str) -> DomainPath | None:
     top, *below = inner.split("/")
     if not below:
         return None
-    both = _SPLIT_AND_DOMAIN.fullmatch(top)
+    both = (first_reading.SPLIT_AND_DOMAIN if reading == 1 else _SPLIT_AND_DOMAIN).fullmatch(top)
     if both:
-        return DomainPath(both[2].lower(), both[1].lower(), "/".join(below))
-    domain, split = (top, below[0]) if top.lower() in ("a", "b") else (below[0], top)
-    if split in _SPLITS and domain.lower() in ("a", "b") and len(below) > 1:
-        return DomainPath(domain.lower(), split, "/".join(below[1:]))
+        split = both[1].lower()
+        return DomainPath(both[2].lower(), split if reading == 1 else WORDS[split], "/".join(below))
+    domain, folder = (top, below[0]) if top.lower() in ("a", "b") else (below[0], top)
+    said = first_reading.split_of(folder) if reading == 1 else split_of(folder)
+    if said and domain.lower() in ("a", "b") and len(below) > 1:
+        return DomainPath(domain.lower(), said, "/".join(below[1:]))
     return DomainPath(domain.lower(), "", "/".join(below)) if domain == top else None
 
 
-def domain_paths(names: list[str]) -> dict[str, DomainPath] | None:
+def domain_paths(names: list[str], reading: int = LATEST) -> dict[str, DomainPath] | None:
     """The `DomainPath` of each image that has a domain; None unless both domains occur."""
-    parsed = {name: domain_path(inner) for name, inner in zip(names, unwrapped(names))}
+    if reading > 1:
+        names = [name for name in names if "/" in name]  # a picture beside the folders does not hide them
+    parsed = {name: domain_path(inner, reading) for name, inner in zip(names, unwrapped(names, reading))}
     paths = {name: path for name, path in parsed.items() if path is not None}
     return paths if {p.domain for p in paths.values()} == {"a", "b"} else None
+
+
+def on_no_side(names: list[str], paths: dict[str, DomainPath]) -> list[str]:
+    """A sentence on the images that are in neither of two domains, if there are any."""
+    others = [name for name in names if name not in paths]
+    return [f"left out {len(others)} images that are neither in A/ nor in B/ (such as {others[0]})"] if others else []
 
 
 def match_names(paths: dict[str, DomainPath]) -> MatchedPairs:
@@ -131,8 +147,9 @@ class View:
 
     def __init__(self, store: Store, paths: dict[str, str]) -> None:
         self.store, self.paths = store, paths
-        self.title, self.names = store.title, sorted(paths)
+        self.title, self.names, self.reading = store.title, sorted(paths), store.reading
         self.ignored: Counter[str] = Counter()
+        self.hidden: set[str] = set()
         self.quarantine: list[tuple[str, str]] = []
 
     def open(self, name: str) -> BinaryIO:

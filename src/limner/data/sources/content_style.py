@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from limner.core.errors import LimnerError
+from limner.data.files.reading import LATEST, Reading
 from limner.data.options import Options
 from limner.data.registry import SOURCES, source
 from limner.data.sources import photographs
@@ -26,6 +27,7 @@ def styled(  # noqa: D417 - see Options
     masks: list[str] | None = None,
     style_size: int | None = None,
     first: str | None = None,
+    reading: Reading = LATEST,
     *,
     options: Options,
 ) -> Any:
@@ -39,6 +41,7 @@ def styled(  # noqa: D417 - see Options
         masks: for each style a picture of any size, white where the style applies; by default everywhere.
         first: the initial picture, for start=first.
         style_size: longer side of the styles; by default that of the content. Raise it for larger strokes.
+        reading: as of the source folder, where `path` is one.
     """
     import torch
 
@@ -54,7 +57,7 @@ def styled(  # noqa: D417 - see Options
     if masks is not None and len(masks) != len(styles):
         raise LimnerError(f"there are {len(masks)} masks for {len(styles)} styles; give one for each, or none")
     if not (Path(path).expanduser().is_file() or photographs.known(path)) or path.lower().endswith(".zip"):
-        return _content_set(path, styles, style_size, options)
+        return _content_set(path, styles, style_size, reading, options)
     content = _open(path)
     h, w = _size(path, content, options)
     pixels = _pixels(content, (h, w), 3)
@@ -79,7 +82,7 @@ def _names(style: str | list[str]) -> list[str]:
     return [style] if Path(style).expanduser().is_file() else [s for s in style.split(",") if s]
 
 
-def _content_set(path: str, styles: list[str], style_size: int | None, options: Options) -> Any:
+def _content_set(path: str, styles: list[str], style_size: int | None, reading: Reading, options: Options) -> Any:
     """A folder, a ZIP or a named set as content."""
     from dataclasses import asdict
 
@@ -91,7 +94,8 @@ def _content_set(path: str, styles: list[str], style_size: int | None, options: 
 
     if path not in SOURCES and not Path(path).expanduser().exists():
         raise LimnerError(f"there is no picture {path!r}; check the path")
-    images: Any = load(path, **(asdict(options) | {"channels": 3}))
+    how = {} if path in SOURCES else {"reading": reading}
+    images: Any = load(path, **(asdict(options) | {"channels": 3} | how))
     style_pixels = _style_pixels(styles, style_size or max(images.shape[1:]))
     tensors = tuple(torch.from_numpy(s) for s in style_pixels)
     identity = fingerprint(images.fingerprint, *style_pixels)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from limner.core.errors import LimnerError
 from limner.data.files.formats import KNOWN
+from limner.data.files.reading import LATEST, Reading
 from limner.data.options import Options
 from limner.data.registry import source
 
@@ -33,16 +34,20 @@ _FORMATS = f"{KNOWN} images"
 
 
 @source("folder")
-def folder(path: str, cache: bool | None = None, *, options: Options) -> Dataset:  # noqa: D417 - see Options
-    """Your own images: a folder or a ZIP; sub-folders are classes, train/ and test/ (or val/) at the top are splits.
+def folder(  # noqa: D417 - see Options
+    path: str, cache: bool | None = None, reading: Reading = LATEST, *, options: Options
+) -> Dataset:
+    """Your own images: a folder or a ZIP; sub-folders are classes, train/ and test/ (or valid/) at the top are splits.
 
     Args:
         path: the folder or ZIP.
         cache: hold all images in memory; by default if they take at most 512 MiB. Set it to false if memory is short.
+        reading: how splits and classes are found: 2, or 1 as limner 0.1 did it (classes in text order). Recipes of runs
+            record it, and you need not write it.
     """
     from limner.data.files.store import open_store
 
-    return read(open_store(path), path, cache, options)
+    return read(open_store(path, reading), path, cache, options)
 
 
 def read(store: Store, path: str, cache: bool | None, options: Options) -> Dataset:
@@ -63,19 +68,21 @@ def read(store: Store, path: str, cache: bool | None, options: Options) -> Datas
     from limner.core.batch import evenly_spaced
     from limner.data.files.layout import read_layout, sample_ids
     from limner.data.files.lazy import Files
+    from limner.data.files.left_out import other_files
     from limner.data.steps import augmentations, choose_classes, identity
 
     survey = read_headers(store, path)
     if len(survey.names) < 2:
         raise LimnerError(f"{path!r} has one image and a model needs at least 2; add more")
-    layout = read_layout(store.title, survey.names, store.metadata())
-    notes = list(layout.notes)
-    if store.ignored:
-        notes.append(f"ignored {sum(store.ignored.values())} other files")
-    shape = (channels_of(survey, options.channels, notes), *size_of(survey, options, notes))
+    layout = read_layout(store.title, survey.names, store.metadata(), store.reading)
+    notes = [*layout.notes, *other_files(store.ignored, store.hidden)]
+    usable = survey.of([n for i, n in enumerate(survey.names) if i not in layout.left_out])
+    shape = (channels_of(usable, options.channels, notes), *size_of(usable, options, notes))
     name = Path(path).name or store.title
+    if options.split == "train" and not layout.train.any():
+        raise LimnerError(f"{name} has nothing to train on ({notes[1]}); name a folder train/, or write split: all")
     labels, classes, of_class = choose_classes(name, layout.labels, layout.classes, options)
-    keep = {"train": layout.train, "test": layout.test, "all": np.ones(len(survey.names), dtype=bool)}[options.split]
+    keep = layout.mask(options.split)
     indices = np.flatnonzero(keep if of_class is None else keep & of_class)
     indices = indices[evenly_spaced(len(indices), options.limit or len(indices))]
     if not len(indices):
@@ -91,7 +98,7 @@ def read(store: Store, path: str, cache: bool | None, options: Options) -> Datas
         ids=torch.from_numpy(sample_ids(paths)) if options.binarise == "static" else None,
         augment=augmentations(options),
         notes=notes,
-        quarantine=survey.quarantine,
+        quarantine=[*survey.quarantine, *((survey.names[i], reason) for i, reason in layout.left_out.items())],
         prepared=identity(classes, options),
     )
     return in_memory_if_small(path, files, cache)
@@ -163,10 +170,13 @@ def read_headers(store: Store, path: str) -> Survey:
 
 def refuse_empty(path: str, store: Store) -> None:
     """Raises a `LimnerError` where there are no images."""
+    from limner.data.files.left_out import unread_pictures
     from limner.data.steps import listed
 
     if store.names or store.quarantine:
         return
+    if unread := unread_pictures(store.ignored):
+        raise LimnerError(f"{path!r} has no images that are read: {'; '.join(unread)}")
     if store.ignored:
         kinds = listed(store.ignored.most_common(), most=3)
         raise LimnerError(f"{path!r} has no images, only other files ({kinds}); put {_FORMATS} there")
@@ -236,7 +246,7 @@ def in_memory_if_small(path: str, files: Files | LazyStackedPairs, cache: bool |
     Raises:
         LimnerError: more than half of the files cannot be decoded.
     """
-    from limner.data.steps import by_reason
+    from limner.data.files.left_out import bad_files
 
     result: Dataset = files
     size = len(files) * math.prod(files.shape)
@@ -247,6 +257,5 @@ def in_memory_if_small(path: str, files: Files | LazyStackedPairs, cache: bool |
         result.notes.append(
             f"read from files while training: {size >> 20} MiB once decoded (cache: true keeps them there)"
         )
-    if result.quarantine:
-        result.notes.append(f"left out {len(result.quarantine)} bad files: {by_reason(result.quarantine)}")
+    result.notes += bad_files(result.quarantine)
     return result

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from limner.core.errors import LimnerError
 from limner.data.files import download
+from limner.data.files.reading import LATEST, Reading
 from limner.data.options import Options
 from limner.data.registry import DOMAINS, PAIRS, SOURCES, source
 from limner.data.sources import folder
@@ -41,6 +42,7 @@ def pairs(  # noqa: D417 - see Options
     source_channels: Channels | None = None,
     layout: Layout = "auto",
     cache: bool | None = None,
+    reading: Reading = LATEST,
     *,
     options: Options,
 ) -> PairSet:
@@ -55,16 +57,18 @@ def pairs(  # noqa: D417 - see Options
         source_channels: channels of the sources, as `channels` of the targets; by default those of the files.
         layout: "folders" A/ and B/, or "joined" in one picture. Set it if "auto" is wrong.
         cache: hold all pairs in memory; by default if they take at most 512 MiB. Set it to false if memory is short.
+        reading: as of the source folder.
     """
     if task is None:
         if amount is not None:
             raise LimnerError("amount belongs to a task; write task too, or leave amount out")
         if path in SOURCES:
             raise LimnerError(f"{path} has no pairs; write task={_TASKS} to make them")
-        return _read_pairs(path, options, swap=swap, source_channels=source_channels, layout=layout, cache=cache)
+        settings = {"swap": swap, "source_channels": source_channels, "layout": layout}
+        return _read_pairs(path, options, **settings, cache=cache, reading=reading)
     if swap or source_channels or layout != "auto":
         raise LimnerError(f"task {task} makes the sources: leave swap, source_channels and layout out")
-    return make_pairs(_images(path, options, cache), task, amount)
+    return make_pairs(_images(path, options, reading, cache), task, amount)
 
 
 def make_pairs(images: Dataset, task: str, amount: float | None) -> PairSet:
@@ -81,7 +85,12 @@ def make_pairs(images: Dataset, task: str, amount: float | None) -> PairSet:
 
 @source("domains", gives=DOMAINS)
 def domains(  # noqa: D417 - see Options
-    path: str | None = None, a: str | None = None, b: str | None = None, *, options: Options
+    path: str | None = None,
+    a: str | None = None,
+    b: str | None = None,
+    reading: Reading = LATEST,
+    *,
+    options: Options,
 ) -> DomainSet:
     """Two sets without pairs: a folder with trainA, trainB, testA and testB, or with A/ and B/; or any two sets.
 
@@ -91,18 +100,22 @@ def domains(  # noqa: D417 - see Options
         path: the folder or ZIP that has both sets.
         a: instead of path: the first set, a folder, a ZIP or a name.
         b: instead of path: the second set.
+        reading: as of the source folder.
     """
     if path is None:
         if a is None or b is None:
             raise LimnerError("domains needs two sets: write path, a folder with A/ and B/, or write both a and b")
         return _same_shape(
-            lambda o: _images(a, o), lambda o: _images(b, o), options, f"{Path(a).name} and {Path(b).name}"
+            lambda o: _images(a, o, reading),
+            lambda o: _images(b, o, reading),
+            options,
+            f"{Path(a).name} and {Path(b).name}",
         )
     if a is not None or b is not None:
         raise LimnerError("path has both domains already; write either path, or a and b")
     if path in SOURCES:
         raise LimnerError(f"{path} is one domain and two are needed; write a={path} b=… (a folder, a ZIP or a name)")
-    return _read_domains(path, Path(path).name, options)
+    return _read_domains(path, Path(path).name, options, reading)
 
 
 @source("facades128", gives=PAIRS)
@@ -169,7 +182,7 @@ def monet2photo(*, options: Options) -> DomainSet:
     return _read_domains(_published("monet2photo"), "monet2photo", options)
 
 
-def _images(name: str, options: Options, cache: bool | None = None) -> Dataset:
+def _images(name: str, options: Options, reading: Reading = LATEST, cache: bool | None = None) -> Dataset:
     """Loads images from a folder, a ZIP, or a named set.
 
     Raises:
@@ -177,7 +190,7 @@ def _images(name: str, options: Options, cache: bool | None = None) -> Dataset:
     """
     build = SOURCES.get(name)
     if build is None:
-        return SOURCES["folder"](name, cache=cache, **asdict(options))
+        return SOURCES["folder"](name, cache=cache, reading=reading, **asdict(options))
     gives = build.gives
     if "images" not in gives:
         raise LimnerError(f"{name} gives {next(iter(gives))} and not images; give a folder or another name")
@@ -187,23 +200,25 @@ def _images(name: str, options: Options, cache: bool | None = None) -> Dataset:
 # --- two domains -----------------------------------------------------------------------------------
 
 
-def _read_domains(path: str, name: str, options: Options) -> DomainSet:
+def _read_domains(path: str, name: str, options: Options, reading: Reading = LATEST) -> DomainSet:
     """Reads the two domains of a folder or ZIP."""
-    from limner.data.files.pair_layout import View, domain_paths
+    from limner.data.files.pair_layout import View, domain_paths, on_no_side
     from limner.data.files.store import open_store
 
-    store = open_store(path)
+    store = open_store(path, reading)
     folder.refuse_empty(path, store)
-    paths = domain_paths(store.names)
+    paths = domain_paths(store.names, reading)
     if paths is None:
         raise LimnerError(
             f"{path!r} has no two domains: put them into A/ and B/, or into trainA, trainB, testA and testB; "
             "or give two folders, a=… and b=…"
         )
     views = [View(store, {p.path: n for n, p in paths.items() if p.domain == letter}) for letter in ("a", "b")]
-    views[0].quarantine = store.quarantine
+    views[0].quarantine, views[0].ignored, views[0].hidden = store.quarantine, store.ignored, store.hidden
     first, second = (partial(folder.read, view, path, None) for view in views)
-    return _same_shape(first, second, options, name)
+    both = _same_shape(first, second, options, name)
+    both.notes += on_no_side(store.names, paths)
+    return both
 
 
 def _same_shape(

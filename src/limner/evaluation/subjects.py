@@ -151,7 +151,7 @@ def _load_run(name: str, run: Run, data: Data, which: str, device: torch.device 
 
 
 def _sized(spec: Spec, model: GenerativeModel, trained_on: Spec) -> Spec:
-    """Real images at the size and with the channels of the model's own, and read like its data, unless the user said it."""
+    """Real images at the size, with the channels and by the reading of the model's own, unless the user gave others."""
     known = arguments("data", spec.name)
     if "size" not in known or "channels" not in known:
         return spec

@@ -36,6 +36,7 @@ from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel, parameters
 from limner.core.optimisers import Optimiser
 from limner.core.options import TrainOptions
+from limner.core.paths import BUILTIN
 from limner.core.progress import Progress, Silent
 from limner.core.rng import seed_of
 from limner.core.run import Run
@@ -139,7 +140,7 @@ def train(
         advice = advise(source, overrides)
         for reason in advice.reasons:
             progress.say(reason)
-        source, overrides = advice.recipe, advice.settings
+        source, overrides = BUILTIN + advice.recipe, advice.settings
     prepared = prepare(recipes.load(source, overrides, config))
     run = _open(prepared, out)
     return _fit(prepared, run, None, progress)
@@ -278,7 +279,7 @@ def dry_run(
     """
     if is_data(source):
         advice = advise(source, overrides)
-        return {"advice": advice.reasons} | dry_run(advice.recipe, config=config, **advice.settings)
+        return {"advice": advice.reasons} | dry_run(BUILTIN + advice.recipe, config=config, **advice.settings)
     prepared = prepare(recipes.load(source, overrides, config))
     options, model, dataset = prepared.options, prepared.model, prepared.dataset
     if options.deterministic:
@@ -344,7 +345,7 @@ def demo(out: str | Path = "runs/demo", *, time: str = "4m", progress: Progress 
     while folder.exists() and any(folder.iterdir()):
         number += 1
         folder = Path(f"{out}-{number}")
-    run = train("cvae-mnist", out=folder, time=time, progress=progress)
+    run = train("builtin:cvae-mnist", out=folder, time=time, progress=progress)
     draw(run.path, run.path / "samples.png", n=100)
     return run
 

@@ -13,6 +13,7 @@ from limner.config import catalogue, recipe
 from limner.config.recipe import Recipe
 from limner.core import checkpoint
 from limner.core.errors import LimnerError, unknown
+from limner.core.paths import BUILTIN
 from limner.core.progress import Progress
 from limner.core.run import Run, relative
 from limner.core.units import clock, count
@@ -86,7 +87,8 @@ def matching_recipes(pattern: str) -> list[str]:
     Raises:
         LimnerError: no recipe matches.
     """
-    matches = [pattern] if pattern.endswith((".yaml", ".yml")) else catalogue.list_recipes(pattern)
+    is_one = pattern.endswith((".yaml", ".yml")) or pattern.startswith(BUILTIN)
+    matches = [pattern] if is_one else catalogue.list_recipes(pattern)
     if not matches:
         raise unknown("recipe", pattern, catalogue.list_recipes())
     return matches

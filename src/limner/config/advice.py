@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from limner.config.catalogue import names
 from limner.config.spec import Spec
 from limner.core.errors import LimnerError
+from limner.core.paths import BUILTIN, ambiguous, exists, user_path
 from limner.core.units import clock, size
 
 if TYPE_CHECKING:
@@ -206,11 +208,21 @@ CANDIDATES = (
 
 
 def is_data(source: object) -> TypeGuard[str | Path]:
-    """Whether a text names images on disk rather than a recipe."""
-    if not isinstance(source, str | Path):
+    """Whether a text names images on disk rather than a recipe.
+
+    Raises:
+        LimnerError: it names both.
+    """
+    if not isinstance(source, str | Path) or not exists(source):
         return False
-    path = Path(source).expanduser()
-    return path.is_dir() or (path.is_file() and path.suffix.lower() not in (".yaml", ".yml"))
+    path = user_path(source)
+    if not path.is_dir():
+        return path.suffix.lower() not in (".yaml", ".yml") and source not in names("recipe")
+    if source not in names("recipe"):
+        return True
+    if (path / "recipe.yaml").is_file():  # a run that was given the name of its recipe
+        return False
+    raise ambiguous(str(source), str(source), "recipe")
 
 
 def advise(source: str | os.PathLike[str], overrides: Mapping[str, Any], estimate: Estimate) -> Advice:
@@ -280,7 +292,7 @@ def _try(
         own["data.size"] = _read_size(facts, candidate.side)
     part = {"data.limit": min(facts.n, _MEASURED)}  # a few images are enough to measure a step
     try:
-        plan = estimate(candidate.recipe, **settings | own | part)
+        plan = estimate(f"{BUILTIN}{candidate.recipe}", **settings | own | part)
     except LimnerError as error:
         return None, str(error)
     needed, available = plan["estimate"]["bytes"], _memory(plan["estimate"]["device"])

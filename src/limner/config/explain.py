@@ -10,6 +10,7 @@ from limner.config import recipe as recipes
 from limner.config.catalogue import find, names
 from limner.config.spec import Argument, Spec, arguments
 from limner.core.errors import unknown
+from limner.core.paths import BUILTIN
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ def _find(name: str) -> tuple[str, str] | None:
 
 
 def _recipe(name: str) -> Explanation:
-    loaded = recipes.load(name)
-    text = recipes.find(name).read_text()
+    loaded = recipes.load(f"{BUILTIN}{name}")
+    text = recipes.find(f"{BUILTIN}{name}").read_text("utf-8")
     comment = " ".join(line.lstrip("# ").strip() for line in text.splitlines() if line.startswith("#"))
     rows: list[dict[str, Any]] = []
 

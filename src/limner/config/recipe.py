@@ -27,6 +27,7 @@ from limner.config import catalogue
 from limner.config.catalogue import RECIPES, names
 from limner.config.spec import Spec, arguments, as_section
 from limner.core.errors import LimnerError, unknown
+from limner.core.paths import BUILTIN, ambiguous, exists, named, path_text, plain_name, user_path
 from limner.core.yaml_text import Text, nested, read_written
 
 SECTIONS = ("model", "data", "optim", "train")
@@ -58,7 +59,11 @@ class Recipe:
 
 
 def load(
-    source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None, extra: str | Path | None = None
+    source: str | Path | Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
+    extra: str | Path | None = None,
+    *,
+    settled: bool = False,
 ) -> Recipe:
     """Reads and checks a recipe.
 
@@ -66,9 +71,11 @@ def load(
         source: a name of `limner list recipes`, a YAML file, or a mapping.
         overrides: values by key, with or without the section, applied last.
         extra: a YAML file whose values replace those of the recipe before the overrides.
+        settled: the recipe is that of a run, and its names stand for what they stood for when it was made: a folder
+            that has the name of a data set now is none of its business.
 
     Raises:
-        LimnerError: unknown recipe, section, key or value.
+        LimnerError: unknown recipe, section, key or value; or a name that a file or folder has too.
     """
     if isinstance(source, Mapping):
         name, tree = "recipe", copy.deepcopy(dict(source))
@@ -85,10 +92,13 @@ def load(
     for section in SECTIONS:
         if section not in tree:
             raise LimnerError(f"recipe {name}: section {section!r} is missing; a recipe has {', '.join(SECTIONS)}")
+    data = Spec.parse("data", _data(data_section(tree["data"]), _batch_kind(tree)))
+    keys = None if not settled or "data" in (overrides or {}) else {k.rpartition(".")[2] for k in overrides or {}}
+    _check_locations(data, keys)
     return Recipe(
         name,
         Spec.parse("model", tree["model"]),
-        Spec.parse("data", _data(tree["data"], _batch_kind(tree))),
+        data,
         {g: Spec.parse("optimiser", s, f"optim.{g}", "adam") for g, s in tree["optim"].items()},
         Spec.parse("train", tree["train"], name="trainer"),
     )
@@ -99,7 +109,7 @@ def _check_sections(tree: Mapping[str, Any]) -> None:
     for section, content in tree.items():
         if section not in SECTIONS:
             raise unknown("section", section, SECTIONS)
-        if isinstance(content, Mapping) or (section in ("model", "data") and isinstance(content, str | Path | Spec)):
+        if isinstance(content, Mapping | Spec) or (section in ("model", "data") and isinstance(content, str | Path)):
             continue
         if section == "optim":
             raise LimnerError("optim: expected a mapping from group to optimiser, e.g. optim: {G: {lr: 2.0e-4}}")
@@ -112,10 +122,14 @@ def data_of(section: Any, batch_type: type) -> Spec:
     Args:
         section: what the user wrote.
         batch_type: a type of batch of `limner.core.batch.KINDS`, which decides how a path is read.
+
+    Raises:
+        LimnerError: there are no such data, or a name that a file or folder has too.
     """
     kinds = import_module("limner.core.batch").KINDS
-    whole = _whole("data", section) if isinstance(section, Text) else section
-    return Spec.parse("data", _data(whole, kinds[batch_type]))
+    data = Spec.parse("data", _data(data_section(section), kinds[batch_type]))
+    _check_locations(data, None)
+    return data
 
 
 def record(recipe: Recipe) -> dict[str, Any]:
@@ -128,7 +142,7 @@ def record(recipe: Recipe) -> dict[str, Any]:
 
 
 def of_run(recipe: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """Reads the recipe of a run, whose folders are read as they were when the run began.
+    """Reads the recipe of a run, whose names and folders are read as they were when the run began.
 
     Args:
         recipe: the content of ``recipe.yaml``. If it was written before readings were numbered, its reading is 1.
@@ -141,21 +155,29 @@ def of_run(recipe: Mapping[str, Any], overrides: Mapping[str, Any] | None = None
     data = tree.get("data")
     if isinstance(data, dict) and data.get("name") in names("data") and _READING in arguments("data", data["name"]):
         data.setdefault(_READING, 1)
-    return load(tree, overrides)
+    return load(tree, overrides, settled=True)
 
 
 def find(source: str | Path) -> Path:
-    """The file of a recipe: of one that limner comes with, by name, or a path to a YAML file."""
-    text = str(source)
-    if text in names("recipe"):
-        return RECIPES / f"{text}.yaml"
-    path = Path(source)
-    if path.suffix in (".yaml", ".yml") or path.is_file():
+    """The file of a recipe: of one that limner comes with, by name, or a path to a YAML file.
+
+    Raises:
+        LimnerError: there is none, or the name is that of a file here too.
+    """
+    text, path = str(source), user_path(source, "a recipe")
+    files = [file for file in (text, f"{text}.yaml", f"{text}.yml") if exists(file) and not Path(file).is_dir()]
+    if isinstance(source, str) and plain_name(text) in names("recipe"):
+        if files:
+            raise ambiguous(text, files[0], "recipe")
+        return RECIPES / f"{plain_name(text)}.yaml"
+    if path.suffix in (".yaml", ".yml") or exists(path):
         if not path.is_file():
             raise LimnerError(
                 f"there is no recipe file {path}; check the path, or choose a name of 'limner list recipes'"
             )
         return path
+    if files:
+        raise LimnerError(f"there is no recipe {text!r}; write {files[0]} for the file that lies here")
     raise unknown("recipe", text, names("recipe"))
 
 
@@ -196,9 +218,9 @@ def _set(tree: dict[str, Any], key: str, new: Any) -> None:
     node[path[-1]] = new
 
 
-def _whole(section: str, text: Text) -> Any:
+def _whole(section: str, text: str) -> Any:
     """A section that is written as one text: a mapping such as ``{name: vae, z: 8}``, or a name or a path."""
-    tree = nested(text)
+    tree = nested(text) if isinstance(text, Text) else None
     is_mapping = isinstance(tree, dict) and ("name" in tree or section in ("optim", "train"))
     return tree if is_mapping else text
 
@@ -233,12 +255,35 @@ def _batch_kind(tree: Mapping[str, Any]) -> Any:
     return batch.KINDS[getattr(catalogue.find("model", name), "batch_type", batch.Images)]
 
 
+def data_section(written: Any) -> Any:
+    """The data section of a recipe that a user wrote: ``{name: …}`` for a text, in which a path is a name too.
+
+    Raises:
+        LimnerError: a file or folder has the name of a data set.
+    """
+    if isinstance(written, Path):
+        return {"name": path_text(written)}
+    if not isinstance(written, str):
+        return written.to_dict() if isinstance(written, Spec) else dict(written)
+    tree = _whole("data", written)
+    return tree if isinstance(tree, dict) else {"name": named(written, names("data"), "data set") or str(written)}
+
+
+def _check_locations(data: Spec, keys: set[str] | None) -> None:
+    """Raises a `LimnerError` if an argument, of `keys` or of all, is a name of limner and a path too."""
+    for argument in arguments("data", data.name).values():
+        value, marker = data.kwargs.get(argument.name), argument.name_or_path
+        if marker is not None and value is not None and (keys is None or argument.name in keys):
+            for text in value if isinstance(value, list) else [value]:
+                named(text, list(marker.names()), marker.what)
+
+
 def _data(section: Any, kind: Any) -> dict[str, Any]:
     """The data section, in which a path is replaced by the data source that reads this kind of batch from a folder."""
     tree = {"name": section} if isinstance(section, (str, Path)) else dict(section)
     if not isinstance(tree.get("name"), (str, Path)):
         return tree
-    name = str(tree["name"])
+    name = plain_name(tree["name"]) if isinstance(tree["name"], str) else path_text(tree["name"])
     options = {k: v for k, v in tree.items() if k != "name"}
     if name not in names("data"):
         return {"name": kind.source, "path": name} | options if _looks_like_path(name) else tree
@@ -246,17 +291,18 @@ def _data(section: Any, kind: Any) -> dict[str, Any]:
     if kind.name in gives:
         return {"name": name} | gives[kind.name] | options
     if kind.name != "images" and "images" in gives:  # the name of a set of images is used like a path
-        return {"name": kind.source} | ({} if name == "folder" else {"path": name}) | options
+        path = BUILTIN + name if exists(name) else name  # the set was chosen, whatever lies here
+        return {"name": kind.source} | ({} if name == "folder" else {"path": path}) | options
     return {"name": name} | options
 
 
 def _looks_like_path(text: str) -> bool:
-    return "/" in text or "\\" in text or text.lower().endswith(".zip") or text.startswith(".") or Path(text).exists()
+    return "/" in text or "\\" in text or text.lower().endswith(".zip") or text[:1] in (".", "~") or exists(text)
 
 
 def _replaced_data(old: Any, new: Any, kind: Any) -> dict[str, Any]:
     """The new data, with the options of the old ones (size, flip, task …) that the new source also has."""
-    tree = _data(new, kind)
+    tree = _data(data_section(new), kind)
     if old is None or isinstance(new, Mapping):
         return tree
     known = arguments("data", tree["name"])

@@ -17,7 +17,7 @@ import json
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Annotated, Any
@@ -29,6 +29,7 @@ from limner.config.catalogue import find, names
 from limner.config.signatures import argument_texts
 from limner.config.written import read_as
 from limner.core.errors import LimnerError, unknown
+from limner.core.paths import NameOrPath
 from limner.core.yaml_text import Text, nested, plain
 
 
@@ -57,9 +58,22 @@ class Argument:
         return any(_is_module(a) for a in (self.annotation, *typing.get_args(self.annotation)))
 
     @property
+    def name_or_path(self) -> NameOrPath | None:
+        """The names of limner that a value may be, besides a path; None where it cannot be a name."""
+        return next((m for m in _metadata(self.annotation) if isinstance(m, NameOrPath)), None)
+
+    @property
     def type(self) -> str:
         """The type as readable text: ``int``, ``'mse' | 'bce'``, ``net``."""
         return "net" if self.is_net else _type_name(self.annotation)
+
+
+def _metadata(annotation: Any) -> Iterator[Any]:
+    """The metadata of `Annotated` anywhere in an annotation."""
+    if typing.get_origin(annotation) is Annotated:
+        yield from annotation.__metadata__
+    for part in typing.get_args(annotation):
+        yield from _metadata(part)
 
 
 def _is_module(annotation: Any) -> bool:

@@ -23,7 +23,7 @@ from os import PathLike
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from limner.core.paths import exists
+from limner.core.paths import exists, path_text
 from limner.core.yaml_text import Text, nested
 from limner.core.yaml_text import plain as guess
 
@@ -36,13 +36,16 @@ _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 def read_as(value: Any, annotation: Any) -> Any:
     """A written value, by the type of its key; values that are no `Text`, and have none inside, stay as they are.
 
-    A text that does not fit the type is returned as text, so that the check of types can report it.
+    A `Path` becomes text for a key that takes only text. A text that does not fit the type is returned as text, so that
+    the check of types can report it.
 
     >>> read_as(Text("010"), int), read_as(Text("010"), str), read_as(Text("[no, 1]"), list[str])
     (10, '010', ['no', '1'])
     """
     if isinstance(value, Text):
         return _read_text(value, list(_alternatives(annotation)))
+    if isinstance(value, PathLike) and str in _alternatives(annotation):
+        return path_text(value)
     if isinstance(value, list):
         return [read_as(v, e) for v, e in zip(value, _elements(annotation, len(value)))]
     if isinstance(value, Mapping):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from limner.core.errors import LimnerError, unknown
@@ -38,6 +39,34 @@ def exists(path: str | os.PathLike[str]) -> bool:
         return False
 
 
+def path_text(path: os.PathLike[str]) -> str:
+    """A `Path` as a text that is never a name: ``./photos`` for ``Path("photos")``.
+
+    >>> path_text(Path("photos")), path_text(Path("my/photos"))
+    ('./photos', 'my/photos')
+    """
+    text = os.fspath(path)
+    return text if len(Path(text).parts) != 1 or Path(text).is_absolute() or text[:1] in (".", "~") else f"./{text}"
+
+
+def plain_name(text: str) -> str:
+    """A name without ``builtin:``."""
+    return text.removeprefix(BUILTIN)
+
+
+@dataclass(frozen=True)
+class NameOrPath:
+    """Marks in an annotation that a text may be one of limner's names as well as a path.
+
+    Args:
+        names: gives the names.
+        what: what they are names of, such as "data set".
+    """
+
+    names: Callable[[], Iterable[str]]
+    what: str
+
+
 def named(text: str | os.PathLike[str], known: Iterable[str], what: str) -> str | None:
     """The name of `known` that a user's text stands for; None if it stands for a path.
 
@@ -62,9 +91,14 @@ def named(text: str | os.PathLike[str], known: Iterable[str], what: str) -> str 
     if text not in known:
         return None
     if exists(text):
-        kind = "folder" if Path(text).is_dir() else "file"
-        raise LimnerError(
-            f"{text} is a {kind} here, and also the name of a {what} of limner: write ./{text} for the {kind}, or"
-            f" {BUILTIN}{text} for the {what}"
-        )
-    return text
+        raise ambiguous(text, text, what)
+    return str(text)
+
+
+def ambiguous(text: str, path: str, what: str) -> LimnerError:
+    """The error for a text that is a name of limner and stands for a file or folder too."""
+    kind = "folder" if Path(path).is_dir() else "file"
+    return LimnerError(
+        f"{text} is the name of a {what} of limner, and there is a {kind} {path} here: write ./{path} for the {kind},"
+        f" or {BUILTIN}{text} for the {what}"
+    )

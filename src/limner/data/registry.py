@@ -11,10 +11,10 @@ import inspect
 import os
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from limner.core.errors import LimnerError, unknown
+from limner.core.paths import NameOrPath, exists, named
 from limner.data.options import Options
 
 if TYPE_CHECKING:
@@ -74,6 +74,9 @@ class Source:
 SOURCES: dict[str, Source] = {}
 """Sources by name."""
 
+SetOrPath = Annotated[str, NameOrPath(lambda: SOURCES, "data set")]
+"""The name of a data set, or a path."""
+
 
 def source(name: str, *, images: bool = True, gives: Gives | None = None) -> Callable[[Callable[..., Any]], Source]:
     """Registers a source function under a name.
@@ -107,12 +110,13 @@ def load(name: str | os.PathLike[str], **options: Any) -> Dataset:
         **options: arguments of that source; `limner explain NAME` lists them.
 
     Raises:
-        LimnerError: there is no such source, path or option, or the data cannot be read or downloaded.
+        LimnerError: there is no such source, path or option, a folder has the name of a source too, or the data
+            cannot be read or downloaded.
     """
-    text = os.fspath(name)
-    if text in SOURCES:
-        return SOURCES[text](**options)
-    if Path(text).exists() or any(c in text for c in ("/", os.sep, "~")) or text.lower().endswith(".zip"):
+    chosen, text = named(name, SOURCES, "data set"), os.fspath(name)
+    if chosen is not None:
+        return SOURCES[chosen](**options)
+    if exists(text) or any(c in text for c in ("/", os.sep, "~")) or text.lower().endswith(".zip"):
         return SOURCES["folder"](text, **options)
     raise LimnerError(f"{unknown('data source', text, SOURCES)} (nor is there a folder or ZIP of that name)")
 
@@ -126,7 +130,7 @@ def get(name: str) -> dict[str, Any]:
     named = [s for s in SOURCES if s not in _USER_FILES]
     if name not in named:
         raise unknown("data source", name, named)
-    whole, test = load(name, split="all"), load(name, split="test")
+    whole, test = SOURCES[name](split="all"), SOURCES[name](split="test")
     return {
         "name": name,
         "description": list_sources()[name],

@@ -124,7 +124,7 @@ def _threads(n: int | None) -> str:
 def _dcgan_speed(train: Dataset, device: torch.device) -> float | None:
     """Images a second of an untrained DCGAN for the same images on the same device; None where it cannot draw them."""
     try:
-        model: GenerativeModel = recipe.load("dcgan-mnist").model.build(shape=tuple(train.shape))
+        model: GenerativeModel = recipe.load("builtin:dcgan-mnist").model.build(shape=tuple(train.shape))
     except (LimnerError, ValueError):
         return None
     return cost(model.eval().to(device), limit=_DCGAN_SECONDS).throughput

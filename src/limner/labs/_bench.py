@@ -22,6 +22,7 @@ from limner.core.capabilities import Reconstructs
 from limner.core.durable import replace_file
 from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel
+from limner.core.paths import BUILTIN
 from limner.core.progress import Progress, Silent
 from limner.core.run import Run, relative
 from limner.core.units import clock
@@ -104,7 +105,7 @@ class Bench:
     ) -> None:
         self.lab, self.title, self.images, self.seed, self.options = lab, title, images or 0, seed or 0, options
         self.seed_setting = {"seed": seed} if seed is not None else {}
-        self.data = dict(data) if isinstance(data, Mapping) else {"name": str(data)}
+        self.data = recipe.data_section(data)
         self.progress = progress or Silent()
         self.started = time.monotonic()
         if images:
@@ -120,7 +121,7 @@ class Bench:
 
     def dataset(self, split: str, data: Mapping[str, Any] | None = None, **options: Any) -> Dataset:
         """A split of the lab's data, or of other data."""
-        source = recipe.load("ae-mnist", {"data": dict(data or self.data) | options}).data
+        source = recipe.load("builtin:ae-mnist", {"data": dict(data or self.data) | options}).data
         dataset: Dataset = Spec(source.kind, source.name, source.kwargs | {"split": split}).build()
         return dataset
 
@@ -161,7 +162,7 @@ class Bench:
         self.progress.say(f"lab {self.lab}: training {label}")
         data = self.data | ({"without": list(without)} if without else {})
         settings = {"data": data, "seed": self.seed, "images": images or self.images} | dict(changes or {})
-        run = api.train(name, out=self.out / "runs" / label, progress=self.progress, **settings)
+        run = api.train(f"{BUILTIN}{name}", out=self.out / "runs" / label, progress=self.progress, **settings)
         self.runs[label] = run
         return api.load(run.latest)
 

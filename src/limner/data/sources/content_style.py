@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from limner.core.errors import LimnerError
+from limner.core.paths import BUILTIN, NameOrPath, exists, plain_name, user_path
 from limner.data.files.reading import LATEST, Reading
 from limner.data.options import Options
 from limner.data.registry import SOURCES, source
@@ -20,10 +21,18 @@ SIDE = 512
 _SMALLEST = 16
 
 
+PictureOrPath = Annotated[
+    str, NameOrPath(lambda: [*SOURCES, *photographs.PHOTOGRAPHS, *photographs.TEXTURES], "photograph or data set")
+]
+PaintingOrPath = Annotated[
+    str, NameOrPath(lambda: [*photographs.PHOTOGRAPHS, *photographs.TEXTURES], "photograph or texture")
+]
+
+
 @source("styled", gives={"styled": {}})
 def styled(  # noqa: D417 - see Options
-    path: str,
-    style: str | list[str],
+    path: PictureOrPath,
+    style: PaintingOrPath | list[PaintingOrPath],
     masks: list[str] | None = None,
     style_size: int | None = None,
     first: str | None = None,
@@ -56,7 +65,8 @@ def styled(  # noqa: D417 - see Options
         raise LimnerError("style: name at least one picture")
     if masks is not None and len(masks) != len(styles):
         raise LimnerError(f"there are {len(masks)} masks for {len(styles)} styles; give one for each, or none")
-    if not (Path(path).expanduser().is_file() or photographs.known(path)) or path.lower().endswith(".zip"):
+    is_picture = photographs.known(plain_name(path)) or user_path(path).is_file()
+    if not is_picture or path.lower().endswith(".zip"):
         return _content_set(path, styles, style_size, reading, options)
     content = _open(path)
     h, w = _size(path, content, options)
@@ -65,7 +75,7 @@ def styled(  # noqa: D417 - see Options
     mask_pixels = [None if masks is None else _pixels(_open(m), (h, w), 1)[None] for m in masks or styles]
     initial = None if first is None else _pixels(_open(first), (h, w), 3)[None]
     prepared = fingerprint(*style_pixels, *("" if m is None else m for m in mask_pixels), initial)
-    name = Path(path).name
+    name = Path(plain_name(path)).name
     note = f"{name} at {h}×{w}, and {len(styles)} style{'s' * (len(styles) > 1)}"
     return StyledSet(
         Pixels(name, torch.from_numpy(pixels)[None], notes=[note], prepared=prepared),
@@ -79,7 +89,7 @@ def _names(style: str | list[str]) -> list[str]:
     """The list of styles; the name of a file may contain commas."""
     if not isinstance(style, str):
         return style
-    return [style] if Path(style).expanduser().is_file() else [s for s in style.split(",") if s]
+    return [style] if user_path(style, "a picture").is_file() else [s for s in style.split(",") if s]
 
 
 def _content_set(path: str, styles: list[str], style_size: int | None, reading: Reading, options: Options) -> Any:
@@ -89,13 +99,12 @@ def _content_set(path: str, styles: list[str], style_size: int | None, reading: 
     import torch
 
     from limner.data.datasets import StyledSet
-    from limner.data.registry import load
     from limner.data.steps import fingerprint
 
-    if path not in SOURCES and not Path(path).expanduser().exists():
+    settings, build = asdict(options) | {"channels": 3}, SOURCES.get(plain_name(path))
+    if build is None and not exists(path):
         raise LimnerError(f"there is no picture {path!r}; check the path")
-    how = {} if path in SOURCES else {"reading": reading}
-    images: Any = load(path, **(asdict(options) | {"channels": 3} | how))
+    images: Any = build(**settings) if build else SOURCES["folder"](path, reading=reading, **settings)
     style_pixels = _style_pixels(styles, style_size or max(images.shape[1:]))
     tensors = tuple(torch.from_numpy(s) for s in style_pixels)
     identity = fingerprint(images.fingerprint, *style_pixels)
@@ -116,7 +125,9 @@ def _open(name: str) -> Image:
     """
     from limner.data.files import decode
 
-    file = Path(name).expanduser()
+    if name.startswith(BUILTIN):
+        return photographs.opened(plain_name(name))
+    file = user_path(name, "a picture")
     if not file.is_file():
         if photographs.known(name):
             return photographs.opened(name)

@@ -16,10 +16,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from limner.core.errors import LimnerError
+from limner.core.paths import plain_name
 from limner.data.files import download
 from limner.data.files.reading import LATEST, Reading
 from limner.data.options import Options
-from limner.data.registry import DOMAINS, PAIRS, SOURCES, source
+from limner.data.registry import DOMAINS, PAIRS, SOURCES, SetOrPath, source
 from limner.data.sources import folder
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ _TASKS = "colourise, upscale, inpaint, edges, denoise, deblur or labels"
 
 @source("pairs", gives=PAIRS)
 def pairs(  # noqa: D417 - see Options
-    path: str,
+    path: SetOrPath,
     task: TaskName | None = None,
     amount: float | None = None,
     swap: bool = False,
@@ -62,7 +63,7 @@ def pairs(  # noqa: D417 - see Options
     if task is None:
         if amount is not None:
             raise LimnerError("amount belongs to a task; write task too, or leave amount out")
-        if path in SOURCES:
+        if plain_name(path) in SOURCES:
             raise LimnerError(f"{path} has no pairs; write task={_TASKS} to make them")
         settings = {"swap": swap, "source_channels": source_channels, "layout": layout}
         return _read_pairs(path, options, **settings, cache=cache, reading=reading)
@@ -85,9 +86,9 @@ def make_pairs(images: Dataset, task: str, amount: float | None) -> PairSet:
 
 @source("domains", gives=DOMAINS)
 def domains(  # noqa: D417 - see Options
-    path: str | None = None,
-    a: str | None = None,
-    b: str | None = None,
+    path: SetOrPath | None = None,
+    a: SetOrPath | None = None,
+    b: SetOrPath | None = None,
     reading: Reading = LATEST,
     *,
     options: Options,
@@ -105,15 +106,11 @@ def domains(  # noqa: D417 - see Options
     if path is None:
         if a is None or b is None:
             raise LimnerError("domains needs two sets: write path, a folder with A/ and B/, or write both a and b")
-        return _same_shape(
-            lambda o: _images(a, o, reading),
-            lambda o: _images(b, o, reading),
-            options,
-            f"{Path(a).name} and {Path(b).name}",
-        )
+        title = " and ".join(Path(plain_name(side)).name for side in (a, b))
+        return _same_shape(lambda o: _images(a, o, reading), lambda o: _images(b, o, reading), options, title)
     if a is not None or b is not None:
         raise LimnerError("path has both domains already; write either path, or a and b")
-    if path in SOURCES:
+    if plain_name(path) in SOURCES:
         raise LimnerError(f"{path} is one domain and two are needed; write a={path} b=… (a folder, a ZIP or a name)")
     return _read_domains(path, Path(path).name, options, reading)
 
@@ -188,6 +185,7 @@ def _images(name: str, options: Options, reading: Reading = LATEST, cache: bool 
     Raises:
         LimnerError: the named set has no images.
     """
+    name = plain_name(name)
     build = SOURCES.get(name)
     if build is None:
         return SOURCES["folder"](name, cache=cache, reading=reading, **asdict(options))

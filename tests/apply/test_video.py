@@ -168,6 +168,64 @@ def test_colours_are_kept(tmp_path):
         )  # rounded to YUV twice; one matrix read as the other is 10 to 20
 
 
+def hdr(path: Path, signal: np.ndarray, transfer: int) -> Path:
+    """A clip of four frames, of R'G'B' (H,W,3) in [0,1] of BT.2020, in 10 bits without loss."""
+    h, w, _ = signal.shape
+    y = signal @ [0.2627, 0.6780, 0.0593]
+    b, r = (signal[..., 2] - y) / 1.8814, (signal[..., 0] - y) / 1.4746
+    halves = [c.reshape(h // 2, 2, w // 2, 2).mean(axis=(1, 3)) for c in (b, r)]
+    with av.open(str(path), "w") as out:
+        pictures = out.add_stream("libx265", rate=10, options={"x265-params": "lossless=1:log-level=none"})
+        pictures.width, pictures.height, pictures.pix_fmt = w, h, "yuv420p10le"
+        codec = pictures.codec_context
+        codec.color_primaries = codec.colorspace = 9
+        codec.color_trc, codec.color_range = transfer, 1
+        for k in range(4):
+            frame = av.VideoFrame(w, h, "yuv420p10le")
+            for plane, values in zip(frame.planes, (64 + 876 * y, *(512 + 896 * c for c in halves)), strict=True):
+                row = np.zeros((plane.height, plane.line_size // 2), "<u2")
+                row[:, : plane.width] = np.round(values)
+                plane.update(row.tobytes())
+            frame.colorspace, frame.color_range, frame.color_trc, frame.pts = 9, 1, transfer, k
+            out.mux(pictures.encode(frame))
+        out.mux(pictures.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("transfer", [16, 18])
+def test_high_dynamic_range_is_mapped_to_the_light_of_srgb(tmp_path, transfer):
+    srgb = np.array([[20, 20, 20], [90, 90, 90], [180, 180, 180], [180, 60, 60], [60, 150, 60], [90, 90, 200]])
+    linear = np.where(srgb <= 10, srgb / 255 / 12.92, ((srgb / 255 + 0.055) / 1.055) ** 2.4)
+    to_2020 = [[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]]  # BT.2087
+    light = linear @ np.array(to_2020).T * 203  # in cd/m², paper white is 203
+    if transfer == 16:
+        x = (light / 10_000) ** (2610 / 16384)
+        signal = ((3424 / 4096 + 2413 / 128 * x) / (1 + 2392 / 128 * x)) ** (2523 / 32)
+    else:
+        shown = (light @ [0.2627, 0.6780, 0.0593])[:, None] / 1000
+        scene = light / 1000 * shown ** (1 / 1.2 - 1)
+        high = 0.17883277 * np.log(np.maximum(12 * scene - 0.28466892, 1e-9)) + 0.55991073
+        signal = np.where(scene <= 1 / 12, np.sqrt(3 * scene), high)
+    wide = np.repeat(np.repeat(signal[None], 64, axis=0), 16, axis=1)  # upright stripes of 16 pixels
+    source = hdr(tmp_path / "in.mp4", wide, transfer)
+    clip = video.paint(same, source, tmp_path / "out.mp4", steady=0)
+    found = read(clip.path)[1][0][32, 8::16].astype(int)
+    assert np.abs(found - srgb).max() <= 6
+    assert f"mapped from high dynamic range ({'PQ' if transfer == 16 else 'HLG'})" in clip.text
+
+
+def test_highlights_are_rolled_off_and_not_clipped():
+    from limner.apply.tones import mapped
+
+    light = np.array([100.0, 203, 400, 1000, 4000])
+    x = (light / 10_000) ** (2610 / 16384)
+    signal = ((3424 / 4096 + 2413 / 128 * x) / (1 + 2392 / 128 * x)) ** (2523 / 32)
+    levels = mapped(np.repeat((signal * 65280).astype(np.uint16)[None, :, None], 3, axis=2), 16)[0, :, 0].astype(int)
+    assert (np.diff(levels) >= 0).all()
+    assert levels[0] == pytest.approx(255 * (1.055 * (100 / 203) ** (1 / 2.4) - 0.055), abs=2)
+    assert 230 <= levels[1] < levels[2] < levels[3] <= 255
+
+
 def test_frames_of_varying_rate_keep_their_times(tmp_path):
     times = [0, 40, 200, 210, 220, 400, 401, 500, 700, 710, 720, 990]
     source = write(tmp_path / "in.mkv", times=times)

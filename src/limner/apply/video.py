@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from limner.apply import tones
 from limner.apply.steady import Frame, Steady
 from limner.core.batch import to_float
 from limner.core.errors import LimnerError, extra
@@ -46,6 +47,7 @@ class Clip:
             followed.
         flicker_before: the same of the source clip, which is the least that a painting of it can have.
         stopped: seconds of the clip at which it was interrupted; None for a complete clip.
+        tones: the high dynamic range (PQ, HLG) that was mapped to sRGB; None where the clip has a usual one.
     """
 
     path: Path
@@ -54,6 +56,7 @@ class Clip:
     flicker: float | None
     flicker_before: float | None
     stopped: float | None = None
+    tones: str | None = None
 
     @property
     def text(self) -> str:
@@ -62,6 +65,8 @@ class Clip:
             state = f"stopped at {self.stopped:.2f} s: {self.path} has {self.frames} frames"
             return f"{state}; go on with start={self.stopped}"
         summary = f"wrote {self.frames} frames to {self.path} in {self.seconds:.0f} s"
+        if self.tones is not None:
+            summary += f", mapped from high dynamic range ({self.tones}) to usual tones"
         if self.flicker is None or self.flicker_before is None:
             return summary
         before = f"({self.flicker_before:.1f} in the clip itself)"
@@ -104,7 +109,7 @@ def paint(
     _check(source, out, start, end)
     began, av_, blender = time.monotonic(), av(), Steady(steady)
     part = out.with_name(f"{out.stem}-part{out.suffix}")
-    position, signals = start, list[int]()
+    position, signals, range_ = start, list[int](), None
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         with _ffmpeg_errors(source), av_.open(str(source)) as reader, av_.open(str(part), "w") as writer:
@@ -117,7 +122,7 @@ def paint(
                     seconds = float(frame.time or 0) - copier.zero
                     if seconds < start or (end is not None and seconds >= end):
                         continue
-                    x = to_rgb(frame, size)
+                    x, range_ = to_rgb(frame, size), tones.TRANSFERS.get(int(frame.color_trc))
                     y = painter(to_float(torch.from_numpy(x.copy()).permute(2, 0, 1))[None])
                     painted = ((y[0, :3].permute(1, 2, 0) + 1) / 2).numpy()
                     copier.write(np.rint(255 * blender(x, painted)).astype(np.uint8), frame)
@@ -134,7 +139,7 @@ def paint(
         raise LimnerError(f"{source.name} has no frame from {start:g} s on" + ("" if end is None else f" to {end:g} s"))
     flicker, before = blender.flicker or (None, None)
     path = part if signals else part.replace(out)
-    return Clip(path, blender.frames, time.monotonic() - began, flicker, before, position if signals else None)
+    return Clip(path, blender.frames, time.monotonic() - began, flicker, before, position if signals else None, range_)
 
 
 def av() -> Any:
@@ -147,14 +152,21 @@ def av() -> Any:
 
 
 def to_rgb(frame: Any, size: int | None = None) -> Frame:
-    """A frame as (H,W,3) RGB, turned upright by its metadata, its longer side `size` pixels, both sides even."""
+    """A frame as (H,W,3) RGB, turned upright by its metadata, its longer side `size` pixels, both sides even.
+
+    The tones of high dynamic range (PQ, HLG) are mapped to sRGB.
+    """
     rotation = int(frame.rotation) % 360
     h, w = (frame.width, frame.height) if rotation in (90, 270) else (frame.height, frame.width)
     if size is not None:
         h, w = (max(2, round(n * size / max(h, w))) for n in (h, w))
     stored_h, stored_w = (w, h) if rotation in (90, 270) else (h, w)
-    matrix = "itu709" if frame.colorspace == _UNSPECIFIED and frame.height >= _HD else None
-    x: Frame = frame.reformat(stored_w, stored_h, format="rgb24", src_colorspace=matrix).to_ndarray()
+    transfer = int(frame.color_trc)
+    if transfer in tones.TRANSFERS:
+        x: Frame = tones.mapped(frame.reformat(stored_w, stored_h, format="rgb48le").to_ndarray(), transfer)
+    else:
+        matrix = "itu709" if frame.colorspace == _UNSPECIFIED and frame.height >= _HD else None
+        x = frame.reformat(stored_w, stored_h, format="rgb24", src_colorspace=matrix).to_ndarray()
     upright = np.rot90(x, rotation // 90)  # FFmpeg counts counterclockwise, as numpy does
     return np.ascontiguousarray(upright[: h - h % 2, : w - w % 2])
 

@@ -176,6 +176,8 @@ class Layout:
     def refuse(self) -> None:
         """Raises `BadImage` where the pixels have no agreed meaning, or cost too much."""
         limits.check_size(self.width, self.height)
+        if not 1 <= self.samples <= 64:
+            raise BadImage("damaged (its number of channels)")
         depths = {int(b) for b in self.tags.get(258, (1,))[: self.samples]}
         formats = {int(f) for f in self.tags.get(339, (1,))} - {1, 4}
         if 3 in formats:
@@ -194,6 +196,13 @@ class Layout:
             raise BadImage("needs too much memory")
         if len(offsets) > _MAX_SEGMENTS:
             raise BadImage("a TIFF of too many strips; save it again")
+        rows, columns = self.segment
+        if min(rows, columns) < 1:
+            raise BadImage("damaged (its strips)")
+        needed = -(-self.height // rows) * -(-self.width // columns) * (self.samples if self.planes else 1)
+        size = self.width * self.height * self.samples * self.bits // 8
+        if len(offsets) < needed or (self.compression == _NONE and size > self.length):
+            raise BadImage("truncated")
 
     def _refuse_kind(self) -> None:
         p, packed = self.photometric, self.compression in _UNPACKED
@@ -270,8 +279,6 @@ def read(stream: BinaryIO, layout: Layout) -> NDArray[Any]:
         BadImage: the data are damaged.
     """
     rows, columns = layout.segment
-    if rows < 1 or columns < 1:
-        raise BadImage("damaged (its strips)")
     base = _BASE[layout.photometric]
     wanted = [*range(base)] + ([] if layout.alpha is None else [layout.alpha])
     dtype = np.uint8 if layout.bits <= 8 else np.uint16

@@ -22,6 +22,7 @@ from limner.config import catalogue
 from limner.config import recipe as recipes
 from limner.config.advice import Advice, is_data
 from limner.config.advice import advise as advice_for
+from limner.config.bounded import check_fits
 from limner.config.explain import explain
 from limner.config.load import load_model
 from limner.config.recipe import Recipe
@@ -66,8 +67,12 @@ class Prepared:
     device: torch.device
 
 
-def prepare(recipe: Recipe) -> Prepared:
+def prepare(recipe: Recipe, start: Checkpoint | None = None) -> Prepared:
     """Builds data, model, optimisers and options of a recipe.
+
+    Args:
+        recipe: a checked recipe.
+        start: the checkpoint that the model is for. It bounds the cost of building the model.
 
     Raises:
         LimnerError: the recipe cannot be built; the message gives the reason.
@@ -86,8 +91,14 @@ def prepare(recipe: Recipe) -> Prepared:
             f" use train.batch={max(1, len(dataset) // 2)} or give more images"
         )
     _check_batch_type(recipe.model.name, dataset)
-    torch.manual_seed(seed_of(options.seed, _INIT))
     spec = recipe.model.resolve(**dataset.facts())
+    if start is not None:
+        if not spec.matches(start.description):
+            raise LimnerError(
+                f"checkpoint {start.path.name} holds another model than the run's recipe.yaml; restore the recipe"
+            )
+        check_fits(spec, start.model)
+    torch.manual_seed(seed_of(options.seed, _INIT))
     model: GenerativeModel = spec.build()
     model.spec = spec
     try:
@@ -201,20 +212,21 @@ def resume(path: str | Path, *, progress: Progress | None = None, **overrides: A
     if fixed:
         raise LimnerError(f"{fixed[0]} cannot change in a run; start a new one with limner train")
     run.check()
-    prepared = prepare(recipes.of_run(run.recipe, overrides))
+    recipe, found = recipes.of_run(run.recipe, overrides), checkpoint.folders(run.checkpoints)
+    start, problems = checkpoint.newest(run.checkpoints) if found else (None, [])
+    prepared = prepare(recipe, start)
     if dist.rank() == 0:
         run.lock()
         run.sweep()
-    if not checkpoint.folders(run.checkpoints):
+    if checkpoint.folders(run.checkpoints) != found:
+        run.unlock()
+        raise LimnerError(f"another process has just trained {run.name}; resume it again to train it longer")
+    if start is None:
         run.rewind(-1, -1)
         return _fit(prepared, run, None, progress)
-    start, problems = checkpoint.newest(run.checkpoints)
     for problem in problems:
         progress.say(f"{problem}; going on from {start.path.name}")
         run.event("warning", start.state["images"], start.state["seconds"], message=problem)
-    if not prepared.spec.matches(start.description):
-        run.unlock()
-        raise LimnerError(f"the checkpoint of {run.name} holds another model than its recipe.yaml; restore the recipe")
     if start.state["images"] >= prepared.options.images and run.ended(prepared.options.images):
         run.unlock()
         raise LimnerError(

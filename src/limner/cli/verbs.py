@@ -68,7 +68,9 @@ def resume(path: str, **settings: str) -> Result | None:
     from limner.cli.progress import terminal
     from limner.core.run import Run
 
-    _launch_on_devices(settings if {"device", "train.device"} & settings.keys() else Run(path).recipe.get("train", {}))
+    written = Run(path).recipe.get("train")
+    is_said = bool({"device", "train.device"} & settings.keys())
+    _launch_on_devices(written if isinstance(written, dict) and not is_said else settings)
     return _run_result(api.resume(path, progress=terminal(), **read_texts(api.resume, settings)))
 
 
@@ -330,8 +332,8 @@ def _run_result(run: Run) -> Result | None:
     for name, s in scores.items():
         if isinstance(s["value"], (int, float)):
             error = f" ± {s['error']:.2g}" if s.get("error") else ""
-            unit = f" {s['unit']}" if s.get("unit") else ""
-            sys.stderr.write(f"{name} {s['value']:.4g}{error}{unit}, {s['on']}\n")
+            unit, on = (f" {s['unit']}" if s.get("unit") else ""), (f", {s['on']}" if s.get("on") else "")
+            sys.stderr.write(f"{name} {s['value']:.4g}{error}{unit}{on}\n")
     sys.stderr.write(f"report: {relative(run.path / 'report.html')}\n")
     document = {
         "run": relative(run.path),

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from limner.config.bounded import check_fits
 from limner.config.spec import Spec
 from limner.core.checkpoint import (
     BEST,
@@ -56,6 +57,7 @@ def build_model(call: dict[str, Any], weights: dict[str, torch.Tensor]) -> Gener
         LimnerError: the call is not valid, or the weights do not fit.
     """
     spec = Spec.parse("model", call)
+    check_fits(spec, weights)
     model: GenerativeModel = spec.build()
     model.spec = spec
     load_weights(model, weights)

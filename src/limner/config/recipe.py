@@ -280,6 +280,8 @@ def _check_locations(data: Spec, keys: set[str] | None) -> None:
 
 def _data(section: Any, kind: Any) -> dict[str, Any]:
     """The data section, in which a path is replaced by the data source that reads this kind of batch from a folder."""
+    if not isinstance(section, (str, Path, Mapping)):
+        raise LimnerError(f"data: expected a path, or 'name: …' with options; got {section!r}")
     tree = {"name": section} if isinstance(section, (str, Path)) else dict(section)
     if not isinstance(tree.get("name"), (str, Path)):
         return tree

@@ -32,6 +32,12 @@ from limner.core.errors import LimnerError, unknown
 from limner.core.paths import NameOrPath
 from limner.core.yaml_text import Text, nested, plain
 
+_REFUSALS = (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, AttributeError, OSError, MemoryError)
+"""What a constructor raises about its arguments, the first by intent and the others at extreme values."""
+
+
+_LONGEST = 1 << 14  # values of a list
+
 
 @dataclass(frozen=True)
 class Argument:
@@ -189,7 +195,9 @@ class Spec:
             raise LimnerError(f"{where}: a name must be text, got {name!r}; write name: NAME")
         name = str(name)
         known = arguments(kind, name)
-        for key in kwargs:
+        for key, value in kwargs.items():
+            if isinstance(value, (list, tuple)) and len(value) > _LONGEST:
+                raise LimnerError(f"{where}.{key}: a list of {len(value)} values is too long; {_LONGEST} are allowed")
             if key not in known:
                 error = unknown(f"argument of {name}", key, [k for k, a in known.items() if not a.is_fact])
                 raise LimnerError(f"{where}: {error}")
@@ -236,8 +244,9 @@ class Spec:
                 self._check_net(a, kwargs.get(a.name))
         try:
             return find(spec.kind, spec.name)(**kwargs)
-        except (ValueError, TypeError, RuntimeError) as error:
-            raise LimnerError(f"{spec.name}: {' '.join(str(error).split())}") from error
+        except _REFUSALS as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise LimnerError(f"{spec.name}: {reason}") from error
 
     def _check_net(self, argument: Argument, net: Any) -> None:
         """Raises a `LimnerError` if a net is not of the type that the constructor needs."""

@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from limner import report
+from limner.config import recipe
 from limner.config.call import checked
 from limner.core.batch import Dataset, to_float, to_uint8
 from limner.core.capabilities import Translates
@@ -268,7 +269,7 @@ def _write_scores(run: Run, card: dict[str, Any]) -> None:
         if isinstance(score, dict) and score.get("property") not in measured and name not in card
     }
     run.write_json("scores.json", older | card)
-    report.write_card(run.path, report.about(run.recipe["model"]["name"]))
+    report.write_card(run.path, report.about(recipe.of_run(run.recipe).model.name))
     report.write(run.path)
 
 

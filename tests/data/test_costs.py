@@ -48,6 +48,11 @@ def test_the_scans_of_a_preview_do_not_count():
         assert decode.picture(io.BytesIO(save(Image.new("L", (64, 64)), "JPEG", exif=exif))).size == (64, 64)
 
 
+def test_a_file_that_a_reader_would_hold_whole_is_bounded():
+    heic = b"\0\0\0\x18ftypheic" + bytes(12)
+    assert reason_of(heic + bytes(64 << 20)) == "larger than 64 MiB"
+
+
 def test_a_png_of_very_many_chunks_is_refused():
     raw = save(Image.new("L", (4, 4)), "PNG")
     many = chunk(b"teSt", b"") * 100_001
@@ -67,7 +72,7 @@ def test_a_gif_of_very_many_blocks_is_refused():
     raw = save(Image.new("P", (4, 4)), "GIF")
     start = 13 + (3 << (raw[10] & 7) + 1 if raw[10] & 0x80 else 0)
     assert "too many blocks" in reason_of(raw[:start] + b"\x21\xfe\1x\0" * 100_001 + raw[start:])
-    assert "too many blocks" in reason_of(raw[:start] + b"\x21\xfe" + b"\1x" * 100_001 + b"\0" + raw[start:])
+    assert "too many blocks" in reason_of(raw[:start] + b"\x21\xfe" + b"\1x" * 1_000_001 + b"\0" + raw[start:])
 
 
 def test_large_files_that_pillow_reads_in_python_are_refused():

@@ -211,6 +211,8 @@ def test_wide_pgm_is_divided_by_257():
         (b"\0\0\0\x18ftypcrx isom", "camera raw"),
         (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "vector drawing"),
         (b"8BPS\0\1", "layered file"),
+        (b"<!DOCTYPE html><html>", "a web page: download"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b"%PDF-1.7", "PDF: export its pages"),
     ],
 )

@@ -23,7 +23,7 @@ from limner.data.files.limits import BadImage
 Curve = NDArray[np.float32]
 """(65536,) linear light in [0,1] of each 16-bit value."""
 
-MAX_PROFILE = 4 << 20
+MAX_PROFILE = 16 << 20
 _BAND = 1 << 20  # pixels that are converted at a time
 _LEVELS = np.linspace(0, 1, 65536)
 DIVIDED_BY_257 = ((np.arange(65536) + 128) // 257).astype(np.uint8)

@@ -270,6 +270,8 @@ def _identified(stream: BinaryIO) -> Image.Image:
     stream.seek(0)
     start = stream.read(64)
     heic = formats.is_heic(start)
+    if (start[4:8] == b"ftyp" or start[8:12] == b"WEBP") and stream.seek(0, 2) > limits.MAX_HELD:
+        raise BadImage(f"larger than {limits.MAX_HELD >> 20} MiB")
     if heic and not formats.register_heif():
         raise BadImage(formats.NEEDS_HEIF)
     if start[:3] == b"GIF":

@@ -55,6 +55,7 @@ _MAGIC = {
     b"%PDF": ".pdf",
     b"<svg": ".svg",
     b"<?xml": ".svg",
+    b"<!DOCTYPE svg": ".svg",
     b"8BPS": ".psd",
     b"gimp xcf": ".xcf",
     b"v/1\x01": ".exr",
@@ -70,6 +71,15 @@ _MAGIC = {
     b"SIMPLE": ".fits",
 }
 
+_NO_PICTURES = {
+    b"<!doctype html": "a web page: download the picture again",
+    b"<html": "a web page: download the picture again",
+    b"version https://git-lfs": "a Git LFS pointer: get the picture with 'git lfs pull'",
+}
+
+NEEDS_AVIF = (
+    "an AVIF picture, and this Pillow was built without its reader: pip install -U pillow, or convert it to PNG"
+)
 NEEDS_HEIF = 'a HEIC picture, and its reader is not installed: pip install "limner[heic]", or convert it to JPEG'
 
 
@@ -79,11 +89,17 @@ def is_heic(start: bytes) -> bool:
 
 
 def unread(stream: BinaryIO) -> str | None:
-    """What a file is whose format is known but not read, and what to do: an entry of `UNREAD`; else None."""
+    """What a file is whose format is known but not read, and what to do, as in `UNREAD`; else None."""
+    from PIL import features
+
     stream.seek(0)
     start = stream.read(64).lstrip(b"\xef\xbb\xbf \r\n\t")
     if start[4:12] == b"ftypcrx ":
         return UNREAD[".cr3"]
+    if start[4:12] in (b"ftypavif", b"ftypavis") and not features.check("avif"):
+        return NEEDS_AVIF
+    if (other := next((text for s, text in _NO_PICTURES.items() if start.lower().startswith(s)), None)) is not None:
+        return other
     return next((UNREAD[suffix] for magic, suffix in _MAGIC.items() if start.startswith(magic)), None)
 
 
@@ -92,6 +108,6 @@ def register_heif() -> bool:
     """Adds the reader of HEIC to Pillow's; False if the extra is not installed."""
     try:
         import_module("pillow_heif").register_heif_opener()
-    except ImportError:
+    except (ImportError, OSError):  # not installed, or its library does not work here
         return False
     return True

@@ -21,11 +21,15 @@ MAX_PIXELS = 200_000_000
 MAX_BYTES = 256 << 20
 """Bytes of the largest file that is read."""
 
+MAX_HELD = 64 << 20
+"""Bytes of the largest AVIF, HEIC or WebP, whose readers hold the whole file."""
+
 IN_FLIGHT = 100_000_000
 """Pixels that all threads of a process hold at a time; a larger picture is read alone."""
 
 _MAX_SCANS, _MAX_SCANNED = 100, 2_000_000_000
-_MAX_BLOCKS = 100_000
+_MAX_BLOCKS, _MAX_PARTS = 100_000, 1_000_000
+_START_OF_SCAN, _BLOCK = 0xDA, 1 << 20
 _MAX_RUNS = 16 << 20  # bytes of a run-length BMP or of a PPM as text, which Pillow reads in Python
 
 
@@ -127,44 +131,52 @@ def check_jpeg(stream: BinaryIO, pixels: int) -> None:
     Raises:
         BadImage: more than 100 scans, or more scans times pixels than ten scans of the largest picture.
     """
-    stream.seek(0)
-    data = stream.read()
-    scans = data.count(b"\xff\xda", _first_scan(data))  # in coded data FF is followed by 00 or a marker
+    for marker, _ in _segments(stream):
+        if marker == _START_OF_SCAN:
+            break
+    scans, end = 1, b""
+    while block := end + stream.read(_BLOCK):  # in coded data FF is followed by 00 or a marker
+        if len(block) == len(end):
+            break
+        scans += block.count(bytes([0xFF, _START_OF_SCAN]))
+        end = b"\xff" if block[-1] == 0xFF else b""
     if scans > _MAX_SCANS or scans * pixels > _MAX_SCANNED:
         raise BadImage(f"a JPEG of {scans} scans, which would take minutes to read; save it again")
 
 
-def _first_scan(data: bytes) -> int:
-    """Where the first scan begins; what lies before, such as a preview in the EXIF block, is not counted."""
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xDA:
-            return at
-        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8:
-            at += 1 if marker == 0xFF else 2
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4])
-    return 0
-
-
 def jpeg_kind(stream: BinaryIO) -> str | None:
-    """Why a JPEG is of a kind that nobody reads: "a 12-bit JPEG", "a lossless JPEG"; None if it is not."""
-    stream.seek(0)
-    data = stream.read(1 << 20)
-    at = 2
-    while data[:2] == b"\xff\xd8" and at + 5 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
+    """Why a JPEG is of a kind that is not read: "a 12-bit JPEG", "a lossless JPEG"; None if it is not."""
+    for marker, start in _segments(stream):
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             if marker in (0xC3, 0xC7, 0xCB, 0xCF):
                 return "a lossless JPEG"
-            return f"a {data[at + 4]}-bit JPEG" if data[at + 4] != 8 else None
-        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4])
+            return f"a {start[0]}-bit JPEG" if start and start[0] != 8 else None
     return None
 
 
+def _segments(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """The marker and the first byte of each segment up to the first scan, behind which the stream then stands."""
+    stream.seek(0)
+    if stream.read(2) != b"\xff\xd8":
+        return
+    for _ in range(_MAX_BLOCKS):
+        start = stream.read(2)
+        while start == b"\xff\xff":  # fill bytes
+            start = b"\xff" + stream.read(1)
+        if len(start) < 2 or start[0] != 0xFF:
+            return
+        if start[1] == 0x01 or 0xD0 <= start[1] <= 0xD8:
+            continue
+        size = int.from_bytes(stream.read(2))
+        here = stream.tell()
+        yield start[1], stream.read(1)
+        stream.seek(here + max(size - 2, 0))
+        if start[1] == _START_OF_SCAN:
+            return
+
+
 def check_gif(stream: BinaryIO) -> None:
-    """Refuses a GIF with more than 100,000 blocks before its first two frames, which Pillow looks at in Python.
+    """Refuses a GIF with too many blocks before the end of its second frame, which Pillow looks at in Python.
 
     Raises:
         BadImage: there are so many blocks.
@@ -174,8 +186,9 @@ def check_gif(stream: BinaryIO) -> None:
     if len(start) < 13:
         return
     stream.seek(3 << (start[10] & 7) + 1 if start[10] & 0x80 else 0, 1)
-    frames = 0
-    for _ in range(_MAX_BLOCKS):
+    frames = parts = 0
+    while parts < _MAX_PARTS:
+        parts += 10  # a block costs more than one of its parts
         mark = stream.read(1)
         if mark == b"\x2c":
             frames += 1
@@ -189,13 +202,9 @@ def check_gif(stream: BinaryIO) -> None:
             return
         else:
             continue
-        for _ in range(_MAX_BLOCKS):
-            size = stream.read(1)
-            if not size or size == b"\0":
-                break
+        while parts < _MAX_PARTS and (size := stream.read(1)) not in (b"", b"\0"):
+            parts += 1
             stream.seek(size[0], 1)
-        else:
-            raise BadImage("a GIF of too many blocks; save it again")
     raise BadImage("a GIF of too many blocks; save it again")
 
 

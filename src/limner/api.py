@@ -335,7 +335,14 @@ def dry_run(
         "recipe": resolved,
         "images": options.images,
         "steps": -(-options.images // max(1, images // 3)),
-        "data": {"name": dataset.name, "items": len(dataset), "shape": list(dataset.shape), "classes": dataset.classes},
+        "data": {
+            "name": dataset.name,
+            "items": len(dataset),
+            "shape": list(dataset.shape),
+            "classes": dataset.classes,
+            "notes": list(dataset.notes),
+            "left_out": list(dataset.quarantine),
+        },
         "parameters": parameters(model),
         "estimate": {
             "seconds": round(seconds, 2),

@@ -45,3 +45,32 @@ def test_a_model_alone_knows_its_classes(tmp_path: Path) -> None:
     with pytest.raises(LimnerError, match=r"has no sampling option 'steps' .it has truncation.; leave steps out"):
         limner.sample(run.path, 2, steps=5)
     assert limner.sample(run.path, 2, truncation=0.5).shape == (2, 1, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("names", "asked", "index"),
+    [
+        (["1", "2", "3"], 2, 1),  # the class named 2, in Python as on the command line
+        (["1", "2", "3"], "2", 1),
+        (["0", "1", "10", "2"], 2, 3),  # a run of before, with its classes in the order of their text
+        (["0", "1", "10", "2"], 10, 2),
+        (["2", "7"], "7", 1),
+        (["007", "8"], 7, 0),
+        (["-1", "0", "1"], -1, 0),
+        (["cat", "7"], 7, 1),
+        (["cat", "7"], 0, 0),
+    ],
+)
+def test_a_number_is_the_name_of_a_class_before_it_is_an_index(names, asked, index):
+    assert Classes(names).read(asked, 2).tolist() == [index] * 2
+    assert Classes(names).read([asked], 1).tolist() == [index]
+
+
+@pytest.mark.parametrize("asked", [0, "0", 4, [0, 1]])
+def test_where_all_names_are_numbers_no_number_is_an_index(asked):
+    with pytest.raises(LimnerError, match=r"there is no class '?[04]'?; choose from: 1, 2, 3"):
+        Classes(["1", "2", "3"]).read(asked, 2)
+
+
+def test_names_may_be_listed():
+    assert Classes(["cat", "dog"]).read(["dog", "cat"], 2).tolist() == [1, 0]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from limner.cli import main
 from limner.core.errors import LimnerError
-from limner.data import check
+from limner.data import check, load
 
 
 def has_finding(report, part: str) -> bool:
@@ -134,3 +134,55 @@ def test_get_and_list(limner):
     code, _, error = limner("data", "get", "digit")
     assert code == 2
     assert "did you mean 'digits'" in error
+
+
+@pytest.fixture
+def mixed(folder_of):
+    """Two classes, and files of each kind that a set leaves out."""
+    photos = folder_of(*(f"{c}/{k:02}.png" for c in ("cats", "dogs") for k in range(12)), "overview.png")
+    for name in ("a.jp2", "b.jxl", "notes.txt", "cats/broken.png", "@eaDir/thumb.png", ".DS_Store"):
+        (photos / name).parent.mkdir(exist_ok=True)
+        (photos / name).write_bytes(b"x")
+    return photos
+
+
+def test_what_is_left_out_is_named_with_what_to_do(mixed):
+    report = check(mixed)
+    assert report.classes == {"cats": 12, "dogs": 12}
+    assert report.left_out == [("overview.png", "beside the class folders")]
+    assert report.examples == {".jp2": ["a.jp2"], ".jxl": ["b.jxl"], ".txt": ["notes.txt"]}
+    assert report.hidden == [".DS_Store", "@eaDir"]
+    assert has_finding(report, "(.jp2 1, JPEG 2000: convert it to PNG), such as a.jp2")
+    assert has_finding(report, "JPEG XL: convert it to PNG or JPEG (djxl)), such as b.jxl")
+    assert "ignored 1 other files (.txt 1), such as notes.txt" in report.text()
+    assert "hidden files and files of the system (.DS_Store, @eaDir)" in report.text()
+    assert json.loads(json.dumps(report.to_dict()))["ignored"] == {".jp2": 1, ".jxl": 1, ".txt": 1}
+
+
+def test_a_set_says_what_it_leaves_out(mixed):
+    dataset = load(mixed)
+    assert dataset.quarantine == [
+        ("cats/broken.png", report_reason(mixed)),
+        ("overview.png", "beside the class folders"),
+    ]
+    said = "\n".join(dataset.notes)
+    for part in (
+        "convert it to PNG",
+        "djxl",
+        "ignored 1 other files",
+        "@eaDir",
+        "left out 1 bad files",
+        "overview.png",
+    ):
+        assert part in said
+    assert "numbers of the classes: 0 cats, 1 dogs" in said
+
+
+def report_reason(photos):
+    return check(photos).bad[0][1]
+
+
+def test_only_pictures_of_unread_formats_are_refused_with_the_remedy(tmp_path):
+    (tmp_path / "a.jp2").write_bytes(b"x")
+    with pytest.raises(LimnerError, match=r"no images that are read: left out 1 pictures .* convert it to PNG"):
+        load(tmp_path)

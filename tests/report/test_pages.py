@@ -445,6 +445,18 @@ def test_the_card_holds_the_facts_of_the_run(run_folder: Path) -> None:
     assert "alice" not in card.lower()
 
 
+def test_card_and_report_show_the_classes_and_what_was_left_out(tmp_path: Path) -> None:
+    notes = ["found 40 images in 2 class folders", "left out 2 pictures of a format that is not read (.jp2 2)"]
+    start = {"event": "start", "images": 0, "seconds": 0, "data": "photos", "classes": ["2", "10 <b>"], "notes": notes}
+    write_lines(tmp_path / "events.jsonl", [start])
+    card = write_card(tmp_path).read_text(encoding="utf-8")
+    assert "- Classes by number: 0 `2`, 1 `10 <b>`" in card
+    assert all(f"- {note}" in card for note in notes)
+    page = write(tmp_path).read_text(encoding="utf-8")
+    assert "0 2, 1 10 &lt;b&gt;" in page
+    assert "; ".join(notes) in page
+
+
 def test_a_card_of_an_empty_folder_and_of_a_hostile_recipe(tmp_path: Path) -> None:
     (tmp_path / "0001-x").mkdir()
     assert "# x\n" in write_card(tmp_path / "0001-x").read_text("utf-8")

@@ -340,6 +340,10 @@ def _run_result(run: Run) -> Result | None:
         "images": last_line.get("images"),
         "seconds": last_line.get("seconds"),
         "scores": scores,
+        "data": {
+            "notes": next((e["notes"] for e in reversed(run.events()) if "notes" in e), []),
+            "left_out": run.read_json("quarantine.json") or [],
+        },
     }
     return Result(document, relative(run.path))
 
@@ -353,6 +357,7 @@ def _dry_run_result(plan: dict[str, Any]) -> Result:
         *plan.get("advice", []),
         dump_yaml(plan["recipe"]),
         f"data: {data['items']:,} images {'x'.join(map(str, data['shape']))} of {data['name']}",
+        *(f"  {note}" for note in data["notes"]),
     ]
     for group, n in plan["parameters"].items():
         lines.append(f"{group}: {n['total']:,} parameters, {n['trainable']:,} trainable, {n['buffers']:,} buffers")

@@ -6,7 +6,9 @@ data sets and conditional models have one. A model saves it in its checkpoint, s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from limner.core.errors import LimnerError
+
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
 
 
 class Condition(Protocol):
@@ -72,25 +76,50 @@ class Classes:
         return torch.arange(n) % self.size
 
     def read(self, y: Any, n: int) -> Tensor:
-        """Class indices (n,) of a name, of an index, or of n indices; a text that is both is a name.
+        """Class indices (n,) of a name or a number, of a list of n of them, or of a tensor of n indices.
 
-        >>> Classes(["cat", "dog"]).read("dog", 2)
-        tensor([1, 1])
+        A whole number is the name of a class where a class has that name, else its index. Where all names are whole
+        numbers it is always a name.
+
+        >>> Classes(["cat", "dog"]).read("dog", 2), Classes(["cat", "dog"]).read(0, 1)
+        (tensor([1, 1]), tensor([0]))
+        >>> Classes(["2", "10"]).read(10, 1)
+        tensor([1])
 
         Raises:
             LimnerError: there is no such class, or the number of labels is not n.
         """
-        names = self.names or []
-        if isinstance(y, str):
-            if y not in names and not y.isdecimal():
-                raise LimnerError(f"there is no class {y!r}; choose from: {_listed(names)}")
-            y = names.index(y) if y in names else int(y)
+        if isinstance(y, (str, Integral)):
+            return torch.tensor(self._index(y)).expand(n).long()
+        if isinstance(y, (list, tuple)) and y and all(isinstance(label, (str, Integral)) for label in y):
+            y = [self._index(label) for label in y]
         labels = torch.as_tensor(y)
         labels = labels.expand(n) if labels.dim() == 0 else labels
         is_valid = labels.shape == (n,) and not labels.is_floating_point()
         if not is_valid or int(labels.min()) < 0 or int(labels.max()) >= self.size:
-            raise LimnerError(f"class labels must be {n} integers from 0 to {self.size - 1}")
+            raise LimnerError(f"class labels must be {n} integers from 0 to {self.size - 1}{self._choices}")
         return labels.long()
+
+    def _index(self, label: str | Integral) -> int:
+        """The index of a class by its name or its number."""
+        names, text = self.names or [], str(label).strip()
+        if text in names:
+            return names.index(text)
+        number = int(text) if _WHOLE.fullmatch(text) else None
+        if names and all(_WHOLE.fullmatch(name) for name in names):
+            same = [k for k, name in enumerate(names) if int(name) == number]
+            if len(same) == 1:
+                return same[0]
+        elif number is not None:
+            if 0 <= number < self.size:
+                return number
+            raise LimnerError(f"class labels must be names or integers from 0 to {self.size - 1}{self._choices}")
+        raise LimnerError(f"there is no class {label!r}; choose from: {_listed(names)}")
+
+    @property
+    def _choices(self) -> str:
+        names = self.names or []
+        return "" if names == [str(k) for k in range(self.size)] else f", or names: {_listed(names)}"
 
     def header(self) -> dict[str, Any]:
         """The kind of the condition and the names of the classes."""

@@ -258,6 +258,7 @@ class _Training:
             return
         data = self.dataset
         facts = {"data": data.name, "items": len(data), "shape": list(data.shape), "fingerprint": data.fingerprint}
+        facts |= {"notes": list(data.notes)} | ({"classes": data.classes} if data.classes else {})
         sizes = {group: n["total"] for group, n in parameters(self.model).items()}
         facts |= self.model.preview_facts
         self.event("resume" if self.start else "start", **facts, parameters=sizes)

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from limner.data.files import decode, limits
+from limner.data.files.formats import UNREAD
 from limner.data.files.layout import Layout, read_layout
+from limner.data.files.left_out import other_files, unread_pictures
 from limner.data.files.pair_layout import domain_paths, match_names
 from limner.data.files.store import Store, open_store
 from limner.data.files.threads import in_threads
@@ -45,7 +47,10 @@ class Report:
         modes: number of images of each pixel format (Pillow's names).
         sizes: number of images of each HEIGHTxWIDTH when upright, most frequent first.
         bad: (path, reason) of each file that cannot be used.
+        left_out: (path, reason) of each usable image that belongs to no split or class.
         ignored: number of other files, by suffix.
+        examples: paths of some of them, by suffix.
+        hidden: names of hidden files and folders and of those of the system, which are passed over.
         rotated: images that EXIF turns or mirrors.
         alpha: images with transparency.
         animated: files with more than one frame.
@@ -63,7 +68,10 @@ class Report:
     modes: dict[str, int] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     bad: list[tuple[str, str]] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
     ignored: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    hidden: list[str] = field(default_factory=list)
     rotated: list[str] = field(default_factory=list)
     alpha: list[str] = field(default_factory=list)
     animated: list[str] = field(default_factory=list)
@@ -89,6 +97,7 @@ class Report:
         for title, counts in (("formats", self.formats), ("modes", self.modes), ("sizes", self.sizes)):
             if counts:
                 lines.append(f"  {title}: {listed(counts.items())}")
+        lines += [f"  {note}" for note in self._other_files()]
         lines += ["", "nothing to put right"] if self.ok else ["", *(f"- {f}" for f in self.findings)]
         for path, reason in self.bad[:_SHOWN]:
             lines.append(f"    {path}: {reason}")
@@ -97,6 +106,13 @@ class Report:
         return str(_printable("\n".join(lines)))
 
     __str__ = text
+
+    def _other_files(self) -> list[str]:
+        """Sentences on files that are no images, with some of their names; pictures of unread formats are findings."""
+        plain = {suffix: n for suffix, n in self.ignored.items() if suffix not in UNREAD}
+        names = [name for suffix in plain for name in self.examples.get(suffix, [])]
+        such_as = f", such as {', '.join(names[:_SHOWN])}" if names else ""
+        return [f"{note}{such_as if note.startswith('ignored') else ''}" for note in other_files(plain, self.hidden)]
 
 
 @dataclass(frozen=True)
@@ -118,6 +134,7 @@ def check(path: str | os.PathLike[str]) -> Report:
     """
     store = open_store(path)
     report = Report(store.title, bad=list(store.quarantine), ignored=dict(store.ignored.most_common()))
+    report.examples, report.hidden = store.examples, sorted(store.hidden)
     results: dict[str, _Result] = {}
     with decode.strict():
         for name, result in zip(store.names, in_threads(lambda n: _examine(store, n), store.names)):
@@ -131,6 +148,7 @@ def check(path: str | os.PathLike[str]) -> Report:
         layout = read_layout(store.title, list(results), store.metadata(), store.reading)
         report.layout = layout.notes
         report.classes = _class_sizes(layout)
+        report.left_out = [(list(results)[i], reason) for i, reason in layout.left_out.items()]
         report.layout += _as_pairs(list(results))
         report.duplicates = _duplicates(results)
         report.near_duplicates = list(_near_duplicates(results))
@@ -183,7 +201,7 @@ def _as_pairs(names: list[str]) -> list[str]:
 def _class_sizes(layout: Layout) -> dict[str, int] | None:
     if layout.labels is None or layout.classes is None:
         return None
-    counts = np.bincount(layout.labels, minlength=len(layout.classes))
+    counts = np.bincount(layout.labels[layout.labels >= 0], minlength=len(layout.classes))
     return {name: int(n) for name, n in zip(layout.classes, counts)}
 
 
@@ -224,6 +242,7 @@ def _alike(a: _Result, b: _Result) -> bool:
 def _findings(report: Report) -> Iterator[str]:
     if report.bad:
         yield f"{len(report.bad)} bad files are left out ({by_reason(report.bad)}): repair or remove them"
+    yield from unread_pictures(report.ignored, report.examples)
     if report.images < 2:
         yield f"{report.images} usable images: a model needs at least 2, and hundreds to learn something"
         return

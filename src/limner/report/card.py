@@ -16,6 +16,7 @@ from limner.report.page import save
 from limner.report.run_page import command
 from limner.report.words import duration, number, public, title
 
+_CLASSES = 200  # names that the card lists
 _USE = """\
 - Meant for study, teaching and experiments with small images. It was not tested for any other use.
 - What it makes looks like its training data, with that data's gaps and biases. Look at many samples before you
@@ -55,6 +56,13 @@ def _data(facts: Facts) -> list[str]:
         lines.append(f"- Size: {number(items)} images")
     if isinstance(shape, list):
         lines.append(f"- Shape: {_plain(' × '.join(map(str, shape)))} (channels × height × width)")
+    if facts.classes:
+        shown = ", ".join(f"{k} {_code(name)}" for k, name in enumerate(facts.classes[:_CLASSES]))
+        more = len(facts.classes) - _CLASSES
+        lines.append(
+            f"- Classes by number: {shown}" + (f", and {more} more (events.jsonl lists all)" if more > 0 else "")
+        )
+    lines += [f"- {_plain(note)}" for note in facts.data_notes]
     if fingerprint:
         lines.append(f"- Fingerprint (SHA-256 of what it holds): {_code(fingerprint)}")
     licence = (

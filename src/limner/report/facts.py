@@ -117,6 +117,18 @@ class Facts:
         items = counts.items() if isinstance(counts, dict) else ()
         return [(str(k), n) for k, v in items if (n := as_number(v)) is not None]
 
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes, by their number."""
+        names = self.last("classes")
+        return [str(name) for name in names] if isinstance(names, list) else []
+
+    @property
+    def data_notes(self) -> list[str]:
+        """How the data were read and what was left out, in sentences."""
+        notes = self.last("notes")
+        return [str(note) for note in notes] if isinstance(notes, list) else []
+
     def last(self, key: str) -> Any:
         """The last value of `key` in the events, or None."""
         return next((e[key] for e in reversed(self.events) if e.get(key) is not None), None)

@@ -19,12 +19,13 @@ from limner.report.page import render, save
 from limner.report.words import number, public, title
 
 _MAX_EVENTS = 200
+_CLASSES = 200
 _MAX_FIGURES = 24
 _ANIMATION_BYTES = 3_000_000  # larger than other images, because an animation cannot be encoded again
 _WARNINGS = ("warning", "skip")  # events of these kinds come first
 _SHOWN_ELSEWHERE = frozenset(
     {"event", "images", "seconds", "message", "command", "data", "items", "shape", "fingerprint", "licence"}
-    | {"parameters", "rows", "learnt"}
+    | {"parameters", "rows", "learnt", "classes", "notes"}
 )
 _YAML_LINE = re.compile(r"^(\s*(?:- )*)([\w./-]+:)(?=\s|$)(.*)$")
 
@@ -135,8 +136,12 @@ def _size(facts: Facts) -> list[tuple[str, str]]:
         f"{number(items)} images" if items is not None else "",
         " × ".join(map(str, shape)) if isinstance(shape, list) else "",
     ]
+    classes = ", ".join(f"{k} {name}" for k, name in enumerate(facts.classes[:_CLASSES]))
+    more = len(facts.classes) - _CLASSES
     rows = [
         ("Data", ", ".join(filter(None, data))),
+        ("Classes by number", classes + (f", and {more} more" if more > 0 else "")),
+        ("How the data were read", "; ".join(facts.data_notes)),
         ("Parameters", ", ".join(f"{name} {number(n)}" for name, n in facts.parameters)),
     ]
     return [(name, value) for name, value in rows if value]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from limner.data.files.formats import UNREAD
 from limner.data.files.layout import BESIDE_CLASSES
@@ -13,8 +13,14 @@ from limner.data.steps import by_reason, listed
 _SHOWN = 3
 
 
-def unread_pictures(ignored: Counter[str] | dict[str, int]) -> list[str]:
+def unread_pictures(
+    ignored: Counter[str] | dict[str, int], examples: Mapping[str, Sequence[str]] | None = None
+) -> list[str]:
     """A sentence for each kind of picture that is not read, with what to do.
+
+    Args:
+        ignored: numbers of files by suffix.
+        examples: paths of some of them, which are then named.
 
     >>> unread_pictures({".jp2": 2, ".txt": 5})
     ['left out 2 pictures of a format that is not read (.jp2 2, JPEG 2000: convert it to PNG)']
@@ -23,11 +29,15 @@ def unread_pictures(ignored: Counter[str] | dict[str, int]) -> list[str]:
     for suffix, n in ignored.items():
         if suffix in UNREAD:
             kinds.setdefault(UNREAD[suffix], []).append((suffix, n))
-    return [
-        f"left out {sum(n for _, n in found)} pictures of a format that is not read"
-        f" ({listed(found, most=_SHOWN)}, {remedy})"
-        for remedy, found in kinds.items()
-    ]
+    sentences = []
+    for remedy, found in kinds.items():
+        names = [name for suffix, _ in found for name in (examples or {}).get(suffix, ())][:_SHOWN]
+        such_as = f", such as {', '.join(names)}" if names else ""
+        n = sum(n for _, n in found)
+        sentences.append(
+            f"left out {n} pictures of a format that is not read ({listed(found, most=_SHOWN)}, {remedy}){such_as}"
+        )
+    return sentences
 
 
 def other_files(ignored: Counter[str] | dict[str, int], hidden: Iterable[str]) -> list[str]:

@@ -15,6 +15,7 @@ TOO_DEEP = f"more than {MAX_DEPTH} folders deep"
 MAX_METADATA = 64 << 20
 
 _LABELS = "dataset.json"
+_EXAMPLES = 5
 _SYSTEM = frozenset(
     (
         "__macosx",
@@ -49,6 +50,7 @@ class Listing:
         self.ignored: Counter[str] = Counter()
         self.hidden: set[str] = set()
         self.quarantine: list[tuple[str, str]] = []
+        self.examples: dict[str, list[str]] = {}
         self.labels: list[str] = []
 
     def add(self, paths: Iterable[str]) -> None:
@@ -73,6 +75,8 @@ class Listing:
             self.labels.append(path)
         else:
             self.ignored[suffix or "no suffix"] += 1
+            if self.ignored[suffix or "no suffix"] <= _EXAMPLES:
+                self.examples.setdefault(suffix or "no suffix", []).append(path)
         return False
 
     def passes_over(self, part: str) -> bool:

@@ -149,6 +149,7 @@ class View:
         self.store, self.paths = store, paths
         self.title, self.names, self.reading = store.title, sorted(paths), store.reading
         self.ignored: Counter[str] = Counter()
+        self.examples: dict[str, list[str]] = {}
         self.hidden: set[str] = set()
         self.quarantine: list[tuple[str, str]] = []
 

@@ -29,6 +29,7 @@ class Store(Protocol):
         reading: as in `limner.data.files.reading`.
         names: relative paths of the images, sorted, with ``/`` between the parts.
         ignored: the number of other files, by suffix.
+        examples: the paths of the first few of them, by suffix.
         hidden: names of hidden files and folders and of those of the system, which are passed over.
         quarantine: (path, reason) of what could not be listed.
     """
@@ -37,6 +38,7 @@ class Store(Protocol):
     reading: int
     names: list[str]
     ignored: Counter[str]
+    examples: dict[str, list[str]]
     hidden: set[str]
     quarantine: list[tuple[str, str]]
 

@@ -30,7 +30,7 @@ from limner.config.spec import Spec
 from limner.core import checkpoint, dist, graph
 from limner.core.batch import KINDS, Dataset, Images
 from limner.core.checkpoint import Checkpoint
-from limner.core.device import devices, make_deterministic, pick
+from limner.core.device import devices, lacks_bfloat16, make_deterministic, pick
 from limner.core.durable import replace_file
 from limner.core.ema import EMA
 from limner.core.errors import LimnerError
@@ -72,7 +72,8 @@ def prepare(recipe: Recipe, start: Checkpoint | None = None) -> Prepared:
 
     Args:
         recipe: a checked recipe.
-        start: the checkpoint that the model is for. It bounds the cost of building the model.
+        start: the checkpoint that the model is for. It bounds the cost of building the model, and its training goes on
+            also on a device that it would not begin on.
 
     Raises:
         LimnerError: the recipe cannot be built; the message gives the reason.
@@ -83,6 +84,12 @@ def prepare(recipe: Recipe, start: Checkpoint | None = None) -> Prepared:
     if options.threads:
         torch.set_num_threads(options.threads)
     device = pick(dist.device_of_rank(options.device))
+    reason = lacks_bfloat16(device) if options.precision == "bf16" and start is None else None
+    if reason:
+        raise LimnerError(
+            f"train.precision=bf16: {reason} and would emulate it, several times more slowly than float32; use"
+            " train.precision=fp32, or insist with train.precision=bf16-emulated"
+        )
     dist.join(device)
     dataset: Dataset = recipe.data.build()
     if options.batch > len(dataset):
@@ -307,7 +314,7 @@ def dry_run(
         saved[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
         return t
 
-    steps = graph.Steps(model, update, stream, bf16=options.precision == "bf16", graph=False)
+    steps = graph.Steps(model, update, stream, bf16=options.bf16, graph=False)
 
     def step() -> None:
         stream.begin()

@@ -11,6 +11,7 @@ from PIL import Image
 
 import limner
 from limner.core.checkpoint import folders, read
+from limner.core.errors import LimnerError
 from limner.core.grid import make_grid
 from limner.core.progress import Meters, Silent
 from limner.core.update import all_finite
@@ -62,7 +63,7 @@ def test_mixed_sizes_and_a_bad_file_are_reported(photos: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["vae-mnist", "gan-mnist", "conv-ae-mnist"])
 def test_bfloat16_keeps_float32_weights_and_learns(name: str, tmp_path: Path) -> None:
-    options = QUICK | {"precision": "bf16", "images": 1600, "batch": 32, "data": "mnist-5k", "log_images": 160}
+    options = QUICK | {"precision": "bf16-emulated", "images": 1600, "batch": 32, "data": "mnist-5k", "log_images": 160}
     run = limner.train(name, out=tmp_path / "run", **options)
     weights = limner.load(run.latest).state_dict()
     assert all(w.dtype in (torch.float32, torch.int64) for w in weights.values())
@@ -71,6 +72,32 @@ def test_bfloat16_keeps_float32_weights_and_learns(name: str, tmp_path: Path) ->
     if name != "gan-mnist":
         key = next(k for k in lines[0] if k.startswith("loss/"))
         assert lines[-1][key] < 0.8 * lines[0][key]
+
+
+def test_bfloat16_is_refused_where_it_is_emulated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On x86 without AVX-512 BF16 and AMX: a line that names the ways out; a warning where one insists or resumes."""
+    has = {"avx512_bf16": False, "amx_tile": False}
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has["avx512_bf16"])
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has["amx_tile"])
+    options = QUICK | {"data": "digits", "images": 64}
+    for start in (limner.train, limner.api.dry_run):
+        with pytest.raises(LimnerError, match=r"no instructions for bfloat16.*=fp32.*=bf16-emulated") as refused:
+            start("ae-mnist", precision="bf16", **options)
+        assert "\n" not in str(refused.value)
+
+    def warnings(run: limner.Run) -> list[str]:
+        return [e["message"] for e in run.events() if e["event"] == "warning" and "emulated" in e["message"]]
+
+    run = limner.train("ae-mnist", out=tmp_path / "insists", precision="bf16-emulated", **options)
+    assert len(warnings(run)) == 1
+    for kind in has:
+        has.update(dict.fromkeys(has, False) | {kind: True})
+        run = limner.train("ae-mnist", out=tmp_path / kind, precision="bf16", **options)
+        assert warnings(run) == []
+    has.update(dict.fromkeys(has, False))
+    run = limner.resume(run.path, images=128)
+    assert len(warnings(run)) == 1, "a run that began elsewhere goes on"
 
 
 def test_the_time_limit_ends_a_training_that_resume_continues(tmp_path: Path) -> None:

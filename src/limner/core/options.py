@@ -27,7 +27,8 @@ class TrainOptions:
         keep: number of newest checkpoints to keep.
         samples: images in a sample grid.
         time: longest training time, e.g. 20m; null trains to the end.
-        precision: bf16 runs the nets in bfloat16 and keeps the weights in float32.
+        precision: bf16 runs the nets in bfloat16 and keeps the weights in float32; a device that would only emulate it,
+            slowly, is refused. bf16-emulated insists on it.
         device: auto, cpu, cuda, mps, a number, or a list such as 0,1 for one process each.
         threads: CPU threads; null uses PyTorch's default. Results are reproducible for a given number of threads.
         workers: processes that read image files ahead; 0 takes threads of this process. Raise it if large pictures keep
@@ -52,7 +53,7 @@ class TrainOptions:
         keep: int = 3,
         samples: int = 64,
         time: Duration | None = None,
-        precision: Literal["fp32", "bf16"] = "fp32",
+        precision: Literal["fp32", "bf16", "bf16-emulated"] = "fp32",
         device: str | int = "auto",
         threads: int | None = None,
         workers: int = 0,
@@ -83,5 +84,6 @@ class TrainOptions:
         self.milestone_images, self.keep, self.samples = milestone_images, keep, samples
         self.score_images = score_images
         self.time, self.precision, self.device = time, precision, str(device)
+        self.bf16 = precision != "fp32"
         self.threads, self.workers = threads, workers
         self.channels_last, self.deterministic, self.graph = channels_last, deterministic, graph

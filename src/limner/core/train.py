@@ -18,7 +18,7 @@ from limner.core import checkpoint, dist, trainer_state
 from limner.core.batch import Dataset, evenly_spaced, examples, to_float
 from limner.core.capabilities import HasCritic
 from limner.core.checkpoint import Checkpoint
-from limner.core.device import describe, make_deterministic
+from limner.core.device import describe, lacks_bfloat16, make_deterministic
 from limner.core.ema import EMA
 from limner.core.errors import LimnerError
 from limner.core.frame import POINTS, drawable, frame
@@ -135,8 +135,10 @@ class _Training:
         self.logged_at = (0, 0.0)  # position and seconds of the last line of metrics
         if self.start is not None:
             self.restore(self.start)
-        bf16 = options.precision == "bf16"
-        self.step = Steps(self.model, self.update, self.stream, bf16=bf16, graph=options.graph, warn=self.warn)
+        reason = lacks_bfloat16(self.device) if options.bf16 else None
+        if reason:
+            self.warn(f"{reason}: it is emulated, and this training is several times slower than in float32")
+        self.step = Steps(self.model, self.update, self.stream, bf16=options.bf16, graph=options.graph, warn=self.warn)
 
     # -- state ---------------------------------------------------------------------------------------------
 

@@ -46,6 +46,20 @@ def test_rates_rise_over_the_warm_up_and_fall_over_the_decay(shape: str) -> None
         assert update.optimisers["G"].param_groups[0]["lr"] == pytest.approx(0.2 * factor(i / 1000))
 
 
+def test_the_linear_fall_beside_that_of_the_reference_code() -> None:
+    """pix2pix and CycleGAN: a factor for each epoch, set where it begins, 1 - max(0, epoch + 1 - 100) / 101."""
+    factor = rate_schedule(Adam(decay=0.5), 200)
+    theirs = [1 - max(0, epoch + 1 - 100) / 101 for epoch in range(1, 201)]
+    ours = [factor((epoch - 0.5) / 200) for epoch in range(1, 201)]  # in the middle of each epoch
+    apart = [a - b for a, b in zip(ours, theirs, strict=True)]
+    assert apart[:99] == [0] * 99
+    assert max(apart) == pytest.approx(0.0148, abs=5e-5)
+    assert min(apart) >= 0
+    assert apart.index(max(apart)) == 100, "where the fall begins"
+    assert theirs[-1] == pytest.approx(0)
+    assert ours[-1] == pytest.approx(0.005)
+
+
 def test_one_optimiser_for_all_groups_that_are_not_named() -> None:
     nets = {name: nn.Linear(2, 1) for name in ("G0", "G1", "D")}
     update = Updates(nets, {"*": Adam(lr=0.5), "D": SGD(lr=0.1)})

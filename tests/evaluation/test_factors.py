@@ -19,6 +19,13 @@ from limner.evaluation.factors import canonical, encoded_disentanglement, factor
 from limner.metrics.extractors import features
 
 
+@pytest.fixture(autouse=True)
+def few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fifth of the published trees: what these tests ask for does not need more."""
+    monkeypatch.setattr("limner.metrics.disentangle._TREES", 20)
+    monkeypatch.setattr("limner.metrics.disentangle._RATE", 0.3)
+
+
 @pytest.fixture(scope="module")
 def sprites() -> Pixels:
     return data.load("mini-dsprites", split="all")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.fft import dct
+from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.metrics import mutual_info_score
 from sklearn.svm import LinearSVC
 
@@ -24,6 +25,13 @@ from limner.metrics.disentangle import (
 )
 
 SIZES = (3, 6, 4)
+
+
+@pytest.fixture(autouse=True)
+def few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fifth of the published trees: what these tests ask for does not need more."""
+    monkeypatch.setattr("limner.metrics.disentangle._TREES", 20)
+    monkeypatch.setattr("limner.metrics.disentangle._RATE", 0.3)
 
 
 def factors(n: int, sizes: tuple[int, ...] = SIZES, seed: int = 0) -> np.ndarray:
@@ -172,6 +180,17 @@ def test_factor_vae_as_a_loop_over_votes():
     slow = np.mean([chosen[j] == k for j, k in (vote() for _ in range(3000))])
     error = 0.5 * np.sqrt(1 / 3000 + 1 / 5000)  # of two shares, at most
     assert factor_vae(z, v).value == pytest.approx(slow, abs=4 * error)
+
+
+def test_dci_has_the_published_classifiers(monkeypatch: pytest.MonkeyPatch):
+    """Those of disentanglement_lib: scikit-learn's gradient boosting as it comes, its importances a column each."""
+    monkeypatch.undo()
+    v = factors(450, (2, 3))
+    z = np.concatenate([v + noise(450, 2), noise(450, 1)], 1)
+    order = np.random.default_rng(0).permutation(450)
+    result = dci(z, v, train=300, test=150)
+    again = [GradientBoostingClassifier(random_state=0).fit(z[order[:300]], v[order[:300], k]) for k in (0, 1)]
+    np.testing.assert_allclose(result.importances, np.stack([g.feature_importances_ for g in again], 1), atol=1e-12)
 
 
 def test_dci_by_hand():

@@ -12,15 +12,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from PIL import Image
+from torch import Tensor
 
 from limner import api
+from limner.apply import outputs, transparency, video
 from limner.apply import paint as one_pass
-from limner.apply import video
-from limner.apply.images import DESCRIPTION, check_suffix, nothing_readable, save
+from limner.apply.files import ImageFile, Written
+from limner.apply.images import save
 from limner.apply.paint import STYLE_SIZE
-from limner.apply.translate import write_image
+from limner.apply.translate import convert, kept_suffixes
 from limner.config import recipe
 from limner.config.call import checked
 from limner.core import weights as weight_files
@@ -28,9 +29,11 @@ from limner.core.batch import to_float
 from limner.core.errors import LimnerError
 from limner.core.grid import make_grid
 from limner.core.model import GenerativeModel
+from limner.core.paths import user_path
 from limner.core.progress import Progress, Silent
 from limner.core.run import Run
 from limner.core.units import shares
+from limner.data.degradations import transfer_lightness
 from limner.data.sources import photographs
 
 _STYLE_WEIGHT = 100.0  # β at strength 1
@@ -56,6 +59,7 @@ def stylise(
     style_size: int | None = None,
     weights: str | Path = "vgg19",
     run: str | Path | None = None,
+    overwrite: bool = False,
     progress: Progress | None = None,
     **overrides: Any,
 ) -> Image.Image:
@@ -64,8 +68,8 @@ def stylise(
     Args:
         content: a picture.
         style: a picture, or several.
-        out: where to save the result. Its EXIF description names the pictures and weights that made it. It is returned
-            in any case.
+        out: where to save the result, a file or a folder. Its EXIF description names the pictures and weights that made
+            it. It is returned in any case.
         size: longer side of the result in pixels.
         strength: strength of the style: 1 is balanced, 0.1 a touch, 10 nearly all style, 0 content alone.
         iterations: optimisation steps at each scale.
@@ -80,6 +84,7 @@ def stylise(
         style_size: longer side to which styles are resized; that of the content by default.
         weights: file of VGG-19's weights; vgg19 downloads them.
         run: run folder; the next number under ``runs/`` by default.
+        overwrite: replace `out` if it exists; pictures that are read are never replaced.
         progress: receives messages and steps while it runs.
         **overrides: keys of the recipe, such as model.smoothness=1 or device=cuda.
 
@@ -93,10 +98,11 @@ def stylise(
         raise LimnerError("strength must not be negative; scales and iterations must be 1 or more")
     styles = _names(style)
     shares(style_shares, len(styles), "style_shares")
-    if not photographs.known(str(content)) and Path(content).is_dir():
+    if not photographs.known(str(content)) and user_path(content).is_dir():
         raise LimnerError(f"{content} is a folder; name one picture, or paint a folder in one pass with model=RUN")
-    if out is not None:
-        check_suffix(Path(out))
+    saved = None if out is None else _single_output(out, content)
+    if saved is not None:
+        outputs.refuse_existing([saved], overwrite, [user_path(p) for p in (content, *styles, *(masks or ()))])
     data: dict[str, Any] = {"name": "styled", "path": str(content), "style": styles, "style_size": style_size}
     if masks is not None:
         data["masks"] = [str(m) for m in masks]
@@ -120,10 +126,10 @@ def stylise(
     result = api.load(trained.path).sample(1)
     if keep_colours:
         x = to_float(recipe.of_run(trained.recipe).data.build().fetch([0]))  # (1,3,H,W), the content
-        result = one_pass.transfer_lightness(result.cpu(), x)
+        result = transfer_lightness(result.cpu(), x)
     names = f"{Path(content).name} in the style of {_joined(styles)}"
     description = f"limner stylise: {names}; VGG-19 of {weight_files.describe_vgg19(str(weights))}"
-    for path in (trained.path / _RESULT, *([] if out is None else [Path(out)])):
+    for path in (trained.path / _RESULT, *([] if saved is None else [saved])):
         save(result[0], path, description)
     return make_grid(result, 1)
 
@@ -140,42 +146,42 @@ def paint(
     style_size: int = STYLE_SIZE,
     keep_colours: bool = False,
     size: int | None = None,
+    overwrite: bool = False,
     device: str = "auto",
-) -> list[Path]:
+) -> Written:
     """Paints a picture, a folder or a ZIP in one pass, with a model that was trained for it.
 
     Args:
         model: run folder of `fast_style` (one style, which it learnt), or of `adain` or `wct` (any style).
-        source: a picture, a folder or a ZIP, or the name of a photograph. Results keep names, formats, EXIF and
-            transparency; those without an EXIF description get one that names the model and the weights.
-        out: a folder, or a file for one picture.
+        source: a picture, a folder or a ZIP, or the name of a photograph. Results keep names, formats, transparency
+            and what EXIF says of author, time, place and camera; those without an EXIF description get one that names
+            the model and the weights.
+        out: a folder, or a file for one picture. No result replaces another one or a file that is there already.
         style: a picture, or several; for models of any style.
         strength: strength of the style, for models of any style; 1 is full strength.
         style_shares: weights of several styles, such as 3,1; equal by default.
         style_size: longer side to which styles are resized; smaller makes finer strokes.
         keep_colours: keep the colours of the picture and take the lightness of the result.
         size: longer side to which pictures are resized first; by default they keep their size.
+        overwrite: replace earlier results; pictures that are read are never replaced.
         device: auto, cpu, cuda or mps.
 
     Returns:
-        The files that were written.
+        The files that were written, as a list; its `skipped` has (name, reason) of the pictures that were left out, its
+        `notes` say what was converted or renamed.
 
     Raises:
-        LimnerError: the model does not paint, a style is missing, or a picture cannot be read.
+        LimnerError: the model does not paint, a style is missing, a file is in the way, or no picture can be read.
     """
     painter = _make_painter(model, style, device, strength, style_shares, style_size, keep_colours)
-    out, description = Path(out), _describe(painter.model, _names(style))
-    bad: list[tuple[str, str]] = []
-    written = []
-    single = Path(source).suffix.lower() != ".zip" and not Path(source).is_dir()
-    for original in one_pass.read_sources(str(source), bad):
+    description, files = _describe(painter.model, _names(style)), one_pass.find_sources(source)
+
+    def painted(original: ImageFile) -> Tensor:
         file = one_pass.resize(original, size)
-        y = painter(file.tensor(3))
-        file.exif.setdefault(DESCRIPTION, description)
-        written.append(write_image(y if file.alpha is None else torch.cat([y, file.alpha], 1), file, out, single))
-    if not written:
-        raise nothing_readable(source, bad)
-    return written
+        return transparency.with_alpha(painter(file.tensor(3)), file.alpha)
+
+    suffixes, read = kept_suffixes(files, out, files.has_alpha), [user_path(s) for s in _names(style)]
+    return convert(files, out, suffixes, painted, overwrite, read=read, description=description)
 
 
 @checked
@@ -194,6 +200,7 @@ def paint_clip(
     style_shares: Sequence[float] | None = None,
     style_size: int = STYLE_SIZE,
     keep_colours: bool = False,
+    overwrite: bool = False,
     device: str = "auto",
     on_frame: Callable[[int, float, float], None] = lambda frames, seconds, total: None,
 ) -> video.Clip:
@@ -214,6 +221,7 @@ def paint_clip(
         style_shares: weights of several styles, such as 3,1; equal by default.
         style_size: longer side to which styles are resized; smaller makes finer strokes.
         keep_colours: keep the colours of the clip and take the lightness of the result.
+        overwrite: replace `out` if it exists; the clip that is read is never replaced.
         device: auto, cpu, cuda or mps.
         on_frame: called after each frame with the number of frames, the seconds of the clip so far, and its length.
 
@@ -221,8 +229,23 @@ def paint_clip(
         LimnerError: the model does not paint, a style is missing, or the clip cannot be read or written.
     """
     painter = _make_painter(model, style, device, strength, style_shares, style_size, keep_colours)
-    times: dict[str, Any] = {"start": start, "end": end, "sound": sound}
-    return video.paint(painter, Path(source), Path(out), steady=steady, size=size, on_frame=on_frame, **times)
+    options: dict[str, Any] = {"start": start, "end": end, "sound": sound, "overwrite": overwrite}
+    clip, result = user_path(source), user_path(out)
+    return video.paint(painter, clip, result, steady=steady, size=size, on_frame=on_frame, **options)
+
+
+def default_output(content: str | Path) -> str:
+    """A name in the current folder that does not exist: photo-stylised.png, clip-stylised.mp4, or a folder."""
+    path = user_path(content)
+    many = path.is_dir() or path.suffix.lower() == ".zip"
+    suffix = path.suffix if video.is_clip(path) else "" if many else ".png"
+    return str(outputs.numbered(Path(f"{path.resolve().name if path.is_dir() else path.stem}-stylised{suffix}")))
+
+
+def _single_output(out: str | Path, content: str | Path) -> Path:
+    """The file of one result: `out`, or in the folder `out` one that is named after the content."""
+    name = f"{Path(content).stem}.png"
+    return outputs.plan(out, {name: ".png"}, single=True).paths[name]
 
 
 def _names(style: str | Path | Sequence[str | Path]) -> list[str]:

@@ -41,7 +41,7 @@ def test_truncation_is_asked_for_at_sampling(tmp_path: Path, monkeypatch, capsys
     assert limner("sample", tmp_path / "run", sheets[1], "--truncation", 0.1, monkeypatch=monkeypatch) == 0
     spread = [len(np.unique(np.argwhere(np.asarray(Image.open(s)) < 128)[:, 0])) for s in sheets]
     assert spread[1] < spread[0]
-    assert limner("sample", tmp_path / "run", sheets[1], "--truncation", 0, monkeypatch=monkeypatch) == 2
+    assert limner("sample", tmp_path / "run", tmp_path / "none.png", "--truncation", 0, monkeypatch=monkeypatch) == 2
     assert "positive" in capsys.readouterr().err
 
 

@@ -151,7 +151,7 @@ def test_invalid_labels_and_options_are_refused(fast, any_style, tmp_path, files
 def test_a_tiny_image_is_stylised(fast, any_style, files, tmp_path):
     Image.new("RGB", (3, 2), (200, 30, 40)).save(tmp_path / "tiny.png")
     for kind, painting in ((fast, []), (any_style, files["paintings"] / "1.png")):
-        (path,) = paint(kind, tmp_path / "tiny.png", tmp_path / "out.png", painting, device="cpu")
+        (path,) = paint(kind, tmp_path / "tiny.png", tmp_path / f"{kind.name}.png", painting, device="cpu")
         assert Image.open(path).size == (3, 2)
 
 
@@ -175,7 +175,7 @@ def test_one_image_through_the_command_line(any_style, files, tmp_path):
     command = ["limner", "stylise", files["photos"] / "1.png", files["paintings"] / "2.png", f"model={any_style}",
                f"out={tmp_path / 'p.png'}", "device=cpu"]  # fmt: skip
     done = subprocess.run([sys.executable, "-m", *map(str, command)], capture_output=True, text=True, check=True)
-    assert "wrote 1 pictures" in done.stdout
+    assert "stylise: 1 picture, written to" in done.stdout
     assert Image.open(tmp_path / "p.png").size == (48, 48)
 
 

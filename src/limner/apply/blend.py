@@ -6,29 +6,31 @@ OpenCV.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from limner.apply.translate import ImageFile, Translation, read_mask
+from limner.apply import transparency
+from limner.apply.files import ImageFile
+from limner.apply.masks import Masks
+from limner.apply.translate import Translation
 from limner.core.batch import to_float, to_uint8
 from limner.core.errors import LimnerError
 from limner.data.degradations import opencv
 
 
-def blend(translation: Translation, background: ImageFile, foreground: ImageFile, mask: Path, seam: int = 8) -> Tensor:
+def blend(translation: Translation, background: ImageFile, foreground: ImageFile, mask: Masks, seam: int = 8) -> Tensor:
     """The foreground where the mask is white and the background elsewhere, (1,C,H,W) in [-1,1].
 
-    A band around the edge of the mask, `seam` pixels to each side, is removed and inpainted by the model.
+    Where the foreground is transparent, the background shows. A band around the edge of what is seen of the foreground,
+    `seam` pixels to each side, is removed and inpainted by the model. The result is as transparent as the background.
 
     Args:
         translation: a model trained to inpaint.
         background: the image that stays where the mask is black.
-        foreground: an image of the same size.
-        mask: file of the same size, white where the foreground is wanted.
+        foreground: an image of the same size; a cut-out may be transparent.
+        mask: of the same size, white where the foreground is wanted.
         seam: half the width of the band that is inpainted, in pixels.
 
     Raises:
@@ -39,24 +41,26 @@ def blend(translation: Translation, background: ImageFile, foreground: ImageFile
         raise LimnerError("blending needs a model trained to inpaint; train one: limner train inpaint data=FOLDER")
     if seam < 1:
         raise LimnerError(f"seam={seam} is not possible; write how many pixels on each side are painted, 1 or more")
-    m = _read_mask(background, foreground, mask)
-    pasted = torch.where(m > 0, foreground.tensor(channels), background.tensor(channels))
-    a = task.prepare(pasted, band(m, seam))
-    return task.finish(a, translation.run(a))
+    opacity = _opacity(background, foreground, mask)
+    pasted, alpha = _paste(background, foreground, opacity, channels)
+    a = task.prepare(pasted, band((opacity > 0.5).float(), seam))
+    return transparency.with_alpha(task.finish(a, translation.run(a)), alpha)
 
 
-def poisson(background: ImageFile, foreground: ImageFile, mask: Path) -> Tensor:
-    """The same composite by Poisson blending, (1,3,H,W) in [-1,1].
+def poisson(background: ImageFile, foreground: ImageFile, mask: Masks) -> Tensor:
+    """The same composite by Poisson blending, (1,3,H,W) in [-1,1], with the background's alpha.
 
     Raises:
         LimnerError: sizes differ, the mask is black everywhere, or OpenCV is missing.
     """
-    cv2, m = opencv(), _read_mask(background, foreground, mask)[0, 0]
+    cv2, opacity = opencv(), _opacity(background, foreground, mask)
+    m = opacity[0, 0] > 0.5
     rows, columns = torch.nonzero(m, as_tuple=True)
     centre = (int(columns.min() + columns.max()) // 2, int(rows.min() + rows.max()) // 2)
-    fore, back = (np.ascontiguousarray(to_uint8(p.tensor(3)[0]).permute(1, 2, 0)) for p in (foreground, background))
-    cloned = cv2.seamlessClone(fore, back, (m.numpy() * 255).astype(np.uint8), centre, cv2.NORMAL_CLONE)
-    return to_float(torch.from_numpy(cloned).permute(2, 0, 1)[None])
+    pasted, alpha = _paste(background, foreground, opacity, 3)
+    fore, back = (np.ascontiguousarray(to_uint8(p[0]).permute(1, 2, 0)) for p in (pasted, background.tensor(3)))
+    cloned = cv2.seamlessClone(fore, back, m.numpy().astype(np.uint8) * 255, centre, cv2.NORMAL_CLONE)
+    return transparency.with_alpha(to_float(torch.from_numpy(cloned).permute(2, 0, 1)[None]), alpha)
 
 
 def band(mask: Tensor, seam: int) -> Tensor:
@@ -67,12 +71,28 @@ def band(mask: Tensor, seam: int) -> Tensor:
     return dilated - eroded
 
 
-def _read_mask(background: ImageFile, foreground: ImageFile, path: Path) -> Tensor:
-    """The mask (1,1,H,W), 1 where the foreground is wanted."""
+def _paste(
+    background: ImageFile, foreground: ImageFile, opacity: Tensor, channels: int
+) -> tuple[Tensor, Tensor | None]:
+    """Colours (1,C,H,W) of the foreground over the background, and their alpha in [-1,1], None if all is opaque."""
+    if channels in (2, 4):  # alpha is a channel like the others
+        return torch.where(opacity > 0.5, foreground.tensor(channels), background.tensor(channels)), None
+    alpha = background.alpha
+    behind = torch.ones_like(opacity) if alpha is None else (alpha + 1) / 2
+    pasted, total = transparency.over(foreground.tensor(channels), opacity, background.tensor(channels), behind)
+    return pasted, None if alpha is None else 2 * total - 1
+
+
+def _opacity(background: ImageFile, foreground: ImageFile, masks: Masks) -> Tensor:
+    """How much of the foreground is seen, (1,1,H,W) in [0,1]: the mask times the foreground's alpha."""
     if background.size != foreground.size:
         (h, w), (h2, w2) = background.size, foreground.size
         raise LimnerError(f"{background.name} is {h}×{w} and {foreground.name} {h2}×{w2}; make them the same size")
-    mask = read_mask(path, background)
+    mask = masks.read(background)
     if not bool(mask.any()):
-        raise LimnerError(f"the mask {path.name} is black everywhere; make it white where the foreground is wanted")
-    return mask
+        name = masks.path.name
+        raise LimnerError(f"the mask {name} is black everywhere; make it white where the foreground is wanted")
+    opacity = mask if foreground.alpha is None else mask * (foreground.alpha + 1) / 2
+    if not bool((opacity > 0.5).any()):
+        raise LimnerError(f"{foreground.name} is transparent where the mask is white; make it white where it is seen")
+    return opacity

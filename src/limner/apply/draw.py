@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from limner.apply import outputs
 from limner.apply.images import save
 from limner.config.call import read_options
 from limner.config.load import load_model
@@ -12,6 +13,7 @@ from limner.core.capabilities import Conditional
 from limner.core.device import pick
 from limner.core.errors import LimnerError
 from limner.core.grid import make_grid, save_grid
+from limner.core.paths import user_path
 
 
 def draw(
@@ -21,6 +23,7 @@ def draw(
     n: int = 64,
     seed: int = 0,
     y: str | int | None = None,
+    overwrite: bool = False,
     device: str = "auto",
     **options: Any,
 ) -> list[Path]:
@@ -34,6 +37,7 @@ def draw(
         n: number of images.
         seed: seed of the noise; the same seed gives the same images.
         y: for conditional models, a class by its name or its index; all classes in turn by default.
+        overwrite: replace files that exist.
         device: auto, cpu, cuda or mps.
         **options: sampling options of the model, such as truncation=0.7 for models that draw from a prior (the largest
             number in the noise: images become more typical and less varied).
@@ -42,19 +46,22 @@ def draw(
         The files that were written.
 
     Raises:
-        LimnerError: there is no such model, it does not draw samples, or `out` has another suffix.
+        LimnerError: there is no such model, it does not draw samples, or `out` has another suffix or exists.
     """
-    model = load_model(path, pick(device))
+    as_folder = outputs.is_folder(out)
+    target = user_path(out)
+    if not as_folder and target.suffix.lower() not in (".png", ".webp"):
+        raise LimnerError(f"cannot write {target.name}; give a name that ends in .png or .webp, or a folder")
+    files = [target / f"{i:05d}.png" for i in range(n)] if as_folder else [target]
+    outputs.refuse_existing(files, overwrite)
+    model = load_model(user_path(path), pick(device))
     x = model.sample(n, seed=seed, y=y, **read_options(model.sampling_options, options))
-    out = Path(out)
-    classes = model.condition.size if isinstance(model, Conditional) and y is None else 0
-    columns = classes if 1 < classes <= 16 else max(1, round(n**0.5))  # one column for each class
-    if out.suffix.lower() in (".png", ".webp"):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        save_grid(make_grid(x, columns), out)
-        return [out]
-    if out.suffix:
-        raise LimnerError(f"cannot write {out.name}; give a name that ends in .png or .webp, or a folder")
+    if not as_folder:
+        classes = model.condition.size if isinstance(model, Conditional) and y is None else 0
+        columns = classes if 1 < classes <= 16 else max(1, round(n**0.5))  # one column for each class
+        target.parent.mkdir(parents=True, exist_ok=True)
+        save_grid(make_grid(x, columns), target)
+        return [target]
     if x.shape[2] * x.shape[3] == 1:
         raise LimnerError("the samples of this model are points, not images; give a file that ends in .png for a plot")
-    return [save(image, out / f"{i:05d}.png") for i, image in enumerate(x)]
+    return [save(image, file) for image, file in zip(x, files)]

@@ -1,53 +1,70 @@
-"""Reading images from a file, a folder, a ZIP or a named data set, and writing single images."""
+"""Images at the shape of a model, from a file, a folder, a ZIP or a named data set."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from collections.abc import Iterator
+from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from limner import data
-from limner.core.batch import to_float, to_uint8
-from limner.core.errors import LimnerError, unknown
+from limner.apply import outputs, transparency
+from limner.apply.files import Skipped, find
+from limner.apply.metadata import Metadata
+from limner.core.batch import to_float
+from limner.core.paths import named
 from limner.data.files import decode
-from limner.data.files.formats import KNOWN
-from limner.data.files.store import open_store
-
-DESCRIPTION = 0x010E
-"""The EXIF tag ImageDescription."""
+from limner.data.files.shaped import read_at
 
 
-@dataclass
 class ImageSource:
-    """Named images at one shape; files that cannot be read are skipped and listed in `bad`.
+    """Named images at one shape, prepared as for training; files that cannot be read are skipped and listed.
 
     Args:
         source: an image file, a folder, a ZIP, or a name of `limner list data` (its held-out part).
         shape: (C,H,W) of the images; a file is resized to the shorter side and cropped in the centre.
-        bad: (name, reason) of every file that could not be read.
+
+    Attributes:
+        files: the files; None for a named data set.
+        single: whether the source is one image file.
+
+    Raises:
+        LimnerError: the source does not exist.
     """
 
-    source: str
-    shape: tuple[int, int, int]
-    bad: list[tuple[str, str]] = field(default_factory=list)
+    def __init__(self, source: str | Path, shape: tuple[int, int, int]) -> None:
+        self.shape = shape
+        self._set = None
+        name = named(source, data.list_sources(), "data set")
+        if name is not None:
+            self.files, self.single = None, False
+            self._set = data.load(name, split="test", size=shape[1:], channels=shape[0])
+        else:
+            self.files = find(source)
+            self.single = self.files.single
 
     @property
-    def single(self) -> bool:
-        """Whether the source is one image file."""
-        return Path(self.source).is_file() and Path(self.source).suffix.lower() != ".zip"
+    def names(self) -> list[str]:
+        """The names of the images."""
+        if self.files is not None:
+            return self.files.names
+        return [f"{i:05d}.png" for i in range(len(self._set or ()))]
+
+    @property
+    def skipped(self) -> Skipped:
+        """(name, reason) of every file that was left out so far."""
+        return [] if self.files is None else self.files.skipped
+
+    def told(self) -> list[str]:
+        """Sentences for the user."""
+        return [] if self.files is None else self.files.told()
 
     def batches(self, size: int = 256) -> Iterator[tuple[list[str], Tensor]]:
         """Names and images (B,C,H,W) in [-1,1], a batch at a time.
 
         Raises:
-            LimnerError: the source is missing, or no image in it can be read.
+            LimnerError: no image can be read.
         """
         names: list[str] = []
         images: list[Tensor] = []
@@ -61,49 +78,21 @@ class ImageSource:
             empty = False
         if names:
             yield names, to_float(torch.stack(images))
-        if empty:
-            raise nothing_readable(self.source, self.bad)
+        if empty and self.files is not None:
+            raise self.files.nothing_readable()
 
     def _read(self) -> Iterator[tuple[str, Tensor]]:
         """(name, (C,H,W) uint8) of each image."""
-        if self.source in data.list_sources() and not Path(self.source).exists():
-            heldout = data.load(self.source, split="test", size=self.shape[1:], channels=self.shape[0])
-            for i in range(len(heldout)):
-                yield f"{i:05d}.png", heldout.fetch([i])[0]
-            return
-        for name, open_file in self.files():
-            try:
-                with decode.strict(), open_file() as stream:
-                    image = decode.picture(stream, min(self.shape[1:]))
-                    image = decode.fitted(decode.channelled(image, self.shape[0]), self.shape[1:])
-                    yield name, torch.from_numpy(decode.pixels(image).copy())
-            except Exception as error:  # a damaged file may raise anything; the other files are still read
-                self.bad.append((name, decode.reason(error)))
-
-    def files(self) -> Iterator[tuple[str, Callable[[], BinaryIO]]]:
-        """The name of each file and a function that opens it, for an image, a folder or a ZIP.
-
-        Raises:
-            LimnerError: the source does not exist.
-        """
-        path = Path(self.source)
-        if not path.exists():
-            if "/" in self.source or "." in self.source:
-                raise LimnerError(f"there is no picture, folder or ZIP {self.source!r}; check the path")
-            raise unknown("picture, folder or data set", self.source, data.list_sources())
-        if self.single:
-            yield path.name, lambda: path.open("rb")
-            return
-        store = open_store(path)
-        self.bad += store.quarantine
-        for name in store.names:
-            yield name, partial(store.open, name)
-
-
-def nothing_readable(source: str | Path, bad: list[tuple[str, str]]) -> LimnerError:
-    """The error for a source in which no image can be read, with the reason for the first file."""
-    reason = f": {bad[0][0]} is {bad[0][1]}" if bad else ""
-    return LimnerError(f"no picture could be read from {source}{reason}; give {KNOWN} files")
+        if self._set is not None:
+            for i, name in enumerate(self.names):
+                yield name, self._set.fetch([i])[0]
+        elif self.files is not None:
+            for name in self.files.names:
+                try:
+                    with decode.strict(), self.files.open(name) as stream:
+                        yield name, torch.from_numpy(read_at(stream, self.shape))
+                except Exception as error:  # a damaged file may raise anything; the other files are still read
+                    self.files.skip(name, decode.reason(error))
 
 
 def save(x: Tensor, path: Path, description: str = "") -> Path:
@@ -112,43 +101,5 @@ def save(x: Tensor, path: Path, description: str = "") -> Path:
     Raises:
         LimnerError: the format cannot be written.
     """
-    exif = Image.Exif()
-    if description:
-        exif[DESCRIPTION] = description
-    return encode(x, path, exif=exif)
-
-
-def encode(x: Tensor, path: Path, **options: Any) -> Path:
-    """Writes one image (C,H,W) in [-1,1] with options of Pillow; JPEG and BMP get transparency laid over white.
-
-    Raises:
-        LimnerError: the format cannot be written.
-    """
-    pixels = to_uint8(x).permute(1, 2, 0).cpu().numpy()
-    image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
-    if path.suffix.lower() in (".jpg", ".jpeg", ".bmp") and image.mode in ("LA", "RGBA"):
-        image = decode.channelled(image, 3 if image.mode == "RGBA" else 1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        image.save(path, **options)
-    except (ValueError, OSError) as error:
-        raise LimnerError(f"cannot write {path.name}: {error}; use a name that ends in .png, .jpg or .webp") from None
-    return path
-
-
-def check_suffix(path: Path) -> None:
-    """Checks before long work that an image can be written under this name.
-
-    Raises:
-        LimnerError: the suffix is that of no format.
-    """
-    if path.suffix.lower() not in decode.SUFFIXES:
-        raise LimnerError(f"{path.name} is no name for a picture; use one that ends in .png, .jpg or .webp")
-
-
-def output_path(out: Path, name: str, single: bool) -> Path:
-    """The path of a result: `out` itself for a single image if that is a file name, else a PNG inside `out`."""
-    if single and out.suffix:
-        return out
-    inside = PurePosixPath(name).with_suffix(".png")
-    return out / Path(*[p for p in inside.parts if p not in ("..", "/")])
+    tags = Metadata().described(description) if description else Metadata()
+    return outputs.write(transparency.to_image(x), outputs.check_file(path), tags)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,12 +10,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from limner.apply.translate import ImageFile, Translation, read_images
+from limner.apply.files import ImageFile, PictureFiles, find, read_file
+from limner.apply.translate import Translation
 from limner.core import units
 from limner.core.capabilities import Stylises, Translates
 from limner.core.errors import LimnerError
 from limner.core.inference import stylised
 from limner.core.model import GenerativeModel
+from limner.core.paths import user_path
 from limner.data import degradations
 from limner.data.sources import photographs
 
@@ -51,7 +53,7 @@ class Painter:
         else:
             assert isinstance(self.model, Translates)
             y = Translation(self.model).run(x).clamp(-1, 1)
-        return transfer_lightness(y, x) if self.keep_colours else y
+        return degradations.transfer_lightness(y, x) if self.keep_colours else y
 
 
 def make_painter(
@@ -94,12 +96,6 @@ def make_painter(
     return Painter(model, features, weights, strength, keep_colours)
 
 
-def transfer_lightness(y: Tensor, x: Tensor) -> Tensor:
-    """Images with the lightness of y and the colours of x, (B,3,H,W) in [-1,1] both."""
-    colourise = degradations.make("colourise")
-    return colourise.finish(colourise.prepare(y), x)
-
-
 def resize(file: ImageFile, side: int | None) -> ImageFile:
     """An image whose longer side is `side` pixels; the same image if that is None."""
     if side is None or max(file.size) == side:
@@ -109,22 +105,21 @@ def resize(file: ImageFile, side: int | None) -> ImageFile:
     return replace(file, image=file.image.resize((w, h), Image.Resampling.LANCZOS))
 
 
-def read_sources(source: str, bad: list[tuple[str, str]]) -> Iterator[ImageFile]:
-    """The images of a file, a folder or a ZIP, or the named photograph; unreadable ones go into `bad`.
+def find_sources(source: str | Path) -> PictureFiles:
+    """The pictures of a file, a folder or a ZIP, or the named photograph (`limner explain photos`).
 
     Raises:
         LimnerError: the source is missing.
     """
-    if photographs.known(source) and not Path(source).exists():
-        yield ImageFile(f"{source}.png", photographs.opened(source), Image.Exif())
-    else:
-        yield from read_images(source, bad)
+    if _named(source):
+        return PictureFiles(Path(source), [f"{source}.png"], image=photographs.opened(str(source)))
+    return find(source)
+
+
+def _named(source: str | Path) -> bool:
+    return photographs.known(str(source)) and not user_path(source).exists()
 
 
 def _read(path: str, side: int) -> ImageFile:
-    """The first image of a file, resized."""
-    bad: list[tuple[str, str]] = []
-    file = next(read_sources(path, bad), None)
-    if file is None:
-        raise LimnerError(f"{Path(path).name} cannot be used: {bad[0][1] if bad else 'it holds no picture'}")
-    return resize(file, side)
+    """A painting, resized: a file or a named photograph."""
+    return resize(ImageFile(path, photographs.opened(path)) if _named(path) else read_file(path), side)

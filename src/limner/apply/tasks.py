@@ -15,6 +15,7 @@ blend          `Translates`, trained to inpaint            two images as one, an
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator
 from operator import itemgetter
 from pathlib import Path
@@ -23,14 +24,18 @@ from typing import Any
 import torch
 
 from limner.apply import blend as blending
-from limner.apply.images import ImageSource, output_path, save
-from limner.apply.translate import Translation, read_image, translate, write_image
+from limner.apply import outputs, transparency
+from limner.apply.files import Written, find, read_file
+from limner.apply.images import ImageSource, save
+from limner.apply.masks import Masks
+from limner.apply.translate import Translation, kept_suffixes, translate
 from limner.config.load import load_model
 from limner.core.capabilities import Conditional, Corrupts, Reconstructs, ScoresSamples, Translates
 from limner.core.device import pick
 from limner.core.errors import LimnerError, unknown
 from limner.core.inference import reconstruct
 from limner.core.model import GenerativeModel
+from limner.core.paths import user_path
 
 
 def apply(
@@ -45,6 +50,7 @@ def apply(
     degrade: bool = False,
     tile: int | None = None,
     seed: int = 0,
+    overwrite: bool = False,
     device: str = "auto",
 ) -> dict[str, Any]:
     """Applies a trained model to pictures.
@@ -52,48 +58,49 @@ def apply(
     Args:
         path: run folder, checkpoint folder or ``model.safetensors``.
         source: a picture, a folder, a ZIP, or a named data set (its held-out part).
-        out: a folder (names are kept, as PNG), or a file name for one picture.
+        out: a folder, or a file name for one picture. Results keep their names, and models that translate the formats;
+            no result replaces another one or a file that is there already.
         task: reconstruct, denoise or anomaly; default denoise where the model was trained for it, else reconstruct.
             Models that translate have one task only.
         to: for models that translate both ways, the domain of the results: a or b.
-        mask: for models that inpaint, a file (or a folder of files with the pictures' names), white where something is
-            missing; by default transparent parts are missing. With `blend`, white where that picture is wanted.
+        mask: for models that inpaint, a picture, or a folder or a ZIP of pictures with the same names, white where
+            something is missing (luminance times alpha); by default transparent parts are missing. With `blend`, white
+            where that picture is wanted.
         blend: a picture to paste into `source` where the mask is white; the model paints the seam.
         degrade: degrade whole pictures first, as in training, to see how well the model restores them.
         tile: side in pixels of the tiles that a large picture is cut into; by default 512 for pictures above a
             megapixel, and no tiles below.
         seed: seed of the noise, for models that use dropout.
+        overwrite: replace earlier results; pictures that are read are never replaced.
         device: auto, cpu, cuda or mps.
 
     Returns:
-        ``{"task", "n", "written", "skipped": [[name, reason], …]}``.
+        ``{"task", "n", "written", "skipped": [[name, reason], …], "notes": [sentence, …]}``.
 
     Raises:
         LimnerError: no such model, picture or task, or a task the model is not able to do.
     """
-    model, out = load_model(path, pick(device)), Path(out)
-    bad: list[tuple[str, str]] = []
+    model = load_model(user_path(path), pick(device))
     if isinstance(model, Translates):
-        translation = Translation(model, to, None if mask is None or blend else Path(mask), degrade, tile, seed)
+        masks = None if mask is None else Masks(mask)
+        translation = Translation(model, to, None if blend else masks, degrade, tile, seed)
         task = _check_translation_task(translation, task)
-        if blend is None:
-            written = translate(translation, str(source), out, bad)
-        elif mask is None:
-            raise LimnerError("to blend two pictures give --mask FILE too, white where the second is wanted")
-        else:
-            task, written = "blend", _blend(translation, Path(source), Path(blend), Path(mask), out)
-    elif any(v is not None for v in (mask, blend, tile)) or degrade or to != "b":
+        if blend is not None:
+            return Written(_blend(translation, source, blend, masks, out, overwrite)).document("blend")
+        return translate(translation, find(source), out, overwrite=overwrite).document(task)
+    if any(v is not None for v in (mask, blend, tile)) or degrade or to != "b":
         raise LimnerError(f"{model.spec.name} does not translate; leave to, mask, blend, degrade and tile out")
-    else:
-        task = _check_task(model, task)
-        images = ImageSource(str(source), image_shape(model), bad)
-        written = _score(model, images, out) if task == "anomaly" else _reconstruct(model, images, out)
-    return {
-        "task": task,
-        "n": len(written),
-        "written": [str(w) for w in written],
-        "skipped": [list(b) for b in bad],
-    }
+    task = _check_task(model, task)
+    images = ImageSource(source, image_shape(model))
+    written = (_score if task == "anomaly" else _reconstruct)(model, images, out, overwrite)
+    return Written(written, images.skipped, images.told()).document(task)
+
+
+def text(document: dict[str, Any], out: str | Path) -> str:
+    """The document of `apply` in lines: what was written, what was left out and why, and what else is to be said."""
+    n = document["n"]
+    first = f"{document['task']}: {n} picture{'s' * (n != 1)}, written to {out}"
+    return "\n".join([first, *outputs.left_out(document["skipped"], document["notes"])])
 
 
 def _check_translation_task(translation: Translation, task: str | None) -> str:
@@ -104,17 +111,29 @@ def _check_translation_task(translation: Translation, task: str | None) -> str:
     return trained
 
 
-def _blend(translation: Translation, background: Path, foreground: Path, mask: Path, out: Path) -> list[Path]:
+def _blend(
+    translation: Translation,
+    background: str | Path,
+    foreground: str | Path,
+    mask: Masks | None,
+    out: str | Path,
+    overwrite: bool,
+) -> list[Path]:
     """Writes the composite to `out` and the Poisson blend beside it."""
     for path in (background, foreground):
-        if not path.is_file():
+        if not user_path(path).is_file():
             raise LimnerError(f"there is no picture {path}; blending takes two files")
-    back = read_image(background.name, lambda: background.open("rb"))
-    fore = read_image(foreground.name, lambda: foreground.open("rb"))
-    out = out if out.suffix else out / background.name
-    composite = write_image(blending.blend(translation, back, fore, mask), back, out, single=True)
-    reference = blending.poisson(back, fore, mask)
-    return [composite, write_image(reference, back, out.with_stem(f"{out.stem}-poisson"), single=True)]
+    if mask is None:
+        raise LimnerError("to blend two pictures give --mask FILE too, white where the second is wanted")
+    files = find(background)
+    plan = outputs.plan(out, kept_suffixes(files, out, files.has_alpha), single=True)
+    composite = plan.paths[files.names[0]]
+    paths = [composite, composite.with_stem(f"{composite.stem}-poisson")]
+    outputs.refuse_existing(paths, overwrite, [*files.paths(), user_path(foreground), *mask.paths()])
+    back, fore = read_file(background), read_file(foreground)
+    for path, y in zip(paths, (blending.blend(translation, back, fore, mask), blending.poisson(back, fore, mask))):
+        outputs.write(transparency.to_image(y[0]), path, back.metadata)
+    return paths
 
 
 def image_shape(model: GenerativeModel) -> tuple[int, int, int]:
@@ -154,29 +173,38 @@ def _check_task(model: GenerativeModel, task: str | None) -> str:
 
 
 @torch.inference_mode()
-def _reconstruct(model: GenerativeModel, images: ImageSource, out: Path) -> list[Path]:
+def _reconstruct(model: GenerativeModel, images: ImageSource, out: str | Path, overwrite: bool) -> list[Path]:
     assert isinstance(model, Reconstructs)
+    if images.files is not None:
+        images.files.leave_out(user_path(out))
+    plan = outputs.plan(out, dict.fromkeys(images.names, ".png"), single=images.single)
+    read = [] if images.files is None else images.files.paths()
+    outputs.refuse_existing(plan.paths.values(), overwrite, read)
+    if images.files is not None:
+        images.files.notes += plan.notes
     written = []
     for names, x in images.batches():
         for name, y in zip(names, reconstruct(model, x.to(model.device)), strict=True):
-            written.append(save(y, output_path(out, name, images.single)))
+            written.append(save(y, plan.paths[name]))
     return written
 
 
 @torch.inference_mode()
-def _score(model: GenerativeModel, images: ImageSource, out: Path) -> list[Path]:
+def _score(model: GenerativeModel, images: ImageSource, out: str | Path, overwrite: bool) -> list[Path]:
     """Writes ``scores.csv``: names and scores, the lowest (least ordinary) first."""
     assert isinstance(model, ScoresSamples)
+    path = user_path(out)
+    path = path if path.suffix == ".csv" and not path.is_dir() else path / "scores.csv"
+    outputs.refuse_existing([path], overwrite)
     rows: list[tuple[str, float]] = [
         (name, float(score))
         for names, x in images.batches()
         for name, score in zip(names, model.score_samples(x.to(model.device)).tolist(), strict=True)
     ]
     rows.sort(key=itemgetter(1))
-    out = out if out.suffix == ".csv" else out / "scores.csv"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["picture", "score"])
-        table.writerows(rows)
-    return [out] * len(rows)
+    file = io.StringIO(newline="")
+    table = csv.writer(file)
+    table.writerow(["picture", "score"])
+    table.writerows(rows)
+    outputs.write_whole(path, file.getvalue().encode("utf-8", "backslashreplace"))
+    return [path] * len(rows)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from limner.apply import tones
+from limner.apply import outputs, tones
 from limner.apply.steady import Frame, Steady
 from limner.core.batch import to_float
 from limner.core.errors import LimnerError, extra
@@ -88,6 +88,7 @@ def paint(
     start: float = 0.0,
     end: float | None = None,
     sound: bool = True,
+    overwrite: bool = False,
     on_frame: Callable[[int, float, float], None] = lambda frames, seconds, total: None,
 ) -> Clip:
     """Paints a clip. Ctrl-C or SIGTERM ends it early and leaves a playable clip of the frames so far beside `out`.
@@ -101,14 +102,17 @@ def paint(
         start: where to begin, in seconds of the clip.
         end: where to end, in seconds of the clip; by default at its end.
         sound: copy the sound.
+        overwrite: replace `out` if it exists.
         on_frame: called after each frame with the number of frames, the seconds of the clip so far, and its length.
 
     Raises:
-        LimnerError: PyAV is missing, the clip cannot be read or written, or holds no frame from `start` to `end`.
+        LimnerError: `out` exists already, PyAV is missing, the clip cannot be read or written, or holds no frame from
+            `start` to `end`.
     """
     _check(source, out, start, end)
+    outputs.refuse_existing([out], overwrite, [source])
     began, av_, blender = time.monotonic(), av(), Steady(steady)
-    part = out.with_name(f"{out.stem}-part{out.suffix}")
+    part = outputs.numbered(out.with_name(f"{out.stem}-part{out.suffix}"))  # an earlier part is a result too
     position, signals, range_ = start, list[int](), None
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -278,8 +282,6 @@ def _check(source: Path, out: Path, start: float, end: float | None) -> None:
         raise LimnerError(f"there is no clip {str(source)!r}; check the path")
     if not is_clip(out):
         raise LimnerError(f"name the clip with its suffix: out={out.stem or 'clip'}.mp4 (or .mov, .mkv, .webm, .avi)")
-    if out.exists() and out.samefile(source):
-        raise LimnerError("out would overwrite the clip that is read; choose another name")
     if start < 0 or (end is not None and end <= start):
         raise LimnerError("start and end are seconds of the clip; start must not be negative, and end after start")
 

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from limner.cli.grammar import Result, Verb
@@ -92,7 +91,7 @@ def apply(path: str, source: str, out: str, **settings: str) -> Result:
     from limner.apply import tasks
 
     result = tasks.apply(path, source, out, **read_texts(tasks.apply, settings))
-    return Result(result, f"{result['task']}: {result['n']} pictures, written to {out}")
+    return Result(result, tasks.text(result, out))
 
 
 @verb("limner.config.import_weights.import_weights")
@@ -110,22 +109,24 @@ def import_(kind: str, file: str, out: str, **settings: str) -> Result:
     "limner.painting.stylise",
     {"With model=RUN, in one pass": "limner.painting.paint", "With model=RUN, of a clip": "limner.painting.paint_clip"},
 )
-def stylise(content: str, *style: str, out: Path | None = None, model: str | None = None, **settings: str) -> Result:
+def stylise(content: str, *style: str, out: str | None = None, model: str | None = None, **settings: str) -> Result:
     """Paint a picture in the style of another: limner stylise photo.jpg painting.jpg out=painted.jpg size=512.
 
     Args:
         content: the picture to paint; with model=RUN also a folder, a ZIP or a clip.
         style: a painting, or several.
-        out: file or folder of the result; default in the current folder, named after the picture.
+        out: file or folder of the result; default in the current folder, named after the picture, and numbered where
+            that exists.
         model: a run of fast_style, adain or wct, which paints in one pass.
         **settings: settings of `limner.stylise`, or with a model of `limner.painting`.
     """
     from limner import painting
+    from limner.apply import tasks
     from limner.apply.video import is_clip
     from limner.cli.progress import ClipProgress, terminal
 
     styles, clip = [s for name in style for s in name.split(",")], is_clip(content)
-    out = out or Path(f"{Path(content).stem}-stylised{Path(content).suffix if clip else '.png'}")
+    out = out or painting.default_output(content)
     if clip and model is None:
         raise LimnerError("clips are painted in one pass: limner stylise clip.mp4 [painting.jpg] model=RUN")
     if clip:
@@ -135,13 +136,14 @@ def stylise(content: str, *style: str, out: Path | None = None, model: str | Non
         return Result(asdict(clip_result) | {"path": str(clip_result.path)}, clip_result.text, stopped)
     if model is not None:
         written = painting.paint(model, content, out, styles, **read_texts(painting.paint, settings))
-        return Result({"written": [str(w) for w in written]}, f"wrote {len(written)} pictures to {out}")
+        document = written.document("stylise")
+        return Result(document, tasks.text(document, out))
     if not styles:
         raise LimnerError(
             "name a painting too: limner stylise photo.jpg painting.jpg, or a model that paints: model=RUN"
         )
     painting.stylise(content, styles, out, progress=terminal(), **read_texts(painting.stylise, settings))
-    return Result({"written": str(out)}, str(out))
+    return Result({"written": out}, out)
 
 
 @verb("limner.evaluation.scoring.evaluate")

@@ -36,6 +36,7 @@ from limner.core.errors import LimnerError, extra, unknown
 from limner.core.rng import uniform
 
 _NOISE, _HOLE, _STROKES = 201, 202, 203  # stream ids: no two degradations share random numbers
+_GAMUT, _GAMUT_STEPS = 1e-3, 12  # a quarter of a level; halvings of the chroma
 _KMEANS_STEPS = 6  # the colours of a photograph hardly change after these
 
 Shape = tuple[int, int, int]
@@ -129,8 +130,8 @@ class Colourise(Degradation):
         return _lab(x if x.shape[1] == 3 else x[:, :1].expand(-1, 3, -1, -1))[:, :1] / 50 - 1
 
     def finish(self, a: Tensor, y: Tensor) -> Tensor:
-        """The colours of y with the luminance of a."""
-        return _from_lab(torch.cat([(a + 1) * 50, _lab(y)[:, 1:]], 1))
+        """The colours of y with the luminance of a; colours that sRGB does not have are made paler."""
+        return _from_lab(_in_gamut(torch.cat([(a + 1) * 50, _lab(y)[:, 1:]], 1)))
 
     def classic(self, a: Tensor) -> Tensor | None:
         return _from_lab(torch.cat([(a + 1) * 50, torch.zeros_like(a), torch.zeros_like(a)], 1))
@@ -296,6 +297,11 @@ def make(name: str, amount: float | None = None) -> Degradation:
     return DEGRADATIONS[name](amount)
 
 
+def transfer_lightness(y: Tensor, x: Tensor) -> Tensor:
+    """Images with the lightness of y and the colours of x, (B,3,H,W) in [-1,1] both, clipped to sRGB."""
+    return _from_lab(torch.cat([_lab(y)[:, :1], _lab(x)[:, 1:]], 1))
+
+
 def opencv() -> Any:
     """The module cv2.
 
@@ -312,6 +318,29 @@ def _lab(x: Tensor) -> Tensor:
 
 def _from_lab(lab: Tensor) -> Tensor:
     return lab_to_rgb(lab).clamp(0, 1) * 2 - 1
+
+
+def _in_gamut(lab: Tensor) -> Tensor:
+    """The same colours (B,3,H,W); those outside of sRGB lose as much chroma as they must, and no luminance."""
+    outside = _overflow(lab) > _GAMUT
+    if not bool(outside.any()):
+        return lab
+    far = lab.movedim(1, -1)[outside].T[None, :, :, None]  # (1,3,K,1)
+    low, high = torch.zeros_like(far[:, :1]), torch.ones_like(far[:, :1])
+    for _ in range(_GAMUT_STEPS):
+        middle = (low + high) / 2
+        fits = (_overflow(torch.cat([far[:, :1], far[:, 1:] * middle], 1)) <= _GAMUT)[:, None]
+        low, high = torch.where(fits, middle, low), torch.where(fits, high, middle)
+    paler = torch.cat([far[:, :1], far[:, 1:] * low], 1)
+    result = lab.movedim(1, -1).clone()
+    result[outside] = paler[0, :, :, 0].T
+    return result.movedim(-1, 1)
+
+
+def _overflow(lab: Tensor) -> Tensor:
+    """How far colours (B,3,H,W) lie outside of sRGB, (B,H,W), on the [0,1] scale."""
+    rgb = lab_to_rgb(lab, clip=False)
+    return torch.maximum(rgb - 1, -rgb).amax(1)
 
 
 def _grey(x: Tensor) -> Tensor:

@@ -131,6 +131,15 @@ def header(stream: BinaryIO) -> Header:
     return Header((height, width), mode, name, mode in _GREY, alpha, orientation != 1, animated)
 
 
+def opened(stream: BinaryIO) -> Image.Image:
+    """An image of which only the header has been read, as Pillow stores it. Call it under `strict`.
+
+    Raises:
+        Exception: anything Pillow raises on a bad file; `reason` puts it into words.
+    """
+    return _open(stream)
+
+
 def picture(stream: BinaryIO, side: int | None = None) -> Image.Image:
     """Decodes an image: upright, in sRGB, 8 bits, mode L, LA, RGB or RGBA. Call it under `strict`.
 

@@ -16,6 +16,7 @@ from limner.core.condition import Classes
 from limner.core.errors import LimnerError
 from limner.data.datasets import Pixels
 from limner.data.files import decode, limits
+from limner.data.files.shaped import fit, read_at
 from limner.data.files.store import Store
 from limner.data.files.threads import in_threads
 from limner.data.steps import binarised, fingerprint
@@ -137,13 +138,11 @@ class Files(ImageSet):
     def read(self, path: str) -> NDArray[np.uint8]:
         """Reads one image (C,H,W). Call it under `decode.strict`; a bad file may raise any exception."""
         with self.store.open(path) as stream:
-            return self.fit(decode.picture(stream, max(self.shape[1:])))
+            return read_at(stream, self.shape)
 
     def fit(self, image: Image.Image) -> NDArray[np.uint8]:
         """Makes (C,H,W) of an image of any size and mode."""
-        c, h, w = self.shape
-        # The size changes first, so that fewer pixels change their mode.
-        return decode.pixels(decode.channelled(decode.fitted(image, (h, w)), c))
+        return fit(image, self.shape)
 
     def in_memory(self) -> Pixels:
         """Decodes all images into memory, without the files that cannot be decoded.

@@ -47,7 +47,8 @@ def styled(  # noqa: D417 - see Options
             folder, a ZIP or a named set.
         style: one style picture, or several as a list or with commas: files, or names that `limner explain photos`
             lists.
-        masks: for each style a picture of any size, white where the style applies; by default everywhere.
+        masks: for each style a picture of any size, white where the style applies (luminance times alpha); by default
+            everywhere.
         first: the initial picture, for start=first.
         style_size: longer side of the styles; by default that of the content. Raise it for larger strokes.
         reading: as of the source folder, where `path` is one.
@@ -72,7 +73,7 @@ def styled(  # noqa: D417 - see Options
     h, w = _size(path, content, options)
     pixels = _pixels(content, (h, w), 3)
     style_pixels = _style_pixels(styles, style_size or max(h, w))
-    mask_pixels = [None if masks is None else _pixels(_open(m), (h, w), 1)[None] for m in masks or styles]
+    mask_pixels = [None if masks is None else _mask_pixels(_open(m), (h, w))[None] for m in masks or styles]
     initial = None if first is None else _pixels(_open(first), (h, w), 3)[None]
     prepared = fingerprint(*style_pixels, *("" if m is None else m for m in mask_pixels), initial)
     name = Path(plain_name(path)).name
@@ -169,3 +170,10 @@ def _pixels(image: Image, size: tuple[int, int], channels: int) -> Any:
     from limner.data.files import decode
 
     return decode.pixels(decode.fitted(decode.channelled(image, channels), size)).copy()
+
+
+def _mask_pixels(image: Image, size: tuple[int, int]) -> Any:
+    from limner.data.files import decode
+    from limner.data.files.masks import whiteness
+
+    return decode.pixels(decode.fitted(whiteness(image), size)).copy()

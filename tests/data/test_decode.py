@@ -13,6 +13,8 @@ from PIL import Image, ImageCms, ImageFile
 
 from limner.data.files import decode, formats
 
+from .golden import bare_tiff  # noqa: TID252 - tests are no package that could be imported by name
+
 F = np.array([[1, 1, 1, 1], [1, 0, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]], np.uint8) * 255
 """The letter F, 6×4: no two of its eight turned and mirrored forms are the same."""
 
@@ -129,6 +131,16 @@ def test_grey_with_alpha_in_each_number_of_channels():
     assert decode.pixels(decode.channelled(la, 2)).tolist() == [[[0, 0, 100]], [[255, 0, 255]]]
     assert decode.pixels(decode.channelled(la, 3))[:, 0].tolist() == [[0, 255, 100]] * 3
     assert decode.pixels(decode.channelled(la, 4))[:, 0].tolist() == [[0, 0, 100]] * 3 + [[255, 0, 255]]
+
+
+def test_premultiplied_alpha_over_white_is_exact():
+    rng = np.random.default_rng(0)
+    alpha = rng.integers(0, 256, (19, 22, 1))
+    over = rng.integers(0, 256, (19, 22, 3)) * alpha // 255
+    stored = np.concatenate([over, alpha], axis=2).astype(np.uint8)
+    raw = bare_tiff(stored.tobytes(), {258: (8,) * 4, 262: (2,), 277: (4,), 338: (1,)})
+    found = np.asarray(decode.channelled(picture(raw), 3)).astype(int)
+    assert np.abs(found - (over + 255 - alpha)).max() <= 1
 
 
 def test_opaque_images_gain_an_opaque_alpha():

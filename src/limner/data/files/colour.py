@@ -23,7 +23,7 @@ from limner.data.files.limits import BadImage
 Curve = NDArray[np.float32]
 """(65536,) linear light in [0,1] of each 16-bit value."""
 
-MAX_PROFILE = 16 << 20
+MAX_PROFILE = 8 << 20
 _BAND = 1 << 20  # pixels that are converted at a time
 _LEVELS = np.linspace(0, 1, 65536)
 DIVIDED_BY_257 = ((np.arange(65536) + 128) // 257).astype(np.uint8)
@@ -159,7 +159,7 @@ def of_gamma(gamma: int | None, chromaticities: tuple[int, ...] | None) -> Encod
     return _encoding((curve,) * 3, matrix) if np.isfinite(matrix).all() else None
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=8)
 def of_profile(profile: bytes, grey: bool) -> Encoding | None:
     """The encoding of an ICC profile of curves (grey), or of curves and primaries (colour); else None.
 
@@ -247,7 +247,7 @@ def profiled(image: Image.Image, profile: bytes | None) -> Image.Image:
     return image if transform is None else transform.apply(image)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=8)
 def _transform(profile: bytes, mode: str) -> Any:
     """LittleCMS's transform from a profile to sRGB; None where it moves nothing, or the profile is damaged."""
     try:

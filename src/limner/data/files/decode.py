@@ -290,6 +290,8 @@ def _identified(stream: BinaryIO) -> Image.Image:
         return Image.open(stream, formats=("HEIF",) if heic else formats.FORMATS)
     except UnidentifiedImageError:
         what = formats.unread(stream) or limits.jpeg_kind(stream)
+        if start[:2] in (b"II", b"MM"):
+            what = what or "a rare kind of TIFF: save it as PNG"
         if what is None:
             raise
         raise BadImage(f"not read ({what})") from None

@@ -23,7 +23,7 @@ from PIL import Image
 from limner.data.files import limits
 from limner.data.files.limits import BadImage
 
-_MAX_TAGS, _MAX_SEGMENTS, _MAX_SAMPLES = 4096, 1 << 20, 1 << 29
+_MAX_TAGS, _MAX_SEGMENTS, _MAX_HELD = 4096, 1 << 20, 1 << 29
 _BAND = 1 << 21  # samples that are taken apart at a time
 _TYPES = {1: "u1", 2: "u1", 3: "u2", 4: "u4", 6: "i1", 7: "u1", 8: "i2", 9: "i4", 13: "u4", 16: "u8", 18: "u8"}
 _BASE = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}  # samples by photometric interpretation, without extra ones
@@ -192,7 +192,8 @@ class Layout:
             raise BadImage(f"samples of different depths; {_SAVE}")
         self._refuse_kind()
         offsets = self.tags.get(324 if self.tiled else 273, ())
-        if not self.by_pillow and self.width * self.height * self.samples > _MAX_SAMPLES:
+        held = self.width * self.height * self.samples * (1 if self.bits <= 8 else 2)
+        if not self.by_pillow and held > _MAX_HELD:
             raise BadImage("needs too much memory")
         if len(offsets) > _MAX_SEGMENTS:
             raise BadImage("a TIFF of too many strips; save it again")
@@ -201,7 +202,8 @@ class Layout:
             raise BadImage("damaged (its strips)")
         needed = -(-self.height // rows) * -(-self.width // columns) * (self.samples if self.planes else 1)
         size = self.width * self.height * self.samples * self.bits // 8
-        if len(offsets) < needed or (self.compression == _NONE and size > self.length):
+        missing = len(offsets) < needed and self.compression != 6  # an old JPEG has its own offsets
+        if missing or (self.compression == _NONE and size > self.length):
             raise BadImage("truncated")
 
     def _refuse_kind(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 
 from limner import report
 from limner.apply.draw import draw
-from limner.config import catalogue
+from limner.config import catalogue, run_data
 from limner.config import recipe as recipes
 from limner.config.advice import Advice, is_data
 from limner.config.advice import advise as advice_for
@@ -198,6 +198,7 @@ def _open(prepared: Prepared, out: str | Path | None) -> Run:
         run = Run(str(path[0]))
     if dist.rank() == 0:
         run.lock()
+        run_data.remember(run, prepared.recipe.data)
     return run
 
 
@@ -207,41 +208,51 @@ def resume(path: str | Path, *, progress: Progress | None = None, **overrides: A
     Args:
         path: the run folder.
         progress: receives the progress; default none.
-        **overrides: new values for keys of ``train`` and ``optim``, such as images=2M.
+        **overrides: new values for keys of ``train`` and ``optim``, such as images=2M; and data=PLACE where the data
+            have moved, which is refused if their content is not the same.
 
     Raises:
-        LimnerError: there is no run or no usable checkpoint, or the run is in use or finished.
+        LimnerError: there is no run or no usable checkpoint, or the run is in use or finished; the data are gone.
         Interrupted: SIGINT or SIGTERM was received; everything is saved.
     """
     run = Run(path)
     progress = progress or Silent()
-    fixed = [k for k in overrides if k.split(".")[0] in ("model", "data")]
-    if fixed:
-        raise LimnerError(f"{fixed[0]} cannot change in a run; start a new one with limner train")
+    places, settings = run_data.split(overrides)
     run.check()
-    recipe, found = recipes.of_run(run.recipe, overrides), checkpoint.folders(run.checkpoints)
+    recipe, found = recipes.of_run(run.recipe, settings), checkpoint.folders(run.checkpoints)
+    before = recipes.of_run(run.recipe)
+    for key, value in settings.items():
+        new = recipes.of_run(run.recipe, {key: value})
+        if (new.model, new.data) != (before.model, before.data) or key.split(".")[0] in ("model", "data"):
+            raise LimnerError(f"{key} cannot change in a run; start a new one with limner train")
+    if places:
+        recipe = replace(recipe, data=run_data.moved(run, recipe.data, places))
     start, problems = checkpoint.newest(run.checkpoints) if found else (None, [])
-    prepared = prepare(recipe, start)
+    here = recipe if places else replace(recipe, data=run_data.located(run, recipe.data, "resume"))
+    prepared = prepare(here, start)
+    if places:
+        run_data.refuse_others(run, prepared.dataset, " and ".join(places.values()))
     if dist.rank() == 0:
         run.lock()
         run.sweep()
     if checkpoint.folders(run.checkpoints) != found:
         run.unlock()
         raise LimnerError(f"another process has just trained {run.name}; resume it again to train it longer")
-    if start is None:
-        run.rewind(-1, -1)
-        return _fit(prepared, run, None, progress)
     for problem in problems:
+        assert start is not None
         progress.say(f"{problem}; going on from {start.path.name}")
         run.event("warning", start.state["images"], start.state["seconds"], message=problem)
-    if start.state["images"] >= prepared.options.images and run.ended(prepared.options.images):
+    if start and start.state["images"] >= prepared.options.images and run.ended(prepared.options.images):
         run.unlock()
         raise LimnerError(
             f"{run.name} is finished at {start.state['images']} images; to train longer add"
             f" images={2 * prepared.options.images}"
         )
     if dist.rank() == 0 and overrides:
-        replace_file(run.path / "recipe.yaml", dump_yaml(prepared.recipe.to_dict()).encode())
+        replace_file(run.path / "recipe.yaml", dump_yaml(recipe.to_dict()).encode())
+        run_data.remember(run, recipe.data)
+    if start is None:
+        run.rewind(-1, -1)
     return _fit(prepared, run, start, progress)
 
 

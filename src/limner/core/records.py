@@ -166,6 +166,7 @@ FILES: dict[str, tuple[Check, str]] = {
         _list_of(lambda v: _list_of(_is_text)(v) and len(v) == 2),
         "delete it; nothing else needs it",
     ),
+    "data/places.json": (_map_of(_list_of(_is_text)), "delete it; data are then looked for from the working folder"),
     "figures/captions.json": (_map_of(_is_text), "delete it; nothing else needs it"),
 }
 """The JSON files of a run: their checks, and what to do about a damaged one."""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from limner.config import recipe
+from limner.config import recipe, run_data
 from limner.config.load import load_model
 from limner.config.spec import Spec, arguments
 from limner.core.batch import Dataset, Images, ImageSet, shuffled
@@ -135,7 +135,9 @@ def _load_run(name: str, run: Run, data: Data, which: str, device: torch.device 
     model = load_model(getattr(run, which) if which in ("latest", "best") else run.checkpoints / which, device)
     trained_on = recipe.of_run(run.recipe).data
     if data is None:
-        spec = trained_on
+        spec = run_data.located(run, trained_on, "evaluate")
+    elif same := run_data.same_elsewhere(run, trained_on, data):
+        spec = same
     elif isinstance(model, Translates):
         spec = recipe.of_run(run.recipe, {"data": data}).data  # a path holds pairs or domains, as in training
     else:

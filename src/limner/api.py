@@ -45,6 +45,7 @@ from limner.core.stream import Stream
 from limner.core.train import fit
 from limner.core.update import Updates
 from limner.core.yaml_text import dump_yaml
+from limner.data.files.looks import one_look
 from limner.evaluation import scoring
 from limner.evaluation.subjects import heldout_of
 
@@ -91,7 +92,7 @@ def prepare(recipe: Recipe, start: Checkpoint | None = None) -> Prepared:
             " train.precision=fp32, or insist with train.precision=bf16-emulated"
         )
     dist.join(device)
-    dataset: Dataset = recipe.data.build()
+    dataset, heldout = dist.in_turn(lambda: _data(recipe))
     if options.batch > len(dataset):
         raise LimnerError(
             f"train.batch={options.batch} is larger than the {len(dataset)} images of {dataset.name};"
@@ -116,7 +117,14 @@ def prepare(recipe: Recipe, start: Checkpoint | None = None) -> Prepared:
     model = model.to(device)
     update = Updates(model.groups(), optimisers)  # checks the optimisers before anything is written
     graph.check(options.graph, model, update, device)
-    return Prepared(recipe, spec, model, dataset, heldout_of(recipe.data), options, optimisers, device)
+    return Prepared(recipe, spec, model, dataset, heldout, options, optimisers, device)
+
+
+def _data(recipe: Recipe) -> tuple[Dataset, Dataset | None]:
+    """The images to train on and the held-out ones."""
+    with one_look():
+        dataset: Dataset = recipe.data.build()
+        return dataset, heldout_of(recipe.data)
 
 
 def _check_batch_type(model: str, dataset: Dataset) -> None:

@@ -52,6 +52,23 @@ class ClipProgress:
         sys.stderr.flush()
 
 
+class Counter:
+    """Prints how many images of all are done, every few seconds."""
+
+    def __init__(self) -> None:
+        self.started = self.last_report = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Reports the number of images that are done, and of all."""
+        now = time.monotonic()
+        if now - self.last_report < _PLAIN_EVERY:
+            return
+        self.last_report = now
+        left = clock((now - self.started) * (total - done) / done)
+        sys.stderr.write(f"{done:>12,} of {total:,} images, about {left} left\n")
+        sys.stderr.flush()
+
+
 class Lines:
     """A line every few seconds, for logs and pipes."""
 

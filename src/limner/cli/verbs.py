@@ -296,6 +296,26 @@ def data_get(name: str) -> Result:
     return Result(info, text)
 
 
+@verb("limner.data.preparing.prepare")
+def data_prepare(path: str, out: str, **settings: str) -> Result:
+    """Decode a set once into a store that trainings map: limner data prepare photos/ photos.limner size=64.
+
+    Args:
+        path: a folder, a ZIP, Parquet files, a Hugging Face data set on the disk, or WebDataset tars.
+        out: the new store, NAME.limner.
+        **settings: settings of `limner.data.prepare`.
+    """
+    from limner.cli.progress import Counter
+    from limner.data import prepare
+    from limner.data.preparing import prepare as prepare_
+
+    result = prepare(path, out, on_image=Counter(), **read_texts(prepare_, settings))
+    shape = "×".join(str(side) for side in result["shape"])
+    left_out = f"; left out {len(result['left_out'])} files (--json lists them)" if result["left_out"] else ""
+    lines = [*result["notes"], f"wrote {result['images']} images of {shape} to {out}{left_out}; train with data={out}"]
+    return Result(result, "\n".join(lines))
+
+
 @verb()
 def data_check(path: str) -> Result:
     """Find bad files, duplicates and small classes before you train: limner data check photos/.

@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 import torch.distributed as td
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def rank() -> int:
@@ -47,6 +50,16 @@ def barrier() -> None:
     """Waits for all processes."""
     if td.is_initialized():
         td.barrier()
+
+
+def in_turn(function: Callable[[], T]) -> T:
+    """Calls a function in the first process of each machine, and then in the others, which find what it has cached."""
+    if world() == 1:
+        return function()
+    is_first = int(os.environ.get("LOCAL_RANK", "0")) == 0
+    result = function() if is_first else None
+    barrier()
+    return function() if not is_first or result is None else result
 
 
 def average_(tensors: Sequence[Tensor]) -> None:

@@ -3,6 +3,7 @@
     dataset = limner.data.load("mnist-5k", size=32)
     dataset = limner.data.load("photos/", channels=3, flip=True)
     report = limner.data.check("photos/")
+    limner.data.prepare("photos/", "photos.limner", size=64)
 
 This package imports torch only when a set is loaded, so that names, options and help are fast.
 """
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from limner.data.datasets import Pixels as Pixels
     from limner.data.datasets import Points as Points
     from limner.data.files.lazy import Files as Files
+    from limner.data.preparing import prepare as prepare
     from limner.data.registry import get as get
     from limner.data.registry import list_sources as list_sources
     from limner.data.registry import load as load
@@ -28,13 +30,14 @@ _MODULES = {
     "Points": "limner.data.datasets",
     "Report": "limner.data.checks",
     "check": "limner.data.checks",
+    "prepare": "limner.data.preparing",
     "SOURCES": "limner.data.registry",
     "get": "limner.data.registry",
     "list_sources": "limner.data.registry",
     "load": "limner.data.registry",
 }
 
-__all__ = ["Files", "Pixels", "Points", "Report", "check", "get", "list_sources", "load"]
+__all__ = ["Files", "Pixels", "Points", "Report", "check", "get", "list_sources", "load", "prepare"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import re
 import stat
+import time
 from array import array
 from bisect import bisect_left
 from pathlib import Path
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from limner.core.errors import LimnerError
 from limner.data.files import zip_directory
 from limner.data.files.decode import MAX_BYTES, BadImage
-from limner.data.files.listing import MAX_METADATA, Listing, status
+from limner.data.files.listing import MAX_METADATA, Listing
 from limner.data.files.reading import LATEST
 from limner.data.files.zip_directory import BadMember, BadZip, Member, TooLarge
 
@@ -36,7 +37,9 @@ class Archive(Listing):
 
     def __init__(self, path: Path, reading: int = LATEST) -> None:
         super().__init__(path.stem, reading)
-        self.path = path
+        self.path, self.key, self.looked = path, str(path.resolve()), time.time_ns()
+        status = path.stat()
+        self._times = status.st_mtime_ns, status.st_ctime_ns
         places, names = array("q"), []
         offsets, ends = array("q"), array("q")
         unpacked = 0
@@ -71,9 +74,10 @@ class Archive(Listing):
         chosen = self.choose_labels()
         self._metadata = None if chosen is None else labels[chosen]
 
-    def state(self) -> str:
-        """The path, inode, size and times of the ZIP."""
-        return repr((str(self.path.resolve()), status(self.path)))
+    def stamps(self) -> NDArray[np.int64]:
+        """(N,4): CRC-32 and size of each image, and times of the ZIP."""
+        times = np.broadcast_to(np.array(self._times, np.int64), (len(self.names), 2))
+        return np.concatenate([self._places[:, [2, 0]], times], axis=1)
 
     def _place(self, name: str) -> list[int]:
         at = bisect_left(self.names, name)

@@ -130,7 +130,7 @@ def _held_out(
     if len(candidates) < _FEWEST:
         notes.append(f"only {len(candidates)} {what}: none is held out, so the test split is the training split")
         return among, among.copy()
-    uniforms = np.array([_uniform(names[i]) for i in candidates.tolist()])
+    uniforms = _uniforms([names[i] for i in candidates.tolist()])
     selected = uniforms < HELD_OUT
     selected[uniforms.argmin()] = True
     test = np.zeros(len(names), dtype=bool)
@@ -141,17 +141,21 @@ def _held_out(
     return among & ~test, test
 
 
-def _uniform(name: str) -> float:
-    return int.from_bytes(_digest(name)) / 2**64
+def _uniforms(names: Sequence[str]) -> NDArray[np.float64]:
+    """A number (N,) in [0,1) for each path, by its hash."""
+    return _digests(names).view(">u8").astype(np.float64) / 2**64
 
 
-def _digest(name: str) -> bytes:
-    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8]
+def _digests(names: Sequence[str]) -> NDArray[np.int64]:
+    """The first 64 bits (N,) of the SHA-256 of each path, most significant byte first."""
+    digest = hashlib.sha256
+    raw = b"".join([digest(name.encode("utf-8", "surrogateescape")).digest()[:8] for name in names])
+    return np.frombuffer(raw, ">i8")
 
 
 def sample_ids(names: list[str]) -> NDArray[np.int64]:
     """A 64-bit id (N,) for each path, which does not depend on the other images."""
-    return np.array([int.from_bytes(_digest(n), signed=True) for n in names], dtype=np.int64)
+    return _digests(names).astype(np.int64)
 
 
 # --- classes ---------------------------------------------------------------------------------------

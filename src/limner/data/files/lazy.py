@@ -16,6 +16,7 @@ from limner.core.condition import Classes
 from limner.core.errors import LimnerError
 from limner.data.datasets import Pixels
 from limner.data.files import decode, limits
+from limner.data.files.index import index_of
 from limner.data.files.shaped import fit, read_at
 from limner.data.files.store import Store
 from limner.data.files.threads import in_threads
@@ -105,11 +106,14 @@ class Files(ImageSet):
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of paths, sizes, checksums, labels and options. The first access reads all files."""
-        stamps = in_threads(self.store.stamp, self.paths)
-        lines = "".join(f"{p}\0{size}\0{crc:08x}\n" for p, (size, crc) in zip(self.paths, stamps))
+        """SHA-256 of paths, sizes, checksums, labels and options. The first access reads what is not in the index."""
+        lines = "".join(f"{p}\0{size}\0{crc:08x}\n" for p, (size, crc) in zip(self.paths, self.stamps()))
         labels = None if self.labels is None else self.labels.numpy()
         return fingerprint(self.prepared, repr(self.shape), lines, labels)
+
+    def stamps(self) -> Iterable[tuple[int, int]]:
+        """Size in bytes and CRC-32 of each image file."""
+        return index_of(self.store).checksums(self.paths)
 
     def fetch(self, indices: Sequence[int]) -> Tensor:
         """Items as (B,C,H,W) uint8."""
@@ -121,14 +125,15 @@ class Files(ImageSet):
         """One image (C,H,W), or the image that replaces it."""
         following = ((index + step) % len(self) for step in range(len(self)))
         same_class = (i for i in following if self.labels is None or self.labels[i] == self.labels[index])
-        image = first_readable(self._read_or_reason, same_class, self.quarantine)
+        image = first_readable(self.read_or_reason, same_class, self.quarantine)
         if image is None:
             raise LimnerError(
                 f"{self.name}: no image of the class of {self.paths[index]} is readable; restore the files"
             )
         return image
 
-    def _read_or_reason(self, index: int) -> NDArray[np.uint8] | BadFile:
+    def read_or_reason(self, index: int) -> NDArray[np.uint8] | BadFile:
+        """One image (C,H,W), or its path and the reason why it cannot be read. Call it under `decode.strict`."""
         try:
             with limits.share():
                 return self.read(self.paths[index])
@@ -150,7 +155,7 @@ class Files(ImageSet):
         Raises:
             LimnerError: no image is readable.
         """
-        pixels, indices, bad = decode_all(self._read_or_reason, len(self), self.shape)
+        pixels, indices, bad = decode_all(self.read_or_reason, len(self), self.shape)
         if not indices:
             raise LimnerError(f"{self.name}: no image is readable; run 'limner data check' on it to see why")
         return Pixels(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -252,7 +251,7 @@ def _surveys(survey: Survey, pairs: MatchedPairs, joined: bool) -> tuple[Survey,
     """The headers of sources and of targets."""
     sources, targets = survey.of(pairs.a), survey.of(pairs.b)
     if joined:
-        sources.headers = [replace(h, size=(h.size[0], h.size[1] // 2)) for h in sources.headers]
+        sources.headers = sources.headers.halved()
         targets.headers = sources.headers
     return sources, targets
 
@@ -265,8 +264,8 @@ def _shapes(
     channels = [folder.channels_of(*each) for each in zip(surveys, (source_channels, options.channels), messages)]
     height, width = folder.size_of(surveys[1], options, messages[1])
     notes += [f"{role}: {message}" for role, part in zip(("sources", "targets"), messages) for message in part]
-    headers = zip(surveys[0].headers, surveys[1].headers)
-    unlike = sum(a.size[0] * b.size[1] != a.size[1] * b.size[0] for a, b in headers)
+    a, b = (survey.headers.sizes.astype(np.int64) for survey in surveys)
+    unlike = int((a[:, 0] * b[:, 1] != a[:, 1] * b[:, 0]).sum())
     if unlike:
         notes.append(f"{unlike} pairs have images of unlike proportions: each is cropped at its own centre")
     return (channels[0], height, width), (channels[1], height, width)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from itertools import takewhile
-from pathlib import Path
 
 from limner.data.files import first_reading
 from limner.data.files.formats import SUFFIXES
@@ -52,6 +51,7 @@ class Listing:
         self.quarantine: list[tuple[str, str]] = []
         self.examples: dict[str, list[str]] = {}
         self.labels: list[str] = []
+        self.usual = SUFFIXES if reading > 1 else first_reading.SUFFIXES
 
     def add(self, paths: Iterable[str]) -> None:
         """Lists the images among relative paths, and counts the other files."""
@@ -67,7 +67,7 @@ class Listing:
             return False
         dot = parts[-1].rfind(".")  # a `PurePath` for each of millions of files would take seconds
         suffix = parts[-1][dot:].lower() if dot > 0 else ""
-        if suffix in (SUFFIXES if self.reading > 1 else first_reading.SUFFIXES):
+        if suffix in self.usual:
             if len(parts) - 1 <= MAX_DEPTH:
                 return True
             self.quarantine.append((path, TOO_DEEP))
@@ -99,12 +99,3 @@ class Listing:
         if others:
             self.ignored[".json"] += others
         return chosen
-
-
-def status(path: Path) -> tuple[int | None, ...]:
-    """What changes when a file is replaced or rewritten: its inode, size and times; only the error where it fails."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        return (error.errno,)
-    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -15,10 +15,14 @@ Splits have the names of `limner.data.files.splits`, in any case. The two names 
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
 
 from limner.data.files import first_reading
 from limner.data.files.layout import unwrapped
@@ -143,10 +147,12 @@ class View:
     Args:
         store: has the files.
         paths: new path -> path in the store.
+        part: a name of these images, unlike that of other views of the store.
     """
 
-    def __init__(self, store: Store, paths: dict[str, str]) -> None:
+    def __init__(self, store: Store, paths: dict[str, str], part: str) -> None:
         self.store, self.paths = store, paths
+        self.key, self.looked = f"{store.key}\0{part}", store.looked
         self.title, self.names, self.reading = store.title, sorted(paths), store.reading
         self.ignored: Counter[str] = Counter()
         self.examples: dict[str, list[str]] = {}
@@ -157,9 +163,9 @@ class View:
         """Opens an image for reading."""
         return self.store.open(self.paths[name])
 
-    def state(self) -> str:
-        """The state of the store, and which of its images these are."""
-        return self.store.state() + repr(sorted(self.paths.items()))
+    def stamps(self) -> NDArray[np.int64]:
+        """(N,4): those of the store."""
+        return self.store.stamps()[[bisect_left(self.store.names, self.paths[name]) for name in self.names]]
 
     def stamp(self, name: str) -> tuple[int, int]:
         """Size in bytes and CRC-32 of an image file."""

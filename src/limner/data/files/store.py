@@ -7,18 +7,32 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 import zipfile
 import zlib
+from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from limner.core.errors import LimnerError
+from limner.data.files import shards
 from limner.data.files.archive import Archive
 from limner.data.files.decode import MAX_BYTES, SUFFIXES, BadImage
-from limner.data.files.listing import MAX_DEPTH, MAX_METADATA, TOO_DEEP, Listing, status
+from limner.data.files.listing import MAX_DEPTH, MAX_METADATA, TOO_DEEP, Listing
+from limner.data.files.looks import seen
 from limner.data.files.reading import LATEST
+from limner.data.files.threads import blocks_in_threads
+
+if TYPE_CHECKING:
+    from limner.data.files.layout import Layout
+
+_INT64 = (1 << 63) - 1
+_BLOCK = 1024  # files that a thread asks the file system about
 
 
 class Store(Protocol):
@@ -32,8 +46,12 @@ class Store(Protocol):
         examples: the paths of the first few of them, by suffix.
         hidden: names of hidden files and folders and of those of the system, which are passed over.
         quarantine: (path, reason) of what could not be listed.
+        key: where it is; no other store has the same.
+        looked: when the images were listed, in nanoseconds since 1970.
     """
 
+    key: str
+    looked: int
     title: str
     reading: int
     names: list[str]
@@ -46,8 +64,8 @@ class Store(Protocol):
         """Opens an image for reading."""
         ...
 
-    def state(self) -> str:
-        """Text that changes when an image is added, removed or rewritten; it does not depend on the content."""
+    def stamps(self) -> NDArray[np.int64]:
+        """(N,4) for each name: a row that changes when the image is rewritten. Its second number is the size."""
         ...
 
     def stamp(self, name: str) -> tuple[int, int]:
@@ -56,6 +74,15 @@ class Store(Protocol):
 
     def metadata(self) -> bytes | None:
         """The content of ``dataset.json`` at the top, or in the folder that holds everything; or None."""
+        ...
+
+
+@runtime_checkable
+class HasLayout(Protocol):
+    """A store that knows splits and classes otherwise than by paths."""
+
+    def layout(self, names: list[str]) -> Layout:
+        """Splits and classes of some of its images."""
         ...
 
 
@@ -70,7 +97,15 @@ def open_store(path: str | os.PathLike[str], reading: int = LATEST) -> Store:
         LimnerError: there is no file, it cannot be read, or it is neither a folder nor a ZIP.
     """
     location = Path(path).expanduser()
+    return seen(("store", str(location), reading), lambda: _opened(path, location, reading))
+
+
+def _opened(path: str | os.PathLike[str], location: Path, reading: int) -> Store:
     try:
+        if (location / "header.json").is_file() and (location / "pixels.npy").is_file():
+            raise LimnerError(f"{location.name} is a prepared store of images; give the folder that it was made from")
+        if found := shards.find(location):
+            return shards.Shards(location, found)
         if location.is_dir():
             return Folder(location, reading)
         if not location.exists():
@@ -93,36 +128,47 @@ class Folder(Listing):
 
     def __init__(self, root: Path, reading: int = LATEST) -> None:
         super().__init__(root.resolve().name or str(root), reading)
-        self.root = root
+        self.root, self.key, self.looked = root, str(root.resolve()), time.time_ns()
         os.scandir(
             root
         ).close()  # raises where the folder itself cannot be read; an unreadable sub-folder goes into the quarantine
-        self.add(self._walk())
+        stamps = array("q")
+        for block in blocks_in_threads(_stamps_of, self._walk(), _BLOCK):
+            stamps.extend(block)
+        order = sorted(range(len(self.names)), key=self.names.__getitem__)
+        self.names = [self.names[i] for i in order]
+        self._stamps = np.frombuffer(stamps, np.int64).reshape(-1, 4)[order]
         self._metadata = self.choose_labels()
 
-    def _walk(self) -> Iterable[str]:
+    def _walk(self) -> Iterator[os.DirEntry[str]]:
+        """Lists the images, in no order. A `Path` for each of a million would take a minute."""
         visited: set[tuple[int, int]] = set()
+        waiting = [""]
+        while waiting:
+            inner, folders = waiting.pop(), []
+            try:
+                status = (self.root / inner).stat()
+                if (status.st_dev, status.st_ino) in visited:
+                    continue
+                if inner.count("/") > MAX_DEPTH:
+                    self.quarantine.append((inner[:-1], TOO_DEEP))
+                    continue
+                visited.add((status.st_dev, status.st_ino))
+                with os.scandir(self.root / inner) as entries:
+                    for entry in entries:
+                        name = entry.name
+                        if entry.is_dir():
+                            folders.append(name)
+                        elif (name[name.rfind(".") :] in self.usual and name[0] != ".") or self.is_image(inner + name):
+                            self.names.append(inner + name)
+                            yield entry
+            except OSError as error:
+                self.quarantine.append((inner[:-1], f"folder cannot be read ({error.strerror})"))
+            waiting += [f"{inner}{f}/" for f in sorted(folders, reverse=True) if not self.passes_over(f)]
 
-        def unreadable(error: OSError) -> None:
-            path = Path(error.filename or self.root)
-            name = path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.name
-            self.quarantine.append((name, f"folder cannot be read ({error.strerror})"))
-
-        for here, folders, files in os.walk(self.root, followlinks=True, onerror=unreadable):
-            status = Path(here).stat()
-            inner = Path(here).relative_to(self.root)
-            if (status.st_dev, status.st_ino) in visited or len(inner.parts) > MAX_DEPTH:
-                if len(inner.parts) > MAX_DEPTH:
-                    self.quarantine.append((inner.as_posix(), TOO_DEEP))
-                folders.clear()
-                continue
-            visited.add((status.st_dev, status.st_ino))
-            folders[:] = sorted(f for f in folders if not self.passes_over(f))
-            yield from ((inner / f).as_posix() for f in files)
-
-    def state(self) -> str:
-        """The path of the folder, and the inode, size and times of each image."""
-        return repr((str(self.root.resolve()), [status(self.root / name) for name in self.names]))
+    def stamps(self) -> NDArray[np.int64]:
+        """(N,4): inode, size, time of the last change of the content and of the status of each image."""
+        return self._stamps.copy()
 
     def open(self, name: str) -> BinaryIO:
         """Opens an image for reading."""
@@ -152,3 +198,16 @@ class Folder(Listing):
         if path.stat().st_size > MAX_METADATA:
             raise LimnerError(f"{self.title}: dataset.json is larger than {MAX_METADATA >> 20} MiB; leave it out")
         return path.read_bytes()
+
+
+def _stamps_of(entries: list[os.DirEntry[str]]) -> array[int]:
+    """What changes when a file is replaced or rewritten: inode, size and times of each; zeros for a broken link."""
+    stamps = array("q")
+    for entry in entries:
+        try:
+            status = entry.stat()
+        except OSError:
+            stamps.extend((0, 0, 0, 0))
+        else:
+            stamps.extend((status.st_ino & _INT64, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+    return stamps

@@ -17,17 +17,19 @@ _BLOCK = 16  # items of one task, so that a task costs more than its bookkeeping
 
 def in_threads(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """Maps in order with a few threads. At most some hundred results wait to be taken, however many items there are."""
+    for results in blocks_in_threads(lambda block: [function(item) for item in block], items, _BLOCK):
+        yield from results
+
+
+def blocks_in_threads(function: Callable[[list[T]], R], items: Iterable[T], size: int) -> Iterator[R]:
+    """Maps blocks of `size` items in order with a few threads; few of them wait to be taken."""
     n = min(8, os.cpu_count() or 1)
     iterator = iter(items)
     with ThreadPoolExecutor(n) as pool:
-        running: deque[Future[list[R]]] = deque()
-        while block := list(islice(iterator, _BLOCK)):
-            running.append(pool.submit(_results, function, block))
+        running: deque[Future[R]] = deque()
+        while block := list(islice(iterator, size)):
+            running.append(pool.submit(function, block))
             if len(running) > 2 * n:
-                yield from running.popleft().result()
+                yield running.popleft().result()
         while running:
-            yield from running.popleft().result()
-
-
-def _results(function: Callable[[T], R], block: list[T]) -> list[R]:
-    return [function(item) for item in block]
+            yield running.popleft().result()

@@ -6,11 +6,9 @@
 from __future__ import annotations
 
 import math
-import statistics
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from limner.core.errors import LimnerError
 from limner.data.files.formats import KNOWN
@@ -19,10 +17,15 @@ from limner.data.options import Options
 from limner.data.registry import source
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from limner.core.batch import Dataset
-    from limner.data.files.decode import Header
+    from limner.data.files.headers import Headers
+    from limner.data.files.layout import Layout
     from limner.data.files.lazy import Files
     from limner.data.files.lazy_pairs import LazyStackedPairs
+    from limner.data.files.prepared import Prepared
     from limner.data.files.store import Store
 
 IN_MEMORY = 512 << 20
@@ -47,6 +50,8 @@ def folder(  # noqa: D417 - see Options
     """
     from limner.data.files.store import open_store
 
+    if (store := prepared_store(path)) is not None:
+        return read_prepared(store, path, cache, options)
     return read(open_store(path, reading), path, cache, options)
 
 
@@ -62,46 +67,138 @@ def read(store: Store, path: str, cache: bool | None, options: Options) -> Datas
     Raises:
         LimnerError: there are too few usable images, or none in the split.
     """
-    import numpy as np
-    import torch
-
-    from limner.core.batch import evenly_spaced
-    from limner.data.files.layout import read_layout, sample_ids
     from limner.data.files.lazy import Files
+
+    found = find(store, path, options)
+    rows, facts = select(found, options)
+    return in_memory_if_small(path, Files(store=store, paths=[found.names[i] for i in rows], **facts), cache)
+
+
+def prepared_store(path: str) -> Prepared | None:
+    """The prepared store at a path, or None where there is none."""
+    from limner.data.files import prepared
+
+    place = Path(path).expanduser()
+    return prepared.Prepared(place) if prepared.is_prepared(place) else None
+
+
+def read_prepared(store: Prepared, path: str, cache: bool | None, options: Options) -> Dataset:
+    """The images of a prepared store, as `read` would give them from the folder that it was made from.
+
+    Raises:
+        LimnerError: another size or other channels are asked for, or no image is in the split.
+    """
+    from limner.data.files.layout import Layout
+    from limner.data.files.prepared import PreparedFiles
+
+    header, (c, h, w) = store.header, store.header.shape
+    if options.height_width not in (None, (h, w)) or options.channels not in (None, c):
+        raise LimnerError(
+            f"{path!r} holds images of {h}x{w} with {c} channels; leave size and channels out, or prepare it again"
+        )
+    channels: Any = options.channels or header.channels
+    options = replace(options, size=options.size or header.size, channels=channels)
+    layout = Layout(store.train, store.test, store.labels, header.classes)
+    found = Found(Path(path).name, header.names, layout, header.shape, list(header.notes), list(header.quarantine))
+    rows, facts = select(found, options)
+    return in_memory_if_small(path, PreparedFiles(store, rows, **facts), cache)
+
+
+@dataclass
+class Found:
+    """The images of a store, and how they are read.
+
+    Args:
+        name: the name of the set.
+        names: their paths.
+        layout: their splits and classes.
+        shape: (C,H,W) at which they are read.
+        notes: messages for the user.
+        quarantine: (path, reason) of the images that are left out.
+    """
+
+    name: str
+    names: list[str]
+    layout: Layout
+    shape: tuple[int, int, int]
+    notes: list[str]
+    quarantine: list[tuple[str, str]]
+
+
+def find(store: Store, path: str, options: Options) -> Found:
+    """Reads headers and layout of a store.
+
+    Raises:
+        LimnerError: there are too few usable images.
+    """
+    from limner.data.files.looks import seen
+
+    return seen(("found", store, path, str(options.size), options.channels), lambda: _find(store, path, options))
+
+
+def _find(store: Store, path: str, options: Options) -> Found:
+    import numpy as np
+
     from limner.data.files.left_out import other_files
-    from limner.data.steps import augmentations, choose_classes, identity
 
     survey = read_headers(store, path)
     if len(survey.names) < 2:
         raise LimnerError(f"{path!r} has one image and a model needs at least 2; add more")
-    layout = read_layout(store.title, survey.names, store.metadata(), store.reading)
+    layout = layout_of(store, survey.names)
     notes = [*layout.notes, *other_files(store.ignored, store.hidden)]
-    usable = survey.of([n for i, n in enumerate(survey.names) if i not in layout.left_out])
+    usable = survey.rows(np.flatnonzero(layout.mask("all"))) if layout.left_out else survey
     shape = (channels_of(usable, options.channels, notes), *size_of(usable, options, notes))
-    name = Path(path).name or store.title
+    quarantine = [*survey.quarantine, *((survey.names[i], reason) for i, reason in layout.left_out.items())]
+    return Found(Path(path).name or store.title, survey.names, layout, shape, notes, quarantine)
+
+
+def select(found: Found, options: Options) -> tuple[NDArray[np.int64], dict[str, Any]]:
+    """The rows of the images that the options take, and what `limner.data.files.lazy.Files` is told about them.
+
+    Raises:
+        LimnerError: there are none.
+    """
+    import numpy as np
+    import torch
+
+    from limner.core.batch import evenly_spaced
+    from limner.data.files.layout import sample_ids
+    from limner.data.steps import augmentations, choose_classes, identity
+
+    name, layout = found.name, found.layout
     if options.split == "train" and not layout.train.any():
-        raise LimnerError(f"{name} has nothing to train on ({notes[1]}); name a folder train/, or write split: all")
+        raise LimnerError(
+            f"{name} has nothing to train on ({found.notes[1]}); name a folder train/, or write split: all"
+        )
     labels, classes, of_class = choose_classes(name, layout.labels, layout.classes, options)
     keep = layout.mask(options.split)
     indices = np.flatnonzero(keep if of_class is None else keep & of_class)
-    indices = indices[evenly_spaced(len(indices), options.limit or len(indices))]
+    if options.limit is not None and options.limit < len(indices):
+        indices = indices[evenly_spaced(len(indices), options.limit)]
     if not len(indices):
         raise LimnerError(f"{name}: no image is left in split {options.split!r}; loosen 'split', 'only' or 'without'")
-    paths = [survey.names[i] for i in indices]
-    files = Files(
-        name,
-        store,
-        paths,
-        shape,
-        labels=None if labels is None else torch.from_numpy(labels[indices].astype(np.int64)),
-        classes=classes,
-        ids=torch.from_numpy(sample_ids(paths)) if options.binarise == "static" else None,
-        augment=augmentations(options),
-        notes=notes,
-        quarantine=[*survey.quarantine, *((survey.names[i], reason) for i, reason in layout.left_out.items())],
-        prepared=identity(classes, options),
-    )
-    return in_memory_if_small(path, files, cache)
+    ids = sample_ids([found.names[i] for i in indices]) if options.binarise == "static" else None
+    return indices, {
+        "name": name,
+        "shape": found.shape,
+        "labels": None if labels is None else torch.from_numpy(labels[indices].astype(np.int64)),
+        "classes": classes,
+        "ids": None if ids is None else torch.from_numpy(ids),
+        "augment": augmentations(options),
+        "notes": list(found.notes),
+        "quarantine": found.quarantine,
+        "prepared": identity(classes, options),
+    }
+
+
+def layout_of(store: Store, names: list[str]) -> Layout:
+    """Splits and classes of some images of a store: as the store knows them, or as their paths say."""
+    from limner.data.files.layout import read_layout
+    from limner.data.files.store import HasLayout
+
+    if isinstance(store, HasLayout):
+        return store.layout(names)
+    return read_layout(store.title, names, store.metadata(), store.reading)
 
 
 @dataclass
@@ -115,21 +212,21 @@ class Survey:
     """
 
     names: list[str]
-    headers: list[Header]
+    headers: Headers
     quarantine: list[tuple[str, str]]
+
+    def rows(self, rows: NDArray[np.int64]) -> Survey:
+        """The headers of some of the images, in that order."""
+        return Survey([self.names[i] for i in rows], self.headers.take(rows), self.quarantine)
 
     def of(self, names: list[str]) -> Survey:
         """The headers of some of the images, in the order of `names`."""
-        headers = dict(zip(self.names, self.headers))
-        return Survey(names, [headers[n] for n in names], self.quarantine)
-
-
-_RECENT: dict[str, dict[str, Header]] = {}
-"""The headers of the last two sets, by the state of their files, as training and held-out split need the same ones."""
+        number = {name: i for i, name in enumerate(self.names)}
+        return Survey(names, self.headers.take([number[n] for n in names]), self.quarantine)
 
 
 def read_headers(store: Store, path: str) -> Survey:
-    """Reads the headers of all images; those of the last two sets are remembered for as long as no file changes.
+    """Reads the headers of all images that `limner.data.files.index` does not know yet.
 
     Args:
         store: has the files.
@@ -138,34 +235,14 @@ def read_headers(store: Store, path: str) -> Survey:
     Raises:
         LimnerError: there are no images, or more than half of them cannot be used.
     """
-    from limner.data.files import decode
-    from limner.data.files.threads import in_threads
-    from limner.data.steps import fingerprint
-
-    def read_header(name: str) -> Header | str:
-        try:
-            with store.open(name) as stream:
-                return decode.header(stream)
-        except Exception as error:  # a hostile file may raise anything, and must not affect the others
-            return decode.reason(error)
+    from limner.data.files.index import index_of
 
     refuse_empty(path, store)
-    state = fingerprint(store.state(), repr(store.names))
-    headers = _RECENT.pop(state, {})
-    unread = [name for name in store.names if name not in headers]
-    bad = list(store.quarantine)
-    with decode.strict():
-        for name, result in zip(unread, in_threads(read_header, unread)):
-            if isinstance(result, str):
-                bad.append((name, result))
-            else:
-                headers[name] = result
-    _RECENT[state] = headers
-    if len(_RECENT) > 2:
-        _RECENT.pop(next(iter(_RECENT)))
+    rows, headers, unreadable = index_of(store).headers()
+    bad = [*store.quarantine, *unreadable]
     _refuse_mostly_bad(path, bad, len(store.names) + len(store.quarantine))
-    names = [name for name in store.names if name in headers]
-    return Survey(names, [headers[name] for name in names], bad)
+    names = store.names if len(rows) == len(store.names) else [store.names[i] for i in rows]
+    return Survey(names, headers, bad)
 
 
 def refuse_empty(path: str, store: Store) -> None:
@@ -196,16 +273,16 @@ def _refuse_mostly_bad(path: str, bad: list[tuple[str, str]], total: int) -> Non
 def channels_of(survey: Survey, channels: int | None, notes: list[str]) -> int:
     """`channels`; where it is None, 1 if all images are grey and else 3. Adds notes on what is converted."""
     n = len(survey.headers)
-    grey, alpha = sum(h.grey for h in survey.headers), sum(h.alpha for h in survey.headers)
+    grey, alpha = survey.headers.count("grey"), survey.headers.count("alpha")
     channels = channels or (1 if grey == n else 3)
     if 0 < grey < n:
         notes.append(f"{grey} of {n} images are grey, the others in colour: all taken with {channels} channels")
     if alpha and channels in (1, 3):
         notes.append(f"{alpha} of {n} images have transparency: laid over white (channels: {channels + 1} keeps it)")
-    rotated = sum(h.rotated for h in survey.headers)
+    rotated = survey.headers.count("rotated")
     if rotated:
         notes.append(f"{rotated} images are turned upright as their EXIF says")
-    animated = sum(h.animated for h in survey.headers)
+    animated = survey.headers.count("animated")
     if animated:
         notes.append(f"{animated} files are animated: only their first frame is used")
     return channels
@@ -213,21 +290,23 @@ def channels_of(survey: Survey, channels: int | None, notes: list[str]) -> int:
 
 def size_of(survey: Survey, options: Options, notes: list[str]) -> tuple[int, int]:
     """The size of the options; by default that of more than half of the images, else a square of at most 64."""
-    sizes = Counter(h.size for h in survey.headers)
-    (common, count), n = sizes.most_common(1)[0], len(survey.headers)
+    import numpy as np
+
+    sizes, n = survey.headers.distinct_sizes(), len(survey.headers)
+    common, count = sizes[0]
     if options.height_width:
         size, reason = options.height_width, "as asked"
     elif 2 * count > n:
         size, reason = common, "the size that most of them have"
     else:
-        shorter = min(int(statistics.median(h.size[k] for h in survey.headers)) for k in (0, 1))
+        shorter = min(int(np.median(survey.headers.sizes[:, k])) for k in (0, 1))
         size, reason = (min(shorter, _DEFAULT_SIDE),) * 2, "choose another with size"
     height, width = size
     if len(sizes) > 1:
         notes.append(f"mixed sizes ({len(sizes)} of them): resized and centre-cropped to {height}x{width}, {reason}")
     elif size != common:
         notes.append(f"{common[0]}x{common[1]} images: resized and centre-cropped to {height}x{width}, {reason}")
-    small = sum(h.size[0] < height or h.size[1] < width for h in survey.headers)
+    small = int((survey.headers.sizes < (height, width)).any(1).sum())
     if small:
         notes.append(f"{small} of {n} images are smaller than {height}x{width} and are enlarged, which adds no detail")
     if height * width > _LARGE and not options.height_width:

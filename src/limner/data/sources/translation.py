@@ -211,7 +211,7 @@ def _read_domains(path: str, name: str, options: Options, reading: Reading = LAT
             f"{path!r} has no two domains: put them into A/ and B/, or into trainA, trainB, testA and testB; "
             "or give two folders, a=… and b=…"
         )
-    views = [View(store, {p.path: n for n, p in paths.items() if p.domain == letter}) for letter in ("a", "b")]
+    views = [View(store, {p.path: n for n, p in paths.items() if p.domain == letter}, letter) for letter in ("a", "b")]
     views[0].quarantine, views[0].ignored, views[0].hidden = store.quarantine, store.ignored, store.hidden
     first, second = (partial(folder.read, view, path, None) for view in views)
     both = _same_shape(first, second, options, name)

@@ -82,6 +82,12 @@ def test_large_files_that_pillow_reads_in_python_are_refused():
     assert "save it as PNG" in reason_of(b"P5 10000 10000 100 " + bytes(9))
 
 
+def test_a_ppm_with_a_very_long_remark_is_refused():
+    assert "header of a PPM" in reason_of(b"P5\n#" + b"x" * (1 << 22) + b"\n4 4 255\n" + bytes(16))
+    with decode.strict():
+        assert decode.picture(io.BytesIO(b"P5\n# by hand\n4 #\n4 255\n" + bytes(16))).size == (4, 4)
+
+
 def test_a_tiff_of_very_many_strips_or_tags_is_refused():
     def tag(number: int, kind: int, n: int, value: int) -> bytes:
         return struct.pack("<HHII", number, kind, n, value)

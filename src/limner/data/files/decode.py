@@ -285,6 +285,8 @@ def _identified(stream: BinaryIO) -> Image.Image:
         raise BadImage(formats.NEEDS_HEIF)
     if start[:3] == b"GIF":
         limits.check_gif(stream)
+    if start[:1] == b"P" and start[1:2] in b"123456" and start[2:3].isspace():
+        limits.check_ppm(stream)
     try:
         stream.seek(0)
         return Image.open(stream, formats=("HEIF",) if heic else formats.FORMATS)

@@ -7,6 +7,7 @@ They are counted before anything is decoded.
 
 from __future__ import annotations
 
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -206,6 +207,17 @@ def check_gif(stream: BinaryIO) -> None:
             parts += 1
             stream.seek(size[0], 1)
     raise BadImage("a GIF of too many blocks; save it again")
+
+
+def check_ppm(stream: BinaryIO) -> None:
+    """Refuses a PPM whose header takes more than 64 KiB, which Pillow would read byte by byte.
+
+    Raises:
+        BadImage: the remarks in its header are too long.
+    """
+    stream.seek(2)
+    if len(re.sub(rb"#[^\r\n]*[\r\n]", b"", stream.read(1 << 16)).split(maxsplit=2)) < 3:
+        raise BadImage("damaged (the header of a PPM)")
 
 
 def check_runs(image: Image.Image, stream: BinaryIO) -> None:

@@ -23,7 +23,7 @@ from PIL import Image
 from limner.data.files import limits
 from limner.data.files.limits import BadImage
 
-_MAX_TAGS, _MAX_SEGMENTS, _MAX_HELD = 4096, 1 << 20, 1 << 29
+_MAX_TAGS, _MAX_SEGMENTS, _MAX_HELD = 4096, 1 << 16, 1 << 29
 _BAND = 1 << 21  # samples that are taken apart at a time
 _TYPES = {1: "u1", 2: "u1", 3: "u2", 4: "u4", 6: "i1", 7: "u1", 8: "i2", 9: "i4", 13: "u4", 16: "u8", 18: "u8"}
 _BASE = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}  # samples by photometric interpretation, without extra ones
@@ -308,7 +308,8 @@ def _segment(stream: BinaryIO, layout: Layout, index: int, rows: int) -> bytes:
     length = _row_bytes(layout) * rows
     count = int(counts[index]) if index < len(counts) and int(counts[index]) else layout.length
     stream.seek(int(offsets[index]))
-    raw = stream.read(min(count, layout.length, length if layout.compression == _NONE else count))
+    # Packed data are rarely longer than what they hold; without this, strips could share a long piece of the file.
+    raw = stream.read(min(count, length if layout.compression == _NONE else 2 * length + 1024))
     if layout.reversed:
         raw = _REVERSED[np.frombuffer(raw, np.uint8)].tobytes()
     if layout.compression in _DEFLATE:

@@ -17,6 +17,7 @@ import limner
 from limner import data
 from limner.core.batch import drawn
 from limner.core.errors import LimnerError
+from limner.core.rng import seed_of
 from limner.evaluation.scoring import table
 from limner.metrics.extractors.features import Random, lenet64
 
@@ -118,7 +119,7 @@ def test_two_folders_of_ones_own(digits: tuple[Path, torch.Tensor], tmp_path: Pa
     assert name.endswith("[n=260]")
     score = card[name]
     assert score["on"] == "260 pictures of theirs against 350 held-out images of digits"
-    order = torch.randperm(700, generator=torch.Generator().manual_seed(_seed_of_draws(700)))
+    order = torch.randperm(700, generator=torch.Generator().manual_seed(seed_of(1, 700)))
     halves = pixels[order[::2].sort().values], pixels[order[1::2].sort().values]
     made = data.load(str(tmp_path / "theirs"), size=28, channels=1, split="all").pixels
     net = Random(halves[1])
@@ -127,12 +128,6 @@ def test_two_folders_of_ones_own(digits: tuple[Path, torch.Tensor], tmp_path: Pa
     assert "theirs and digits are compared at 28×28 pixels with 1 channel" in said
     assert "36x40 images: resized and centre-cropped to 28x28" in said
     assert "digits has no test folder: 350 of its 700 pictures" in said
-
-
-def _seed_of_draws(n: int) -> int:
-    from limner.core.rng import seed_of
-
-    return seed_of(0, n)
 
 
 def test_a_test_folder_is_compared_with(digits: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
@@ -169,7 +164,7 @@ def test_files_found_damaged_only_when_they_are_read_are_replaced(
     monkeypatch.setattr("limner.data.sources.folder.IN_MEMORY", 1)
     folder = shutil.copytree(digits[0], tmp_path / "some")
     files = sorted(folder.rglob("*.png"))
-    order = torch.randperm(700, generator=torch.Generator().manual_seed(_seed_of_draws(700))).tolist()
+    order = torch.randperm(700, generator=torch.Generator().manual_seed(seed_of(0, 700))).tolist()
     damaged = [files[i] for i in order[:3]]
     for file in damaged:
         file.write_bytes(file.read_bytes()[:-40])

@@ -24,7 +24,7 @@ from limner.core.model import GenerativeModel
 from limner.core.run import Run
 from limner.evaluation.real_features import counted
 
-_SEED = 0  # of all draws of pictures
+_SEED, _HALVES = 0, 1  # of the draw of pictures, and of that of half of the real ones: they share no order
 _BATCH = 256
 _LISTED = 10  # files named one by one
 
@@ -185,14 +185,14 @@ def _real_images(folder: Path, data: Data, alone: bool) -> tuple[Dataset, Datase
     whole: Dataset | None = None
     if alone and spec.name == "folder" and _chosen_by_limner(heldout):
         whole = Spec(spec.kind, spec.name, spec.kwargs | {"split": "all"}).build()
-        order = shuffled(len(whole), _SEED)
+        order = shuffled(len(whole), _HALVES)
         heldout, train = (Part(whole, sorted(order[k::2])) for k in (0, 1))
-    notes = preparation(train) if spec.name == "folder" else []
+    notes = preparation(train, ("held out", "left out")) if spec.name == "folder" else []
     notes += left_out(train, heldout)
     if whole is not None:
         notes.append(
-            f"{whole.name} has no test folder: {len(heldout)} of its {len(whole):,} pictures, drawn with seed {_SEED},"
-            f" are compared with, and the other {len(train)} show the best scores possible"
+            f"{whole.name} has no test folder: {len(heldout)} of its {len(whole):,} pictures, drawn with seed"
+            f" {_HALVES}, are compared with, and the other {len(train)} show the best scores possible"
         )
     return train, heldout, notes
 
@@ -202,9 +202,10 @@ def _chosen_by_limner(heldout: Dataset) -> bool:
     return any("held out" in note for note in heldout.notes)
 
 
-def preparation(dataset: Dataset) -> list[str]:
-    """What was found in a folder and how it was prepared, for the user."""
-    return [f"{dataset.name}: {note}" for note in dataset.notes if not ("held out" in note or "left out" in note)]
+def preparation(dataset: Dataset, without: Sequence[str]) -> list[str]:
+    """What was found in a folder and how it was prepared, for the user; leaves out notes with some words."""
+    about = [note for note in dataset.notes if not any(words in note for words in (*without, "numbers of the classes"))]
+    return [f"{dataset.name}: {note}" for note in about]
 
 
 def left_out(*datasets: Dataset) -> list[str]:
@@ -274,7 +275,7 @@ def _drawn_pictures(source: Dataset, n: int) -> Pictures:
         images.append(x[good])
         taken += [ids[k] for k in good]
     unreadable = len({path for path, _ in source.quarantine} & set(paths))
-    notes = (*preparation(source), *left_out(source))
+    notes = (*preparation(source, ("held out", "left out", "to train on", "in neither")), *left_out(source))
     return Pictures(torch.cat(images), torch.tensor(taken), len(source) - unreadable, notes)
 
 

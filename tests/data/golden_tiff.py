@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from .golden import (  # noqa: TID252 - tests are no package that could be imported by name
+    Array,
     Case,
     H,
     W,
@@ -77,6 +78,8 @@ def tiff_cases() -> Iterator[Case]:
             yield Case(f"tiff-{dtype}-{name}-premultiplied", raw, expected)
         raw = tiff(smooth(1, bits)[..., 0], bigtiff=True, compression="deflate", predictor=True)
         yield Case(f"tiff-{dtype}-big", raw, scaled(smooth(1, bits), bits))
+        raw = tiff(rgb, photometric="rgb", bigtiff=True, byteorder=">", compression="lzw", predictor=True)
+        yield Case(f"tiff-{dtype}-big-endian", raw, scaled(rgb, bits))
         inverted = tiff(smooth(1, bits)[..., 0], photometric="miniswhite", compression="lzw")
         yield Case(f"tiff-{dtype}-inverted", inverted, 255 - scaled(smooth(1, bits), bits))
         pages = tiff(np.stack([smooth(1, bits)[..., 0], smooth(1, bits, 1)[..., 0]]))
@@ -140,3 +143,53 @@ def rare_tiff_cases() -> Iterator[Case]:
         yield Case(f"tiff-{n}-channels", raw, f"{n} channels of which nothing is said")
     raw = tiff(smooth(5, 16), photometric="rgb", planarconfig="contig")
     yield Case("tiff-rgb-and-two", raw, scaled(smooth(5, 16)[..., :3], 16))
+
+
+def drawn_tiff_cases() -> Iterator[Case]:
+    """A hundred and fifty layouts by chance."""
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        h, w = rng.integers(1, 60, 2)
+        kind = str(rng.choice(["minisblack", "miniswhite", "rgb", "separated"]))
+        extra = str(rng.choice(["", "", "unassalpha", "assocalpha", "unspecified"]))
+        bits = int(rng.choice([8, 8, 16, 16, 2, 4, 10, 12, 14]))
+        base = {"rgb": 3, "separated": 4}.get(kind, 1)
+        values = rng.integers(0, 1 << bits, (h, w, base + bool(extra))).astype(np.uint8 if bits <= 8 else np.uint16)
+        how: dict[str, Any] = {"photometric": kind, "bigtiff": rng.random() < 0.2}
+        if bits in (8, 16):
+            how["compression"] = rng.choice([None, "lzw", "deflate", "packbits", "zstd", "lzma"])
+            how["predictor"] = how["compression"] in ("lzw", "deflate", "zstd") and rng.random() < 0.5
+            how["byteorder"] = str(rng.choice(["<", ">"]))
+        else:
+            how |= {
+                "bitspersample": bits,
+                "byteorder": "<",
+            }  # what tifffile packs in another order it cannot read
+        if rng.random() < 0.4:
+            how["tile"] = tuple(int(n) for n in rng.choice([16, 32, 48], 2))
+        elif rng.random() < 0.7:
+            how["rowsperstrip"] = int(rng.integers(1, h + 1))
+        if extra:
+            how["extrasamples"] = [extra]
+        stored = values if values.shape[2] > 1 else values[..., 0]
+        if stored.ndim == 3:
+            separate = rng.random() < 0.4
+            how["planarconfig"] = "separate" if separate else "contig"
+            stored = np.ascontiguousarray(values.transpose(2, 0, 1)) if separate else values
+        name, within = f"drawn-{seed}-{kind}-{bits}-{extra}", 2 if kind == "separated" else 1  # inks are rounded twice
+        yield Case(name, tiff(stored, **how), _meaning(values, kind, bits, extra), within)
+
+
+def _meaning(values: Array, kind: str, bits: int, extra: str) -> Array:
+    """The pixels of samples, in float64: straight alpha, black is zero, no inks."""
+    top, base = (1 << bits) - 1, {"rgb": 3, "separated": 4}.get(kind, 1)
+    colours, alpha = values[..., :base].astype(np.float64), values[..., base:].astype(np.float64)
+    if kind == "miniswhite":
+        colours = top - colours
+    if extra == "assocalpha":
+        colours = np.minimum(colours / np.maximum(alpha, 1), 1) * top
+    colours = colours * 255 / top
+    if kind == "separated":
+        colours = (255 - colours[..., :3]) * (255 - colours[..., 3:]) / 255
+    parts = [colours, alpha * 255 / top] if extra.endswith("alpha") else [colours]
+    return np.floor(np.concatenate(parts, axis=2) + 0.5).astype(np.uint8)

@@ -40,7 +40,7 @@ from .golden import (  # noqa: TID252 - tests are no package that could be impor
     vips,
     word_rows,
 )  # fmt: skip
-from .golden_tiff import rare_tiff_cases, tiff_cases  # noqa: TID252 - as above
+from .golden_tiff import drawn_tiff_cases, rare_tiff_cases, tiff_cases  # noqa: TID252 - as above
 
 
 def png_cases() -> Iterator[Case]:
@@ -290,7 +290,7 @@ def _lab() -> Case:
     return Case("tiff-lab", raw, to_srgb(light, 1, "identity", "srgb"))
 
 
-PARTS = (png_cases, colour_cases, tiff_cases, rare_tiff_cases, turned_cases, other_cases)
+PARTS = (png_cases, colour_cases, tiff_cases, rare_tiff_cases, drawn_tiff_cases, turned_cases, other_cases)
 
 
 def with_alpha(values: Array) -> Array:

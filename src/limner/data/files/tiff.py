@@ -55,12 +55,14 @@ class Layout:
         order: "<" or ">".
         length: bytes of the file.
         pages: whether another page follows.
+        big: whether it is a BigTIFF.
     """
 
     tags: dict[int, NDArray[Any]]
     order: str
     length: int
     pages: bool
+    big: bool
 
     def _one(self, tag: int, default: int) -> int:
         values = self.tags.get(tag)
@@ -159,6 +161,8 @@ class Layout:
         if self.compression not in _UNPACKED:
             return True
         p, bits, extra = self.photometric, self.bits, self.extra
+        if self.big and self.order == ">" and p in (0, 1, 2, 5):
+            return False
         if self.planes:
             return p in (6, 8)
         if p == 3 or p in (6, 8):
@@ -256,7 +260,7 @@ def layout(stream: BinaryIO) -> Layout:
                 tags[tag] = _values(stream, raw[4:], order, word, np.dtype(order + _TYPES[kind]), size)
     except (struct.error, OverflowError, ValueError) as error:
         raise BadImage("damaged (its tags)") from error
-    return Layout(tags, order, size, any(following))
+    return Layout(tags, order, size, any(following), big)
 
 
 def _values(stream: BinaryIO, raw: bytes, order: str, word: int, kind: np.dtype[Any], size: int) -> NDArray[Any]:

@@ -47,7 +47,7 @@ def shorter(family: Family, run: Path) -> None:
     """A run that ended a few steps after its last but one checkpoint, so that there is something left to do."""
     code, _ = live([*family.start, f"out={run}", f"train.images={IMAGES - 2 * BATCH}"], family.log)
     if code:
-        sys.exit(f"{family.recipe} does not train: {family.log.read_text()[-500:]}")
+        sys.exit(f"{family.recipe} does not train: {family.log.read_text(encoding='utf-8')[-500:]}")
 
 
 def trial(family: Family, run: Path, random_: random.Random) -> str:
@@ -62,7 +62,7 @@ def trial(family: Family, run: Path, random_: random.Random) -> str:
     if name == LATEST and Run(broken).latest != saved[-1]:
         return f"{what}: Run.latest gives {Run(broken).latest.name} instead of {saved[-1].name}"
     code, _ = live(["resume", broken, f"train.images={IMAGES}"], output)
-    text = output.read_text()
+    text = output.read_text(encoding="utf-8")
     if code:
         return f"{what}: exit code {code}, {text.strip().splitlines()[-1]}"
     used = next(e["images"] for e in Run(broken).events() if e["event"] == "resume")
@@ -96,7 +96,8 @@ def main() -> None:
         print(f"    {n} of {file}, such as {next(f for f in wrong if f.startswith(file))}")
     if options.json:
         options.json.write_text(
-            json.dumps({"noticed": len(found) - len(wrong), "of": len(found), "wrong": wrong}, indent=1)
+            json.dumps({"noticed": len(found) - len(wrong), "of": len(found), "wrong": wrong}, indent=1),
+            encoding="utf-8",
         )
     sys.exit(bool(wrong))
 

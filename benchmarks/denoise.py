@@ -58,7 +58,7 @@ def main() -> None:
     for name, (value, error) in found.items():
         print(f"{name:<40} {value:6.2f} ± {error:.2f} dB")
     if chosen.json:
-        chosen.json.write_text(json.dumps(found, indent=1))
+        chosen.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

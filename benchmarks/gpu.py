@@ -98,6 +98,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                encoding="utf-8",
             )
         assert process.stdout is not None
         self.answers: queue.Queue[str] = queue.Queue()
@@ -115,7 +116,7 @@ class Worker:
         return {"ok": False, "error": reason}
 
     def _last_words(self) -> str:
-        lines = self.log.read_text(errors="replace").strip().splitlines()
+        lines = self.log.read_text(errors="replace", encoding="utf-8").strip().splitlines()
         return lines[-1][:300] if lines else "no output"
 
     def stop(self) -> None:
@@ -191,7 +192,7 @@ def table(pieces: list[Piece], kind: str) -> list[str]:
 def asked(command: list[str]) -> str | None:
     """What a program answers, if it is there."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True, encoding="utf-8")
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None
@@ -245,7 +246,9 @@ def kind_of(facts: dict[str, Any]) -> str:
 def write(path: Path | None, facts: dict[str, Any], pieces: list[Piece]) -> None:
     """All that was found so far."""
     if path is not None:
-        path.write_text(json.dumps({"facts": facts, "pieces": [asdict(p) for p in pieces]}, indent=1) + "\n")
+        path.write_text(
+            json.dumps({"facts": facts, "pieces": [asdict(p) for p in pieces]}, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 def main() -> int:

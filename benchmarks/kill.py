@@ -74,7 +74,7 @@ def _be(arguments: list[str], log: Path) -> None:
 
     code = 70
     try:
-        with log.open("a") as file:
+        with log.open("a", encoding="utf-8") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
         sys.argv = ["limner", *arguments]
@@ -125,7 +125,7 @@ class Family:
         self.whole = self.folder / "whole"
         code, self.seconds = live([*self.start, f"out={self.whole}"], self.log)
         if code:
-            sys.exit(f"{recipe} does not train: {self.log.read_text()[-500:]}")
+            sys.exit(f"{recipe} does not train: {self.log.read_text(encoding='utf-8')[-500:]}")
         self.seen: Counter[str] = Counter()
 
     def trial(self, random_: random.Random) -> list[str]:
@@ -147,7 +147,7 @@ class Family:
                 command = self.next(run)
                 continue
             if code and not _finished(run):
-                return [f"exit code {code}: {self.log.read_text()[-300:]}"]
+                return [f"exit code {code}: {self.log.read_text(encoding='utf-8')[-300:]}"]
             self.seen["refused"] += code != 0  # resume says that there is nothing left to do
             return differences(run, self.whole)
         return [f"not finished after {LIVES} lives"]
@@ -198,7 +198,7 @@ def main() -> None:
             failed |= same < options.times
             shutil.rmtree(family.folder)
     if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+        options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     sys.exit(failed)
 
 

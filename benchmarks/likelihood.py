@@ -107,7 +107,7 @@ def main() -> None:
     print(f"  {whose}: {nats} nats with {draws} draws after thousands of epochs; here {gap:+.2f} nats")
     if options.json:
         figures = {"images": seen, "validation": tried, **vars(found), "published": nats, "published_draws": draws}
-        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+        options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -121,7 +121,9 @@ def main() -> None:
             f" difference {r['difference']:.1e}{'' if r['passed'] else '   MISSED'}"
         )
     if options.json:
-        options.json.write_text(json.dumps({"threads": options.threads, "load": load, "rows": rows}, indent=1) + "\n")
+        options.json.write_text(
+            json.dumps({"threads": options.threads, "load": load, "rows": rows}, indent=1) + "\n", encoding="utf-8"
+        )
     sys.exit(not all(r["passed"] for r in rows))
 
 

@@ -107,7 +107,7 @@ class Modules:
         self.paths = {self._dotted(p): p.relative_to(root) for p in files}
         self.names = set(self.paths)
         self.homes: dict[tuple[str, str], str] = {}
-        trees = {name: ast.parse((root / p).read_text()) for name, p in self.paths.items()}
+        trees = {name: ast.parse((root / p).read_text(encoding="utf-8")) for name, p in self.paths.items()}
         for name in (n for n, p in self.paths.items() if p.name == "__init__.py"):
             self.homes |= dict(self._offered(name, trees[name]))
         self.imports = {name: Reading(tree, self).imports for name, tree in trees.items()}
@@ -139,7 +139,7 @@ class Modules:
         """The test files that mirror the package, by their path."""
         files = sorted((self.root / "tests").rglob("test_*.py"))
         read = {p.relative_to(self.root): p for p in files if self._mirrors(p.relative_to(self.root).parts)}
-        return {str(short): Reading(ast.parse(path.read_text()), self) for short, path in read.items()}
+        return {str(short): Reading(ast.parse(path.read_text(encoding="utf-8")), self) for short, path in read.items()}
 
     def _mirrors(self, parts: tuple[str, ...]) -> bool:
         name = parts[1] if len(parts) > 2 else parts[1].removeprefix("test_").removesuffix(".py")
@@ -149,7 +149,7 @@ class Modules:
     def recipes(self) -> dict[str, set[str]]:
         """What the shipped recipes name: models, nets, data sets, degradations."""
         found = sorted((self.root / "src").rglob("recipes/*.yaml"))
-        return {p.stem: set(_named(yaml.safe_load(p.read_text()))) for p in found}
+        return {p.stem: set(_named(yaml.safe_load(p.read_text(encoding="utf-8")))) for p in found}
 
     def given(self, words: set[str], name: str) -> bool:
         """Whether words give a model or net by its name in the catalogue: `wgan_gp`, `dcgan.Generator`."""
@@ -172,7 +172,7 @@ class Modules:
         The module's doctests and the file of its name come first, then those that mention what the line belongs to,
         that import the module, that import a module which imports it; among equals the most particular.
         """
-        text = (self.root / self.paths[name]).read_text()
+        text = (self.root / self.paths[name]).read_text(encoding="utf-8")
         around, own = _around(ast.parse(text), line), f"test_{name.rpartition('.')[2].lstrip('_')}.py"
         ranks = {}
         for path, test in self.tests.items():
@@ -201,7 +201,7 @@ class Modules:
 
     def _strings(self, name: str) -> set[str]:
         """The texts of a module of data, among them the names of its sets and degradations."""
-        tree = ast.parse((self.root / self.paths[name]).read_text())
+        tree = ast.parse((self.root / self.paths[name]).read_text(encoding="utf-8"))
         return Reading(tree, self).strings if _package(name) == "data" else set()
 
 
@@ -281,7 +281,9 @@ def _common(a: str, b: str) -> int:
 def drawn(modules: Modules, number: int, seed: int) -> list[Mutant]:
     """Mutants of all packages in turn, of all operators alike, and at most `A_FILE` in a file."""
     chance, used, files = random.Random(seed), Counter[str](), Counter[str]()
-    sources = {n: (modules.root / p).read_text() for n, p in modules.paths.items() if _package(n) in PACKAGES}
+    sources = {
+        n: (modules.root / p).read_text(encoding="utf-8") for n, p in modules.paths.items() if _package(n) in PACKAGES
+    }
     places: dict[str, list[tuple[str, Fault]]] = {}
     for name, text in sources.items():
         places.setdefault(_package(name), []).extend((name, fault) for fault in faults(text))
@@ -353,6 +355,7 @@ class Copy:
         process = subprocess.Popen(
             command, cwd=self.root, env=environment, text=True, errors="replace", start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            encoding="utf-8",
         )  # fmt: skip
         try:
             output, hung = process.communicate(timeout=limit)[0], False
@@ -383,7 +386,7 @@ class Copy:
         """Plants a fault, asks the tests, and takes it out again."""
         target, spent = self.root / mutant.path, 0.0
         recipe = [EVERY_RECIPE, "-k", _any({mutant.recipe})]
-        target.write_text(mutant.fault.plant(mutant.text))
+        target.write_text(mutant.fault.plant(mutant.text), encoding="utf-8")
         try:
             for arguments, files in ((near := _within(mutant.tests, seconds), near), (recipe, [mutant.recipe])):
                 verdict = self.pytest(arguments, START + SLACK * sum(seconds.get(f, 0) for f in files))
@@ -391,7 +394,7 @@ class Copy:
                 if verdict.by:
                     break
         finally:
-            target.write_text(mutant.text)
+            target.write_text(mutant.text, encoding="utf-8")
         return Verdict(verdict.by, spent)
 
 
@@ -471,7 +474,7 @@ def main() -> None:
         return
     kept: dict[str, Any] = {"green": {"key": "", "seconds": {}}, "mutants": {}}
     if options.json and options.json.exists():
-        kept = json.loads(options.json.read_text())
+        kept = json.loads(options.json.read_text(encoding="utf-8"))
     verdicts = []
     for mutant, verdict in results(chosen, kept):
         verdicts.append((mutant, verdict))
@@ -479,7 +482,7 @@ def main() -> None:
         what = f"{mutants.index(mutant) + 1:>2}/{len(mutants)}  {mutant.place:<32} {mutant.fault.operator:<10}"
         print(f"{what} {mutant.change}\n       {outcome} ({verdict.seconds:.0f} s)", flush=True)
         if options.json:
-            options.json.write_text(json.dumps(kept, indent=1) + "\n")
+            options.json.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     killed = sum(bool(v.by) for _, v in verdicts)
     print(table(verdicts))
     print(f"\n{killed} of {len(verdicts)} killed in {sum(v.seconds for _, v in verdicts) / 60:.0f} minutes")

@@ -33,7 +33,7 @@ def made(name: str, chosen: argparse.Namespace) -> None:
     folder = chosen.out / name
     if not (folder / "scores.json").is_file():
         limner.train(name, out=folder, time=chosen.time, threads=1)
-    card = json.loads((folder / "scores.json").read_text())
+    card = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
     if not any(base(key) == "throughput" for key in card):
         limner.evaluate(folder, seeds=chosen.seeds)
     print(row(folder), flush=True)
@@ -49,7 +49,7 @@ def cell(score: dict[str, Any] | None) -> str:
 
 
 def row(folder: Path) -> str:
-    card = {base(key): score for key, score in json.loads((folder / "scores.json").read_text()).items()}
+    card = {base(key): score for key, score in json.loads((folder / "scores.json").read_text(encoding="utf-8")).items()}
     last = limner.Run(folder).metrics()[-1]
     cells = [f"`{folder.name}`", f"{last['images'] / 1000:,.0f}k", *(cell(card.get(key)) for key in COLUMNS)]
     return f"| {' | '.join(cells)} |"

@@ -97,7 +97,7 @@ def train(options: argparse.Namespace, transform: str, seed: int, reference: Mom
     seconds = time.monotonic() - began
     rows = score_checkpoints(run, reference, scorer, options.device)
     about = {"transform": transform, "seed": seed, "seconds": round(seconds, 1), "rows": rows}
-    (folder / "small_set.json").write_text(json.dumps(about, indent=1))
+    (folder / "small_set.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
     curve = "  ".join(f"{r['images'] // 1000}k {r['fd']:.2f}" for r in rows)
     print(f"{transform:<18} seed {seed}  {seconds:5.0f} s  {curve}", flush=True)
 
@@ -115,7 +115,9 @@ def report(options: argparse.Namespace, reference: Moments) -> None:
     print(f"{'':<18} {'seeds':>5}  {'last':>16} {'ratio':>6}  {'best':>16} {'ratio':>6}  at images")
     bases: dict[str, float] = {}
     for transform in TRANSFORMS:
-        runs = [json.loads(f.read_text()) for f in sorted(options.out.glob(f"{transform}-*/small_set.json"))]
+        runs = [
+            json.loads(f.read_text(encoding="utf-8")) for f in sorted(options.out.glob(f"{transform}-*/small_set.json"))
+        ]
         if not runs:
             continue
         best = [min(r["rows"], key=lambda row: row["fd"]) for r in runs]

@@ -34,7 +34,8 @@ def starts(command: list[str], times: int) -> tuple[list[float], list[float]]:
 def imported(statement: str) -> list[str]:
     """Which heavy packages a statement imports."""
     code = f"import sys; {statement}; print(*(m for m in {HEAVY!r} if m in sys.modules))"
-    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, encoding="utf-8")
+    return run.stdout.split()
 
 
 def main() -> None:
@@ -57,7 +58,8 @@ def main() -> None:
         print(f"{statement}: of {', '.join(HEAVY)} it imports {', '.join(names) or 'none'}")
     if options.json:
         options.json.write_text(
-            json.dumps({"seconds": wall, "processor": cpu, "python": bare, "imports": heavy}, indent=1)
+            json.dumps({"seconds": wall, "processor": cpu, "python": bare, "imports": heavy}, indent=1),
+            encoding="utf-8",
         )
     sys.exit(median > HELP or "torch" in heavy["import limner"])
 

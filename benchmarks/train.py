@@ -111,7 +111,9 @@ def _own() -> float:
 def _busy() -> float:
     """Seconds all cores have worked, for anybody; 0 where the system does not say."""
     try:
-        user, nice, system, _, _, irq, softirq, *_ = Path("/proc/stat").read_text().split(maxsplit=11)[1:11]
+        user, nice, system, _, _, irq, softirq, *_ = (
+            Path("/proc/stat").read_text(encoding="utf-8").split(maxsplit=11)[1:11]
+        )
     except (OSError, ValueError):
         return 0.0
     return sum(int(t) for t in (user, nice, system, irq, softirq)) / os.sysconf("SC_CLK_TCK")
@@ -463,7 +465,7 @@ def main() -> None:
             flush=True,
         )
     if options.json:
-        options.json.write_text(json.dumps([asdict(r) for r in found], indent=1) + "\n")
+        options.json.write_text(json.dumps([asdict(r) for r in found], indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

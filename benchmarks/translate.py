@@ -183,7 +183,7 @@ def main() -> None:
                 flush=True,
             )
     if options.json:
-        options.json.write_text(json.dumps([asdict(row) for row in found], indent=1))
+        options.json.write_text(json.dumps([asdict(row) for row in found], indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

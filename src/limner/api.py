@@ -37,13 +37,14 @@ from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel, parameters
 from limner.core.optimisers import Optimiser
 from limner.core.options import TrainOptions
-from limner.core.paths import BUILTIN
+from limner.core.paths import BUILTIN, exists, user_path
 from limner.core.progress import Progress, Silent
 from limner.core.rng import seed_of
 from limner.core.run import Run
 from limner.core.stream import Stream
 from limner.core.train import fit
 from limner.core.update import Updates
+from limner.core.workers import check_main_guard
 from limner.core.yaml_text import dump_yaml
 from limner.data.files.looks import one_look
 from limner.evaluation import scoring
@@ -99,6 +100,8 @@ def prepare(recipe: Recipe, start: Checkpoint | None = None) -> Prepared:
             f" use train.batch={max(1, len(dataset) // 2)} or give more images"
         )
     _check_batch_type(recipe.model.name, dataset)
+    if any(part.pixels is None for part in dataset.parts()):  # read from files while training
+        check_main_guard(options.workers)
     spec = recipe.model.resolve(**dataset.facts())
     if start is not None:
         if not spec.matches(start.description):
@@ -386,10 +389,11 @@ def demo(out: str | Path = "runs/demo", *, time: str = "4m", progress: Progress 
         time: longest training time.
         progress: receives the progress; default none.
     """
-    folder, number = Path(out), 1
-    while folder.exists() and any(folder.iterdir()):
+    first, number = user_path(out, "a folder"), 1
+    folder = first
+    while exists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         number += 1
-        folder = Path(f"{out}-{number}")
+        folder = Path(f"{first}-{number}")
     run = train("builtin:cvae-mnist", out=folder, time=time, progress=progress)
     draw(run.path, run.path / "samples.png", n=100)
     return run

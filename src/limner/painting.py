@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from PIL import Image
+from pydantic import Field
 from torch import Tensor
 
 from limner import api
@@ -40,6 +41,10 @@ _STYLE_WEIGHT = 100.0  # β at strength 1
 _RESULT = "result.png"
 _MIN_SIDE = 128  # pixels of the longer side at the coarsest of several scales
 
+Side = Annotated[int, Field(ge=16, le=8192)]
+"""The longer side of a picture in pixels."""
+Strength = Annotated[float, Field(ge=0)]
+
 
 @checked
 def stylise(
@@ -47,16 +52,16 @@ def stylise(
     style: str | Path | Sequence[str | Path],
     out: str | Path | None = None,
     *,
-    size: int = 512,
-    strength: float = 1.0,
-    iterations: int = 300,
+    size: Side = 512,
+    strength: Strength = 1.0,
+    iterations: Annotated[int, Field(ge=1)] = 300,
     optimiser: Literal["lbfgs", "adam"] = "lbfgs",
     start: Literal["content", "style", "noise"] = "content",
-    scales: int = 1,
+    scales: Annotated[int, Field(ge=1, le=16)] = 1,
     keep_colours: bool = False,
     style_shares: Sequence[float] | None = None,
     masks: Sequence[str | Path] | None = None,
-    style_size: int | None = None,
+    style_size: Side | None = None,
     weights: str | Path = "vgg19",
     run: str | Path | None = None,
     overwrite: bool = False,
@@ -94,8 +99,6 @@ def stylise(
     Raises:
         LimnerError: a setting is out of range, or a picture or the weights are missing or cannot be used.
     """
-    if strength < 0 or scales < 1 or iterations < 1:
-        raise LimnerError("strength must not be negative; scales and iterations must be 1 or more")
     styles = _names(style)
     shares(style_shares, len(styles), "style_shares")
     if not photographs.known(str(content)) and user_path(content).is_dir():
@@ -141,11 +144,11 @@ def paint(
     out: str | Path,
     style: str | Path | Sequence[str | Path] = (),
     *,
-    strength: float = 1.0,
+    strength: Strength = 1.0,
     style_shares: Sequence[float] | None = None,
-    style_size: int = STYLE_SIZE,
+    style_size: Side = STYLE_SIZE,
     keep_colours: bool = False,
-    size: int | None = None,
+    size: Side | None = None,
     overwrite: bool = False,
     device: str = "auto",
 ) -> Written:
@@ -191,14 +194,14 @@ def paint_clip(
     out: str | Path,
     style: str | Path | Sequence[str | Path] = (),
     *,
-    steady: float = 0.6,
-    start: float = 0.0,
-    end: float | None = None,
+    steady: Annotated[float, Field(ge=0, le=1)] = 0.6,
+    start: Annotated[float, Field(ge=0)] = 0.0,
+    end: Annotated[float, Field(gt=0)] | None = None,
     sound: bool = True,
-    size: int | None = None,
-    strength: float = 1.0,
+    size: Side | None = None,
+    strength: Strength = 1.0,
     style_shares: Sequence[float] | None = None,
-    style_size: int = STYLE_SIZE,
+    style_size: Side = STYLE_SIZE,
     keep_colours: bool = False,
     overwrite: bool = False,
     device: str = "auto",

@@ -15,6 +15,8 @@ from limner.core.errors import LimnerError
 from limner.core.grid import make_grid, save_grid
 from limner.core.paths import user_path
 
+_MOST = 100_000
+
 
 def draw(
     path: str | Path,
@@ -48,10 +50,14 @@ def draw(
     Raises:
         LimnerError: there is no such model, it does not draw samples, or `out` has another suffix or exists.
     """
+    if not 1 <= n <= _MOST:
+        raise LimnerError(f"n: {n} samples cannot be drawn at once; write 1 to {_MOST}")
     as_folder = outputs.is_folder(out)
     target = user_path(out)
     if not as_folder and target.suffix.lower() not in (".png", ".webp"):
-        raise LimnerError(f"cannot write {target.name}; give a name that ends in .png or .webp, or a folder")
+        raise LimnerError(
+            f"cannot write {target.name}; give a name that ends in .png or .webp, or {target.name}/ for a folder"
+        )
     files = [target / f"{i:05d}.png" for i in range(n)] if as_folder else [target]
     outputs.refuse_existing(files, overwrite)
     model = load_model(user_path(path), pick(device))

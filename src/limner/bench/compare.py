@@ -42,6 +42,7 @@ from limner.core.device import pick
 from limner.core.durable import replace_file
 from limner.core.errors import LimnerError, unknown
 from limner.core.frame import drawable
+from limner.core.paths import user_path
 from limner.core.progress import Progress, Silent
 from limner.core.records import is_number, parse_json, read_bytes, record
 from limner.core.run import Run, relative
@@ -145,7 +146,7 @@ def run(
         LimnerError: fewer than two recipes, an unknown one, an invalid budget, data without held-out images, or a
             folder with trainings of other settings. Each is raised before anything is trained.
     """
-    progress, folder, limit = progress or Silent(), Path(str(out)), Budget.parse(budget)
+    progress, folder, limit = progress or Silent(), user_path(out, "a folder"), Budget.parse(budget)
     selected, n_seeds, samples = _properties(only), positive_int("seeds", seeds), positive_int("n", n)
     plan = _plan(recipes, n_seeds, limit, data, overrides)
     _check_budget(folder, limit)

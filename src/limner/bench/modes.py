@@ -38,6 +38,7 @@ from limner.config.recipe import Recipe
 from limner.config.spec import Spec
 from limner.core.durable import replace_file
 from limner.core.errors import LimnerError, unknown
+from limner.core.paths import user_path
 from limner.core.progress import Progress, Silent
 from limner.core.run import Run, relative
 from limner.core.train import Interrupted
@@ -151,7 +152,7 @@ def run(
     Raises:
         LimnerError: an unknown testbed, recipe or key, or a folder with trainings of other settings.
     """
-    progress, folder = progress or Silent(), Path(str(out))
+    progress, folder = progress or Silent(), user_path(out, "a folder")
     n, n_samples = positive_int("seeds", seeds), None if samples is None else positive_int("samples", samples)
     pairs = [(bed, name) for bed in _testbeds(testbeds) for name in _recipes(bed, recipes)]
     plan = [(bed, seed, _recipe(bed, name, seed, overrides)) for seed in range(n) for bed, name in pairs]

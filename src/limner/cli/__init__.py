@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,19 +16,9 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Entry point of the console script."""
-    import warnings
+    from limner.core.errors import LimnerError
 
-    from limner.core.errors import LimnerError, LimnerWarning
-
-    show = warnings.showwarning
-
-    def show_one_line(message: Warning | str, category: type[Warning], *place: Any) -> None:
-        if issubclass(category, LimnerWarning):
-            _print_error(str(message))
-        else:
-            show(message, category, *place)
-
-    warnings.showwarning = show_one_line  # type: ignore[assignment]
+    _prepare_output()
     # Waiting OpenMP threads that spin for long occupy the core that another process needs. On two cores with two busy
     # processes a small net trained 9 times faster with a short spin; alone it is 15 % slower. This has to be set before
     # torch is imported.
@@ -51,9 +43,31 @@ def main() -> None:
             raise
         what = f" {Path(str(error.filename)).name}" if error.filename else ""
         code = _print_error(f"{error.strerror}{what}; files saved before are unchanged")
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not re.search("allocate memory|out of memory", str(error)):
+            raise
         code = _print_error("not enough memory; lower train.batch or data.size")
     sys.exit(code)
+
+
+def _prepare_output() -> None:
+    """Makes warnings of limner one line, and lets no letter end a verb that a pipe lacks, as cp1252 lacks →."""
+    import warnings
+
+    from limner.core.errors import LimnerWarning
+
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    show = warnings.showwarning
+
+    def show_one_line(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        if issubclass(category, LimnerWarning):
+            _print_error(str(message))
+        else:
+            show(message, category, *place)
+
+    warnings.showwarning = show_one_line  # type: ignore[assignment]
 
 
 def _print_error(message: str) -> int:

@@ -124,8 +124,9 @@ def stylise(content: str, *style: str, out: str | None = None, model: str | None
     from limner.apply import tasks
     from limner.apply.video import is_clip
     from limner.cli.progress import ClipProgress, terminal
+    from limner.data.sources.content_style import style_names
 
-    styles, clip = [s for name in style for s in name.split(",")], is_clip(content)
+    styles, clip = [s for name in style for s in style_names(name)], is_clip(content)
     out = out or painting.default_output(content)
     if clip and model is None:
         raise LimnerError("clips are painted in one pass: limner stylise clip.mp4 [painting.jpg] model=RUN")
@@ -191,10 +192,14 @@ def _summary(kind: str, name: str) -> str:
     from limner.config import catalogue
 
     if kind == "recipe":
-        return (catalogue.RECIPES / f"{name}.yaml").read_text().partition("\n")[0].lstrip("# ")
+        return (catalogue.RECIPES / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
     file = catalogue.RECIPES.parent / "models" / f"{name}.py"
     is_shipped = kind == "model" and file.is_file()  # a plug-in's module is imported
-    doc = ast.get_docstring(ast.parse(file.read_text())) if is_shipped else inspect.getdoc(catalogue.find(kind, name))
+    doc = (
+        ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+        if is_shipped
+        else inspect.getdoc(catalogue.find(kind, name))
+    )
     return (doc or "").partition("\n")[0]
 
 

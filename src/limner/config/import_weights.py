@@ -20,6 +20,7 @@ from limner.config.spec import Spec
 from limner.core import checkpoint, weights
 from limner.core.errors import LimnerError, unknown
 from limner.core.model import GenerativeModel
+from limner.core.paths import user_path
 
 KINDS = ("pix2pix", "cyclegan", "adain", "wct")
 _DECODERS = ("adain", "wct")
@@ -59,8 +60,8 @@ def import_weights(
     if back is not None and kind != "cyclegan":
         raise LimnerError(f"back=FILE is for cyclegan; leave it out for {kind}")
     if kind in _DECODERS:
-        return _decoder(kind, Path(file), Path(out), vgg, size)
-    files = [Path(f) for f in (file, back) if f is not None]
+        return _decoder(kind, user_path(file), user_path(out), vgg, size)
+    files = [user_path(f) for f in (file, back) if f is not None]
     generators = [_layers(weights.read(path).tensors, path.name) for path in files]
     nets = [_generator(layers, path.name, dropout) for layers, path in zip(generators, files, strict=True)]
     source, shape = _channels(generators[0])
@@ -76,7 +77,7 @@ def import_weights(
     model.spec = spec
     for net, layers, path in zip(("G", "F"), generators, files, strict=False):
         _load_layers(getattr(model, net), layers, path.name)
-    return checkpoint.export(model, Path(out))
+    return checkpoint.export(model, user_path(out))
 
 
 def _decoder(kind: str, file: Path, out: Path, vgg: str, size: int) -> Path:

@@ -22,6 +22,7 @@ from limner.core.checkpoint import (
 )
 from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel, load_weights
+from limner.core.paths import user_path
 from limner.core.records import read_bytes
 
 
@@ -36,7 +37,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> Generati
     Raises:
         LimnerError: the path does not exist, or holds no intact model.
     """
-    path = Path(path)
+    path = user_path(path, "a run folder")
     if path.name in (BEST, LATEST):
         path = read_pointer(path.parent, path.name) or path
     if not path.exists():

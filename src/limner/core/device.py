@@ -101,7 +101,7 @@ def _version(package: str) -> str:
 
 def _cpu_name() -> str:
     try:
-        with Path("/proc/cpuinfo").open() as lines:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
             names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
             return f"{next(names)}, {os.cpu_count()} cores"
     except (OSError, StopIteration):

@@ -197,6 +197,8 @@ class GenerativeModel(nn.Module):
         """
         if n < 1:
             raise LimnerError(f"cannot draw {n} samples; ask for at least 1")
+        if seed is not None and not -(1 << 63) <= seed < 1 << 63:
+            raise LimnerError(f"seed: {seed} has more than 64 bits; write a smaller number")
         options = self._checked_options(options)
         labels = self._labels(n, y)
         if generator is None:

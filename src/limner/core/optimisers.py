@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+NotNegative = Annotated[float, Field(ge=0)]
+_Decay = Annotated[float, Field(ge=0, lt=1)]
+
 
 @dataclass(frozen=True)
 class Adam:
@@ -35,15 +38,15 @@ class Adam:
         scale: learning-rate factors of sub-modules, e.g. {decoder: 0.5}.
     """
 
-    lr: float = 1e-3
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    clip: float | None = None
+    lr: NotNegative = 1e-3
+    betas: tuple[_Decay, _Decay] = (0.9, 0.999)
+    eps: NotNegative = 1e-8
+    weight_decay: NotNegative = 0.0
+    clip: Annotated[float, Field(gt=0)] | None = None
     decay: Annotated[float, Field(ge=0, le=1)] = 0.0
     schedule: Literal["linear", "cosine", "step"] = "linear"
     warm_up: Annotated[Count, Field(ge=0)] = 0
-    scale: dict[str, float] | None = None
+    scale: dict[str, NotNegative] | None = None
 
     def make(self, module: nn.Module) -> torch.optim.Optimizer:
         """The torch optimiser over the module's parameters."""
@@ -71,14 +74,14 @@ class SGD:
         scale: learning-rate factors of sub-modules, e.g. {decoder: 0.5}.
     """
 
-    lr: float = 1e-2
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    clip: float | None = None
+    lr: NotNegative = 1e-2
+    momentum: NotNegative = 0.0
+    weight_decay: NotNegative = 0.0
+    clip: Annotated[float, Field(gt=0)] | None = None
     decay: Annotated[float, Field(ge=0, le=1)] = 0.0
     schedule: Literal["linear", "cosine", "step"] = "linear"
     warm_up: Annotated[Count, Field(ge=0)] = 0
-    scale: dict[str, float] | None = None
+    scale: dict[str, NotNegative] | None = None
 
     def make(self, module: nn.Module) -> torch.optim.Optimizer:
         """The torch optimiser over the module's parameters."""
@@ -98,9 +101,9 @@ class LBFGS:
         history: descents remembered. Raise it for speed; lower it if memory is short.
     """
 
-    lr: float = 1.0
-    iterations: int = 1
-    history: int = 20
+    lr: NotNegative = 1.0
+    iterations: Annotated[int, Field(ge=1)] = 1
+    history: Annotated[int, Field(ge=1)] = 20
 
     clip: ClassVar[None] = None
     decay: ClassVar[float] = 0.0

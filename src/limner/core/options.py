@@ -10,6 +10,10 @@ GraphOption = Literal["auto", True, False]
 """``train.graph``: auto, on (True) or off (False)."""
 
 
+_MOST = 10**15
+"""The largest number of images, which is exact in the floating-point numbers of a schedule."""
+
+
 class TrainOptions:
     """The options of a training: the section ``train`` of a recipe.
 
@@ -61,22 +65,26 @@ class TrainOptions:
         deterministic: bool = True,
         graph: GraphOption = "auto",
     ) -> None:
-        for name, value, minimum in (
-            ("images", images, 1),
-            ("batch", batch, 1),
-            ("ema_images", ema_images, 0),
-            ("log_images", log_images, 1),
-            ("sample_images", sample_images, 1),
-            ("checkpoint_images", checkpoint_images, 1),
-            ("milestone_images", milestone_images, 0),
-            ("score_images", score_images, 0),
-            ("keep", keep, 1),
-            ("samples", samples, 1),
-            ("threads", threads, 1),
-            ("workers", workers, 0),
+        for name, value, least, most in (
+            ("images", images, 1, _MOST),
+            ("batch", batch, 1, _MOST),
+            ("seed", seed, -_MOST, _MOST),
+            ("ema_images", ema_images, 0, _MOST),
+            ("log_images", log_images, 1, _MOST),
+            ("sample_images", sample_images, 1, _MOST),
+            ("checkpoint_images", checkpoint_images, 1, _MOST),
+            ("milestone_images", milestone_images, 0, _MOST),
+            ("score_images", score_images, 0, _MOST),
+            ("keep", keep, 1, _MOST),
+            ("samples", samples, 1, 10_000),
+            ("threads", threads, 1, 1024),
+            ("workers", workers, 0, 1024),
         ):
-            if value is not None and value < minimum:
-                raise ValueError(f"{name} must be at least {minimum}, got {value}")
+            if value is not None and not least <= value <= most:
+                limit = f"at least {least}" if value < least else f"at most {most}"
+                raise ValueError(f"{name} must be {limit}, got {value}")
+        if time is not None and not time > 0:
+            raise ValueError(f"time must be above 0, got {time:g} seconds; write 90s, 20m or 1h30m")
         self.images, self.batch, self.seed, self.ema_images = images, batch, seed, ema_images
         self.log_images = log_images or 50 * batch
         self.sample_images = sample_images or max(batch, images // 20)

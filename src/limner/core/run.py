@@ -25,6 +25,7 @@ from limner.core.checkpoint import BEST, folders, read_pointer
 from limner.core.durable import is_litter, replace_file, sweep
 from limner.core.errors import LimnerError, LimnerWarning
 from limner.core.grid import make_grid, save_grid
+from limner.core.paths import user_path
 from limner.core.yaml_text import dump_yaml, read_yaml
 
 
@@ -39,7 +40,7 @@ class Run:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = user_path(path, "a run folder")
         self._lock: filelock.BaseFileLock | None = None
         self._said: set[str] = set()  # logs whose damage was told
         if not (self.path / "recipe.yaml").is_file():
@@ -53,7 +54,7 @@ class Run:
             LimnerError: `out` is not empty, or cannot be written.
         """
         try:
-            path = cls._next(Path(root), str(recipe["name"])) if out is None else Path(out)
+            path = cls._next(Path(root), str(recipe["name"])) if out is None else user_path(out, "a folder")
             if out is not None:
                 _refuse_used(path)
                 path.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ from limner.core.capabilities import Reconstructs
 from limner.core.durable import replace_file
 from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel
-from limner.core.paths import BUILTIN
+from limner.core.paths import BUILTIN, user_path
 from limner.core.progress import Progress, Silent
 from limner.core.run import Run, relative
 from limner.core.units import clock
@@ -206,7 +206,10 @@ class Bench:
             "claims": [asdict(c) for c in self.claims],
             "results": self.results,
         }
-        replace_file(self.out / "results.json", (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+        replace_file(
+            self.out / "results.json",
+            (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode(errors="backslashreplace"),
+        )
         page = report.write_page(self.out / "index.html", self.title, self.sections)
         return content | {
             "page": relative(page),
@@ -267,7 +270,7 @@ def _folder(lab: str, out: str | Path | None) -> Path:
     """The lab's folder: `out`, which must be empty or new, or the next free ``runs/lab-NAME``."""
     try:
         if out is not None:
-            path = Path(out)
+            path = user_path(out, "a folder")
             if path.exists() and (not path.is_dir() or any(path.iterdir())):
                 raise LimnerError(f"{path} exists and is not an empty folder; choose another out=DIR")
             path.mkdir(parents=True, exist_ok=True)

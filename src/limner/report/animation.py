@@ -13,6 +13,7 @@ from PIL import Image
 
 from limner.core.durable import replace_file
 from limner.core.errors import LimnerError
+from limner.core.paths import user_path
 from limner.core.run import Run
 from limner.report.images import evenly_spaced
 
@@ -51,7 +52,7 @@ def film(run_folder: str | Path, out: str | Path | None = None) -> Path | None:
     Raises:
         LimnerError: `out` has another suffix or cannot be written.
     """
-    path = Path(out) if out else Path(run_folder) / "figures" / "animation.webp"
+    path = user_path(out) if out else Path(run_folder) / "figures" / "animation.webp"
     if path.suffix not in (".webp", ".gif"):
         raise LimnerError(f"cannot write an animation to {path.name}; give a name that ends in .webp or .gif")
     run = Run(run_folder)

@@ -61,7 +61,7 @@ def styled(  # noqa: D417 - see Options
     if options.split == "test":
         raise LimnerError(f"{path}: content and styles have no test split; leave split out")
 
-    styles = _names(style)
+    styles = style_names(style)
     if not styles:
         raise LimnerError("style: name at least one picture")
     if masks is not None and len(masks) != len(styles):
@@ -86,11 +86,11 @@ def styled(  # noqa: D417 - see Options
     )
 
 
-def _names(style: str | list[str]) -> list[str]:
-    """The list of styles; the name of a file may contain commas."""
+def style_names(style: str | list[str]) -> list[str]:
+    """The list of styles, which may be one text with commas; the name of a file that exists may have a comma too."""
     if not isinstance(style, str):
         return style
-    return [style] if user_path(style, "a picture").is_file() else [s for s in style.split(",") if s]
+    return [style] if exists(style) else [s for s in style.split(",") if s]
 
 
 def _content_set(path: str, styles: list[str], style_size: int | None, reading: Reading, options: Options) -> Any:

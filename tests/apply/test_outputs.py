@@ -92,7 +92,7 @@ def test_neither_sources_nor_earlier_results_are_overwritten(model: Path, photos
     (tmp_path / "out" / "other.txt").write_bytes(b"x")
     apply(model, photos, tmp_path / "out", device="cpu")  # other files are not in the way
     first = content(tmp_path / "out")
-    refused("5 results exist, such as", model, photos, tmp_path / "out")
+    refused("5 results exist already; choose", model, photos, tmp_path / "out")
     assert apply(model, photos, tmp_path / "out", overwrite=True, device="cpu")["n"] == 5
     assert content(tmp_path / "out") == first
 
@@ -135,6 +135,35 @@ def test_a_broken_write_leaves_nothing(
     monkeypatch.setattr(Path, "write_bytes", full)
     refused("cannot write a.png: No space left on device", model, photos / "a.png", tmp_path / "out/")
     assert content(tmp_path / "out") == {}
+
+
+def test_a_full_disk_ends_the_batch_at_once(
+    model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Path] = []
+    whole = outputs.write_whole
+
+    def full(path: Path, content: bytes) -> Path:
+        if written:
+            raise OSError(28, "No space left on device")
+        written.append(whole(path, content))
+        return path
+
+    monkeypatch.setattr(outputs, "write_whole", full)
+    refused("No space left on device; 1 pictures were written before", model, photos, tmp_path / "out")
+    assert list(content(tmp_path / "out")) == [written[0].name]
+
+
+def test_tiny_pictures_go_through_every_net(tmp_path: Path, save_model: Save) -> None:
+    (tmp_path / "in").mkdir()
+    for h, w in ((1, 1), (1, 40), (7, 3), (17, 2)):
+        Image.fromarray(np.full((h, w, 3), 99, np.uint8)).save(tmp_path / "in" / f"{h}x{w}.png")
+    for kind in ("pix2pix", "cyclegan"):
+        model = save_model(tmp_path / f"{kind}.safetensors", kind=kind)
+        result = apply(model, tmp_path / "in", tmp_path / kind, device="cpu")
+        assert (result["n"], result["skipped"]) == (4, [])
+        for path in map(Path, result["written"]):
+            assert "x".join(map(str, Image.open(path).size[::-1])) == path.stem
 
 
 def test_what_is_left_out_is_said_with_the_reason(model: Path, photos: Path, tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ from limner.core.paths import user_path
 from limner.data import list_sources
 from limner.data.files import decode, png
 from limner.data.files.formats import KNOWN
+from limner.data.files.left_out import other_files
 from limner.data.files.store import Store, open_store
-from limner.data.steps import listed
 
 Skipped = list[tuple[str, str]]
 """(name, reason) of each picture that was left out."""
@@ -227,14 +227,16 @@ def find(source: str | Path) -> PictureFiles:
     if not path.exists():
         if "/" in str(source) or "." in str(source):
             raise LimnerError(f"there is no picture, folder or ZIP {str(source)!r}; check the path")
+        if str(source) in list_sources():
+            raise LimnerError(
+                f"{source} is a data set, and this model takes picture files; give a file, a folder or a ZIP"
+            )
         raise unknown("picture, folder or data set", str(source), list_sources())
     if path.is_file() and path.suffix.lower() != ".zip":
         return PictureFiles(path, [path.name])
     store = open_store(path)
-    files = PictureFiles(path, list(store.names), store, skipped=list(store.quarantine))
-    if store.ignored:
-        files.notes.append(f"ignored {sum(store.ignored.values())} other files: {listed(store.ignored.most_common())}")
-    return files
+    notes = other_files(store.ignored, store.hidden, store.examples)
+    return PictureFiles(path, list(store.names), store, skipped=list(store.quarantine), notes=notes)
 
 
 def read_file(path: str | Path) -> ImageFile:

@@ -6,6 +6,7 @@ asked with `overwrite`), or of a file that is read (never).
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import unicodedata
@@ -31,7 +32,12 @@ _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".avif": ("AVIF", {"quality": 95, "subsampling": "4:4:4"}),
 }
 _WITHOUT_ALPHA = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".bmp"))
+_LASTING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO)
 _REMEDY = "choose another out, or write overwrite=true to replace"
+
+
+class CannotWrite(LimnerError):
+    """A folder or a disk takes no more files, so that there is no use in going on."""
 
 
 def writable(suffix: str) -> bool:
@@ -86,7 +92,7 @@ def refuse_existing(paths: Iterable[Path], overwrite: bool, read: Iterable[Path]
         if _identity(path) in sources:
             raise LimnerError(f"{path} is read, and a result would overwrite it; choose another out")
     if not overwrite:
-        count = f"{there[0]} exists" if len(there) == 1 else f"{len(there)} results exist, such as {there[0]}"
+        count = f"{there[0]} exists" if len(there) == 1 else f"{len(there)} results exist"
         raise LimnerError(f"{count} already; {_REMEDY} {'it' if len(there) == 1 else 'them'}")
 
 
@@ -182,7 +188,8 @@ def write(image: Image.Image, path: Path, metadata: Metadata = NONE) -> Path:
     JPEG has quality 95 and colours at full resolution, AVIF the same, WebP is lossless.
 
     Raises:
-        LimnerError: the image cannot be written.
+        CannotWrite: no image can be written there.
+        LimnerError: this image cannot be written.
     """
     form, options = _FORMATS[path.suffix.lower()]
     content = io.BytesIO()
@@ -191,7 +198,8 @@ def write(image: Image.Image, path: Path, metadata: Metadata = NONE) -> Path:
         picture.save(content, form, **options, **metadata.options(form))
         return write_whole(path, content.getvalue())
     except (ValueError, OSError) as error:
-        raise LimnerError(f"cannot write {path.name}: {getattr(error, 'strerror', None) or error}") from None
+        kind = CannotWrite if isinstance(error, OSError) and error.errno in _LASTING else LimnerError
+        raise kind(f"cannot write {path.name}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def write_whole(path: Path, content: bytes) -> Path:

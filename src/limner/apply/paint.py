@@ -17,7 +17,7 @@ from limner.core.capabilities import Stylises, Translates
 from limner.core.errors import LimnerError
 from limner.core.inference import stylised
 from limner.core.model import GenerativeModel
-from limner.core.paths import user_path
+from limner.core.paths import named
 from limner.data import degradations
 from limner.data.sources import photographs
 
@@ -111,15 +111,18 @@ def find_sources(source: str | Path) -> PictureFiles:
     Raises:
         LimnerError: the source is missing.
     """
-    if _named(source):
-        return PictureFiles(Path(source), [f"{source}.png"], image=photographs.opened(str(source)))
+    name = _photograph(source)
+    if name is not None:
+        return PictureFiles(Path(name), [f"{name}.png"], image=photographs.opened(name))
     return find(source)
 
 
-def _named(source: str | Path) -> bool:
-    return photographs.known(str(source)) and not user_path(source).exists()
+def _photograph(source: str | Path) -> str | None:
+    """The photograph that is meant; None for a path."""
+    return named(source, [*photographs.PHOTOGRAPHS, *photographs.TEXTURES], "photograph")
 
 
 def _read(path: str, side: int) -> ImageFile:
     """A painting, resized: a file or a named photograph."""
-    return resize(ImageFile(path, photographs.opened(path)) if _named(path) else read_file(path), side)
+    name = _photograph(path)
+    return resize(read_file(path) if name is None else ImageFile(name, photographs.opened(name)), side)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePosixPath
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from limner.apply import outputs, transparency
 from limner.apply.files import ImageFile, PictureFiles, Written
@@ -29,6 +29,7 @@ from limner.data import degradations
 LARGE = 1024 * 1024
 """Pixels above which an image is translated in tiles."""
 _TILE, _OVERLAP = 512, 64
+_LEAST = 16  # pixels a side: nets that halve pictures and reflect their edges need some
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,22 @@ class Translation:
         return task.prepare(x, self._read_mask(file) if self._inpaints else None)
 
     def run(self, a: Tensor) -> Tensor:
-        """Translations (1,C,H,W) of sources (1,C',H,W), in tiles where they are large."""
+        """Translations (1,C,H,W) of sources (1,C',H,W), in tiles where they are large.
+
+        Raises:
+            LimnerError: there is too little memory.
+        """
         side = self.tile or (_TILE if a.shape[2] * a.shape[3] > LARGE else None)
-        net = partial(translated, self.model, to=self.to, seed=self.seed)
-        return net(a).cpu() if side is None else tiled(lambda part: net(part).cpu(), a, side, _OVERLAP)
+        try:
+            return self._net(a) if side is None else tiled(self._net, a, side, _OVERLAP)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise LimnerError("too little memory for a picture of this size; write tile=256, or less") from None
+
+    def _net(self, a: Tensor) -> Tensor:
+        """The net on sources (1,C',H,W), on the CPU; the edges of a picture smaller than `_LEAST` are repeated."""
+        h, w = a.shape[2:]
+        padded = F.pad(a, (0, max(0, _LEAST - w), 0, max(0, _LEAST - h)), mode="replicate")
+        return translated(self.model, padded, to=self.to, seed=self.seed)[..., :h, :w].cpu()
 
     @property
     def _inpaints(self) -> bool:
@@ -185,20 +198,21 @@ def convert(
     plan = outputs.plan(out, suffixes, single=files.single)
     outputs.refuse_existing(plan.paths.values(), overwrite, [*files.paths(), *read])
     files.notes += plan.notes
-    written = []
+    written, failure = [], None
     for file in files:
         path = plan.paths[file.name]
         try:
             image = transparency.to_image(function(file)[0])
             tags = file.metadata.described(description) if description else file.metadata
             written.append(outputs.write(image, path, tags))
+        except outputs.CannotWrite as error:
+            raise LimnerError(f"{error}; {len(written)} pictures were written before") from None
         except LimnerError as error:
-            if files.single:
-                raise
+            failure = failure or error
             files.skip(file.name, error)
             continue
         if transparency.has_alpha(image) and not outputs.keeps_alpha(path.suffix):
             files.remark(f"transparency is laid over white, as {path.suffix} has none")
     if not written:
-        raise files.nothing_readable()
+        raise failure or files.nothing_readable()
     return Written(written, files.skipped, files.told())

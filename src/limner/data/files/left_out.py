@@ -40,10 +40,14 @@ def unread_pictures(
     return sentences
 
 
-def other_files(ignored: Counter[str] | dict[str, int], hidden: Iterable[str]) -> list[str]:
-    """Sentences on the files of a folder or ZIP that are no images."""
+def other_files(
+    ignored: Counter[str] | dict[str, int],
+    hidden: Iterable[str],
+    examples: Mapping[str, Sequence[str]] | None = None,
+) -> list[str]:
+    """Sentences on the files of a folder or ZIP that are no images; `examples` as in `unread_pictures`."""
     others = Counter({suffix: n for suffix, n in ignored.items() if suffix not in UNREAD})
-    notes = unread_pictures(ignored)
+    notes = unread_pictures(ignored, examples)
     if others:
         notes.append(f"ignored {others.total()} other files ({listed(others.most_common(), most=_SHOWN)})")
     names = sorted(hidden)

@@ -30,10 +30,10 @@ from limner.config.spec import Spec
 from limner.core import checkpoint, dist, graph
 from limner.core.batch import KINDS, Dataset, Images
 from limner.core.checkpoint import Checkpoint
-from limner.core.device import devices, lacks_bfloat16, make_deterministic, pick
+from limner.core.device import devices, lacks_bfloat16, pick
 from limner.core.durable import replace_file
-from limner.core.ema import EMA
 from limner.core.errors import LimnerError
+from limner.core.forecast import forecast
 from limner.core.model import GenerativeModel, parameters
 from limner.core.optimisers import Optimiser
 from limner.core.options import TrainOptions
@@ -41,7 +41,6 @@ from limner.core.paths import BUILTIN, exists, user_path
 from limner.core.progress import Progress, Silent
 from limner.core.rng import seed_of
 from limner.core.run import Run
-from limner.core.stream import Stream
 from limner.core.train import fit
 from limner.core.update import Updates
 from limner.core.workers import check_main_guard
@@ -52,6 +51,7 @@ from limner.evaluation.subjects import heldout_of
 
 __all__ = ["advise", "demo", "dry_run", "explain", "load", "prepare", "resume", "sample", "train"]
 
+_DRY_RUN = 20.0  # seconds of building and measuring in a dry run
 _INIT = 4  # the stream id of initial weights
 
 
@@ -310,60 +310,28 @@ def _fit(prepared: Prepared, run: Run, start: Checkpoint | None, progress: Progr
 def dry_run(
     source: str | Path | Mapping[str, Any], *, config: str | Path | None = None, **overrides: Any
 ) -> dict[str, Any]:
-    """Describes the training that `train` would do, and estimates its time and memory from three steps.
+    """Describes the training that `train` would do, and forecasts its time and memory from a few steps.
+
+    The steps are of small batches where those of the recipe would take long or much memory (`limner.core.forecast`).
 
     Returns:
         ``recipe``, ``images``, ``steps``, ``data``, ``parameters`` (per group: total, trainable, buffers) and
-        ``estimate``: ``seconds`` for the whole training (without sampling and saving) and ``bytes`` of memory for
-        data, weights, gradients, moments, average and activations. For a folder or ZIP of images also ``advice``: the
-        sentences of `advise`, whose recipe is described.
+        ``estimate``: ``seconds`` for the whole training (without sampling and saving), ``bytes`` of memory at its peak
+        (on a CPU of the whole process), and ``measured_steps`` of batches up to ``measured_batch``, from which both
+        were extrapolated to ``batch``. For a folder or ZIP of images also ``advice``: the sentences of `advise`, whose
+        recipe is described.
     """
     if is_data(source):
         advice = advise(source, overrides)
         return {"advice": advice.reasons} | dry_run(BUILTIN + advice.recipe, config=config, **advice.settings)
+    start = time.perf_counter()
     prepared = prepare(recipes.load(source, overrides, config))
-    options, model, dataset = prepared.options, prepared.model, prepared.dataset
-    if options.deterministic:
-        make_deterministic()
-    stream = Stream(dataset, options.batch, options.seed, device=prepared.device, channels_last=options.channels_last)
-    update = Updates(model.groups(), prepared.optimisers)
-    if options.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    ema = EMA(model, options.ema_images) if options.ema_images else None
-    saved: dict[int, int] = {}
-
-    def remember(t: torch.Tensor) -> torch.Tensor:
-        saved[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
-        return t
-
-    steps = graph.Steps(model, update, stream, bf16=options.bf16, graph=False)
-
-    def step() -> None:
-        stream.begin()
-        before = stream.position
-        steps()
-        if ema is not None:
-            ema.update(stream.position - before)
-
-    with torch.autograd.graph.saved_tensors_hooks(remember, lambda t: t):
-        step()
-    position, start = stream.position, time.perf_counter()
-    for _ in range(3):
-        step()
-    if prepared.device.type == "cuda":
-        torch.cuda.synchronize()
-    images = stream.position - position  # in three steps
-    seconds = (time.perf_counter() - start) / images * options.images
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    moments = sum(
-        t.numel() * t.element_size() for o in update.optimisers.values() for s in o.state.values() for t in s.values()
-    )
-    data = 0 if dataset.pixels is None else dataset.pixels.numel() * dataset.pixels.element_size()
-    resolved = prepared.recipe.to_dict() | {"model": prepared.model.spec.to_dict()}
+    dataset, limit = prepared.dataset, max(3.0, _DRY_RUN - (time.perf_counter() - start))
+    expected = forecast(prepared.options, prepared.model, dataset, prepared.optimisers, prepared.device, limit)
     return {
-        "recipe": resolved,
-        "images": options.images,
-        "steps": -(-options.images // max(1, images // 3)),
+        "recipe": prepared.recipe.to_dict() | {"model": prepared.model.spec.to_dict()},
+        "images": prepared.options.images,
+        "steps": -(-prepared.options.images // expected.images),
         "data": {
             "name": dataset.name,
             "items": len(dataset),
@@ -372,11 +340,14 @@ def dry_run(
             "notes": list(dataset.notes),
             "left_out": list(dataset.quarantine),
         },
-        "parameters": parameters(model),
+        "parameters": parameters(prepared.model),
         "estimate": {
-            "seconds": round(seconds, 2),
-            "bytes": 2 * weights + moments + (weights if ema else 0) + sum(saved.values()) + data,
+            "seconds": round(expected.seconds, 2),
+            "bytes": expected.bytes,
             "device": str(prepared.device),
+            "batch": prepared.options.batch,
+            "measured_batch": expected.batch,
+            "measured_steps": expected.steps,
         },
     }
 

@@ -388,9 +388,13 @@ def _dry_run_result(plan: dict[str, Any]) -> Result:
     ]
     for group, n in plan["parameters"].items():
         lines.append(f"{group}: {n['total']:,} parameters, {n['trainable']:,} trainable, {n['buffers']:,} buffers")
-    lines.append(
-        f"{plan['images']:,} images in {plan['steps']:,} steps:"
-        f" about {clock(estimate['seconds'])} on {estimate['device']}"
-    )
-    lines.append(f"memory: about {size(estimate['bytes'])}")
+    about = "about" if estimate["measured_steps"] else "at least"
+    duration, memory = clock(estimate["seconds"]), size(estimate["bytes"])
+    lines.append(f"{plan['images']:,} images in {plan['steps']:,} steps: {about} {duration} on {estimate['device']}")
+    lines.append(f"memory: {about} {memory} {'of the process' if estimate['device'] == 'cpu' else 'of tensors'}")
+    measured, batch = estimate["measured_batch"], estimate["batch"]
+    how = f"measured with {estimate['measured_steps']} steps of up to {measured} images"
+    if not estimate["measured_steps"]:
+        how = f"measured with a part of a step of {measured} images"
+    lines.append(f"{how}, and extrapolated to {batch}" if measured < batch else how)
     return Result(plan, "\n".join(lines))

@@ -287,6 +287,8 @@ def _try(
     is_last: bool,
 ) -> tuple[Advice | None, str]:
     """The advice to take a candidate, or why not."""
+    from limner.core.device import memory  # imports torch
+
     own: dict[str, Any] = {"data": source, **candidate.settings}
     if not _given("data.size", settings):
         own["data.size"] = _read_size(facts, candidate.side)
@@ -295,7 +297,7 @@ def _try(
         plan = estimate(f"{BUILTIN}{candidate.recipe}", **settings | own | part)
     except LimnerError as error:
         return None, str(error)
-    needed, available = plan["estimate"]["bytes"], _memory(plan["estimate"]["device"])
+    needed, available = plan["estimate"]["bytes"], memory(plan["estimate"]["device"])
     if available is not None and needed > _MEMORY_SHARE * available:
         return None, f"it needs about {size(needed)} of memory and there are {size(available)}"
     device = plan["estimate"]["device"]
@@ -342,18 +344,6 @@ def _rounded(n: int) -> int:
     """Two significant digits, rounded down."""
     unit = 10 ** max(0, len(str(n)) - 2)
     return n // unit * unit
-
-
-def _memory(device: str) -> int | None:
-    """Bytes of memory of a device, or None if unknown."""
-    if device.startswith("cuda"):
-        import torch
-
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return None
 
 
 def _written(value: Any) -> str:

@@ -106,3 +106,17 @@ def _cpu_name() -> str:
             return f"{next(names)}, {os.cpu_count()} cores"
     except (OSError, StopIteration):
         return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def memory(device: torch.device | str) -> int | None:
+    """Bytes of memory of a device, or None if unknown. A container may have less than its machine."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    limit = Path("/sys/fs/cgroup/memory.max")
+    allowed = limit.read_text("ascii").strip() if limit.is_file() else ""
+    try:
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
+    return min(machine, int(allowed)) if allowed.isdigit() else machine

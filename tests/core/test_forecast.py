@@ -1,0 +1,97 @@
+"""What a training will take, forecast from small steps."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from limner import api
+from limner.bench.shrink import shrunk
+from limner.core import forecast as module
+from limner.core.forecast import _line, _Sample, forecast
+from limner.core.model import Data, Logs, Update
+from limner.models.autoencoder import Autoencoder
+from limner.models.wgan_gp import WGANGP
+
+
+def test_the_line_through_the_last_two_samples() -> None:
+    samples = [_Sample(0, 0, 0.0, 1000), _Sample(4, 4, 1.0, 3000), _Sample(8, 8, 1.5, 4000)]
+    assert _line(samples, 64, lambda s: s.bytes) == 4000 + 250 * 56
+    assert _line(samples, 64, lambda s: s.seconds) == 1.5 + 0.125 * 56
+    assert _line(samples[:2], 64, lambda s: s.bytes) == 3000 + 500 * 60
+    assert _line([samples[2], replace(samples[1], batch=16)], 64, lambda s: s.bytes) == 3000, "more images, not less"
+
+
+def test_a_light_training_is_measured_at_its_own_batch() -> None:
+    prepared = api.prepare(shrunk("wgan-gp-mnist", images=4000, batch=16))
+    found = forecast(prepared.options, prepared.model, prepared.dataset, prepared.optimisers, prepared.device)
+    assert (found.batch, found.images) == (16, 16 * prepared.model.n_critic)
+    assert found.steps >= 2
+    assert found.bytes > 4 * 4 * sum(p.numel() for p in prepared.model.parameters())
+
+
+def slow(monkeypatch: pytest.MonkeyPatch, model: type, seconds_per_image: float) -> list[int]:
+    """Makes the steps of a model slow, and returns the batches that it is given."""
+    step, batches = model.step, []  # type: ignore[attr-defined]
+
+    class Noticed:
+        def __init__(self, data: Data) -> None:
+            self.data = data
+
+        def __next__(self) -> object:
+            batch = next(self.data)
+            batches.append(len(batch.x))
+            time.sleep(seconds_per_image * len(batch.x))
+            return batch
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.data, name)
+
+    def slow_step(self: object, data: Data, update: Update) -> Logs:
+        return step(self, Noticed(data), update)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(model, "step", slow_step)
+    return batches
+
+
+def test_a_heavy_training_is_extrapolated(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = api.prepare(shrunk("ae-mnist", images=3200, batch=32))
+    monkeypatch.setattr(module, "_QUICK", 0.01)
+    batches = slow(monkeypatch, Autoencoder, 0.05)
+    start = time.perf_counter()
+    found = forecast(prepared.options, prepared.model, prepared.dataset, prepared.optimisers, prepared.device, 1.0)
+    assert time.perf_counter() - start < 60
+    assert max(batches) == found.batch < 32
+    assert found.images == 32
+    assert found.seconds == pytest.approx(100 * 32 * 0.05, rel=0.5)
+
+
+def test_a_step_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    def endless(self: WGANGP, data: Data, update: Update) -> Logs:
+        x = next(data).x
+        while True:
+            self.D(x)
+
+    monkeypatch.setattr(WGANGP, "step", endless)
+    monkeypatch.setattr(module, "_GRACE", 0.1)
+    prepared = api.prepare(shrunk("wgan-gp-mnist", images=4000, batch=16))
+    found = forecast(prepared.options, prepared.model, prepared.dataset, prepared.optimisers, prepared.device, 0.2)
+    assert (found.steps, found.images) == (0, 16)
+    assert found.seconds >= 0.3 * 250
+    with torch.no_grad():
+        prepared.model.D(torch.zeros(2, *prepared.dataset.shape))  # type: ignore[operator]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the peak of a process is read from /proc")
+def test_the_peak_is_that_of_this_step() -> None:
+    device = torch.device("cpu")
+    module._reset_peak(device)
+    before = module._peak(device)
+    torch.ones(64 << 20)  # 256 MiB, given back at once
+    assert module._peak(device) - before > 200 << 20
+    module._reset_peak(device)
+    assert module._peak(device) - before < 100 << 20

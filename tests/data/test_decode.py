@@ -205,6 +205,7 @@ def test_avif_and_heic_are_read_upright(encode, monkeypatch):
         assert header(raw).size == (48, 32)
         upright = np.asarray(picture(raw).convert("L")).astype(int)
         assert np.abs(upright - F.repeat(8, 0).repeat(8, 1)).max() <= 12
+    assert "damaged HEIC" in reason_of(raw[:40] + bytes(100))
     monkeypatch.setattr(formats, "register_heif", lambda: False)
     assert 'pip install "limner[heic]"' in reason_of(raw)
 

@@ -113,6 +113,7 @@ def colour_cases() -> Iterator[Case]:
     yield Case("png-chrm-p3", raw, to_srgb(rgb, 8, "srgb", "p3"))
     yield Case("png-pq", png(rgb, 2, 8, cICP=b"\x09\x10\0\x01"), "PQ")
     yield Case("png-hlg", png(smooth(3, 16), 2, 16, cICP=b"\x09\x12\0\x01"), "HLG")
+    yield Case("png-narrow", png(rgb, 2, 8, cICP=b"\x01\x0d\0\0"), "numbers of video")
     wide = profile("srgb", "p3")
     for cut in (0, 20, 130, len(wide) // 2):
         yield Case(f"icc-damaged-{cut}", png(rgb, 2, 8, **icc(wide[:cut])), rgb)

@@ -294,6 +294,8 @@ def _identified(stream: BinaryIO) -> Image.Image:
         what = formats.unread(stream) or limits.jpeg_kind(stream)
         if start[:2] in (b"II", b"MM"):
             what = what or "a rare kind of TIFF: save it as PNG"
+        if heic:
+            what = "a damaged HEIC, or one of a kind that its reader does not know"
         if what is None:
             raise
         raise BadImage(f"not read ({what})") from None

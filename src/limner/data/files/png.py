@@ -62,10 +62,12 @@ class Chunks:
         """Whether the embedded profile counts, else the encoding: cICP before iCCP before sRGB before gAMA and cHRM.
 
         Raises:
-            BadImage: high dynamic range.
+            BadImage: high dynamic range, or numbers of another range.
         """
         cicp = self.data.get(b"cICP", b"")
         if len(cicp) == 4:
+            if cicp[2:] != b"\0\1":
+                raise BadImage("a PNG with the numbers of video (16 to 235, or YCbCr); save it as sRGB")
             return False, colour.of_numbers(cicp[0], cicp[1])
         if b"iCCP" in self.data:
             return True, None

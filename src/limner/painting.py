@@ -274,10 +274,13 @@ def _make_painter(
 
 def _describe(model: GenerativeModel, styles: Sequence[str]) -> str:
     """The EXIF description of a result: the model, the paintings, and VGG-19's weights."""
-    weights = str(model.spec.to_dict().get("weights", "vgg19"))
+    call = model.spec.to_dict()
+    style = f"in the style of {_joined(styles)}" if styles else "in the style that it learnt"
+    if "weights" not in call:  # an imported net, which others trained
+        return f"limner stylise: {model.spec.name} {style}"
+    weights = str(call["weights"])
     exists = weights == "vgg19" or Path(weights).expanduser().is_file()  # `fast_style` needs the file in training only
     vgg = weight_files.describe_vgg19(weights) if exists else Path(weights).name
-    style = f"in the style of {_joined(styles)}" if styles else "in the style that it learnt"
     return f"limner stylise: {model.spec.name} {style}; VGG-19 of {vgg}"
 
 

@@ -95,11 +95,73 @@ def test_unknown_layers_and_small_images_are_refused():
         vgg.VGG19({"conv1_1.weight": torch.zeros(8, 3, 3, 3), "conv1_1.bias": torch.zeros(8)})
 
 
-def test_weights_are_read_from_both_kinds_of_file(tmp_path: Path):
-    torch.save(drawn(2), tmp_path / "w.pth")
-    result = weights.read(tmp_path / "w.pth")
-    assert result.digits == weights.digits_of(tmp_path / "w.pth")
-    assert vgg.VGG19(result.tensors).layers[-1] == "relu1_2"
+def normalised() -> Path:
+    own = os.environ.get("LIMNER_DATA", "")
+    return Path(own).parent / "weights" / "vgg19_normalised_to_conv3_1.safetensors"
+
+
+def caffes_picture(x: torch.Tensor) -> torch.Tensor:
+    """Images in [-1,1] as Caffe's weights take them: BGR on [0,255], less the mean."""
+    mean = torch.tensor([103.939, 116.779, 123.68])[:, None, None]
+    return (255 * (x + 1) / 2).flip(1) - mean
+
+
+def named(found: dict[str, torch.Tensor], names: str) -> dict[str, torch.Tensor]:
+    """Weights in torchvision's layout under other names, of which ``{i}`` is a number in the order of the layers."""
+    keys = zip(range(0, len(found), 2), vgg.CONVOLUTIONS)
+    values = list(found.values())
+    return {names.format(n) + p: values[i + (p == "bias")] for i, n in keys for p in ("weight", "bias")}
+
+
+def test_gatys_and_johnsons_files_take_bgr_on_255():
+    """`vgg_conv.pth` has Caffe's names; `vgg19-d01eb7cb.pth` numbers the classifier otherwise than torchvision."""
+    found, x = drawn(3), torch.rand(1, 3, 8, 8) * 2 - 1
+    expected = torch.nn.functional.conv2d(
+        caffes_picture(x), found["features.0.weight"], found["features.0.bias"], padding=1
+    )
+    classifier = {f"classifier.{i}.weight": torch.zeros(2, 2) for i in (1, 4)}
+    for weights_of_a_file in (named(found, "conv{}."), found | classifier):
+        maps = vgg.VGG19(weights_of_a_file)(x, ["conv1_1"])["conv1_1"]
+        torch.testing.assert_close(maps, expected, rtol=1e-4, atol=1e-2)
+    plain = vgg.VGG19(found | {f"classifier.{i}.weight": torch.zeros(2, 2) for i in (0, 3, 6)})
+    assert not torch.allclose(plain(x, ["conv1_1"])["conv1_1"], expected, atol=1.0)
+
+
+@pytest.mark.skipif(not normalised().is_file(), reason="the normalised weights are not at hand")
+def test_caffes_weights_are_known_by_their_values():
+    """Under torchvision's names, scaled and in half precision, the first filters give away where they come from."""
+    own = weights.read(normalised()).tensors
+    x = torch.rand(1, 3, 16, 16) * 2 - 1
+    expected = vgg.VGG19(own)(x, ["relu2_1"])["relu2_1"]
+    numbers = dict(zip(vgg.CONVOLUTIONS, (0, 2, 5, 7, 10), strict=False))
+    renamed = {f"features.{i}.{p}": own[f"conv{n}.{p}"].half() for n, i in numbers.items() for p in ("weight", "bias")}
+    maps = vgg.VGG19(renamed)(x, ["relu2_1"])["relu2_1"]
+    torch.testing.assert_close(maps, expected, rtol=0.02, atol=0.02)
+
+
+def test_a_sequence_that_begins_with_a_1x1_convolution_is_the_normalised_file():
+    """`vgg_normalised.pth`: keys 0, 2, 5, 9 …; its first layer makes of RGB on [0,1] what the others take."""
+    found, x = drawn(3), torch.rand(1, 3, 8, 8) * 2 - 1
+    layers = [torch.rand(3, 3, 1, 1), torch.rand(3), *found.values()]
+    keys = [f"{i}.{p}" for i in (0, 2, 5, 9) for p in ("weight", "bias")]
+    net = vgg.VGG19(dict(zip(keys, layers, strict=True)))
+    assert net.normalised
+    h = torch.nn.functional.conv2d((x + 1) / 2, *layers[:2])
+    expected = torch.nn.functional.conv2d(h, *layers[2:4], padding=1)
+    torch.testing.assert_close(net(x, ["conv1_1"])["conv1_1"], expected, rtol=1e-4, atol=1e-4)
+    plain = vgg.VGG19({k.removeprefix("features."): t for k, t in found.items()})  # `vgg.features.state_dict()`
+    torch.testing.assert_close(plain(x, ["conv2_1"]), vgg.VGG19(found)(x, ["conv2_1"]))
+
+
+def test_other_classifiers_are_refused_by_name():
+    for state, match in (
+        ({"features.0.weight": torch.ones(1), "features.1.running_mean": torch.ones(1)}, "batch norm"),
+        ({f"features.{i}.weight": torch.ones(1) for i in (0, 2, 5, 7, 10, 12, 14, 17)}, "VGG-16"),
+        ({"0.weight": torch.ones(3, 3, 1, 1)}, "no weights of VGG-19"),
+        ({"conv1_1.weight": torch.ones(64, 3, 3, 3)}, "no weights of VGG-19"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            vgg.VGG19(state)
 
 
 def test_missing_weights_are_named_with_checksum_and_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -111,11 +173,6 @@ def test_missing_weights_are_named_with_checksum_and_path(tmp_path: Path, monkey
     torch.save(drawn(1), tmp_path / "weights" / "vgg19.pth")
     digits = weights.digits_of(tmp_path / "weights" / "vgg19.pth")
     assert weights.fetch("vgg19.pth", "http://127.0.0.1:9/x", digits, "weights").is_file()
-
-
-def normalised() -> Path:
-    own = os.environ.get("LIMNER_DATA", "")
-    return Path(own).parent / "weights" / "vgg19_normalised_to_conv3_1.safetensors"
 
 
 @pytest.mark.skipif(not normalised().is_file(), reason="the normalised weights are not at hand")

@@ -97,11 +97,11 @@ def apply(path: str, source: str, out: str, **settings: str) -> Result:
 @verb("limner.config.import_weights.import_weights")
 def import_(kind: str, file: str, out: str, **settings: str) -> Result:
     """Make a model from published weights: limner import cyclegan horse2zebra.pth zebra.safetensors."""
-    from limner.config.import_weights import import_weights
+    from limner.cli.progress import terminal
+    from limner.config.import_weights import USES, import_weights
 
-    written = import_weights(kind, file, out, **read_texts(import_weights, settings))
-    paints = kind in ("adain", "wct")
-    use = f"limner stylise IN PAINTING model={written}" if paints else f"limner apply {written} IN OUT"
+    written = import_weights(kind, file, out, progress=terminal(), **read_texts(import_weights, settings))
+    use = f"limner {USES[kind].format(written)}"
     return Result({"written": str(written)}, f"wrote {written}; use it with: {use}")
 
 

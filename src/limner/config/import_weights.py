@@ -1,30 +1,38 @@
-"""Conversion of published weights to limner's models: generators of pix2pix and CycleGAN, decoders of VGG-19.
-
-The reference repository of pix2pix and CycleGAN saves the state dict of one generator in each file. Its keys number the
-modules of nested `nn.Sequential`. The keys of a U-Net look like ``model.model.1.model.3…``: the outermost level has the
-largest feature map, and each level holds its downsampling layer, the next level and its upsampling layer. The keys of a
-ResNet generator look like ``model.1.weight`` and ``model.10.conv_block.1.weight``. Instance norm has no weights; its
-statistics in old files are ignored.
-"""
+"""Conversion of weights that others published to limner's models."""
 
 from __future__ import annotations
 
-import re
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from safetensors.torch import save
+from torch import Tensor
 
+from limner.config.published import generators, painters, translators
+from limner.config.published.layers import Imported, load_layers
 from limner.config.spec import Spec
 from limner.core import checkpoint, weights
+from limner.core.durable import replace_file
 from limner.core.errors import LimnerError, unknown
 from limner.core.model import GenerativeModel
 from limner.core.paths import user_path
+from limner.core.progress import Progress, Silent
 
-KINDS = ("pix2pix", "cyclegan", "adain", "wct")
-_DECODERS = ("adain", "wct")
-_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+_APPLY, _STYLISE = "apply {0} IN OUT", "stylise IN PAINTING model={0}"
+USES = {
+    **dict.fromkeys(("pix2pix", "cyclegan", "cut"), _APPLY),
+    "fast-style": "stylise IN model={0}",
+    **dict.fromkeys(("adain", "wct"), _STYLISE),
+    **dict.fromkeys(("dcgan", "r3gan"), "sample {0} OUT.png"),
+    "vgg19": "stylise PHOTO PAINTING weights={0}",
+}
+"""The command that uses a file, by the kind of its weights."""
+KINDS = tuple(USES)
+_TRANSLATORS, _DECODERS, _FIXED = ("pix2pix", "cyclegan", "cut"), ("adain", "wct"), ("dcgan", "r3gan", "vgg19")
+_SIZE, _SIZES = 256, range(8, 4097)
 
 
 def import_weights(
@@ -33,21 +41,32 @@ def import_weights(
     out: str | Path,
     *,
     back: str | Path | None = None,
-    size: int = 256,
+    part: str | None = None,
+    size: int | None = None,
     dropout: float | None = None,
-    vgg: str = "vgg19",
+    eval: bool = False,
+    vgg: str | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Converts published weights to a model file.
 
     Args:
-        kind: pix2pix or cyclegan, for a generator, whose net (U-Net or ResNet) is read from the file; or adain or wct,
-            for a decoder of VGG-19's feature maps.
-        file: a ``.pth`` or ``.safetensors`` with the state dict of a generator from domain a to domain b.
-        out: the ``.safetensors`` file to write, for `limner apply` (a decoder: for `limner stylise`).
+        kind: pix2pix, cyclegan or cut (a generator of the reference repositories, U-Net or ResNet; also FastCUT's);
+            fast-style (PyTorch's fast-neural-style); adain or wct (a decoder of VGG-19's maps); dcgan (PyTorch's
+            examples); r3gan (the authors' generator without classes); or vgg19 (VGG-19 itself, for `weights=` and
+            `vgg=`).
+        file: the weights, a state dict in a ``.safetensors`` file or one of `torch.save` (``.pth``, ``.model`` …).
+        out: the ``.safetensors`` file to write.
         back: for cyclegan, the file of the generator from b to a. Without it the model translates in one direction.
-        size: side of the images it was trained on; it translates other sizes too.
-        dropout: dropout of the generator in evaluation mode; default 0.5 for a U-Net and 0 for a ResNet.
-        vgg: for adain and wct, the file of VGG-19's weights that belong to the decoder, or "vgg19" to download them.
+        part: which net, if the file holds several, such as G_ema.
+        size: side of the images it was trained on, 256 by default; translators and painters take other sizes too.
+        dropout: dropout of a translator's generator; by default what the reference's test does: 0.5 where it was
+            trained with dropout (U-Nets of pix2pix, ResNets that say so), else 0.
+        eval: use the running statistics of batch norm and no dropout, as pix2pix and CycleGAN do with --eval. By
+            default batch norm takes the statistics of each picture and dropout stays on, as they do without it.
+        vgg: for adain and wct, the file of VGG-19's weights that belong to the decoder, such as vgg_normalised.pth, or
+            vgg19 for torchvision's.
+        progress: receives notes on what was decided.
 
     Returns:
         `out`. Discriminators were not published; the model has untrained ones, which matter for further training only.
@@ -57,108 +76,73 @@ def import_weights(
     """
     if kind not in KINDS:
         raise unknown("kind of weights", kind, KINDS)
-    if back is not None and kind != "cyclegan":
-        raise LimnerError(f"back=FILE is for cyclegan; leave it out for {kind}")
-    if kind in _DECODERS:
-        return _decoder(kind, user_path(file), user_path(out), vgg, size)
+    _check_settings(kind, {"back": back, "dropout": dropout, "eval": eval or None, "vgg": vgg, "size": size})
+    out = user_path(out)
+    if out.suffix != ".safetensors":
+        raise LimnerError(f"cannot write a model to {out.name}; give a file name that ends in .safetensors")
     files = [user_path(f) for f in (file, back) if f is not None]
-    generators = [_layers(weights.read(path).tensors, path.name) for path in files]
-    nets = [_generator(layers, path.name, dropout) for layers, path in zip(generators, files, strict=True)]
-    source, shape = _channels(generators[0])
-    facts: dict[str, Any] = {"shape": (shape, size, size), "source": (source, size, size), "pairing": None}
-    if len(nets) == 2:
-        d = {"name": "patchgan.Discriminator", "norm": "instance"}
-        tree: dict[str, Any] = {"name": "cyclegan", "G": nets[0], "F": nets[1], "D_X": d, "D_Y": d}
+    read = [(f.name, w.tensors) for f, w in zip(files, weights.read_all(files, part), strict=True)]
+    name, tensors = read[0]
+    if kind == "vgg19":
+        return _write_vgg19(name, tensors, out)
+    side = _SIZE if size is None else size
+    makers: dict[str, Callable[[], Imported]] = {
+        "fast-style": lambda: painters.fast_style(name, tensors, side),
+        "dcgan": lambda: generators.dcgan(name, tensors),
+        "r3gan": lambda: generators.r3gan(name, tensors),
+    }
+    if kind in _TRANSLATORS:
+        imported = translators.translator(kind, read, side, dropout, eval)
+    elif kind in _DECODERS:
+        imported = painters.decoder(kind, name, tensors, side, vgg)
     else:
-        tree = {"name": "pix2pix", "G": nets[0], "D": {"name": "patchgan.PairDiscriminator"}}
-    spec = Spec.parse("model", tree).resolve(**facts)
+        imported = makers[kind]()
+    model = _build(imported, [name for name, _ in read])
+    written = checkpoint.export(model, out)
+    for note in imported.notes:
+        (progress or Silent()).say(note)
+    return written
+
+
+def _check_settings(kind: str, given: dict[str, Any]) -> None:
+    """Refuses settings that mean nothing for a kind."""
+    for key, kinds in (("back", ("cyclegan",)), ("dropout", _TRANSLATORS), ("eval", _TRANSLATORS), ("vgg", _DECODERS)):
+        if given[key] is not None and kind not in kinds:
+            raise LimnerError(f"{key} is for {', '.join(kinds)}; leave it out for {kind}")
+    if given["size"] is not None and (kind in _FIXED or given["size"] not in _SIZES):
+        raise LimnerError(
+            f"the size of images of {kind} follows from its weights; leave size out"
+            if kind in _FIXED
+            else f"size must be {_SIZES[0]} to {_SIZES[-1]} pixels, got {given['size']}"
+        )
+
+
+def _build(imported: Imported, files: list[str]) -> GenerativeModel:
+    """The model with its weights, and untrained ones for the nets that were not published."""
+    spec = Spec.parse("model", imported.tree).resolve(**imported.facts)
     torch.manual_seed(0)
     model: GenerativeModel = spec.build()
     model.spec = spec
-    for net, layers, path in zip(("G", "F"), generators, files, strict=False):
-        _load_layers(getattr(model, net), layers, path.name)
-    return checkpoint.export(model, user_path(out))
+    for (net, layers), file in zip(imported.nets.items(), files, strict=True):
+        load_layers(getattr(model, net), layers, file)
+    return model
 
 
-def _decoder(kind: str, file: Path, out: Path, vgg: str, size: int) -> Path:
-    """Converts a decoder; the width of its first convolution tells which layer of VGG-19 it decodes."""
-    layers = _layers(weights.read(file).tensors, file.name)
-    width = _convs(layers)[0].shape[1]
-    layer = {128: "relu2_1", 256: "relu3_1", 512: "relu4_1"}.get(width)
-    if layer is None:
-        raise LimnerError(
-            f"{file.name} takes {width} feature maps; give a decoder of VGG-19, which takes 128, 256 or 512"
-        )
-    tree = {"name": kind, "weights": vgg, "decoder": {"name": "style.Decoder", "layer": layer}}
-    spec = Spec.parse("model", tree).resolve(shape=(3, size, size))
-    model: Any = spec.build()
-    model.spec = spec
-    _load_layers(model.decoder, layers, file.name)
-    return checkpoint.export(model, out)
-
-
-Layer = tuple[str, dict[str, Tensor]]
-"""Key prefix and tensors of a layer: a 4-d weight (and a bias) of a convolution, 1-d ones of a norm."""
-
-
-def _layers(tensors: dict[str, Tensor], name: str) -> list[Layer]:
-    """The layers in the order of their numbers, which is the order of the forward pass."""
-    layers: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        prefix, _, part = key.rpartition(".")
-        if part not in _STATISTICS:
-            layers.setdefault(prefix, {})[part] = tensor
-    ordered = sorted(layers.items(), key=lambda item: [int(n) for n in re.findall(r"\d+", item[0])])
-    if not any(layer.get("weight", torch.empty(0)).ndim == 4 for _, layer in ordered):
-        raise LimnerError(f"{name} holds no convolutions; give the weights of a pix2pix or CycleGAN generator")
-    return ordered
-
-
-def _convs(layers: list[Layer]) -> list[Tensor]:
-    return [layer["weight"] for _, layer in layers if layer["weight"].ndim == 4]
-
-
-def _channels(layers: list[Layer]) -> tuple[int, int]:
-    """Numbers of input and of output channels. A transposed convolution has its outputs in dimension 1."""
-    convs = _convs(layers)
-    return convs[0].shape[1], convs[-1].shape[1 if _is_unet(layers) else 0]
-
-
-def _is_unet(layers: list[Layer]) -> bool:
-    return not any("conv_block" in prefix for prefix, _ in layers)
-
-
-def _generator(layers: list[Layer], name: str, dropout: float | None) -> dict[str, Any]:
-    """The call of the net, whose arguments follow from the shapes of the layers."""
-    convs = _convs(layers)
-    norm = "batch" if any(layer["weight"].ndim == 1 for _, layer in layers) else "instance"
-    width = convs[0].shape[0]
-    if _is_unet(layers):
-        if len(convs) % 2 or len(convs) < 4:
-            raise LimnerError(
-                f"{name} has {len(convs)} convolutions, which is no U-Net; give the weights of a generator"
-            )
-        net = {"name": "unet.Generator", "depth": len(convs) // 2, "dropout": 0.5}
-    else:
-        net = {"name": "resnet.Generator", "blocks": (len(convs) - 6) // 2, "dropout": 0.0}
-    return net | {"width": width, "norm": norm} | ({} if dropout is None else {"dropout": dropout})
-
-
-def _load_layers(net: nn.Module, layers: list[Layer], name: str) -> None:
-    """Copies the layers into a net whose modules have the same order.
-
-    Raises:
-        LimnerError: the layers do not fit the net.
-    """
-    modules = [m for m in net.modules() if next(m.parameters(recurse=False), None) is not None]
-    if len(modules) != len(layers):
-        raise LimnerError(
-            f"{name} has {len(layers)} layers instead of {len(modules)}; give weights of this kind of net"
-        )
-    for module, (prefix, tensors) in zip(modules, layers, strict=True):
-        shapes = {k: tuple(t.shape) for k, t in tensors.items()}
-        if shapes != {k: tuple(p.shape) for k, p in module.named_parameters(recurse=False)}:
-            raise LimnerError(f"{name}: {prefix} has {shapes}, which does not fit; give weights of this kind of net")
-        with torch.no_grad():
-            for k, p in module.named_parameters(recurse=False):
-                p.copy_(tensors[k])
+def _write_vgg19(name: str, tensors: dict[str, Tensor], out: Path) -> Path:
+    """Writes the convolutions of VGG-19 under their published names, if a model can be built with them."""
+    content = save({k: t.contiguous() for k, t in tensors.items() if not k.startswith("classifier.")})
+    decoder = {"name": "style.Decoder", "layer": "relu1_1"}
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "vgg19.safetensors"
+        copy.write_bytes(content)
+        tree = {"name": "adain", "weights": str(copy), "decoder": decoder}
+        try:
+            Spec.parse("model", tree).build(shape=(3, 64, 64))
+        except LimnerError as error:
+            raise LimnerError(f"{name}: {str(error).removeprefix('adain: ')}") from None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(out, content)
+    except OSError as error:
+        raise LimnerError(f"cannot write {out}: {error.strerror or error}; choose another path") from None
+    return out

@@ -70,7 +70,13 @@ class Translates(Protocol):
 
 @runtime_checkable
 class Stylises(Protocol):
-    """Renders images in the style of any other image; `limner.core.inference.stylised` combines the three methods."""
+    """Renders images in the style of any other image; `limner.core.inference.stylised` combines the three methods.
+
+    Attributes:
+        multiple: pixels of which the sides of an image are made a multiple before `encode_features`.
+    """
+
+    multiple: int
 
     def encode_features(self, x: Tensor) -> Tensor:
         """Feature maps (B,N,h,w) of images (B,3,H,W) in [-1,1]."""

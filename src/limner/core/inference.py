@@ -13,8 +13,6 @@ from limner.core.capabilities import Reconstructs, Stylises, Translates
 from limner.core.errors import LimnerError
 from limner.core.rng import seeded
 
-_STRIDE = 8  # of relu4_1 in pixels, the deepest layer that images are decoded from
-
 
 @torch.inference_mode()
 def translated(model: Translates, x: Tensor, to: str = "b", *, seed: int = 0, batch: int = 16) -> Tensor:
@@ -63,7 +61,8 @@ def stylised(
         LimnerError: the shares do not fit the styles.
     """
     h, w = x.shape[2:]
-    maps = model.encode_features(F.pad(x, (0, -w % _STRIDE, 0, -h % _STRIDE), mode="replicate"))
+    multiple = model.multiple
+    maps = model.encode_features(F.pad(x, (0, -w % multiple, 0, -h % multiple), mode="replicate"))
     t = torch.zeros_like(maps)
     for share, style in zip(units.shares(shares, len(styles), "style_shares"), styles, strict=True):
         t = t + share * model.transfer_statistics(maps, style)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -12,6 +12,8 @@ from limner.core.inference import stylised
 from limner.core.model import GenerativeModel
 from limner.core.previews import Grid, rows_of
 
+OddSizes = Literal["repeat", "keep"]
+
 
 class StylisationModel(GenerativeModel):
     """A decoder of feature maps. A subclass adds its `step` and its `transfer_statistics`.
@@ -19,6 +21,7 @@ class StylisationModel(GenerativeModel):
     Attributes:
         decoder: net from feature maps to images.
         layer: the layer of `vgg` whose feature maps the decoder takes.
+        multiple: the sides of an image are made multiples of so many pixels, by repeating its edge.
         vgg: frozen perceptual net, called with images and names of layers; it gives the feature maps by name.
     """
 
@@ -30,6 +33,7 @@ class StylisationModel(GenerativeModel):
 
     decoder: nn.Module
     layer: str
+    multiple: int
     vgg: Callable[..., Any]
 
     def groups(self) -> dict[str, nn.Module]:

@@ -1,22 +1,36 @@
-"""Safe reading of published weights from ``.safetensors`` or ``.pth`` files, with their checksums.
-
-This is the only module that reads pickles. It reads tensors only and executes no code of the file.
-"""
+"""Safe reading of published weights from ``.safetensors`` files or files of `torch.save`, with their checksums."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
+from limner.core import checkpoint, foreign
 from limner.core.errors import LimnerError
+from limner.core.paths import user_path
 
 _VGG19 = "dcbb9e9d"  # start of the SHA-256 of torchvision's file
+_PREFIX = re.compile(r"(module|_orig_mod)\.")  # of `DataParallel` and of `torch.compile`
+_NAME_LIMIT = 200
+_DTYPES = (
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.uint8,
+    torch.bool,
+)
 
 
 class Weights(NamedTuple):
@@ -31,27 +45,88 @@ class Weights(NamedTuple):
     digits: str
 
 
-def read(path: str | os.PathLike[str]) -> Weights:
-    """Reads the tensors of a file.
+def read(path: str | os.PathLike[str], part: str | None = None) -> Weights:
+    """Reads the state dict in a file.
+
+    Args:
+        path: a ``.safetensors`` file, or one of `torch.save`, which is read in a process of its own (`foreign`).
+        part: which state dict, if the file holds several, such as ``G_ema``; or the first part of its tensors' names.
 
     Raises:
-        LimnerError: the file does not exist, cannot be read safely, or is not a flat dict of tensors.
+        LimnerError: the file does not exist, cannot be read safely, or holds no state dict or several.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise LimnerError(f"there is no file {path}; give a .pth or .safetensors file")
+    return read_all([path], part)[0]
+
+
+def read_all(paths: Sequence[str | os.PathLike[str]], part: str | None = None) -> list[Weights]:
+    """Reads the state dicts in several files, as `read` does, at once."""
+    files = [user_path(path) for path in paths]
+    pickled = [file for file in files if not _is_safetensors(file)]
+    with tempfile.TemporaryDirectory() as folder:
+        converted = dict(zip(pickled, foreign.convert(pickled, Path(folder)), strict=True))
+        return [Weights(_tensors(file, converted.get(file, file), part), digits_of(file)) for file in files]
+
+
+def _is_safetensors(file: Path) -> bool:
+    if not file.is_file():
+        raise LimnerError(f"there is no file {file}; give a .pth or .safetensors file")
     try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                tensors: Any = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 - it is no dict
-        else:
-            tensors = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
-    except Exception as error:  # a damaged pickle raises any exception
-        reason = " ".join(str(error).split())[:100]
-        raise LimnerError(f"{path.name} holds no weights that can be read safely: {reason}") from None
-    if not isinstance(tensors, dict) or not tensors or not all(isinstance(t, Tensor) for t in tensors.values()):
-        raise LimnerError(f"{path.name} is no state dict of one net; save net.state_dict() and give that file")
-    return Weights({str(k).removeprefix("module."): t for k, t in tensors.items()}, digits_of(path))
+        with file.open("rb") as stream:
+            return file.suffix.lower() == ".safetensors" or stream.read(9)[8:] == b"{"
+    except OSError as error:
+        raise LimnerError(f"cannot read {file}: {error.strerror or error}") from None
+
+
+def _tensors(file: Path, found: Path | LimnerError, part: str | None) -> dict[str, Tensor]:
+    """The tensors of a file, which `found` holds as ``.safetensors``."""
+    if isinstance(found, LimnerError):
+        raise found
+    if found.stat().st_size > 2 * foreign.FILE_LIMIT:
+        raise LimnerError(f"{file.name} is too large; weights of up to {foreign.FILE_LIMIT >> 30} GiB are read")
+    tensors, metadata = checkpoint.safetensors(found.read_bytes(), file.name)
+    nets: dict[str, dict[str, Tensor]] = {"": tensors}
+    if found is not file:
+        names = json.loads(metadata["nets"])
+        nets = {name: {} for name in names}
+        for key, tensor in tensors.items():
+            number, _, name = key.partition("/")
+            nets[names[int(number)]][name] = tensor
+    chosen = _bare(_choose(nets, file.name, part))
+    for name, tensor in chosen.items():
+        if len(name) > _NAME_LIMIT or not name.isprintable():
+            raise LimnerError(f"{file.name} has a tensor with an unreadable name of {len(name):,} characters")
+        if not tensor.numel():
+            raise LimnerError(f"{file.name}: {name} is empty; save the net again")
+        if tensor.dtype not in _DTYPES or tensor.ndim > 8:
+            raise LimnerError(f"{file.name}: {name} is {tensor.dtype} {tuple(tensor.shape)}; save it as float32")
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise LimnerError(f"{file.name}: {name} has values that are not finite; the training that made it diverged")
+    return chosen
+
+
+def _choose(nets: dict[str, dict[str, Tensor]], file: str, part: str | None) -> dict[str, Tensor]:
+    """The state dict that is meant: the only one, or `part`."""
+    if part is not None:
+        for name, net in nets.items():
+            if part in (name, name.rpartition(".")[2]):
+                return net
+        for net in nets.values():
+            within = {k[len(part) + 1 :]: t for k, t in _bare(net).items() if k.startswith(f"{part}.")}
+            if within:
+                return within
+        raise LimnerError(
+            f"{file} has no part {part!r}; it has {foreign.plain(', '.join(filter(None, nets)) or 'one net')}"
+        )
+    if len(nets) == 1:
+        return next(iter(nets.values()))
+    raise LimnerError(f"{file} holds several nets; name one: part={foreign.plain(' or '.join(nets))}")
+
+
+def _bare(net: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without the name of a wrapper, which all of them have then."""
+    while net and all(_PREFIX.match(name) for name in net):
+        net = {_PREFIX.sub("", name, count=1): tensor for name, tensor in net.items()}
+    return net
 
 
 def vgg19(file: str) -> dict[str, Tensor]:
@@ -63,6 +138,7 @@ def vgg19(file: str) -> dict[str, Tensor]:
     if file == "vgg19":
         name = f"vgg19-{_VGG19}.pth"
         file = str(fetch(name, f"https://download.pytorch.org/models/{name}", _VGG19, "weights"))
+        return torch.load(file, map_location="cpu", weights_only=True)  # noqa: TID251 - its digits are known
     return read(file).tensors
 
 

@@ -116,13 +116,19 @@ def total_variation(x: Tensor) -> Tensor:
 
 
 @in_float32
-def moments(features: Tensor, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (B,N,1,1) of every map, as in AdaIN (Huang and Belongie 2017, eq. 5 to 7)."""
+def moments(features: Tensor, eps: float = 1e-5, correction: int = 0) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (B,N,1,1) of every map, as in AdaIN (Huang and Belongie 2017, eq. 5 to 7).
+
+    Args:
+        features: maps (B,N,h,w).
+        eps: added to the variance.
+        correction: the variance is a sum over h·w positions, divided by h·w - correction.
+    """
     mean = features.mean((2, 3), keepdim=True)
-    return mean, (features.var((2, 3), keepdim=True, correction=0) + eps).sqrt()
+    return mean, (features.var((2, 3), keepdim=True, correction=correction) + eps).sqrt()
 
 
-def adain(features: Tensor, style_features: Tensor) -> Tensor:
+def adain(features: Tensor, style_features: Tensor, correction: int = 0) -> Tensor:
     """Maps (B,N,h,w) with the mean and standard deviation of each map of the style (B or 1,N,h',w'): eq. 8.
 
     >>> import torch
@@ -130,8 +136,8 @@ def adain(features: Tensor, style_features: Tensor) -> Tensor:
     >>> torch.allclose(adain(x, x), x, atol=1e-4)
     True
     """
-    mean, std = moments(features)
-    style_mean, style_std = moments(style_features)
+    mean, std = moments(features, correction=correction)
+    style_mean, style_std = moments(style_features, correction=correction)
     return style_std * (features - mean) / std + style_mean
 
 

@@ -21,11 +21,11 @@ from torch import Tensor
 
 from limner.core import weights as files
 from limner.core.model import Data, Logs, Update
-from limner.core.stylisation import StylisationModel
+from limner.core.stylisation import OddSizes, StylisationModel
 from limner.losses.style import adain, moments
 from limner.nets.frozen import Frozen
 from limner.nets.style import Decoder
-from limner.nets.vgg import VGG19
+from limner.nets.vgg import VGG19, stride
 
 
 class AdaIN(StylisationModel):
@@ -35,11 +35,21 @@ class AdaIN(StylisationModel):
         decoder: net from maps of its `layer` to images (B,3,H,W) in [-1,1].
         weights: file of VGG-19's weights; "vgg19" downloads torchvision's.
         style_weight: λ. Raise it for more paint; lower it if the content is lost.
+        odd_sizes: sides that the decoder's layer does not divide: "repeat" repeats the edge first; "keep" lets the maps
+            round up, as the nets of published decoders do. Both crop the result.
+        unbiased: in use, divide variances by one position less, as pytorch-AdaIN does. It matters for small images.
         shape: (C,H,W) of an image; filled from the data.
     """
 
     def __init__(
-        self, decoder: Decoder, weights: str = "vgg19", style_weight: float = 10.0, *, shape: tuple[int, int, int]
+        self,
+        decoder: Decoder,
+        weights: str = "vgg19",
+        style_weight: float = 10.0,
+        odd_sizes: OddSizes = "repeat",
+        unbiased: bool = False,
+        *,
+        shape: tuple[int, int, int],
     ) -> None:
         super().__init__()
         if shape[0] != 3:
@@ -47,7 +57,9 @@ class AdaIN(StylisationModel):
         if style_weight < 0:
             raise ValueError(f"style_weight must not be negative, got {style_weight:g}")
         self.decoder, self.style_weight, self.layer = decoder, style_weight, decoder.layer
-        vgg = VGG19(files.vgg19(weights), padding="reflect")
+        self.unbiased = unbiased
+        self.multiple = max(8, stride(self.layer)) if odd_sizes == "repeat" else 1
+        vgg = VGG19(files.vgg19(weights), padding="reflect", odd_sizes="cut" if odd_sizes == "repeat" else "keep")
         vgg.check([self.layer], shape[1:])
         self.vgg, self.shape = Frozen(vgg), shape
         names = vgg.layers[: vgg.layers.index(self.layer) + 1]
@@ -74,4 +86,4 @@ class AdaIN(StylisationModel):
 
     def transfer_statistics(self, maps: Tensor, style: Tensor) -> Tensor:
         """t, maps with the means and standard deviations of the style's."""
-        return adain(maps, style)
+        return adain(maps, style, correction=int(self.unbiased))

@@ -123,6 +123,6 @@ class FastStyle(GenerativeModel):
         return {"samples": rows_of(batch.x, translated(self, batch.x, seed=seed))}
 
     def translate(self, x: Tensor, to: str = "b") -> Tensor:
-        """Images (B,3,H,W) in [-1,1] in the style, of any height and width."""
+        """Images (B,3,H,W) in [-1,1] in the style, of any height and width; those of a linear T are cut off there."""
         images: Tensor = self.T(x)
-        return images
+        return images.clamp(-1, 1)

@@ -23,11 +23,11 @@ from torch import Tensor
 
 from limner.core import weights as files
 from limner.core.model import Data, Logs, Update
-from limner.core.stylisation import StylisationModel
+from limner.core.stylisation import OddSizes, StylisationModel
 from limner.losses.style import whiten_and_colour
 from limner.nets.frozen import Frozen
 from limner.nets.style import Decoder
-from limner.nets.vgg import VGG19
+from limner.nets.vgg import VGG19, stride
 
 
 class WCT(StylisationModel):
@@ -37,11 +37,19 @@ class WCT(StylisationModel):
         decoder: net from maps of its `layer` to images (B,3,H,W) in [-1,1].
         weights: file of VGG-19's weights; "vgg19" downloads torchvision's.
         feature_weight: λ. Raise it if images lack detail; lower it if colours drift.
+        odd_sizes: sides that the decoder's layer does not divide: "repeat" repeats the edge first; "keep" lets the maps
+            round up, as the nets of published decoders do. Both crop the result.
         shape: (C,H,W) of an image; filled from the data.
     """
 
     def __init__(
-        self, decoder: Decoder, weights: str = "vgg19", feature_weight: float = 1.0, *, shape: tuple[int, int, int]
+        self,
+        decoder: Decoder,
+        weights: str = "vgg19",
+        feature_weight: float = 1.0,
+        odd_sizes: OddSizes = "repeat",
+        *,
+        shape: tuple[int, int, int],
     ) -> None:
         super().__init__()
         if shape[0] != 3:
@@ -49,7 +57,8 @@ class WCT(StylisationModel):
         if feature_weight < 0:
             raise ValueError(f"feature_weight must not be negative, got {feature_weight:g}")
         self.decoder, self.feature_weight, self.layer = decoder, feature_weight, decoder.layer
-        vgg = VGG19(files.vgg19(weights), padding="reflect")
+        self.multiple = max(8, stride(self.layer)) if odd_sizes == "repeat" else 1
+        vgg = VGG19(files.vgg19(weights), padding="reflect", odd_sizes="cut" if odd_sizes == "repeat" else "keep")
         vgg.check([self.layer], shape[1:])
         self.vgg, self.shape = Frozen(vgg), shape
 

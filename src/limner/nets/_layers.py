@@ -13,6 +13,7 @@ Norm = Literal["batch", "none"]
 MapNorm = Literal["batch", "instance", "layer", "none"]
 VectorNorm = Literal["batch", "layer", "none"]
 Output = Literal["tanh", "linear"]
+OddSizes = Literal["repeat", "keep"]
 
 
 def activation(name: Activation) -> nn.Module:
@@ -49,6 +50,28 @@ def norm_2d(name: MapNorm, channels: int, *, affine: bool = True) -> list[nn.Mod
         case "none":
             return []
     raise ValueError(f"unknown norm {name!r}; choose from: batch, instance, layer, none")
+
+
+Statistics = Literal["image", "running"]
+
+
+class ImageBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm that uses each image's own statistics in evaluation mode (Isola et al. 2017, section 3.4)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, track_running_stats=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            return super().forward(x)
+        return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
+
+
+def translator_norm(name: MapNorm, channels: int, statistics: Statistics) -> list[nn.Module]:
+    """The norm of a translator: batch norm with either statistics, or instance norm without scale and shift."""
+    if name == "batch" and statistics == "image":
+        return [ImageBatchNorm2d(channels)]
+    return norm_2d(name, channels, affine=False)
 
 
 def norm_1d(name: VectorNorm, units: int) -> list[nn.Module]:

@@ -8,26 +8,58 @@ N(0, 0.02). With nine blocks and 3 channels in and out it has 11.378 million par
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from typing import Literal
 
-from limner.nets._layers import MapNorm, always_on_dropout, norm_2d, normal_init, pad_to_multiple
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from limner.nets._layers import (
+    MapNorm,
+    OddSizes,
+    Statistics,
+    always_on_dropout,
+    normal_init,
+    pad_to_multiple,
+    translator_norm,
+)
 
 _LARGE = 128  # images larger than this get nine blocks
+
+
+class _Blur(nn.Module):
+    """Halves or doubles a map through a binomial filter, without aliases (Zhang 2019, arXiv:1904.11486)."""
+
+    kernel: Tensor
+
+    def __init__(self, up: bool) -> None:
+        super().__init__()
+        self.up = up
+        row = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 4 if up else torch.tensor([1.0, 2.0, 1.0]) / 4
+        self.register_buffer("kernel", row.outer(row)[None, None], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B,N,2H,2W), or (B,N,H/2,W/2) rounded up, of maps (B,N,H,W)."""
+        n = x.shape[1]
+        if not self.up:
+            return F.conv2d(F.pad(x, (1, 1, 1, 1), "reflect"), self.kernel.expand(n, 1, 3, 3), stride=2, groups=n)
+        x = F.pad(x, (1, 1, 1, 1), "replicate")
+        return F.conv_transpose2d(x, self.kernel.expand(n, 1, 4, 4), stride=2, padding=3, groups=n)
 
 
 class _Block(nn.Module):
     """x + F(x): two 3×3 convolutions with a norm each."""
 
-    def __init__(self, channels: int, norm: MapNorm, dropout: float) -> None:
+    def __init__(self, channels: int, norm: MapNorm, dropout: float, statistics: Statistics) -> None:
         super().__init__()
         bias = norm != "batch"
         self.net = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect", bias=bias),
-            *norm_2d(norm, channels, affine=False),
+            *translator_norm(norm, channels, statistics),
             nn.ReLU(),
             *always_on_dropout(dropout),
             nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect", bias=bias),
-            *norm_2d(norm, channels, affine=False),
+            *translator_norm(norm, channels, statistics),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -37,8 +69,6 @@ class _Block(nn.Module):
 class Generator(nn.Module):
     """Images (B,C',H,W) -> images (B,C,H,W) in [-1,1], of any H and W from 8 on.
 
-    An image whose sides are not multiples of 4 is padded by repeating its edge, and the result is cropped.
-
     Args:
         width: channels of the first map, a quarter of those of the blocks. Raise it if images lack detail; lower it
             for speed and memory: the cost grows with its square.
@@ -47,6 +77,12 @@ class Generator(nn.Module):
             for speed.
         norm: "instance" as in the paper, "batch", or "none".
         dropout: probability of dropping an activation inside the blocks, also after training.
+        statistics: what batch norm uses after training: "running", the averages over the training, or "image", those
+            of each image.
+        antialias: where maps are resized through a blur and convolved without a stride, as in CUT (Park et al. 2020,
+            arXiv:2007.15651): "none", "down", "up" or "both". Use it if results shimmer.
+        odd_sizes: sides that are not multiples of 4: "repeat" repeats the edge before the net; "keep" lets its maps
+            round up, as the published nets do. Both crop the result.
         shape: (C,H,W) of a target; filled from the data.
         source: (C',H,W) of a source; filled from the data.
     """
@@ -57,6 +93,9 @@ class Generator(nn.Module):
         blocks: int | None = None,
         norm: MapNorm = "instance",
         dropout: float = 0.0,
+        statistics: Statistics = "running",
+        antialias: Literal["none", "down", "up", "both"] = "none",
+        odd_sizes: OddSizes = "repeat",
         *,
         shape: tuple[int, int, int],
         source: tuple[int, int, int],
@@ -66,22 +105,29 @@ class Generator(nn.Module):
             raise ValueError(f"images of {shape[1]}×{shape[2]} are too small for resnet.Generator (8 pixels at least)")
         blocks = (6 if max(shape[1:]) <= _LARGE else 9) if blocks is None else blocks
         bias = norm != "batch"
+        self.odd_sizes = odd_sizes
 
         def after(channels: int) -> list[nn.Module]:
-            return [*norm_2d(norm, channels, affine=False), nn.ReLU()]
+            return [*translator_norm(norm, channels, statistics), nn.ReLU()]
+
+        def down(a: int) -> list[nn.Module]:
+            if antialias in ("down", "both"):
+                return [nn.Conv2d(a, 2 * a, 3, 1, 1, bias=bias), *after(2 * a), _Blur(up=False)]
+            return [nn.Conv2d(a, 2 * a, 3, 2, 1, bias=bias), *after(2 * a)]
+
+        def up(a: int) -> list[nn.Module]:
+            if antialias in ("up", "both"):
+                return [_Blur(up=True), nn.Conv2d(a, a // 2, 3, 1, 1, bias=bias), *after(a // 2)]
+            return [nn.ConvTranspose2d(a, a // 2, 3, 2, 1, 1, bias=bias), *after(a // 2)]
 
         self.net = nn.Sequential(
             nn.Conv2d(source[0], width, 7, padding=3, padding_mode="reflect", bias=bias),
             *after(width),
-            nn.Conv2d(width, 2 * width, 3, 2, 1, bias=bias),
-            *after(2 * width),
-            nn.Conv2d(2 * width, 4 * width, 3, 2, 1, bias=bias),
-            *after(4 * width),
-            *(_Block(4 * width, norm, dropout) for _ in range(blocks)),
-            nn.ConvTranspose2d(4 * width, 2 * width, 3, 2, 1, 1, bias=bias),
-            *after(2 * width),
-            nn.ConvTranspose2d(2 * width, width, 3, 2, 1, 1, bias=bias),
-            *after(width),
+            *down(width),
+            *down(2 * width),
+            *(_Block(4 * width, norm, dropout, statistics) for _ in range(blocks)),
+            *up(4 * width),
+            *up(2 * width),
             nn.Conv2d(width, shape[0], 7, padding=3, padding_mode="reflect"),
             nn.Tanh(),
         )
@@ -89,4 +135,5 @@ class Generator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B,C,H,W) of images (B,C',H,W)."""
-        return self.net(pad_to_multiple(x, 4))[..., : x.shape[2], : x.shape[3]]
+        rounds_up = self.odd_sizes == "keep" and min(x.shape[2:]) > 4
+        return self.net(x if rounds_up else pad_to_multiple(x, 4))[..., : x.shape[2], : x.shape[3]]

@@ -15,9 +15,16 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from limner.nets._layers import pad_to_multiple
+from limner.nets._layers import OddSizes, Output, pad_to_multiple
 
-_WIDTHS = {"relu2_1": (128, (64,)), "relu3_1": (256, (128, 64)), "relu4_1": (512, (256, 128, 64))}
+Layer = Literal["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"]
+_WIDTHS: dict[Layer, tuple[int, tuple[int, ...]]] = {
+    "relu1_1": (64, ()),
+    "relu2_1": (128, (64,)),
+    "relu3_1": (256, (128, 64)),
+    "relu4_1": (512, (256, 128, 64)),
+    "relu5_1": (512, (512, 256, 128, 64)),
+}
 _REPEATS = {512: 4, 256: 4, 128: 2, 64: 2}  # convolutions of VGG's blocks, by their width
 
 
@@ -49,11 +56,23 @@ class Transformer(nn.Module):
         width: channels of the first map; the blocks have four times as many. Lower it (to 16) for speed; raise it if
             strokes lack detail.
         blocks: residual blocks. Raise it for larger changes; lower it for speed.
+        out: "tanh"; or "linear", as the nets of PyTorch's examples, whose output is cut off at [-1,1].
+        odd_sizes: sides that are not multiples of 4: "repeat" repeats the edge before the net; "keep" lets its maps
+            round up, as published nets do. Both crop the result.
         shape: (C,H,W) of an image; filled from the data.
     """
 
-    def __init__(self, width: int = 32, blocks: int = 5, *, shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self,
+        width: int = 32,
+        blocks: int = 5,
+        out: Output = "tanh",
+        odd_sizes: OddSizes = "repeat",
+        *,
+        shape: tuple[int, int, int],
+    ) -> None:
         super().__init__()
+        self.odd_sizes = odd_sizes
         w, c = width, shape[0]
 
         def after(channels: int) -> list[nn.Module]:
@@ -66,26 +85,26 @@ class Transformer(nn.Module):
             *(_Block(4 * w) for _ in range(blocks)),
             nn.Upsample(scale_factor=2), _conv(4 * w, 2 * w, 3), *after(2 * w),
             nn.Upsample(scale_factor=2), _conv(2 * w, w, 3), *after(w),
-            _conv(w, c, 9), nn.Tanh(),
+            _conv(w, c, 9), *([nn.Tanh()] if out == "tanh" else []),
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
         """Stylised images (B,3,H,W)."""
-        multiple = 4 if min(x.shape[2:]) > 4 else 8  # reflection padding needs more pixels than it adds
-        return self.net(pad_to_multiple(x, multiple))[..., : x.shape[2], : x.shape[3]]
+        if self.odd_sizes == "repeat" or min(x.shape[2:]) < 5:
+            multiple = 4 if min(x.shape[2:]) > 4 else 8  # reflection padding needs more pixels than it adds
+            return self.net(pad_to_multiple(x, multiple))[..., : x.shape[2], : x.shape[3]]
+        return self.net(x)[..., : x.shape[2], : x.shape[3]]
 
 
 class Decoder(nn.Module):
     """Maps (B,N,h,w) of one layer of VGG-19 -> images (B,3,H,W), about [-1,1].
 
     Args:
-        layer: relu2_1, relu3_1 or relu4_1. A deeper layer has larger strokes and keeps less of the content.
+        layer: relu1_1 to relu5_1. A deeper layer has larger strokes and keeps less of the content.
         shape: (C,H,W) of an image; filled from the data.
     """
 
-    def __init__(
-        self, layer: Literal["relu2_1", "relu3_1", "relu4_1"] = "relu3_1", *, shape: tuple[int, int, int]
-    ) -> None:
+    def __init__(self, layer: Layer = "relu3_1", *, shape: tuple[int, int, int]) -> None:
         super().__init__()
         self.layer = layer
         channels, widths = _WIDTHS[layer]

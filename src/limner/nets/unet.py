@@ -15,24 +15,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from limner.nets._layers import always_on_dropout, normal_init, pad_to_multiple
+from limner.nets._layers import Statistics, always_on_dropout, normal_init, pad_to_multiple, translator_norm
 
 _DEEPEST = 8
-
-
-class _PaperNorm(nn.BatchNorm2d):
-    """Batch norm that uses each image's own statistics in evaluation mode, as the paper does with batches of one."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.training:
-            return super().forward(x)
-        return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
-
-
-def _norm(name: str, channels: int) -> nn.Module:
-    return _PaperNorm(channels, track_running_stats=False) if name == "batch" else nn.InstanceNorm2d(channels)
 
 
 class Generator(nn.Module):
@@ -45,8 +31,10 @@ class Generator(nn.Module):
             images lack detail; lower it for speed and memory: the cost grows with its square.
         depth: number of halvings; null means down to a side of one pixel, 8 at most. Lower it for images much smaller
             than those of the training; raise it if the receptive field is too small.
-        norm: "batch" as in the paper: statistics of the batch in training, of each image after it (section 3.4).
-            "instance": always those of each image; use it for batches of more than one.
+        norm: "batch" as in the paper, with `statistics`. "instance": always the statistics of each image; use it for
+            batches of more than one. "none" to compare.
+        statistics: what batch norm uses after training: "image", those of each image, as in the paper (section 3.4), or
+            "running", the averages over the training, as the reference does with --eval.
         dropout: probability of dropping an activation in the decoder maps next to the smallest (three of them at depth
             8, one at depth 6), also after training. Set it to 0 if one image must always give the same result.
         residual: whether to predict the difference from the source's first channels. Set it if source and target are
@@ -59,9 +47,10 @@ class Generator(nn.Module):
         self,
         width: int = 64,
         depth: int | None = None,
-        norm: Literal["batch", "instance"] = "batch",
+        norm: Literal["batch", "instance", "none"] = "batch",
         dropout: float = 0.5,
         residual: bool = False,
+        statistics: Statistics = "image",
         *,
         shape: tuple[int, int, int],
         source: tuple[int, int, int],
@@ -79,7 +68,7 @@ class Generator(nn.Module):
         widths = [width * min(2**k, 8) for k in range(depth)]
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for i, (a, b) in enumerate(pairwise([source[0], *widths])):
-            norms = [_norm(norm, b)] if 0 < i < depth - 1 else []
+            norms = translator_norm(norm, b, statistics) if 0 < i < depth - 1 else []
             self.down.append(
                 nn.Sequential(*([nn.LeakyReLU(0.2)] if i else []), nn.Conv2d(a, b, 4, 2, 1, bias=bias), *norms)
             )
@@ -88,7 +77,7 @@ class Generator(nn.Module):
             a, b = widths[i] * (1 if i == depth - 1 else 2), widths[i - 1]
             noise = always_on_dropout(dropout) if i in dropout_layers else []
             up = nn.ConvTranspose2d(a, b, 4, 2, 1, bias=bias)
-            self.up.append(nn.Sequential(nn.ReLU(), up, _norm(norm, b), *noise))
+            self.up.append(nn.Sequential(nn.ReLU(), up, *translator_norm(norm, b, statistics), *noise))
         self.up.append(nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(2 * width, shape[0], 4, 2, 1), nn.Tanh()))
         normal_init(self)
 

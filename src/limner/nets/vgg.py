@@ -19,23 +19,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-BLOCKS = ((64, 64), (128, 128), (256, 256, 256, 256), (512, 512, 512, 512), (512, 512, 512, 512))
-CONVOLUTIONS = tuple(f"{b}_{i}" for b, widths in enumerate(BLOCKS, 1) for i in range(1, len(widths) + 1))
-"""``1_1`` to ``5_4``, in the order of the forward pass."""
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet in RGB on [0,1], as torchvision has them
-_TORCHVISION = tuple(2 * k + int(n[0]) - 1 for k, n in enumerate(CONVOLUTIONS))
-"""Indices of the convolutions in torchvision's ``features``: a ReLU follows each of them, a pooling each block."""
+from limner.nets._vgg_files import BLOCKS, CONVOLUTIONS, arrange
+
+__all__ = ["BLOCKS", "CONVOLUTIONS", "VGG19", "Tile", "radius", "stride", "tiles"]
 
 
 class VGG19(nn.Module):
     """Images (B,3,H,W) in [-1,1] -> feature maps by name; its weights are buffers.
 
     Args:
-        weights: tensors by name, in one of three layouts: torchvision's (``features.0.weight`` …), that of normalised
-            weights with a 1×1 ``preprocess`` (``conv1_1.weight`` …), or this class's own. They may end early: the net
-            then ends with them.
+        weights: tensors by name, in any layout in which they are published (`_vgg_files`): torchvision's, Caffe's, or
+            normalised ones with a 1×1 convolution before them. They may end early: the net then ends with them.
         pooling: "max" as trained, or "average" for smoother results (Gatys et al. 2016).
         padding: "zeros" as trained, or "reflect", which avoids a border in synthesised images.
+        odd_sizes: "cut" leaves out the last row or column of a map of odd size when it is halved; "keep" pools it by
+            itself, as the nets of published decoders do.
 
     Raises:
         ValueError: the weights are not VGG-19's.
@@ -46,18 +44,16 @@ class VGG19(nn.Module):
         weights: Mapping[str, Tensor],
         pooling: Literal["max", "average"] = "max",
         padding: Literal["zeros", "reflect"] = "zeros",
+        odd_sizes: Literal["cut", "keep"] = "cut",
     ) -> None:
         super().__init__()
-        self.pooling, self.padding = pooling, padding
-        self.normalised = "preprocess.weight" in weights
+        self.pooling, self.padding, self.odd_sizes = pooling, padding, odd_sizes
         self.first: Tensor
         self.shift: Tensor
-        weights = _rename(weights)
-        self.convolutions = [n for n in CONVOLUTIONS if f"conv{n}.weight" in weights]
-        if not self.convolutions or self.convolutions != list(CONVOLUTIONS[: len(self.convolutions)]):
-            raise ValueError(
-                "these are no weights of VGG-19; give torchvision's vgg19-dcbb9e9d.pth, or normalised ones"
-            )
+        weights, first, shift, self.normalised = arrange(weights)
+        self.convolutions = [n for n in CONVOLUTIONS if f"conv{n}.weight" in weights and f"conv{n}.bias" in weights]
+        if self.convolutions != list(CONVOLUTIONS[: len(self.convolutions)]):
+            raise ValueError("these weights of VGG-19 lack a convolution in between; give the whole file")
         widths = [3, *(w for block in BLOCKS for w in block)]
         for i, n in enumerate(self.convolutions):
             weight, bias = weights[f"conv{n}.weight"], weights[f"conv{n}.bias"]
@@ -66,7 +62,6 @@ class VGG19(nn.Module):
             fast = weight.float().contiguous(memory_format=torch.channels_last).clone()  # a fifth faster on CPUs
             self.register_buffer(f"weight{n}", fast, persistent=False)
             self.register_buffer(f"bias{n}", bias.float().clone(), persistent=False)
-        first, shift = _input_layer(weights)
         self.register_buffer("first", first, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
 
@@ -138,7 +133,8 @@ class VGG19(nn.Module):
         return {n: maps[n] for n in names}
 
     def _pool(self, h: Tensor) -> Tensor:
-        return F.max_pool2d(h, 2) if self.pooling == "max" else F.avg_pool2d(h, 2)
+        pool = F.max_pool2d if self.pooling == "max" else F.avg_pool2d
+        return pool(h, 2, ceil_mode=self.odd_sizes == "keep")
 
     def _convolve(self, h: Tensor, n: str) -> Tensor:
         weight, bias = getattr(self, f"weight{n}"), getattr(self, f"bias{n}")
@@ -235,22 +231,3 @@ def tiles(size: tuple[int, int], side: int, names: Iterable[str]) -> list[Tile]:
         return [i * n // count // step * step for i in range(count)] + [n]
 
     return [Tile(*rows, *columns, halo, size) for rows in pairwise(cuts(h)) for columns in pairwise(cuts(w))]
-
-
-def _rename(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of any layout under the names of this module."""
-    if "features.0.weight" not in weights:
-        return dict(weights)
-    names = {
-        f"features.{i}.{p}": f"conv{n}.{p}" for i, n in zip(_TORCHVISION, CONVOLUTIONS) for p in ("weight", "bias")
-    }
-    return {new: weights[old] for old, new in names.items() if old in weights}
-
-
-def _input_layer(weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a 1×1 convolution that scales images in [-1,1] as the weights need them."""
-    if "preprocess.weight" in weights:  # of [0,1]: y = W (x + 1) / 2 + b
-        weight, bias = weights["preprocess.weight"].float(), weights["preprocess.bias"].float()
-        return weight / 2, bias + weight.sum((1, 2, 3)) / 2
-    mean, std = torch.tensor(_MEAN), torch.tensor(_STD)
-    return torch.diag(0.5 / std)[:, :, None, None], (0.5 - mean) / std

@@ -15,17 +15,9 @@ from limner.core.capabilities import HasBound
 from limner.core.errors import LimnerError
 from limner.core.prior import Prior
 from limner.data.datasets import Pixels
-from limner.evaluation.likelihood import (
-    AisOptions,
-    Decoder,
-    ais,
-    bits,
-    bounds,
-    dequantised,
-    likelihood,
-    temperatures,
-    tuned,
-)
+from limner.evaluation.annealing import AisOptions, Decoder, ais, temperatures, tuned
+from limner.evaluation.draws import dequantised
+from limner.evaluation.likelihood import bits, bounds, likelihood
 from limner.losses import likelihood as log_p
 
 Z, SIDE, SIGMA = 3, 3, 0.3

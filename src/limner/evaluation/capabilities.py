@@ -9,8 +9,8 @@ import torch
 from limner.core.batch import Dataset
 from limner.core.capabilities import Corrupts, HasBound, Reconstructs
 from limner.core.model import GenerativeModel
+from limner.evaluation.draws import counted
 from limner.evaluation.likelihood import Likelihood, bits, bounds
-from limner.evaluation.real_features import counted
 from limner.evaluation.reconstruction import denoising_psnr, reconstruction_psnr
 from limner.metrics.modes import Modes, point_modes, stacked_modes
 from limner.metrics.scorecard import Card, Score, normalised

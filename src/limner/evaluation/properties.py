@@ -20,9 +20,9 @@ from limner.core.run import Run
 from limner.evaluation import smoothness
 from limner.evaluation.capabilities import bits_score, bound_scores, known_mode_scores, reconstruction_scores
 from limner.evaluation.cost import cost, training_cost
+from limner.evaluation.draws import batches, counted
 from limner.evaluation.factors import encoded_disentanglement, read_disentanglement
-from limner.evaluation.likelihood import batches, bounds, likelihood
-from limner.evaluation.real_features import counted
+from limner.evaluation.likelihood import bounds, likelihood
 from limner.evaluation.reference_set import MEASURES, ReferenceSet, ScoredImages
 from limner.metrics.copies import copying, nearest
 from limner.metrics.diversity import birthday, duplicate_threshold, ndb

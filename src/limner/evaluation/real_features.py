@@ -20,7 +20,7 @@ from torch import Tensor
 
 from limner.core.batch import Dataset, to_uint8
 from limner.core.durable import replace_file
-from limner.evaluation.likelihood import batches
+from limner.evaluation.draws import batches
 from limner.metrics.extractors.features import Classifier, Extractor
 
 
@@ -46,15 +46,6 @@ class RealImages:
 
     def __len__(self) -> int:
         return len(self.images)
-
-
-def counted(n: int, total: int, what: str) -> str:
-    """How many of how many things, and how they were chosen.
-
-    >>> counted(500, 500, "pictures of photos"), counted(500, 12_000, "pictures of photos")
-    ('500 pictures of photos', '500 of 12,000 pictures of photos (drawn with seed 0)')
-    """
-    return f"{n} {what}" if n >= total else f"{n} of {total:,} {what} (drawn with seed 0)"
 
 
 def uint8_images(dataset: Dataset, limit: int | None = None) -> tuple[Tensor, Tensor | None]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from limner.core.batch import Dataset
 from limner.core.capabilities import Corrupts, Reconstructs
 from limner.core.inference import reconstruct
-from limner.evaluation.likelihood import batches
+from limner.evaluation.draws import batches
 from limner.losses.reconstruction import psnr
 
 

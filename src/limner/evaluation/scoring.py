@@ -34,7 +34,7 @@ from limner.core.run import Run
 from limner.core.units import Count
 from limner.evaluation import properties, translation
 from limner.evaluation.capabilities import capability_scores
-from limner.evaluation.likelihood import batches
+from limner.evaluation.draws import batches
 from limner.evaluation.reference_set import ReferenceSet
 from limner.evaluation.subjects import Data, Subject, load_subjects
 from limner.evaluation.translation import TranslationEvaluator

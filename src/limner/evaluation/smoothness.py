@@ -32,7 +32,7 @@ from limner.core.batch import Dataset, to_uint8
 from limner.core.capabilities import Conditional, Encodes, Generates, HasPosterior, HasPrior, Reconstructs
 from limner.core.errors import LimnerError
 from limner.core.interpolation import Interpolation, interpolation_for, slerp
-from limner.evaluation.likelihood import batches
+from limner.evaluation.draws import batches
 from limner.metrics.extractors.features import Extractor
 from limner.metrics.frechet import Moments, frechet_distance
 from limner.metrics.kernel import mmd

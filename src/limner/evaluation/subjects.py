@@ -22,7 +22,7 @@ from limner.core.capabilities import Translates
 from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel
 from limner.core.run import Run
-from limner.evaluation.real_features import counted
+from limner.evaluation.draws import counted
 
 _SEED, _HALVES = 0, 1  # of the draw of pictures, and of that of half of the real ones: they share no order
 _BATCH = 256

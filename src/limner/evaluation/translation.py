@@ -48,7 +48,7 @@ from limner.core.previews import rgb
 from limner.data import degradations as tasks
 from limner.data.degradations import Degradation
 from limner.data.pairs import DomainSet, PairSet
-from limner.evaluation.real_features import counted
+from limner.evaluation.draws import counted
 from limner.metrics import paired
 from limner.metrics.extractors import features, pretrained
 from limner.metrics.extractors.features import Extractor

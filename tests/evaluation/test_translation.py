@@ -25,6 +25,8 @@ from limner.data.pairs import DomainSet, PairSet, StackedPairs
 from limner.evaluation import scoring as evaluation
 from limner.evaluation import translation
 from limner.evaluation.translation import Effort, PairBaselines, TranslationEvaluator, small_set_frechet
+from limner.evaluation.translation.frechet import _jackknife
+from limner.evaluation.translation.without_learning import NAMES
 from limner.metrics.extractors.features import Random
 from limner.metrics.frechet import frechet
 from limner.metrics.paired import Perceptual
@@ -101,7 +103,7 @@ def test_every_score_of_pictures_has_its_interval_and_its_baselines() -> None:
     for measure in ("l1", "psnr_db", "ssim", "perceptual", "fd"):
         head, unit = measure.removesuffix("_db"), "_db" * measure.endswith("_db")
         own = next(s for k, s in card.items() if base(k) == measure)
-        others = {w: next(s for k, s in card.items() if base(k) == f"{head}_{w}{unit}") for w in translation._NAMES
+        others = {w: next(s for k, s in card.items() if base(k) == f"{head}_{w}{unit}") for w in NAMES
                   if w != "identity"}  # fmt: skip
         for score in (own, *others.values()):
             assert score.low <= score.value <= score.high
@@ -158,7 +160,8 @@ def test_neither_order_nor_batches_matter(monkeypatch: pytest.MonkeyPatch) -> No
     turned = PairSet(StackedPairs(*(Pixels(s.name, s.pixels.flip(0)) for s in (heldout.stacked.a, heldout.stacked.b))))
     one = values(evaluated(Fixed(lambda x: 0.5 * x), heldout, train))
     other = values(evaluated(Fixed(lambda x: 0.5 * x), turned, train))
-    monkeypatch.setattr(translation, "_BATCH", 7)
+    for module in ("without_learning", "pairs"):
+        monkeypatch.setattr(f"limner.evaluation.translation.{module}.BATCH", 7)
     batched = values(evaluated(Fixed(lambda x: 0.5 * x), heldout, train))
     for name, value in one.items():
         assert other[name] == pytest.approx(value, rel=1e-4), name
@@ -210,7 +213,7 @@ def test_the_interval_of_a_frechet_distance_is_as_wide_as_it_varies() -> None:
     y = torch.randn(400, 4, generator=generator, dtype=torch.float64)
     sets = [torch.randn(200, 4, generator=generator, dtype=torch.float64) + 1 for _ in range(60)]
     spread = float(torch.tensor([small_set_frechet(x, y) for x in sets]).std())
-    errors = [translation._jackknife(x, y[:200])[1] for x in sets]
+    errors = [_jackknife(x, y[:200])[1] for x in sets]
     assert sum(errors) / len(errors) == pytest.approx(spread, rel=0.5)
 
 

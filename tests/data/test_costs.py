@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import threading
 import time
@@ -153,3 +154,33 @@ def test_a_thread_does_not_wait_for_itself():
             limits.take(5)
     with limits.share():
         limits.take(limits.IN_FLIGHT)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_does_not_wait_for_the_threads_of_its_parent():
+    taken, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with limits.share():
+            limits.take(limits.IN_FLIGHT)
+            taken.set()
+            done.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert taken.wait(60)
+    child = os.fork()
+    if not child:
+        with limits.share():
+            limits.take(limits.IN_FLIGHT)
+        os._exit(0)
+    began = time.monotonic()
+    while (ended := os.waitpid(child, os.WNOHANG))[0] == 0 and time.monotonic() < began + 20:
+        time.sleep(0.01)
+    if ended[0] == 0:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+    done.set()
+    thread.join()
+    assert ended == (child, 0)

@@ -7,6 +7,7 @@ They are counted before anything is decoded.
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import warnings
@@ -82,6 +83,10 @@ class _Flight:
     """Pixels in flight, counted over the threads that hold a share."""
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets what is held, as a forked process must: the threads that would give it back are not in it."""
         self.changed = threading.Condition()
         self.pixels = 0
         self.mine = threading.local()
@@ -97,9 +102,9 @@ class _Flight:
             yield
         finally:
             with self.changed:
-                self.pixels -= self.mine.pixels
+                self.pixels -= getattr(self.mine, "pixels", 0)
                 self.changed.notify_all()
-            del self.mine.pixels
+            self.mine.__dict__.clear()
 
     def take(self, pixels: int) -> None:
         """Waits until there is room. A thread that already holds pixels does not wait, so none waits for itself."""
@@ -116,6 +121,8 @@ class _Flight:
 
 _FLIGHT = _Flight()
 share, take = _FLIGHT.share, _FLIGHT.take
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_FLIGHT.reset)
 
 
 def check_size(width: int, height: int) -> None:

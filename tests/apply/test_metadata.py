@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -132,6 +134,19 @@ def test_damaged_exif_costs_neither_the_picture_nor_the_batch(tmp_path: Path, mo
             image.load()
             assert image.size in ((36, 24), (24, 36))
     assert any("EXIF is damaged" in note for note in result["notes"])
+
+
+def test_the_exif_block_of_a_png_may_lie_behind_its_pixels(tmp_path: Path) -> None:
+    stream = BytesIO()
+    Image.fromarray(RGB).save(stream, "PNG")
+    body = stream.getvalue()
+    chunk = b"eXIf" + exif().tobytes().removeprefix(b"Exif\0\0")
+    late = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (tmp_path / "a.png").write_bytes(body[:-12] + late + body[-12:])
+    (tmp_path / "b.png").write_bytes(body)
+    kept = files.read_file(tmp_path / "a.png")
+    assert (kept.metadata.tags[0x8298], kept.size) == ("the author", (36, 24))
+    assert files.read_file(tmp_path / "b.png").metadata.tags == {}
 
 
 def test_values_that_cannot_be_written_are_left_out_one_by_one(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_neither_sources_nor_earlier_results_are_overwritten(model: Path, photos
     (tmp_path / "out" / "other.txt").write_bytes(b"x")
     apply(model, photos, tmp_path / "out", device="cpu")  # other files are not in the way
     first = content(tmp_path / "out")
-    refused("5 results exist already; choose", model, photos, tmp_path / "out")
+    refused("5 results exist already, such as", model, photos, tmp_path / "out")
     assert apply(model, photos, tmp_path / "out", overwrite=True, device="cpu")["n"] == 5
     assert content(tmp_path / "out") == first
 

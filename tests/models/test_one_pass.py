@@ -168,15 +168,27 @@ def test_models_without_stylisation_are_refused(tmp_path):
         paint(run.path, "a.png", tmp_path / "b.png", device="cpu")
 
 
-def test_one_image_through_the_command_line(any_style, files, tmp_path):
-    import subprocess
+def test_a_folder_through_the_command_line_says_what_it_left_out(any_style, files, tmp_path, monkeypatch, capsys):
     import sys
 
-    command = ["limner", "stylise", files["photos"] / "1.png", files["paintings"] / "2.png", f"model={any_style}",
-               f"out={tmp_path / 'p.png'}", "device=cpu"]  # fmt: skip
-    done = subprocess.run([sys.executable, "-m", *map(str, command)], capture_output=True, text=True, check=True)
-    assert "stylise: 1 picture, written to" in done.stdout
-    assert Image.open(tmp_path / "p.png").size == (48, 48)
+    from limner.cli import main
+
+    (tmp_path / "in").mkdir()
+    Image.open(files["photos"] / "1.png").save(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "bad.jpg").write_bytes(b"nothing")
+    (tmp_path / "in" / "c.tif").write_bytes((tmp_path / "in" / "a.png").read_bytes()[:300])
+    monkeypatch.chdir(tmp_path)
+    words = ["stylise", "in/", str(files["paintings"] / "2.png"), f"model={any_style}", "device=cpu"]
+    for out in ("in-stylised", "in-stylised-2"):  # numbered, so that the first is not overwritten
+        monkeypatch.setattr(sys, "argv", ["limner", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code
+        text = capsys.readouterr().out
+        assert text.startswith(f"stylise: 1 picture, written to {out}\n2 left out: bad.jpg (not a ")
+        assert "c.tif (" in text
+        assert [path.name for path in (tmp_path / out).iterdir()] == ["a.png"]
+    assert Image.open(tmp_path / "in-stylised" / "a.png").size == (48, 48)
 
 
 def test_strength_1_has_the_statistics_of_the_style(files):

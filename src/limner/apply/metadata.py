@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 
-from limner.data.files import decode
+from limner.data.files import decode, png
 
 DESCRIPTION = 0x010E
 """The EXIF tag ImageDescription."""
@@ -106,12 +106,19 @@ def _read(stream: BinaryIO) -> Metadata:
 
 
 def _exif(stream: BinaryIO) -> Image.Exif:
+    exif = Image.Exif()
     stream.seek(0)
-    if stream.read(4) not in (b"II*\0", b"MM\0*"):
-        return decode.opened(stream).getexif()
-    exif = Image.Exif()  # the tags of a TIFF are read also where Pillow cannot read its pixels
-    stream.seek(0)
-    exif.load_from_fp(stream)
+    start = stream.read(8)
+    if start[:4] in (b"II*\0", b"MM\0*"):  # read also where Pillow does not read the pixels of this TIFF
+        stream.seek(0)
+        exif.load_from_fp(stream)
+        return exif
+    image = decode.opened(stream)
+    if image.format != "PNG" or "exif" in image.info or "Raw profile type exif" in image.info:
+        return image.getexif()
+    block = png.chunks(stream).data.get(b"eXIf")  # behind the pixels, where Pillow would decode them all
+    if block is not None:
+        exif.load(b"Exif\0\0" + block.removeprefix(b"Exif\0\0"))
     return exif
 
 

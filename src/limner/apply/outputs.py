@@ -92,8 +92,9 @@ def refuse_existing(paths: Iterable[Path], overwrite: bool, read: Iterable[Path]
         if _identity(path) in sources:
             raise LimnerError(f"{path} is read, and a result would overwrite it; choose another out")
     if not overwrite:
-        count = f"{there[0]} exists" if len(there) == 1 else f"{len(there)} results exist"
-        raise LimnerError(f"{count} already; {_REMEDY} {'it' if len(there) == 1 else 'them'}")
+        if len(there) == 1:
+            raise LimnerError(f"{there[0]} exists already; {_REMEDY} it")
+        raise LimnerError(f"{len(there)} results exist already, such as {there[0]}; {_REMEDY} them")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -218,7 +219,12 @@ def left_out(skipped: Sequence[tuple[str, str]], notes: Sequence[str], most: int
     """Lines for the user: the pictures that were left out with the reasons, and notes."""
     lines = []
     if skipped:
-        named = ", ".join(f"{name} ({reason})" for name, reason in skipped[:most])
+        named = ", ".join(f"{_shown(name)} ({reason})" for name, reason in skipped[:most])
         more = f", and {len(skipped) - most} more (json=true lists them all)" if len(skipped) > most else ""
         lines.append(f"{len(skipped)} left out: {named}{more}")
     return [*lines, *notes]
+
+
+def _shown(name: str) -> str:
+    """A name on one line."""
+    return name if name.isprintable() else repr(name)

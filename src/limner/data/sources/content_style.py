@@ -78,6 +78,8 @@ def styled(  # noqa: D417 - see Options
     prepared = fingerprint(*style_pixels, *("" if m is None else m for m in mask_pixels), initial)
     name = Path(plain_name(path)).name
     note = f"{name} at {h}×{w}, and {len(styles)} style{'s' * (len(styles) > 1)}"
+    if content.mode in ("LA", "RGBA"):
+        note += f"; what is transparent in {name} is laid over white"
     return StyledSet(
         Pixels(name, torch.from_numpy(pixels)[None], notes=[note], prepared=prepared),
         tuple(torch.from_numpy(s) for s in style_pixels),

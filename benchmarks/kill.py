@@ -4,7 +4,8 @@ For every recipe family: train a small version to the end once; then, again and 
 a uniformly random time (while it starts, steps, samples, saves or scores), and call ``limner resume``, which may be
 killed as well, until it has finished. At the end every tensor of ``model.safetensors`` and ``trainer.safetensors`` must
 have the same bits as after the uninterrupted training, the metric lines must be the same but for seconds and rates, and
-the grids of samples must be the same files.
+the grids of samples must be the same files. The run must keep the checkpoints that the uninterrupted one keeps, and no
+temporary file.
 
     python benchmarks/kill.py                          100 runs of every shipped recipe
     python benchmarks/kill.py --times 5 --recipes vae-mnist gan-mnist
@@ -98,6 +99,10 @@ def differences(run: Path, whole: Path) -> list[str]:
         if mine[1] != theirs[1] or mine[0].keys() != theirs[0].keys():
             found.append(f"{name}: header")
         found += [f"{name}: {k}" for k, t in theirs[0].items() if _bits(t) != _bits(mine[0].get(k))]
+    kept = [[p.name for p in folders(run_ / "checkpoints")] for run_ in (run, whole)]
+    if kept[0] != kept[1]:
+        found.append(f"checkpoints {', '.join(kept[0])} instead of {', '.join(kept[1])}")
+    found += [f"left behind: {p.name}" for p in run.rglob(".*")]
     lines = [[_timeless(line) for line in limner.Run(p).metrics()] for p in (run, whole)]
     if lines[0] != lines[1]:
         found.append(f"metrics.jsonl: {len(lines[0])} lines, {len(lines[1])} expected")
@@ -153,14 +158,11 @@ class Family:
         return [f"not finished after {LIVES} lives"]
 
     def next(self, run: Path) -> list[str]:
-        """How a user goes on: resume, or start anew where nothing had been saved."""
+        """How a user goes on: resume, or start again in the same folder where there is no recipe yet."""
         for leftover in run.glob("checkpoints/.*.tmp"):  # so that the next kill counts as its own
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        if folders(run / "checkpoints"):
-            return ["resume", str(run)]
-        self.seen["unsaved"] += 1
-        shutil.rmtree(run, ignore_errors=True)
-        return [*self.start, f"out={run}"]
+        self.seen["unsaved"] += not folders(run / "checkpoints")
+        return ["resume", str(run)] if (run / "recipe.yaml").is_file() else [*self.start, f"out={run}"]
 
 
 def _finished(run: Path) -> bool:

@@ -76,6 +76,17 @@ def test_a_small_file_of_a_large_net_costs_nothing(tmp_path: Path, call: Any, ke
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10
 
 
+def test_images_of_no_size_are_refused() -> None:
+    recipe = shrunk("cyclegan-emoji")
+    spec = recipe.model.resolve(**recipe.data.build().facts())
+    weights = spec.build().state_dict()
+    build_model(spec.to_dict(), weights)
+    for size in (10**9, 0, -3):
+        call = changed(json.loads(spec.to_json()), "G.shape", [3, size, 16])
+        with pytest.raises(LimnerError, match="cannot be made"):
+            build_model(call, weights)
+
+
 @pytest.mark.parametrize("name", ["ae-mnist", "sngan-mnist", "progressive-mnist", "cyclegan-emoji", "adain", "stylise"])
 def test_an_honest_model_is_as_it_was(name: str) -> None:
     recipe = shrunk(name)

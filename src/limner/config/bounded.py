@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from math import prod
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from limner.core.errors import LimnerError
 
 _MODULES, _TENSORS = 16, 8  # for each tensor of the file; the largest shipped recipe has 3 modules for each
 _SPARE = 1_000  # modules and tensors that a small net may have beside
+_IMAGE = 1 << 28  # numbers of an image
 _FROZEN = 1 << 27  # numbers that a net may hold beside its file's, such as those of a VGG-19
 
 
@@ -37,6 +39,7 @@ def check_fits(spec: Spec, weights: Mapping[str, Tensor]) -> None:
     Raises:
         LimnerError: the call is not valid, or describes another model.
     """
+    _check_shapes(spec)
     numbers = sum(t.numel() for t in weights.values())
     budget = _Budget(spec.name, len(weights), numbers)
     with _counted(budget), _WithoutValues(budget):
@@ -51,6 +54,15 @@ def check_fits(spec: Spec, weights: Mapping[str, Tensor]) -> None:
                 f"these weights do not fit {spec.name}: {name} is {_text(weights[name].shape)} instead of"
                 f" {_text(shape)}; restore the file"
             )
+
+
+def _check_shapes(spec: Spec) -> None:
+    """Refuses images that nobody has, on which no tensor of a convolutional net depends."""
+    for name, value in spec.kwargs.items():
+        if isinstance(value, Spec):
+            _check_shapes(value)
+        elif name == "shape" and value is not None and not (min(value) > 0 and prod(value) <= _IMAGE):
+            raise LimnerError(f"{spec.name}: images of {_text(value)} numbers cannot be made; restore the file")
 
 
 def _text(shape: Any) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from limner.core import dist
+from limner.core.errors import LimnerError
 from limner.core.model import Logs
 from limner.core.run import Run
 
@@ -54,6 +55,10 @@ class Meters:
     def add(self, logs: Logs) -> None:
         """Adds the logs of one step."""
         names = list(logs) if self.sums is None else self.names  # a checkpoint may name them in another order
+        if not logs.keys() >= set(names):
+            raise LimnerError(
+                "the checkpoint has means of other logs than this model gives; restore it, or train again"
+            )
         values = torch.stack([logs[name].detach().float() for name in names])
         if self.sums is None:
             self.names, self.sums = names, values

@@ -79,12 +79,23 @@ def read_written(path: Path) -> dict[str, Any]:
             content = file.read(_LIMIT + 1)
         if len(content) > _LIMIT:
             raise LimnerError(f"{path} is larger than {_LIMIT // 1024} kB; give a recipe file")
-        tree = yaml.load(content.decode("utf-8"), _Loader)  # noqa: S506 - makes texts, lists and mappings only
+        text = content.decode("utf-8")
     except (OSError, ValueError) as error:
         if isinstance(error, UnicodeDecodeError):
             raise LimnerError(f"{path} is not a recipe: it is no UTF-8 text; save it as UTF-8") from None
         reason = getattr(error, "strerror", None) or error
         raise LimnerError(f"cannot read {path}: {reason}; check the name") from None
+    return parse_written(text, path)
+
+
+def parse_written(text: str, path: Path) -> dict[str, Any]:
+    """The YAML mapping that the text of a file is, as `read_written` gives it.
+
+    Raises:
+        LimnerError: it is not such a mapping; the message names the file and the line.
+    """
+    try:
+        tree = yaml.load(text, _Loader)  # noqa: S506 - makes texts, lists and mappings only
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from limner.core.errors import LimnerError
 from limner.core.records import parse_json, read_bytes, read_lines
+from limner.core.yaml_text import parse_written, plain
 from limner.report.words import is_absolute, last_name, public, public_value, strings
 
 Row = dict[str, Any]
@@ -189,18 +188,19 @@ def _recipe(path: Path, notes: list[str]) -> tuple[Row, str]:
     text = _text(path, notes)
     if len(text) > _MAX_TEXT:
         notes.append("recipe.yaml is too long to be shown.")
+    if not text.strip() or len(text) > _MAX_TEXT:
         return {}, ""
     try:
-        raw = yaml.safe_load(text)
+        raw = parse_written(text, path)
         for value in sorted(set(strings(raw)), key=len, reverse=True):  # `public` misses paths with spaces
             if is_absolute(value):
                 text = text.replace(value, last_name(value))
         text = public(text)
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
+        value = plain(parse_written(text, path))
+    except LimnerError:
         notes.append("recipe.yaml is not valid YAML.")
         return {}, public(text)
-    return (value if isinstance(value, dict) else {}), text.strip("\n")
+    return value, text.strip("\n")
 
 
 def merge_sessions(rows: list[Row]) -> list[Row]:

@@ -35,11 +35,13 @@ def test_a_signal_saves_and_resume_is_exact(
 ) -> None:
     run, process = training
     if number == signal.SIGTERM:
+        process.send_signal(signal.SIGSTOP)  # it holds its lock, and there is less to train again below
         refused = call("resume", run)
         assert refused.returncode == 2
         assert refused.stderr.count("\n") == 1
         assert "is in use by another process" in refused.stderr
     process.send_signal(number)
+    process.send_signal(signal.SIGCONT)
     _, stderr = process.communicate(timeout=600)
     assert process.returncode == code
     assert "limner resume" in stderr.splitlines()[-1]

@@ -137,3 +137,9 @@ def test_a_folder_is_trained_with_the_recipe_that_is_said(
 def test_several_devices_need_a_named_recipe(folders: Path) -> None:
     with pytest.raises(LimnerError, match="advice is measured on one device"):
         limner.train(folders / "grey", device="cpu,cpu")
+
+
+def test_a_prepared_store_is_advised_like_its_folder(folders: Path, tmp_path: Path) -> None:
+    limner.data.prepare(folders / "grey", tmp_path / "grey.limner")
+    advice = advise(tmp_path / "grey.limner", {}, fast())
+    assert (advice.recipe, advice.settings["data.size"]) == ("sngan-mnist", [16, 16])

@@ -256,13 +256,14 @@ def survey(source: str | os.PathLike[str], settings: Mapping[str, Any]) -> Facts
     from limner import data
     from limner.data.files.pair_layout import domain_paths, match_names
     from limner.data.files.store import open_store
+    from limner.data.sources.folder import prepared_store
 
     path = Path(source).expanduser()
     options = ("size", "channels", "limit", "only", "without")
     given = {k: settings[key] for k in options for key in (k, f"data.{k}") if key in settings}
     shared = Spec.parse("data", {"name": "domains", **given}).kwargs
     if path.is_dir() or path.suffix.lower() == ".zip":
-        names = open_store(path).names
+        names = [] if prepared_store(str(path)) is not None else open_store(path).names
         domains = domain_paths(names)
         if domains is not None and len(domains) == len(names):  # else a/ and b/ are classes beside others
             kind = "pairs" if match_names(domains).names else "domains"

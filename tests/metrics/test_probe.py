@@ -65,6 +65,14 @@ def test_sets_are_distinguishable_by_their_dependence_alone() -> None:
     assert distinguishable(tied, x[400:], trees=60) > 0.8
 
 
+def test_a_larger_set_in_the_order_of_its_classes_is_drawn_from() -> None:
+    """The same two classes in both; the first half of the larger set is one of them alone."""
+    x, y = torch.randn(1600, 4, generator=torch.Generator().manual_seed(3)).split([1200, 400])
+    x[:600] += 4
+    y[::2] += 4
+    assert distinguishable(x, y, trees=60) == pytest.approx(0.5, abs=0.08)
+
+
 def test_sets_of_different_shapes_are_refused() -> None:
     with pytest.raises(LimnerError, match="one shape"):
         distinguishable(normal(4, 2), normal(4, 3))

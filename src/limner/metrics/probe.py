@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from limner.core.batch import drawn
 from limner.core.errors import LimnerError
 
 if TYPE_CHECKING:
@@ -57,8 +58,8 @@ def distinguishable(a: Tensor, b: Tensor, *, trees: int = 200, seed: int = 0) ->
 
     if a.shape[1:] != b.shape[1:]:
         raise LimnerError(f"shapes {tuple(a.shape[1:])} and {tuple(b.shape[1:])} differ; compare images of one shape")
-    n = min(len(a), len(b))  # balanced, so that 0.5 is chance
-    table = np.concatenate([_table(a[:n]), _table(b[:n])])
+    n = min(len(a), len(b))  # balanced, so that 0.5 is chance; the first ones may be of one class
+    table = np.concatenate([_table(x[drawn(len(x), n, seed)]) for x in (a, b)])
     kind = np.repeat([0, 1], n)
     forest = RandomForestClassifier(trees, oob_score=True, random_state=seed).fit(table, kind)
     return float(forest.oob_score_)

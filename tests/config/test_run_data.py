@@ -66,6 +66,14 @@ def test_a_run_is_resumed_from_another_folder(project: Path) -> None:
     assert len(subject.train) == 23
 
 
+def test_a_run_is_explained_by_its_classes_and_settings(project: Path) -> None:
+    explained = limner.explain(str(project / "runs/one"))
+    assert explained.text.splitlines()[0] == "classes by number: 0 a, 1 b"
+    assert "found 24 images in 2 class folders (a 12, b 12)" in explained.text
+    values = {row["name"]: row.get("value") for row in explained.options}
+    assert (values["train.batch"], values["data.path"], values["data.reading"]) == (8, "photos/", 2)
+
+
 def test_a_folder_of_that_name_here_is_not_taken_for_the_data_of_the_run(project: Path) -> None:
     photos(Path("photos"), 40)
     run = limner.resume(project / "runs/one", images=32)

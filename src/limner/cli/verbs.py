@@ -208,7 +208,7 @@ def explain(key: str, *, schema: bool = False) -> Result:
     """Explain a recipe, a model or an option, and when to change it: limner explain train.batch.
 
     Args:
-        key: a recipe, model, net, data set, or an option such as train.batch.
+        key: a recipe, model, net, data set, an option such as train.batch, or a run folder.
         schema: JSON Schema of a constructor's arguments instead.
     """
     from limner.config.explain import explain as explain_

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from typing import Any
 
 from limner.config import recipe as recipes
 from limner.config.catalogue import find, names
 from limner.config.spec import Argument, Spec, arguments
 from limner.core.errors import unknown
-from limner.core.paths import BUILTIN
+from limner.core.paths import BUILTIN, exists, user_path
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,11 @@ class Explanation:
 
 
 def explain(key: str) -> Explanation:
-    """Explains a recipe, a model, net, data source or optimiser, or one option such as ``train.batch``.
+    """Explains a recipe, a model, net, data source or optimiser, one option such as ``train.batch``, or a run.
 
     Args:
-        key: ``vae-mnist``, ``vae``, ``mlp.Encoder``, ``train``, ``vae.beta``, ``train.batch``, ``adam.lr`` …
+        key: ``vae-mnist``, ``vae``, ``mlp.Encoder``, ``train``, ``vae.beta``, ``train.batch``, ``adam.lr`` …; or a run
+            folder: which number stands for which class, how its data were read, and its settings.
 
     Raises:
         LimnerError: the name is unknown; the message gives the nearest names.
@@ -40,6 +42,8 @@ def explain(key: str) -> Explanation:
         return _recipe(key)
     if constructor := _find(key):
         return _constructor(*constructor, key)
+    if exists(f"{key}/recipe.yaml"):
+        return _run(key)
     owner, _, option = key.rpartition(".")
     constructor = _find(owner) if owner else None
     if constructor and option in arguments(*constructor):
@@ -71,6 +75,20 @@ def _recipe(name: str) -> Explanation:
     loaded = recipes.load(f"{BUILTIN}{name}")
     text = recipes.find(f"{BUILTIN}{name}").read_text("utf-8")
     comment = " ".join(line.lstrip("# ").strip() for line in text.splitlines() if line.startswith("#"))
+    return Explanation(name, "recipe", comment, _settings(loaded))
+
+
+def _run(path: str) -> Explanation:
+    run = import_module("limner.core.run").Run(user_path(path))  # imports numpy, which names and options do without
+    events = run.events()
+    last: dict[str, list[str]] = {k: e[k] for e in events for k in ("classes", "notes") if e.get(k)}
+    classes, notes = last.get("classes", []), last.get("notes", [])
+    lines = ["classes by number: " + ", ".join(f"{k} {name}" for k, name in enumerate(classes))] if classes else []
+    return Explanation(run.name, "run", "\n".join([*lines, *notes]), _settings(recipes.of_run(run.recipe)))
+
+
+def _settings(loaded: recipes.Recipe) -> list[dict[str, Any]]:
+    """A row for each option of a recipe, with its value."""
     rows: list[dict[str, Any]] = []
 
     def add(spec: Spec, prefix: str) -> None:
@@ -87,7 +105,7 @@ def _recipe(name: str) -> Explanation:
     for group, spec in loaded.optim.items():
         add(spec, f"optim.{group}")
     add(loaded.train, "train")
-    return Explanation(name, "recipe", comment, rows)
+    return rows
 
 
 def _constructor(kind: str, name: str, shown: str) -> Explanation:

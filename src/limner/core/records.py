@@ -143,7 +143,8 @@ EVENTS = record(
     {"event": _is_text, "images": is_count, "seconds": is_duration},
     dict.fromkeys(("message", "command", "data", "fingerprint", "licence"), _WORD)
     | dict.fromkeys(("took", "total", "items", "energy_joules", "budget"), _NUMBER)
-    | {"shape": _list_of(is_count), "parameters": _map_of(is_count)},
+    | {"shape": _list_of(is_count), "parameters": _map_of(is_count)}
+    | {"classes": _list_of(_is_text), "notes": _list_of(_is_text)},
 )
 """A line of ``events.jsonl``."""
 

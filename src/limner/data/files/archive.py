@@ -144,12 +144,16 @@ def _bomb(path: Path, what: str) -> LimnerError:
 
 
 def _outside(name: str) -> bool:
+    if name[:1] != "/" and name[1:2] != ":" and ".." not in name and "\\" not in name and "\0" not in name:
+        return False  # most names, in a tenth of the time
     plain = name.replace("\\", "/")
     return plain.startswith("/") or ".." in plain.split("/") or "\0" in name or bool(re.match(r"[A-Za-z]:", plain))
 
 
 def _plain(name: str) -> str:
     r"""A name with ``/`` between its parts, as Windows programs may write ``\``, and without ``./`` and ``//``."""
+    if "\\" not in name and "//" not in name and "./" not in name:
+        return name
     name = name.replace("\\", "/")
     if "//" in name or name.startswith("./") or "/./" in name:
         folder = "/" if name.endswith("/") else ""

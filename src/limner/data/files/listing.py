@@ -52,6 +52,7 @@ class Listing:
         self.examples: dict[str, list[str]] = {}
         self.labels: list[str] = []
         self.usual = SUFFIXES if reading > 1 else first_reading.SUFFIXES
+        self._folders: dict[str, bool] = {}  # whether each folder is passed over
 
     def add(self, paths: Iterable[str]) -> None:
         """Lists the images among relative paths, and counts the other files."""
@@ -62,16 +63,18 @@ class Listing:
 
     def is_image(self, path: str) -> bool:
         """Whether a path is that of an image that can be used; counts the others."""
-        parts = path.split("/")
-        if any(self.passes_over(part) for part in parts):
+        folder, _, file = path.rpartition("/")  # a `PurePath` for each of millions of files would take seconds
+        if folder and folder not in self._folders:
+            self._folders[folder] = any(self.passes_over(part) for part in folder.split("/"))
+        if (folder and self._folders[folder]) or self.passes_over(file):
             return False
-        dot = parts[-1].rfind(".")  # a `PurePath` for each of millions of files would take seconds
-        suffix = parts[-1][dot:].lower() if dot > 0 else ""
+        dot = file.rfind(".")
+        suffix = file[dot:].lower() if dot > 0 else ""
         if suffix in self.usual:
-            if len(parts) - 1 <= MAX_DEPTH:
+            if path.count("/") <= MAX_DEPTH:
                 return True
             self.quarantine.append((path, TOO_DEEP))
-        elif parts[-1] == _LABELS:
+        elif file == _LABELS:
             self.labels.append(path)
         else:
             self.ignored[suffix or "no suffix"] += 1

@@ -202,14 +202,18 @@ def test_odd_names_of_files_are_written_and_scored(tmp_path: Path, model: Path) 
     assert result["n"] == 1
 
 
-def test_samples_do_not_overwrite_either(tmp_path: Path, save_autoencoder: Save) -> None:
-    model = save_autoencoder(tmp_path / "a.safetensors", (3, 8, 8))
-    draw(model, tmp_path / "grid.png", n=4, device="cpu")
+def test_samples_replace_samples_and_nothing_else(tmp_path: Path, save_autoencoder: Save) -> None:
+    model, grid = save_autoencoder(tmp_path / "a.safetensors", (3, 8, 8)), tmp_path / "grid.png"
+    Image.fromarray(RGB).save(grid)
     before = content(tmp_path)
     with pytest.raises(LimnerError, match=r"grid\.png exists already"):
-        draw(model, tmp_path / "grid.png", n=4, seed=1, device="cpu")
+        draw(model, grid, n=4, device="cpu")
     assert content(tmp_path) == before
-    draw(model, tmp_path / "grid.png", n=4, seed=1, overwrite=True, device="cpu")
+    draw(model, grid, n=4, overwrite=True, device="cpu")
+    first = grid.read_bytes()
+    with Image.open(grid) as image:
+        assert image.getexif()[0x010E] == "limner sample: autoencoder, seed 0"
+    draw(model, grid, n=4, seed=1, device="cpu")
+    assert grid.read_bytes() != first
     assert len(draw(model, f"{tmp_path}/samples.v2/", n=3, device="cpu")) == 3
-    with pytest.raises(LimnerError, match="3 results exist"):
-        draw(model, tmp_path / "samples.v2", n=4, device="cpu")
+    assert len(draw(model, tmp_path / "samples.v2", n=4, device="cpu")) == 4

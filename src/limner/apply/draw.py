@@ -5,17 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from limner.apply import outputs
 from limner.apply.images import save
+from limner.apply.metadata import DESCRIPTION, Metadata
 from limner.config.call import read_options
 from limner.config.load import load_model
 from limner.core.capabilities import Conditional
 from limner.core.device import pick
 from limner.core.errors import LimnerError
-from limner.core.grid import make_grid, save_grid
+from limner.core.grid import make_grid
 from limner.core.paths import user_path
 
 _MOST = 100_000
+_ORIGIN = "limner sample: "
 
 
 def draw(
@@ -31,7 +35,7 @@ def draw(
 ) -> list[Path]:
     """Draws samples of a trained model, as one grid or as single PNG files in a folder.
 
-    A grid and a folder of the same seed hold the same images.
+    A grid and a folder of the same seed hold the same images. The EXIF description of a file names model and seed.
 
     Args:
         path: run folder, checkpoint folder or ``model.safetensors``.
@@ -39,7 +43,7 @@ def draw(
         n: number of images.
         seed: seed of the noise; the same seed gives the same images.
         y: for conditional models, a class by its name or its index; all classes in turn by default.
-        overwrite: replace files that exist.
+        overwrite: replace files that exist; earlier samples are replaced in any case.
         device: auto, cpu, cuda or mps.
         **options: sampling options of the model, such as truncation=0.7 for models that draw from a prior (the largest
             number in the noise: images become more typical and less varied).
@@ -59,15 +63,23 @@ def draw(
             f"cannot write {target.name}; give a name that ends in .png or .webp, or {target.name}/ for a folder"
         )
     files = [target / f"{i:05d}.png" for i in range(n)] if as_folder else [target]
-    outputs.refuse_existing(files, overwrite)
+    outputs.refuse_existing([f for f in files if not _is_sample(f)], overwrite)
     model = load_model(user_path(path), pick(device))
     x = model.sample(n, seed=seed, y=y, **read_options(model.sampling_options, options))
+    origin = f"{_ORIGIN}{model.spec.name}, seed {seed}"
     if not as_folder:
         classes = model.condition.size if isinstance(model, Conditional) and y is None else 0
         columns = classes if 1 < classes <= 16 else max(1, round(n**0.5))  # one column for each class
-        target.parent.mkdir(parents=True, exist_ok=True)
-        save_grid(make_grid(x, columns), target)
-        return [target]
+        return [outputs.write(make_grid(x, columns), target, Metadata().described(origin))]
     if x.shape[2] * x.shape[3] == 1:
         raise LimnerError("the samples of this model are points, not images; give a file that ends in .png for a plot")
-    return [save(image, file) for image, file in zip(x, files)]
+    return [save(image, file, origin) for image, file in zip(x, files)]
+
+
+def _is_sample(path: Path) -> bool:
+    """Whether a file was written by `draw`: it can be drawn again, so it may be replaced."""
+    try:
+        with Image.open(path, formats=["PNG", "WEBP"]) as image:
+            return str(image.getexif().get(DESCRIPTION, "")).startswith(_ORIGIN)
+    except (OSError, ValueError, SyntaxError):
+        return False

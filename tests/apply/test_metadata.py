@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 import zlib
 from collections.abc import Callable
@@ -15,8 +16,9 @@ import pyvips
 import tifffile
 from PIL import Image
 
-from limner.apply import files
+from limner.apply import files, metadata, outputs
 from limner.apply.tasks import apply
+from limner.data.files import decode
 
 Save = Callable[..., Path]
 RNG = np.random.default_rng(0)
@@ -134,6 +136,21 @@ def test_damaged_exif_costs_neither_the_picture_nor_the_batch(tmp_path: Path, mo
             image.load()
             assert image.size in ((36, 24), (24, 36))
     assert any("EXIF is damaged" in note for note in result["notes"])
+
+
+def test_no_mutant_of_an_exif_block_spoils_a_result(tmp_path: Path) -> None:
+    """Whatever is left of a damaged block can be written, and every result opens."""
+    rng, whole, image = random.Random(0), exif().tobytes(), Image.fromarray(RGB)
+    for _ in range(150):
+        block = bytearray(whole)
+        for _ in range(rng.choice((1, 2, 4, 10, 30))):
+            block[rng.randrange(6, len(block))] = rng.randrange(256)
+        stream = BytesIO()
+        image.save(stream, "JPEG", exif=bytes(block))
+        with decode.strict():
+            kept = metadata.read(stream)
+        for suffix in (".jpg", ".tif", ".png"):
+            assert check(outputs.write(image, tmp_path / f"a{suffix}", kept), (36, 24)).get(0x0112, 1) == 1
 
 
 def test_the_exif_block_of_a_png_may_lie_behind_its_pixels(tmp_path: Path) -> None:

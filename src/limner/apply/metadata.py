@@ -97,7 +97,7 @@ def _read(stream: BinaryIO) -> Metadata:
     for tag, known in ((_CAMERA, _CAMERA_TAGS), (_GPS, _GPS_TAGS)):
         if tag in exif:
             try:
-                block, broken = _kept(exif.get_ifd(tag), known)
+                block, broken = _kept(exif.get_ifd(tag), known, tag)
             except Exception:
                 block, broken = {}, True
             damaged |= broken
@@ -122,14 +122,14 @@ def _exif(stream: BinaryIO) -> Image.Exif:
     return exif
 
 
-def _kept(block: Any, known: Iterable[int]) -> tuple[dict[int, Any], bool]:
-    """The values that can be written again, and whether there are others."""
+def _kept(block: Any, known: Iterable[int], inside: int | None = None) -> tuple[dict[int, Any], bool]:
+    """The values that can be written again, in the first block or `inside` another, and whether there are others."""
     kept, damaged = {}, False
     for tag in known:
         try:
             if tag in block:
                 kept[tag] = _plain(block[tag])
-                _encoded({tag: kept[tag]})
+                _encoded({tag: kept[tag]} if inside is None else {inside: {tag: kept[tag]}})
         except Exception:
             kept.pop(tag, None)
             damaged = True

@@ -19,7 +19,7 @@ from typing import Any
 from PIL import Image, features
 
 from limner.apply.metadata import NONE, Metadata
-from limner.apply.transparency import over_white
+from limner.apply.transparency import has_alpha, over_white
 from limner.core.errors import LimnerError
 from limner.core.paths import user_path
 
@@ -186,7 +186,8 @@ def numbered(path: Path) -> Path:
 def write(image: Image.Image, path: Path, metadata: Metadata = NONE) -> Path:
     """Writes an image of mode L, LA, RGB or RGBA in the format of the suffix; formats without alpha get it over white.
 
-    JPEG has quality 95 and colours at full resolution, AVIF the same, WebP is lossless.
+    JPEG has quality 95 and colours at full resolution, AVIF the same (100 with alpha, which is then exact), WebP is
+    lossless.
 
     Raises:
         CannotWrite: no image can be written there.
@@ -196,6 +197,8 @@ def write(image: Image.Image, path: Path, metadata: Metadata = NONE) -> Path:
     content = io.BytesIO()
     try:
         picture = image if keeps_alpha(path.suffix) else over_white(image)
+        if form == "AVIF" and has_alpha(picture):
+            options = options | {"quality": 100}  # the least at which alpha is exact
         picture.save(content, form, **options, **metadata.options(form))
         return write_whole(path, content.getvalue())
     except (ValueError, OSError) as error:

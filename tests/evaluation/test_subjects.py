@@ -130,6 +130,28 @@ def test_two_folders_of_ones_own(digits: tuple[Path, torch.Tensor], tmp_path: Pa
     assert "digits has no test folder: 350 of its 700 pictures" in said
 
 
+def test_too_few_real_pictures_to_halve_are_all_compared_with(
+    digits: tuple[Path, torch.Tensor], tmp_path: Path
+) -> None:
+    """250 pictures: halves would be smaller than the number of features. There is no ceiling then, and no norm."""
+    folder, pixels = digits
+    save(tmp_path / "photos", pixels[::2][:250], [f"{i:03d}.png" for i in range(250)])
+    (card,) = limner.evaluate(folder, data=tmp_path / "photos", only=["quality", "copying"]).values()
+    (name,) = (k for k in card if k.startswith("fd@"))
+    score = card[name]
+    assert score["on"] == "250 of 700 pictures of digits (drawn with seed 0) against 250 images of photos"
+    assert score.keys() & {"ceiling", "norm"} == set()
+    net = Random(pixels[::2][:250])
+    assert score["value"] == pytest.approx(
+        frechet(net.features(pixels[drawn(700, 250)]), net.features(pixels[::2][:250])), rel=1e-3
+    )
+    assert "photos has 250 pictures and no test folder, too few to halve" in " ".join(score["notes"])
+    assert "too few to keep some apart" in card["copying"]["why"]
+    save(tmp_path / "few", pixels[:150], [f"{i:03d}.png" for i in range(150)])
+    with pytest.raises(LimnerError, match="at least 193 images on each side; there are 150"):
+        limner.evaluate(folder, data=tmp_path / "few", only="quality")
+
+
 def test_a_test_folder_is_compared_with(digits: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
     folder = digits[0]
     real = data.load("mnist-5k", split="all").pixels

@@ -59,7 +59,8 @@ def image_scores(
             values.setdefault(name, []).append(value)
     if first is None:
         raise LimnerError("scores need at least one seed; give seeds=1 or more")
-    real = counted(len(reference.real), reference.real.of, f"held-out images of {reference.real.name}")
+    what = f"{'held-out ' * reference.apart}images of {reference.real.name}"
+    real, best = counted(len(reference.real), reference.real.of, what), reference.ceiling
     on = f"{reference.n} samples against {real}"
     on += f", {len(seeds)} seeds" if len(seeds) > 1 else ""
     card = {}
@@ -68,7 +69,7 @@ def image_scores(
         how = measure.how + (f"; about {reference.floor:.3g} for a perfect sampler" if name == "fd" else "")
         card[f"{name}{reference.conditions}"] = Score.of_sample(
             values[name], unit=measure.unit, on=on, how=how, property=measure.property, better=measure.better,
-            ceiling=reference.ceiling.scores[name], floor=reference.noise.scores[name],
+            ceiling=None if best is None else best.scores[name], floor=reference.noise.scores[name],
             norm=reference.norm(name, fmean(values[name])),
         )  # fmt: skip
     return card, first
@@ -211,6 +212,9 @@ def _class_scores(reference: ReferenceSet, scored: ScoredImages, model: Conditio
 
 def copying_scores(reference: ReferenceSet, scored: ScoredImages) -> Card:
     """Distances of samples to the training images, compared with those of held-out images."""
+    if not reference.apart:
+        why = "copies are told by comparing with new real images, and there are too few to keep some apart"
+        return {"copying": missing("copying", why)}
     result = copying(train=reference.trained_on.features, test=reference.real.features, fake=scored.features)
     trained, real = reference.trained_on, reference.real
     on = f"{reference.n} samples, {counted(len(trained), trained.of, 'training images')} and "
@@ -304,7 +308,8 @@ def _smoothness_scores(
         ),
     }  # fmt: skip
     if scored is not None:
-        ceiling, floor = reference.ceiling.neighbourhoods.hole_rate, reference.noise.neighbourhoods.hole_rate
+        best, floor = reference.ceiling, reference.noise.neighbourhoods.hole_rate
+        ceiling = None if best is None else best.neighbourhoods.hole_rate
         rate = scored.neighbourhoods.hole_rate
         card[f"hole_rate{reference.conditions}"] = Score(
             rate, unit="of draws", on=f"{reference.n} samples", property="latent", better="lower",

@@ -112,7 +112,8 @@ class ReferenceSet:
 
     Args:
         train: training images; the extractor may be fitted to them, and the ceiling is a part of them.
-        heldout: images that were not trained on, with which samples are compared.
+        heldout: images that were not trained on, with which samples are compared. If it is `train` itself, there is no
+            ceiling, and copies cannot be told.
         n: generated images per comparison; at most the number of training images, since the ceiling needs as many.
         extractor: default the classifier for the data, else `limner.metrics.extractors.features.Random`.
         device: where features are computed.
@@ -143,6 +144,7 @@ class ReferenceSet:
             known = features.KEYS.get(train.name)
             extractor = features.classifier(known, device) if known else features.fitted(train, device)
         self.extractor, self.train, self.n = extractor, train, min(n, len(train))
+        self.apart = heldout is not train
         need = extractor.dims + 1
         if self.n < need or len(heldout) < need:
             given = (
@@ -199,9 +201,12 @@ class ReferenceSet:
         return load_real_images(self.train, self.extractor, TRAINED)
 
     @cached_property
-    def ceiling(self) -> ScoredImages:
-        """Scores of as many training images, drawn at random, as are generated: the best that can be expected."""
-        return self(uint8_images(self.train, self.n)[0])
+    def ceiling(self) -> ScoredImages | None:
+        """Scores of as many training images, drawn at random, as are generated: the best that can be expected.
+
+        None where no images are kept apart from those that are compared with.
+        """
+        return self(uint8_images(self.train, self.n)[0]) if self.apart else None
 
     @cached_property
     def noise(self) -> ScoredImages:
@@ -215,7 +220,8 @@ class ReferenceSet:
         """Position of a score from the floor (noise, 0) to the ceiling (1); None for scores that have no best end."""
         if MEASURES[name].better is None:
             return None
-        return normalised(value, self.noise.scores.get(name), self.ceiling.scores.get(name))
+        ceiling = self.ceiling
+        return None if ceiling is None else normalised(value, self.noise.scores.get(name), ceiling.scores.get(name))
 
     @cached_property
     def _sharpness(self) -> float:

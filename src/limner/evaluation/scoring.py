@@ -148,9 +148,13 @@ def evaluate(
         raise LimnerError("there is nothing to evaluate; name a run folder, or a folder of pictures with data=NAME")
     if likelihood not in (None, "AIS"):
         raise unknown("likelihood", str(likelihood), ["AIS"])
-    subjects = load_subjects(paths, data, which, n, torch_device)
-    _refuse_different_data(subjects)
     choose = extractor_for(extractor, weights, torch_device)
+
+    def number_of_features(train: Dataset) -> int:
+        return (choose(train) or features.fitted(train, torch_device)).dims
+
+    subjects = load_subjects(paths, data, which, n, torch_device, number_of_features)
+    _refuse_different_data(subjects)
     compares = bool({"quality", "coverage", "latent", "copying"} & set(selected))
     references = _references(subjects, n, choose, torch_device) if compares else [None] * len(subjects)
     cards = {}

@@ -6,7 +6,7 @@ depends on the number of pictures and a seed alone, so it is the same for a fold
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,12 @@ Data = str | Path | dict[str, Any] | None
 
 
 def load_subjects(
-    paths: Sequence[str | Path], data: Data, which: str, n: int, device: torch.device | str
+    paths: Sequence[str | Path],
+    data: Data,
+    which: str,
+    n: int,
+    device: torch.device | str,
+    features: Callable[[Dataset], int],
 ) -> list[Subject]:
     """The runs and folders to evaluate.
 
@@ -116,13 +121,14 @@ def load_subjects(
         which: checkpoint of a run: latest, best, or its number.
         n: largest number of pictures that are drawn from a folder.
         device: where models are put.
+        features: how many features the extractor has that is used for some training images.
 
     Raises:
         LimnerError: a path is neither, there is no checkpoint, or no real images can be compared with.
     """
     places = [Path(path).expanduser() for path in paths]
     runs = [(place / "recipe.yaml").is_file() for place in places]
-    real = None if all(runs) else _real_images(places[runs.index(False)], data, alone=not any(runs))
+    real = None if all(runs) else _real_images(places[runs.index(False)], data, not any(runs), features)
     return [
         _load_run(str(path), Run(place), data, which, device)
         if is_run or real is None
@@ -164,14 +170,19 @@ def _sized(spec: Spec, model: GenerativeModel, trained_on: Spec) -> Spec:
     return Spec("data", spec.name, spec.kwargs | {k: v for k, v in same.items() if spec.get(k) is None})
 
 
-def _real_images(folder: Path, data: Data, alone: bool) -> tuple[Dataset, Dataset, list[str]]:
+def _real_images(
+    folder: Path, data: Data, alone: bool, features: Callable[[Dataset], int]
+) -> tuple[Dataset, Dataset, list[str]]:
     """Training images, held-out images and notes, for pictures that no run of limner made.
+
+    Where both are the same set, there are too few to halve.
 
     Args:
         folder: the pictures, for messages.
         data: as the user wrote it.
         alone: only folders are evaluated. A folder without a test split may then be halved, as nothing here was trained
             on either half; beside a run, its own small hold-out is compared with.
+        features: as in `load_subjects`.
     """
     if not folder.exists():
         raise LimnerError(f"there is no {folder}; give a run folder, or a folder of pictures with data=NAME")
@@ -187,9 +198,16 @@ def _real_images(folder: Path, data: Data, alone: bool) -> tuple[Dataset, Datase
         whole = Spec(spec.kind, spec.name, spec.kwargs | {"split": "all"}).build()
         order = shuffled(len(whole), _HALVES)
         heldout, train = (Part(whole, sorted(order[k::2])) for k in (0, 1))
+        if features(train) >= len(train):
+            heldout = train = whole
     notes = preparation(train, ("held out", "left out")) if spec.name == "folder" else []
     notes += left_out(train, heldout)
-    if whole is not None:
+    if heldout is train:
+        notes.append(
+            f"{train.name} has {len(train)} pictures and no test folder, too few to halve: all are compared with, and"
+            " none is left to show the best scores possible"
+        )
+    elif whole is not None:
         notes.append(
             f"{whole.name} has no test folder: {len(heldout)} of its {len(whole):,} pictures, drawn with seed"
             f" {_HALVES}, are compared with, and the other {len(train)} show the best scores possible"

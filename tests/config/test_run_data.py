@@ -121,6 +121,9 @@ def test_a_named_set_is_at_no_path(project: Path) -> None:
     run = Run(project / "runs/one")
     with pytest.raises(LimnerError, match="was trained on digits, which is not at one path; leave it out"):
         run_data.moved(run, Spec("data", "digits", {}), {"path": "x"})
+    (run.path / "data/places.json").unlink()
+    painted = Spec("data", "styled", {"path": "chelsea", "style": "starry"})
+    assert run_data.located(run, painted, "resume") == painted, "these are pictures of limner"
     two = Spec("data", "domains", {"a": "x/", "b": "y/"})
     with pytest.raises(LimnerError, match=r"write data\.a=PLACE data\.b=PLACE"):
         run_data.moved(run, two, {"path": "x"})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import struct
 import zipfile
 import zlib
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from limner.core.errors import LimnerError
 from limner.data.files import zip_directory
@@ -119,6 +121,17 @@ def test_a_large_member_of_one_colour_is_a_bomb(tmp_path):
         LimnerError, match=r"contains 'a\.bmp', which unpacks to 17 MiB, .* as a ZIP bomb does; refused"
     ):
         open_store(file)
+
+
+def test_a_large_mask_of_one_colour_is_none(tmp_path, monkeypatch):
+    monkeypatch.setattr("limner.data.files.archive.BOMB_TOTAL", 10 << 20)
+    mask = io.BytesIO()
+    Image.new("L", (4200, 4200)).save(mask, "BMP")
+    file = zipped(tmp_path, "mask.bmp", content=mask.getvalue(), method=zipfile.ZIP_DEFLATED)
+    assert len(open_store(file).open("mask.bmp").read()) == len(mask.getvalue()) > 16 << 20
+    padded = mask.getvalue()[:100] + bytes(30 << 20)
+    with pytest.raises(LimnerError, match="as a ZIP bomb does"):
+        open_store(zipped(tmp_path, "mask.bmp", content=padded, method=zipfile.ZIP_DEFLATED))
 
 
 def test_many_small_members_are_a_bomb_too(tmp_path, monkeypatch):

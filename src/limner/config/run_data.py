@@ -49,7 +49,7 @@ def located(run: Run, data: Spec, verb: str) -> Spec:
                 texts[k] = _shown(run.path / place)
         if texts:
             kwargs[key] = texts if isinstance(kwargs[key], list) else texts[0]
-        missing = next((t for t in texts if key in _SETS and not _is_name(t) and not exists(t)), None)
+        missing = next((t for t in texts if key in _SETS and not _is_name(data, key, t) and not exists(t)), None)
         if missing is not None:
             setting = "data" if key == "path" else f"data.{key}"
             raise LimnerError(
@@ -79,7 +79,7 @@ def moved(run: Run, data: Spec, places: Mapping[str, str]) -> Spec:
         LimnerError: the run has data that cannot be there.
     """
     for key in places:
-        if not _texts(data, key) or all(map(_is_name, _texts(data, key))):
+        if not _texts(data, key) or all(_is_name(data, key, text) for text in _texts(data, key)):
             own = [k for k in _SETS if _texts(data, k)]
             hint = f"write {' '.join(f'data.{k}=PLACE' for k in own)}" if len(own) > 1 else "leave it out"
             raise LimnerError(f"{run.name} was trained on {_title(data)}, which is not at one path; {hint}")
@@ -123,8 +123,10 @@ def _texts(data: Spec, key: str) -> list[str]:
     return [str(text) for text in value] if isinstance(value, (list, tuple)) else [str(value)]
 
 
-def _is_name(text: str) -> bool:
-    return text.startswith(BUILTIN) or text in names("data")
+def _is_name(data: Spec, key: str, text: str) -> bool:
+    """Whether a text is a name of limner, such as that of a data set or of a photograph, and no path."""
+    marker = arguments("data", data.name)[key].name_or_path
+    return text.startswith(BUILTIN) or text in (names("data") if marker is None else marker.names())
 
 
 def _title(data: Spec) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import re
 import stat
+import struct
 import time
 from array import array
 from bisect import bisect_left
@@ -29,7 +30,8 @@ MAX_RATIO = 100
 BOMB_MEMBER = 16 << 20
 BOMB_TOTAL = 1 << 30
 """A ZIP is a bomb where a member has more than `BOMB_MEMBER` bytes, or all together more than `BOMB_TOTAL`, and that is
-more than `MAX_RATIO` times what they take in the ZIP. Below, files may be of one colour, as masks in BMP files are."""
+more than `MAX_RATIO` times what they take in the ZIP. Below, files may be of one colour, as masks in BMP files are. A
+BMP file that is as large as its pixels need does not count."""
 
 
 class Archive(Listing):
@@ -46,6 +48,12 @@ class Archive(Listing):
         try:
             for m in zip_directory.members(path, MAX_MEMBERS, as_before=reading == 1):
                 _refuse_hostile(path, m)
+                if (
+                    m.size > BOMB_MEMBER
+                    and m.size > MAX_RATIO * m.packed
+                    and not _is_bitmap(path, m.size, m.packed, m.method, m.offset)
+                ):
+                    raise _bomb(path, f"contains {m.name!r}, which unpacks to {m.size >> 20} MiB")
                 unpacked += m.size
                 offsets.append(m.offset)
                 ends.append(m.offset + m.packed)
@@ -57,7 +65,8 @@ class Archive(Listing):
             raise LimnerError(f"{path.name} cannot be read ({error}); unpack it and give the folder") from None
         except (BadZip, OSError, OverflowError) as error:
             raise LimnerError(f"{path.name} is not a readable ZIP ({error}); create it again") from None
-        if unpacked > BOMB_TOTAL and unpacked > MAX_RATIO * path.stat().st_size:
+        limit = max(BOMB_TOTAL, MAX_RATIO * path.stat().st_size)
+        if unpacked > limit and unpacked - self._bytes_of_bitmaps(np.array(places).reshape(-1, 5)) > limit:
             raise _bomb(path, f"unpacks to {unpacked >> 20} MiB")
         _refuse_shared_bytes(path, np.array(offsets), np.array(ends))
         order = sorted(range(len(names)), key=names.__getitem__)
@@ -73,6 +82,11 @@ class Archive(Listing):
             self.names, self._places = [n for n in self.names if n not in labels], self._places[is_image]
         chosen = self.choose_labels()
         self._metadata = None if chosen is None else labels[chosen]
+
+    def _bytes_of_bitmaps(self, places: NDArray[np.int64]) -> int:
+        """The unpacked bytes of those images that are much larger than in the ZIP because they are of one colour."""
+        flat = places[places[:, 0] > MAX_RATIO * places[:, 1]].tolist()
+        return sum(size for size, packed, _, method, at in flat if _is_bitmap(self.path, size, packed, method, at))
 
     def stamps(self) -> NDArray[np.int64]:
         """(N,4): CRC-32 and size of each image, and times of the ZIP."""
@@ -117,7 +131,7 @@ def _refuse_hostile(path: Path, member: Member) -> None:
     """Refuses a ZIP with a member that may attack the machine or cannot be read.
 
     Raises:
-        LimnerError: the member is a bomb or a link, is encrypted, or leads outside.
+        LimnerError: the member is a link, is encrypted, or leads outside.
     """
     if member.mode and stat.S_ISLNK(member.mode):
         raise LimnerError(f"{path.name} contains the link {member.name!r}; put the file itself into the ZIP")
@@ -125,8 +139,15 @@ def _refuse_hostile(path: Path, member: Member) -> None:
         raise LimnerError(f"{path.name} is encrypted; unpack it and give the folder")
     if _outside(member.name):
         raise LimnerError(f"{path.name} contains {member.name!r}, which leads out of the archive; refused")
-    if member.size > BOMB_MEMBER and member.size > MAX_RATIO * member.packed:
-        raise _bomb(path, f"contains {member.name!r}, which unpacks to {member.size >> 20} MiB")
+
+
+def _is_bitmap(path: Path, size: int, packed: int, method: int, offset: int) -> bool:
+    """Whether a member is a BMP file of the size that its pixels need, so that its limit is that of all images."""
+    start = zip_directory.start_of(path, packed, method, offset)
+    if len(start) < 54 or start[:2] != b"BM":
+        return False
+    at, width, height, bits = struct.unpack_from("<10xL4xLlxxH", start)
+    return size <= at + abs(height) * ((width * bits + 31) // 32 * 4) + 4096
 
 
 def _refuse_shared_bytes(path: Path, offsets: NDArray[np.int64], ends: NDArray[np.int64]) -> None:

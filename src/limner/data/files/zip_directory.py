@@ -130,6 +130,18 @@ def read(path: Path, size: int, packed: int, crc: int, method: int, offset: int)
     return content
 
 
+def start_of(path: Path, packed: int, method: int, offset: int) -> bytes:
+    """At most the first 64 bytes of a member's content; none where it cannot be read."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            file.seek(offset)
+            header = file.read(_LOCAL_SIZE)
+            file.seek(sum(struct.unpack_from("<HH", header, 26)), os.SEEK_CUR)
+            return _unpacked(file.read(min(packed, 1024)), 63, method)[:64]
+    except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, struct.error, BadMember):
+        return b""
+
+
 def _unpacked(raw: bytes, size: int, method: int) -> bytes:
     """At most `size` bytes and one more of the content."""
     if method == _STORED:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
 import torch
 
+from limner.cli import main
 from limner.core.errors import LimnerError
 from limner.core.stream import Stream
 from limner.data import Files, Pixels, load, prepare, preparing
@@ -189,3 +191,28 @@ def test_pairs_are_not_prepared(tmp_path, photos):
     with pytest.raises(LimnerError, match=r"x\.limner is a prepared store of images"):
         load("pairs", path=str(tmp_path / "x.limner"))
     assert load("pairs", path=str(tmp_path / "x.limner"), task="colourise").shape == (3, 16, 16)
+
+
+def test_from_the_command_line_and_resumed_on_the_store(tmp_path, photos, monkeypatch, capsys):
+    def limner(*words: object) -> None:
+        monkeypatch.setattr(sys, "argv", ["limner", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code, capsys.readouterr().err
+
+    limner("data", "prepare", photos, tmp_path / "x.limner", "size=16")
+    said = capsys.readouterr().out
+    assert "left out ant/empty.png: empty file" in said
+    assert "images of 3×16×16 to" in said
+    tiny = ["batch=4", "samples=4", "device=cpu", "threads=1", f"out={tmp_path / 'run'}"]
+    limner("train", "ae-mnist", f"data={photos}", "size=16", "images=8", *tiny)
+    limner("resume", tmp_path / "run", f"data={tmp_path / 'x.limner'}", "images=16")
+    assert capsys.readouterr().out.strip().endswith("run")
+
+
+def test_advice_reads_a_store(tmp_path, photos):
+    from limner.config.advice import survey
+
+    prepare(photos, tmp_path / "x.limner", size=16)
+    facts = survey(tmp_path / "x.limner", {})
+    assert (facts.kind, facts.shape, facts.classes) == ("images", (3, 16, 16), 2)

@@ -254,3 +254,29 @@ def test_pictures_beside_shards_come_first(tmp_path, folder_of):
     dataset = load(photos, split="all")
     assert len(dataset) == 4
     assert any(".tar" in note for note in dataset.notes)
+
+
+def test_headers_of_a_tar_that_ask_for_memory_are_refused(tmp_path):
+    path = write_tar(tmp_path / "x.tar", {"0001.png": png(pictures(1)[0])})
+    info = tarfile.TarInfo("././@PaxHeader")
+    info.type, info.size = tarfile.XHDTYPE, 1 << 40
+    path.write_bytes(path.read_bytes()[:1024] + info.tobuf(tarfile.GNU_FORMAT) + bytes(10240))
+    dataset = shards.Shards(path, [path])
+    assert len(dataset.names) == 1
+    assert "damaged" in dataset.quarantine[0][1]
+
+
+def test_a_small_parquet_file_cannot_become_a_large_one(tmp_path, monkeypatch):
+    """A value that is repeated in the file is written once for each few rows."""
+    from limner.data.files import parquet
+
+    monkeypatch.setattr(parquet, "_FLOOR", 1 << 20)
+    monkeypatch.setattr(parquet, "_RATIO", 10)
+    noise = np.random.default_rng(0).integers(0, 256, (100, 100, 3), dtype=np.uint8)
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.table({"image": [png(noise)] * 5000})  # 150 MB of images
+    pytest.importorskip("pyarrow.parquet").write_table(table, tmp_path / "a.parquet")
+    assert (tmp_path / "a.parquet").stat().st_size < 1 << 17
+    with pytest.raises(LimnerError, match="unpacks to more than 10 times its size"):
+        load(tmp_path / "a.parquet")
+    assert not list((tmp_path / "cache").rglob("*.bin"))

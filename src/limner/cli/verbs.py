@@ -19,6 +19,8 @@ from limner.core.yaml_text import Text
 if TYPE_CHECKING:
     from limner.core.run import Run
 
+_SHOWN = 5  # files that are named where many are left out
+
 VERBS: dict[str, Verb] = {}
 _Function = Callable[..., Result | None]
 
@@ -316,9 +318,10 @@ def data_prepare(path: str, out: str, **settings: str) -> Result:
 
     result = prepare(path, out, on_image=Counter(), **read_texts(prepare_, settings))
     shape = "×".join(str(side) for side in result["shape"])
-    left_out = f"; left out {len(result['left_out'])} files (--json lists them)" if result["left_out"] else ""
-    lines = [*result["notes"], f"wrote {result['images']} images of {shape} to {out}{left_out}; train with data={out}"]
-    return Result(result, "\n".join(lines))
+    left_out = [f"left out {file}: {reason}" for file, reason in result["left_out"]]
+    more = [f"left out {len(left_out) - _SHOWN} more files (--json lists all)"] if len(left_out) > _SHOWN else []
+    last = f"wrote {result['images']} images of {shape} to {out}; train with data={out}"
+    return Result(result, "\n".join([*result["notes"], *left_out[:_SHOWN], *more, last]))
 
 
 @verb()

@@ -42,4 +42,4 @@ def read_ahead(dataset: Dataset, indices: Iterable[list[int]], pinned: bool = Fa
         while waiting:
             yield waiting.popleft().result()
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(wait=False)  # few batches wait; at the end of the program they could not be cancelled any more

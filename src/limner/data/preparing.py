@@ -69,7 +69,7 @@ def prepare(
     store = open_store(source)
     found = folder.find(store, str(path), options)
     rows, facts = folder.select(found, options)
-    files = Files(store=store, paths=[found.names[i] for i in rows], **facts)
+    files = Files(store=store, paths=[found.names[i] for i in rows], rows=found.rows[rows], **facts)
     partial = target.with_name(_PARTIAL.format(target.name))
     partial.mkdir(parents=True, exist_ok=True)
     with _alone(partial):

@@ -101,11 +101,15 @@ class Index:
         reasons = [(self.store.names[i], str(self.kinds[self.kind[i]])) for i in np.flatnonzero(bad)]
         return good, Headers(self.sizes[good], self.kind[good], kinds), reasons
 
-    def checksums(self, names: list[str]) -> Iterator[tuple[int, int]]:
-        """The size in bytes and the CRC-32 of some files; (0, 0) of one that cannot be read."""
-        rows = _matched(self.store.names, names)
-        if len(rows) and rows.min() < 0:  # they are in another order
-            rows = np.array([bisect_left(self.store.names, name) for name in names])
+    def checksums(self, names: list[str], rows: NDArray[np.int64] | None = None) -> Iterator[tuple[int, int]]:
+        """The size in bytes and the CRC-32 of some files; (0, 0) of one that cannot be read.
+
+        Args:
+            names: the files.
+            rows: (N,) where they are among the names of the store; found out by default.
+        """
+        if rows is None:
+            rows = np.array([bisect_left(self.store.names, name) for name in names], np.int64)
         self._complete(rows[self.crc[rows] == _UNKNOWN], self._read_checksum)
         return zip(self.stamps[rows, 1].tolist(), self.crc[rows].tolist())
 

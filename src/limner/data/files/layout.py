@@ -216,8 +216,10 @@ def _class_folders(found: Splits) -> tuple[NDArray[np.int64], list[str]] | None:
     """Class indices, -1 for an image without a class, and class names; None where there are no class folders."""
     used = [i for i in range(len(found.inner)) if i not in found.left_out]
     inner = splits.unwrapped([found.inner[i] for i in used]) if found.found else [found.inner[i] for i in used]
-    counts = Counter(name[: name.find("/")] for name in inner if "/" in name)
-    direct = sum(name.count("/") == 1 for name in inner)
+    folders = splits.first_folders(inner)
+    counts = Counter(folders)
+    counts.pop("", None)
+    direct = sum([name.count("/") == 1 for name in inner])
     below = counts.total()
     beside = len(inner) - below
     if len(counts) < 2 or 10 * direct < 9 * below or not (beside <= _FEW * len(inner) or beside < min(counts.values())):
@@ -225,7 +227,7 @@ def _class_folders(found: Splits) -> tuple[NDArray[np.int64], list[str]] | None:
     classes = natural_order(counts)
     index = {folder: k for k, folder in enumerate(classes)}
     labels = np.full(len(found.inner), -1, dtype=np.int64)
-    labels[used] = [index[name[: name.find("/")]] if "/" in name else -1 for name in inner]
+    labels[used] = [index.get(folder, -1) for folder in folders]
     return labels, classes
 
 

@@ -73,6 +73,7 @@ class Files(ImageSet):
         notes: messages for the user.
         quarantine: (path, reason) of each file that was left out.
         prepared: text that becomes part of the fingerprint, such as the options.
+        rows: (N,) where the paths are among the names of the store; found out if it is needed.
     """
 
     pixels: Tensor | None = None
@@ -91,7 +92,9 @@ class Files(ImageSet):
         notes: Sequence[str] = (),
         quarantine: Sequence[tuple[str, str]] = (),
         prepared: str = "",
+        rows: NDArray[np.int64] | None = None,
     ) -> None:
+        self._rows = rows
         self.name, self.store, self.paths, self.shape = name, store, paths, shape
         self.labels, self.ids, self.augment = labels, ids, augment
         self.condition = None if classes is None else Classes(classes)
@@ -113,7 +116,7 @@ class Files(ImageSet):
 
     def stamps(self) -> Iterable[tuple[int, int]]:
         """Size in bytes and CRC-32 of each image file."""
-        return index_of(self.store).checksums(self.paths)
+        return index_of(self.store).checksums(self.paths, self._rows)
 
     def fetch(self, indices: Sequence[int]) -> Tensor:
         """Items as (B,C,H,W) uint8."""

@@ -43,6 +43,8 @@ def read(path: Path, unpacked: Path) -> Shard:
                     if number is not None and number not in written:
                         written[number] = _append(file, column.dictionary[number])
                     places.append((0, -1) if number is None else written[number])
+                if file.tell() > _most(path):
+                    raise _bomb(path)
                 values += batch.column(found.label).to_pylist() if found.label else [None] * batch.num_rows
     except pa.ArrowException as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
@@ -69,5 +71,14 @@ def _append(file: Any, value: Any) -> tuple[int, int]:
 
 def _refuse_bomb(path: Path, metadata: Any) -> None:
     size = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
-    if metadata.num_rows > _MOST_ROWS or size > max(_FLOOR, _RATIO * path.stat().st_size):
-        raise LimnerError(f"{path.name} unpacks to more than {_RATIO} times its size, as a bomb does; refused")
+    if metadata.num_rows > _MOST_ROWS or size > _most(path):
+        raise _bomb(path)
+
+
+def _most(path: Path) -> int:
+    """Bytes that a file may unpack to."""
+    return max(_FLOOR, _RATIO * path.stat().st_size)
+
+
+def _bomb(path: Path) -> LimnerError:
+    return LimnerError(f"{path.name} unpacks to more than {_RATIO} times its size, as a bomb does; refused")

@@ -98,7 +98,8 @@ def find_splits(names: Sequence[str]) -> Splits:
     Args:
         names: paths, of which `unwrapped` has removed what all share.
     """
-    tops = Counter(folder for n in names if (folder := _first(n)) is not None)
+    tops: Counter[str] = Counter(first_folders(names))
+    tops.pop("", None)
     if tops.total() < len(names) and len(tops) == 1:  # one folder, and pictures beside it
         indices = [i for i, n in enumerate(names) if "/" in n]
         below = find_splits(unwrapped([names[i] for i in indices]))
@@ -114,10 +115,9 @@ def find_splits(names: Sequence[str]) -> Splits:
     return result
 
 
-def _first(name: str) -> str | None:
-    """The first folder of a path, or None."""
-    end = name.find("/")
-    return name[:end] if end >= 0 else None
+def first_folders(names: Sequence[str]) -> list[str]:
+    """The first folder of each path; "" where it is in none."""
+    return [name[:end] if (end := name.find("/")) >= 0 else "" for name in names]
 
 
 def _are_splits(tops: Iterable[str], names: Sequence[str]) -> bool:
@@ -169,7 +169,7 @@ def _by(level: int, names: Sequence[str]) -> Splits:
 def _drop_repeated(result: Splits, split: str) -> None:
     """Removes a folder of the split that all its paths have once more: training_set/training_set/cats/1.png."""
     members = [i for i, s in enumerate(result.of) if s == split]
-    if all(split_of(_first(result.inner[i]) or "") == split for i in members):
+    if all(split_of(folder) == split for folder in first_folders([result.inner[i] for i in members])):
         for i in members:
             result.inner[i] = result.inner[i].split("/", 1)[1]
 

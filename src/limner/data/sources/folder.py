@@ -70,8 +70,9 @@ def read(store: Store, path: str, cache: bool | None, options: Options) -> Datas
     from limner.data.files.lazy import Files
 
     found = find(store, path, options)
-    rows, facts = select(found, options)
-    return in_memory_if_small(path, Files(store=store, paths=[found.names[i] for i in rows], **facts), cache)
+    indices, facts = select(found, options)
+    files = Files(store=store, paths=[found.names[i] for i in indices], rows=found.rows[indices], **facts)
+    return in_memory_if_small(path, files, cache)
 
 
 def prepared_store(path: str) -> Prepared | None:
@@ -88,6 +89,8 @@ def read_prepared(store: Prepared, path: str, cache: bool | None, options: Optio
     Raises:
         LimnerError: another size or other channels are asked for, or no image is in the split.
     """
+    import numpy as np
+
     from limner.data.files.layout import Layout
     from limner.data.files.prepared import PreparedFiles
 
@@ -99,7 +102,8 @@ def read_prepared(store: Prepared, path: str, cache: bool | None, options: Optio
     channels: Any = options.channels or header.channels
     options = replace(options, size=options.size or header.size, channels=channels)
     layout = Layout(store.train, store.test, store.labels, header.classes)
-    found = Found(Path(path).name, header.names, layout, header.shape, list(header.notes), list(header.quarantine))
+    rows = np.arange(len(header.names))
+    found = Found(Path(path).name, header.names, rows, layout, header.shape, header.notes, header.quarantine)
     rows, facts = select(found, options)
     return in_memory_if_small(path, PreparedFiles(store, rows, **facts), cache)
 
@@ -111,6 +115,7 @@ class Found:
     Args:
         name: the name of the set.
         names: their paths.
+        rows: (N,) where they are among the names of the store.
         layout: their splits and classes.
         shape: (C,H,W) at which they are read.
         notes: messages for the user.
@@ -119,6 +124,7 @@ class Found:
 
     name: str
     names: list[str]
+    rows: NDArray[np.int64]
     layout: Layout
     shape: tuple[int, int, int]
     notes: list[str]
@@ -149,7 +155,7 @@ def _find(store: Store, path: str, options: Options) -> Found:
     usable = survey.rows(np.flatnonzero(layout.mask("all"))) if layout.left_out else survey
     shape = (channels_of(usable, options.channels, notes), *size_of(usable, options, notes))
     quarantine = [*survey.quarantine, *((survey.names[i], reason) for i, reason in layout.left_out.items())]
-    return Found(Path(path).name or store.title, survey.names, layout, shape, notes, quarantine)
+    return Found(Path(path).name or store.title, survey.names, survey.index, layout, shape, notes, quarantine)
 
 
 def select(found: Found, options: Options) -> tuple[NDArray[np.int64], dict[str, Any]]:
@@ -209,20 +215,24 @@ class Survey:
         names: paths of the readable images.
         headers: their headers.
         quarantine: (path, reason) of the other images.
+        index: (N,) where they are among the names of the store.
     """
 
     names: list[str]
     headers: Headers
     quarantine: list[tuple[str, str]]
+    index: NDArray[np.int64]
 
     def rows(self, rows: NDArray[np.int64]) -> Survey:
         """The headers of some of the images, in that order."""
-        return Survey([self.names[i] for i in rows], self.headers.take(rows), self.quarantine)
+        return Survey([self.names[i] for i in rows], self.headers.take(rows), self.quarantine, self.index[rows])
 
     def of(self, names: list[str]) -> Survey:
         """The headers of some of the images, in the order of `names`."""
+        import numpy as np
+
         number = {name: i for i, name in enumerate(self.names)}
-        return Survey(names, self.headers.take([number[n] for n in names]), self.quarantine)
+        return self.rows(np.array([number[n] for n in names], np.int64))
 
 
 def read_headers(store: Store, path: str) -> Survey:
@@ -242,7 +252,7 @@ def read_headers(store: Store, path: str) -> Survey:
     bad = [*store.quarantine, *unreadable]
     _refuse_mostly_bad(path, bad, len(store.names) + len(store.quarantine))
     names = store.names if len(rows) == len(store.names) else [store.names[i] for i in rows]
-    return Survey(names, headers, bad)
+    return Survey(names, headers, bad, rows)
 
 
 def refuse_empty(path: str, store: Store) -> None:

@@ -30,12 +30,11 @@ from limner.core.batch import to_float
 from limner.core.errors import LimnerError
 from limner.core.grid import make_grid
 from limner.core.model import GenerativeModel
-from limner.core.paths import user_path
+from limner.core.paths import as_text, plain_name, user_path
 from limner.core.progress import Progress, Silent
 from limner.core.run import Run
 from limner.core.units import shares
 from limner.data.degradations import transfer_lightness
-from limner.data.sources import photographs
 
 _STYLE_WEIGHT = 100.0  # β at strength 1
 _RESULT = "result.png"
@@ -101,14 +100,14 @@ def stylise(
     """
     styles = _names(style)
     shares(style_shares, len(styles), "style_shares")
-    if not photographs.known(str(content)) and user_path(content).is_dir():
+    if one_pass.photograph(content) is None and user_path(content).is_dir():
         raise LimnerError(f"{content} is a folder; name one picture, or paint a folder in one pass with model=RUN")
     saved = None if out is None else _single_output(out, content)
     if saved is not None:
         outputs.refuse_existing([saved], overwrite, [user_path(p) for p in (content, *styles, *(masks or ()))])
-    data: dict[str, Any] = {"name": "styled", "path": str(content), "style": styles, "style_size": style_size}
+    data: dict[str, Any] = {"name": "styled", "path": as_text(content), "style": styles, "style_size": style_size}
     if masks is not None:
-        data["masks"] = [str(m) for m in masks]
+        data["masks"] = [as_text(m) for m in masks]
     beta = _STYLE_WEIGHT * strength
     model = {"name": "style_transfer", "weights": str(weights), "style_weight": beta, "start": start}
     if style_shares is not None:
@@ -130,7 +129,7 @@ def stylise(
     if keep_colours:
         x = to_float(recipe.of_run(trained.recipe).data.build().fetch([0]))  # (1,3,H,W), the content
         result = transfer_lightness(result.cpu(), x)
-    names = f"{Path(content).name} in the style of {_joined(styles)}"
+    names = f"{_joined([as_text(content)])} in the style of {_joined(styles)}"
     description = f"limner stylise: {names}; VGG-19 of {weight_files.describe_vgg19(str(weights))}"
     for path in (trained.path / _RESULT, *([] if saved is None else [saved])):
         save(result[0], path, description)
@@ -239,7 +238,7 @@ def paint_clip(
 
 def default_output(content: str | Path) -> str:
     """A name in the current folder that does not exist: photo-stylised.png, clip-stylised.mp4, or a folder."""
-    path = user_path(content)
+    path = user_path(plain_name(as_text(content)))
     many = path.is_dir() or path.suffix.lower() == ".zip"
     suffix = path.suffix if video.is_clip(path) else "" if many else ".png"
     return str(outputs.numbered(Path(f"{path.resolve().name if path.is_dir() else path.stem}-stylised{suffix}")))
@@ -247,16 +246,16 @@ def default_output(content: str | Path) -> str:
 
 def _single_output(out: str | Path, content: str | Path) -> Path:
     """The file of one result: `out`, or in the folder `out` one that is named after the content."""
-    name = f"{Path(content).stem}.png"
+    name = f"{Path(plain_name(as_text(content))).stem}.png"
     return outputs.plan(out, {name: ".png"}, single=True).paths[name]
 
 
 def _names(style: str | Path | Sequence[str | Path]) -> list[str]:
-    return [str(s) for s in ([style] if isinstance(style, (str, Path)) else style)]
+    return [as_text(s) for s in ([style] if isinstance(style, (str, Path)) else style)]
 
 
 def _joined(paths: Sequence[str]) -> str:
-    return ", ".join(Path(p).name for p in paths)
+    return ", ".join(Path(plain_name(p)).name for p in paths)
 
 
 def _make_painter(

@@ -11,6 +11,8 @@ from PIL import Image
 
 import limner
 from limner import api, data
+from limner.apply.images import ImageSource
+from limner.apply.paint import photograph
 from limner.config import recipe
 from limner.config.advice import is_data
 from limner.core.batch import Images
@@ -101,6 +103,22 @@ def test_a_photograph_that_lies_here_too() -> None:
     Path("flower").write_bytes(b"no picture")
     chosen = recipe.load("stylise", {"data": styled | {"path": "builtin:china", "style": "builtin:flower"}})
     assert chosen.data.build().styles[0].shape[1] == 3
+
+
+def test_pictures_to_use_a_model_on(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    white = ImageSource("./digits", (1, 16, 16))
+    assert float(next(white.batches())[1].min()) == 1
+    with pytest.raises(LimnerError, match=r"\./digits for the folder, or builtin:digits"):
+        ImageSource("digits", (1, 16, 16))
+    assert len(ImageSource("builtin:digits", (1, 16, 16)).names) > 50
+    Path("china").mkdir()
+    for call in (photograph, lambda name: limner.stylise(name, "flower")):
+        with pytest.raises(LimnerError, match=r"\./china for the folder, or builtin:china"):
+            call("china")
+    assert photograph("builtin:china") == "china"
+    assert photograph(Path("china")) is None
+    with pytest.raises(LimnerError, match="china is a folder; name one picture"):
+        limner.stylise(Path("china"), "flower")
 
 
 def test_a_recipe_that_lies_here_too() -> None:

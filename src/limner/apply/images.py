@@ -13,7 +13,7 @@ from limner.apply import outputs, transparency
 from limner.apply.files import Skipped, find
 from limner.apply.metadata import Metadata
 from limner.core.batch import to_float
-from limner.core.paths import named
+from limner.core.paths import BUILTIN, named
 from limner.data.files import decode
 from limner.data.files.shaped import read_at
 
@@ -39,7 +39,7 @@ class ImageSource:
         name = named(source, data.list_sources(), "data set")
         if name is not None:
             self.files, self.single = None, False
-            self._set = data.load(name, split="test", size=shape[1:], channels=shape[0])
+            self._set = data.load(f"{BUILTIN}{name}", split="test", size=shape[1:], channels=shape[0])
         else:
             self.files = find(source)
             self.single = self.files.single

@@ -111,18 +111,18 @@ def find_sources(source: str | Path) -> PictureFiles:
     Raises:
         LimnerError: the source is missing.
     """
-    name = _photograph(source)
+    name = photograph(source)
     if name is not None:
         return PictureFiles(Path(name), [f"{name}.png"], image=photographs.opened(name))
     return find(source)
 
 
-def _photograph(source: str | Path) -> str | None:
+def photograph(source: str | Path) -> str | None:
     """The photograph that is meant; None for a path."""
     return named(source, [*photographs.PHOTOGRAPHS, *photographs.TEXTURES], "photograph")
 
 
 def _read(path: str, side: int) -> ImageFile:
     """A painting, resized: a file or a named photograph."""
-    name = _photograph(path)
+    name = photograph(path)
     return resize(read_file(path) if name is None else ImageFile(name, photographs.opened(name)), side)

@@ -49,6 +49,11 @@ def path_text(path: os.PathLike[str]) -> str:
     return text if len(Path(text).parts) != 1 or Path(text).is_absolute() or text[:1] in (".", "~") else f"./{text}"
 
 
+def as_text(path: str | os.PathLike[str]) -> str:
+    """A text as it is, and a `Path` as `path_text`."""
+    return str(path) if isinstance(path, str) else path_text(path)
+
+
 def plain_name(text: str) -> str:
     """A name without ``builtin:``."""
     return text.removeprefix(BUILTIN)

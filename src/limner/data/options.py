@@ -52,8 +52,8 @@ class Options:
                 raise LimnerError(f"{key}: {names!r} is one name; write a list of class names, such as [{names}]")
         if self.limit is not None and self.limit < 1:
             raise LimnerError(f"limit: {self.limit} leaves no image; write 1 or more, or leave it out")
-        if self.shift < 0:
-            raise LimnerError(f"shift: {self.shift} is negative; write how many pixels an image may move, 0 for none")
+        if not 0 <= self.shift <= 8192:
+            raise LimnerError(f"shift: {self.shift} is not possible; write 0 to 8192 pixels that an image may move")
 
     @property
     def height_width(self) -> tuple[int, int] | None:

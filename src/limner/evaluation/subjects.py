@@ -21,6 +21,7 @@ from limner.core.batch import Dataset, Images, ImageSet, shuffled
 from limner.core.capabilities import Translates
 from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel
+from limner.core.paths import user_path
 from limner.core.run import Run
 from limner.evaluation.draws import counted
 
@@ -126,7 +127,7 @@ def load_subjects(
     Raises:
         LimnerError: a path is neither, there is no checkpoint, or no real images can be compared with.
     """
-    places = [Path(path).expanduser() for path in paths]
+    places = [user_path(path, "a run or a folder of pictures") for path in paths]
     runs = [(place / "recipe.yaml").is_file() for place in places]
     real = None if all(runs) else _real_images(places[runs.index(False)], data, not any(runs), features)
     return [

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limner.core.errors import LimnerError
+from limner.core.paths import user_path
 from limner.data.files import shards
 from limner.data.files.archive import Archive
 from limner.data.files.decode import MAX_BYTES, SUFFIXES, BadImage
@@ -96,7 +97,7 @@ def open_store(path: str | os.PathLike[str], reading: int = LATEST) -> Store:
     Raises:
         LimnerError: there is no file, it cannot be read, or it is neither a folder nor a ZIP.
     """
-    location = Path(path).expanduser()
+    location = user_path(path, "a folder or ZIP")
     return seen(("store", str(location), reading), lambda: _opened(path, location, reading))
 
 

@@ -171,6 +171,12 @@ def test_wct_takes_the_decoder_of_each_level(tmp_path: Path, vgg: Path, level: i
         torch.testing.assert_close((model.decode_features(maps) + 1) / 2, decoder(maps), rtol=1e-4, atol=1e-4)
 
 
+def test_a_decoder_is_not_guessed_to_be_torchvisions(tmp_path: Path) -> None:
+    file = saved(tmp_path / "decoder.safetensors", published_decoder(3).state_dict())
+    with pytest.raises(LimnerError, match=r"Give vgg=vgg_normalised\.pth"):
+        import_weights("adain", file, tmp_path / "m.safetensors")
+
+
 def test_a_decoder_of_the_fifth_level_needs_the_whole_of_vgg19(tmp_path: Path, vgg: Path) -> None:
     file = saved(tmp_path / "decoder.safetensors", published_decoder(13).state_dict())
     with pytest.raises(LimnerError, match="no layer 'relu5_1'"):

@@ -121,6 +121,10 @@ def test_hostile_and_mistaken_files_are_refused_by_what_they_are(tmp_path: Path)
             weights.read(tmp_path / name)
         assert str(error.value).isprintable()
         assert len(str(error.value)) < 320
+    with (tmp_path / "zeros.safetensors").open("wb") as stream:
+        stream.truncate(1 << 41)  # a file of holes: it takes no space, and would take all memory
+    with pytest.raises(LimnerError, match="is no whole"):
+        weights.read(tmp_path / "zeros.safetensors")
     assert not (tmp_path / "marker").exists()
     assert time.process_time() - started < 60
 

@@ -17,10 +17,11 @@ from torch import Tensor
 from limner.core import checkpoint, foreign
 from limner.core.errors import LimnerError
 from limner.core.paths import user_path
+from limner.core.records import parse_json
 
 _VGG19 = "dcbb9e9d"  # start of the SHA-256 of torchvision's file
 _PREFIX = re.compile(r"(module|_orig_mod)\.")  # of `DataParallel` and of `torch.compile`
-_NAME_LIMIT = 200
+_NAME_LIMIT, _HEADER_LIMIT = 200, 1 << 20
 _DTYPES = (
     torch.float64,
     torch.float32,
@@ -81,6 +82,8 @@ def _tensors(file: Path, found: Path | LimnerError, part: str | None) -> dict[st
     """The tensors of a file, which `found` holds as ``.safetensors``."""
     if isinstance(found, LimnerError):
         raise found
+    if _stated_size(found) != found.stat().st_size:
+        raise checkpoint.DamagedCheckpoint(f"{file.name} is no whole .safetensors file; download it again")
     if found.stat().st_size > 2 * foreign.FILE_LIMIT:
         raise LimnerError(f"{file.name} is too large; weights of up to {foreign.FILE_LIMIT >> 30} GiB are read")
     tensors, metadata = checkpoint.safetensors(found.read_bytes(), file.name)
@@ -102,6 +105,18 @@ def _tensors(file: Path, found: Path | LimnerError, part: str | None) -> dict[st
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise LimnerError(f"{file.name}: {name} has values that are not finite; the training that made it diverged")
     return chosen
+
+
+def _stated_size(file: Path) -> int:
+    """Bytes that a ``.safetensors`` file has according to its header; 0 if there is none."""
+    try:
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = parse_json(stream.read(min(length, _HEADER_LIMIT)))
+        ends = [int(t["data_offsets"][1]) for name, t in header.items() if name != "__metadata__"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError):
+        return 0
+    return 8 + length + max(ends, default=0)
 
 
 def _choose(nets: dict[str, dict[str, Tensor]], file: str, part: str | None) -> dict[str, Tensor]:

@@ -27,17 +27,17 @@ def decoder(kind: str, name: str, tensors: dict[str, Tensor], size: int, vgg: st
     Raises:
         LimnerError: the tensors are no decoder of a layer ``reluN_1``.
     """
-    if vgg is None:
-        raise LimnerError(
-            f"which VGG-19 does {name} decode? Give vgg=vgg_normalised.pth, which is published beside decoder.pth, or"
-            " vgg=vgg19 for torchvision's"
-        )
     layers = layers_of(tensors, name)
     key = (layers[0].weight.shape[1] if layers[0].is_conv else 0, len(layers))
     if key not in _LAYERS or not all(layer.is_conv for layer in layers):
         raise LimnerError(
             f"{name} has {key[1]} layers for {key[0]} feature maps, {looks_like(tensors)}; a decoder of VGG-19 takes"
             " 64, 128, 256 or 512 maps in 1, 3, 5, 9 or 13 convolutions"
+        )
+    if vgg is None:
+        raise LimnerError(
+            f"which VGG-19 does {name} decode? Give vgg=vgg_normalised.pth, which is published beside decoder.pth, or"
+            " vgg=vgg19 for torchvision's"
         )
     net = {"name": "style.Decoder", "layer": _LAYERS[key]}
     tree: dict[str, Any] = {"name": kind, "weights": vgg, "decoder": net, "odd_sizes": "keep"}

@@ -16,9 +16,12 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from limner.apply import translate
-from limner.apply.blend import band
+from limner.apply.blend import band, poisson
+from limner.apply.files import read_file
+from limner.apply.masks import Masks
 from limner.apply.tasks import apply
 from limner.cli import main
+from limner.core.batch import to_uint8
 from limner.core.errors import LimnerError
 
 Save = Callable[..., Path]
@@ -191,6 +194,22 @@ def test_the_seam_is_a_band_around_the_edge_of_the_mask() -> None:
     inside[..., 7:33, 7:33] = 1
     inside[..., 13:27, 13:27] = 0
     assert torch.equal(seam, inside)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("cv2") is None, reason="the extra 'classic' is not installed")
+@pytest.mark.parametrize(
+    "area", [np.s_[:, :], np.s_[:10, :10], np.s_[30:, 50:], np.s_[5:6, 5:6], np.s_[8:20, 10:31], np.s_[::2, ::3]]
+)
+def test_a_picture_blended_into_itself_by_poisson_is_itself(tmp_path: Path, area: Any) -> None:
+    """It was laid in a pixel beside its place where the mask had an even side or touched the edge."""
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    mask = np.zeros((40, 60), np.uint8)
+    mask[area] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    file = read_file(tmp_path / "a.png")
+    result = to_uint8(poisson(file, file, Masks(tmp_path / "mask.png")))[0].permute(1, 2, 0).numpy()
+    assert np.abs(result.astype(int) - noise).max() <= 1
 
 
 @pytest.mark.skipif(importlib.util.find_spec("cv2") is None, reason="the extra 'classic' is not installed")

@@ -160,8 +160,10 @@ def test_a_cut_out_is_blended_by_its_alpha(tmp_path: Path, save_model: Save, ide
     Image.new("RGB", (64, 64), (200, 20, 20)).save(tmp_path / "back.png")
     disc(64, soft=40).save(tmp_path / "fore.png")
     Image.new("L", (64, 64), 255).save(tmp_path / "mask.png")
-    apply(model, tmp_path / "back.png", tmp_path / "out.png", blend=tmp_path / "fore.png", mask=tmp_path / "mask.png",
-          device="cpu")  # fmt: skip
+    blend: dict[str, Any] = {"blend": tmp_path / "fore.png", "device": "cpu"}
+    apply(model, tmp_path / "back.png", tmp_path / "out.png", mask=tmp_path / "mask.png", **blend)
+    apply(model, tmp_path / "back.png", tmp_path / "again.png", **blend)  # a cut-out needs no mask
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "out.png").read_bytes()
     back, fore = Image.open(tmp_path / "back.png").convert("RGBA"), disc(64, soft=40)
     expected = np.asarray(Image.alpha_composite(back, fore).convert("RGB")).astype(int)
     result = np.asarray(Image.open(tmp_path / "out.png")).astype(int)

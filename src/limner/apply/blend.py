@@ -19,8 +19,12 @@ from limner.core.batch import to_float, to_uint8
 from limner.core.errors import LimnerError
 from limner.data.degradations import opencv
 
+_EDGE = 2  # pixels
 
-def blend(translation: Translation, background: ImageFile, foreground: ImageFile, mask: Masks, seam: int = 8) -> Tensor:
+
+def blend(
+    translation: Translation, background: ImageFile, foreground: ImageFile, mask: Masks | None, seam: int = 8
+) -> Tensor:
     """The foreground where the mask is white and the background elsewhere, (1,C,H,W) in [-1,1].
 
     Where the foreground is transparent, the background shows. A band around the edge of what is seen of the foreground,
@@ -30,7 +34,7 @@ def blend(translation: Translation, background: ImageFile, foreground: ImageFile
         translation: a model trained to inpaint.
         background: the image that stays where the mask is black.
         foreground: an image of the same size; a cut-out may be transparent.
-        mask: of the same size, white where the foreground is wanted.
+        mask: of the same size, white where the foreground is wanted; None for all of it.
         seam: half the width of the band that is inpainted, in pixels.
 
     Raises:
@@ -47,20 +51,27 @@ def blend(translation: Translation, background: ImageFile, foreground: ImageFile
     return transparency.with_alpha(task.finish(a, translation.run(a)), alpha)
 
 
-def poisson(background: ImageFile, foreground: ImageFile, mask: Masks) -> Tensor:
+def poisson(background: ImageFile, foreground: ImageFile, mask: Masks | None) -> Tensor:
     """The same composite by Poisson blending, (1,3,H,W) in [-1,1], with the background's alpha.
 
     Raises:
         LimnerError: sizes differ, the mask is black everywhere, or OpenCV is missing.
     """
     cv2, opacity = opencv(), _opacity(background, foreground, mask)
-    m = opacity[0, 0] > 0.5
-    rows, columns = torch.nonzero(m, as_tuple=True)
-    centre = (int(columns.min() + columns.max()) // 2, int(rows.min() + rows.max()) // 2)
     pasted, alpha = _paste(background, foreground, opacity, 3)
-    fore, back = (np.ascontiguousarray(to_uint8(p[0]).permute(1, 2, 0)) for p in (pasted, background.tensor(3)))
-    cloned = cv2.seamlessClone(fore, back, m.numpy().astype(np.uint8) * 255, centre, cv2.NORMAL_CLONE)
-    return transparency.with_alpha(to_float(torch.from_numpy(cloned).permute(2, 0, 1)[None]), alpha)
+    edge = (_EDGE,) * 4  # OpenCV leaves the outermost pixels of a mask out
+    m = F.pad((opacity > 0.5).byte() * 255, edge)[0, 0].numpy()
+    x, y, width, height = cv2.boundingRect(m)
+    fore, back = (
+        np.ascontiguousarray(to_uint8(F.pad(p, edge, mode="replicate")[0]).permute(1, 2, 0))
+        for p in (pasted, background.tensor(3))
+    )
+    try:
+        cloned = cv2.seamlessClone(fore, back, m, (x + width // 2, y + height // 2), cv2.NORMAL_CLONE)
+    except cv2.error:  # a mask of a single pixel leaves nothing to solve
+        cloned = fore
+    result = to_float(torch.from_numpy(cloned).permute(2, 0, 1)[None])[..., _EDGE:-_EDGE, _EDGE:-_EDGE]
+    return transparency.with_alpha(result, alpha)
 
 
 def band(mask: Tensor, seam: int) -> Tensor:
@@ -83,13 +94,13 @@ def _paste(
     return pasted, None if alpha is None else 2 * total - 1
 
 
-def _opacity(background: ImageFile, foreground: ImageFile, masks: Masks) -> Tensor:
+def _opacity(background: ImageFile, foreground: ImageFile, masks: Masks | None) -> Tensor:
     """How much of the foreground is seen, (1,1,H,W) in [0,1]: the mask times the foreground's alpha."""
     if background.size != foreground.size:
         (h, w), (h2, w2) = background.size, foreground.size
         raise LimnerError(f"{background.name} is {h}×{w} and {foreground.name} {h2}×{w2}; make them the same size")
-    mask = masks.read(background)
-    if not bool(mask.any()):
+    mask = torch.ones(1, 1, *background.size) if masks is None else masks.read(background)
+    if masks is not None and not bool(mask.any()):
         name = masks.path.name
         raise LimnerError(f"the mask {name} is black everywhere; make it white where the foreground is wanted")
     opacity = mask if foreground.alpha is None else mask * (foreground.alpha + 1) / 2

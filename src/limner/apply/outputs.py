@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from threading import get_ident
 from typing import Any
 
 from PIL import Image, features
@@ -48,6 +49,11 @@ def writable(suffix: str) -> bool:
 def keeps_alpha(suffix: str) -> bool:
     """Whether pictures of this suffix can be transparent."""
     return suffix.lower() not in _WITHOUT_ALPHA
+
+
+def over_white_note(path: Path) -> str:
+    """What is said where a result with alpha goes into a format without."""
+    return f"transparency is laid over white, as {path.suffix} has none"
 
 
 def is_folder(out: str | Path) -> bool:
@@ -209,7 +215,7 @@ def write(image: Image.Image, path: Path, metadata: Metadata = NONE) -> Path:
 def write_whole(path: Path, content: bytes) -> Path:
     """Writes a file through a temporary one beside it, so that no part of a file is ever left under its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".limner-{os.getpid()}.tmp"
+    temporary = path.parent / f".limner-{os.getpid()}-{get_ident()}.tmp"
     try:
         temporary.write_bytes(content)
         temporary.replace(path)

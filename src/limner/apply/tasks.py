@@ -17,6 +17,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,8 @@ def apply(
         mask: for models that inpaint, a picture, or a folder or a ZIP of pictures with the same names, white where
             something is missing (luminance times alpha); by default transparent parts are missing. With `blend`, white
             where that picture is wanted.
-        blend: a picture to paste into `source` where the mask is white; the model paints the seam.
+        blend: a picture to paste into `source` where the mask is white, or all of a cut-out that is transparent; the
+            model paints the seam.
         degrade: degrade whole pictures first, as in training, to see how well the model restores them.
         tile: side in pixels of the tiles that a large picture is cut into; by default 512 for pictures above a
             megapixel, and no tiles below.
@@ -86,7 +88,7 @@ def apply(
         translation = Translation(model, to, None if blend else masks, degrade, tile, seed)
         task = _check_translation_task(translation, task)
         if blend is not None:
-            return Written(_blend(translation, source, blend, masks, out, overwrite)).document("blend")
+            return _blend(translation, source, blend, masks, out, overwrite).document("blend")
         return translate(translation, find(source), out, overwrite=overwrite).document(task)
     if any(v is not None for v in (mask, blend, tile)) or degrade or to != "b":
         raise LimnerError(f"{model.spec.name} does not translate; leave to, mask, blend, degrade and tile out")
@@ -118,22 +120,29 @@ def _blend(
     mask: Masks | None,
     out: str | Path,
     overwrite: bool,
-) -> list[Path]:
+) -> Written:
     """Writes the composite to `out` and the Poisson blend beside it."""
     for path in (background, foreground):
         if not user_path(path).is_file():
             raise LimnerError(f"there is no picture {path}; blending takes two files")
-    if mask is None:
-        raise LimnerError("to blend two pictures give --mask FILE too, white where the second is wanted")
     files = find(background)
     plan = outputs.plan(out, kept_suffixes(files, out, files.has_alpha), single=True)
     composite = plan.paths[files.names[0]]
     paths = [composite, composite.with_stem(f"{composite.stem}-poisson")]
-    outputs.refuse_existing(paths, overwrite, [*files.paths(), user_path(foreground), *mask.paths()])
+    read = [*files.paths(), user_path(foreground), *([] if mask is None else mask.paths())]
+    outputs.refuse_existing(paths, overwrite, read)
     back, fore = read_file(background), read_file(foreground)
-    for path, y in zip(paths, (blending.blend(translation, back, fore, mask), blending.poisson(back, fore, mask))):
-        outputs.write(transparency.to_image(y[0]), path, back.metadata)
-    return paths
+    if mask is None and fore.alpha is None:
+        raise LimnerError("to blend two pictures give --mask FILE too, white where the second is wanted")
+    images = [
+        transparency.to_image(f(back, fore, mask)[0]) for f in (partial(blending.blend, translation), blending.poisson)
+    ]
+    for path, image in zip(paths, images):
+        outputs.write(image, path, back.metadata)
+    notes = [f"{file.name}: {what}" for file in (back, fore) for what in file.conversions]
+    if transparency.has_alpha(images[0]) and not outputs.keeps_alpha(composite.suffix):
+        notes.append(outputs.over_white_note(composite))
+    return Written(paths, notes=notes)
 
 
 def image_shape(model: GenerativeModel) -> tuple[int, int, int]:

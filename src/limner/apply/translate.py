@@ -212,7 +212,7 @@ def convert(
             files.skip(file.name, error)
             continue
         if transparency.has_alpha(image) and not outputs.keeps_alpha(path.suffix):
-            files.remark(f"transparency is laid over white, as {path.suffix} has none")
+            files.remark(outputs.over_white_note(path))
     if not written:
         raise failure or files.nothing_readable()
     return Written(written, files.skipped, files.told())

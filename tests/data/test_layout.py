@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import json
+import random
 
 import numpy as np
 import pytest
@@ -96,6 +97,13 @@ TABLE = {
         {"cats/test", "dogs/test"},
         CATS_DOGS,
         "",
+    ),
+    "split inside of some of the classes": (
+        ["cats/train", "cats/test", "dogs"],
+        {"cats/train"},
+        {"cats/test"},
+        None,
+        "left out 12 files that lie beside these folders (dogs/ 12)",
     ),
     "a class that is called train": (
         ["bus", "car", "train"],
@@ -201,6 +209,36 @@ def test_held_out_images_without_a_class_are_left_out_and_others_held_out():
     assert found.mask("all").sum() == 24
 
 
+def test_no_part_to_test_on_is_trained_on():
+    """Of 300 random trees of folders, with pictures beside them and with folders around."""
+    rng = random.Random(0)
+    tops = [*splits.WORDS, "TEST", "Train", "val2017", "cats", "10", "2", "masks", "a"]
+    below = [
+        [""],
+        ["cats", "dogs"],
+        ["train", "test"],
+        ["images"],
+        ["Training", "dev"],
+        ["images/a", "images/b"],
+        ["", "x"],
+    ]
+    for _ in range(300):
+        style, around = rng.choice(below), rng.choice(["", "", "my/", "my/set/"])
+        folders = [f"{top}/{sub}".strip("/") for top in rng.sample(tops, rng.randint(1, 5)) for sub in style]
+        names = [f"{around}{name}" for name in numbered(*folders, n=rng.randint(3, 30))]
+        names = sorted([*names, *(f"{around}stray{k}.png" for k in range(rng.choice([0, 0, 1, 2])))])
+        found = read_layout("set", names, None)
+        left_out = np.isin(np.arange(len(names)), list(found.left_out))
+        assert not (left_out & (found.train | found.test)).any()
+        assert not (found.train & found.test).any() or (found.train == found.test).all()
+        if found.labels is not None:
+            assert (found.labels[~left_out] >= 0).all()
+        roles = [{splits.split_of(part) for part in name.split("/")[:-1]} for name in names]
+        if any(splits.TRAIN in role for role in roles):
+            held_out = [bool(role & {splits.VALID, splits.TEST}) and splits.TRAIN not in role for role in roles]
+            assert not (found.train & held_out).any(), names
+
+
 def test_nothing_to_train_on_is_said(folder_of):
     from limner.data import load
 
@@ -256,6 +294,20 @@ def test_labels_of_a_folder_around_everything():
 def test_names_that_differ_only_in_case_are_said():
     _, _, found = parts(numbered("train/Cats", "train/dogs", "test/cats"))
     assert any("differ only in their case" in note for note in found.notes)
+
+
+def test_two_forms_of_one_character_are_one_class():
+    """macOS writes é as e and an accent."""
+    _, _, found = parts(sorted([*numbered("train/caf\u00e9", "train/bar", "test/cafe\u0301")]))
+    assert found.classes == ["bar", "caf\u00e9"]
+    table = json.dumps({"labels": [["cafe\u0301/1.png", 4]]}).encode()
+    assert read_layout("set", ["caf\u00e9/1.png"], table).classes == ["4"]
+
+
+def test_classes_without_an_image_to_train_on_are_said():
+    _, _, found = parts(numbered("train/good", "test/good", "test/broken"))
+    assert found.classes == ["broken", "good"]
+    assert "classes without an image to train on: broken" in found.notes
 
 
 @pytest.mark.parametrize("module", [splits, layout])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -74,6 +75,9 @@ def read_layout(title: str, names: list[str], metadata: bytes | None, reading: i
     labels, classes, messages, beside = _classes(title, names, found, metadata, reading)
     found.left_out |= beside
     train, test, notes = parts_of(found, "images")
+    if labels is not None and classes is not None and reading > 1:
+        untrained = [name for name, n in zip(classes, np.bincount(labels[train], minlength=len(classes))) if not n]
+        notes += [f"classes without an image to train on: {', '.join(untrained[:12])}"] if untrained else []
     return Layout(train, test, labels, classes, [*messages, *notes], found.left_out)
 
 
@@ -216,7 +220,7 @@ def _class_folders(found: Splits) -> tuple[NDArray[np.int64], list[str]] | None:
     """Class indices, -1 for an image without a class, and class names; None where there are no class folders."""
     used = [i for i in range(len(found.inner)) if i not in found.left_out]
     inner = splits.unwrapped([found.inner[i] for i in used]) if found.found else [found.inner[i] for i in used]
-    folders = splits.first_folders(inner)
+    folders = [_composed(folder) for folder in splits.first_folders(inner)]
     counts = Counter(folders)
     counts.pop("", None)
     direct = sum([name.count("/") == 1 for name in inner])
@@ -229,6 +233,11 @@ def _class_folders(found: Splits) -> tuple[NDArray[np.int64], list[str]] | None:
     labels = np.full(len(found.inner), -1, dtype=np.int64)
     labels[used] = [index.get(folder, -1) for folder in folders]
     return labels, classes
+
+
+def _composed(name: str) -> str:
+    """A name in Unicode's composed form, as macOS writes é as e and an accent, and others as one character."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def _numbers(classes: list[str], reading: int) -> list[str]:
@@ -251,7 +260,7 @@ def _stylegan_labels(title: str, metadata: bytes) -> dict[str, object] | None:
     """The table of ``{"labels": [["00000/img.png", 3], ...]}``, or None when there are none."""
     try:
         entries = json.loads(metadata)["labels"]
-        return None if entries is None else {str(name).replace("\\", "/"): label for name, label in entries}
+        return None if entries is None else {_composed(str(n).replace("\\", "/")): y for n, y in entries}
     except (ValueError, TypeError, KeyError, RecursionError):
         raise LimnerError(f'{title}: write dataset.json as {{"labels": [["PATH", CLASS], …]}}') from None
 
@@ -261,7 +270,7 @@ def _looked_up(title: str, names: list[str], found: Splits, table: dict[str, obj
     labels: list[int | None] = []
     for i, name in enumerate(names):
         ends = [0, *(m.end() for m in re.finditer("/", name))]
-        places = (name[at:] for at in ends if at <= len(name) - len(found.inner[i]))
+        places = (_composed(name[at:]) for at in ends if at <= len(name) - len(found.inner[i]))
         label = next((table[place] for place in places if place in table), None)
         if isinstance(label, int) and not isinstance(label, bool):
             labels.append(label)

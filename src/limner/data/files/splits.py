@@ -133,14 +133,13 @@ def _are_splits(tops: Iterable[str], names: Sequence[str]) -> bool:
 
 
 def _are_nested(names: Sequence[str]) -> bool:
-    """Whether each path in a folder has a split as its second folder, as in cats/train/1.png."""
-    found = set()
+    """Whether a folder has both a part to train on and another one: cats/train/1.png and cats/test/2.png."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
     for n in names:
         parts = n.split("/", 2)
-        if len(parts) == 2 or (len(parts) == 3 and split_of(parts[1]) is None):
-            return False
-        found.update(parts[1:2])
-    return TRAIN in map(split_of, found)
+        if len(parts) == 3 and (split := split_of(parts[1])):
+            found[parts[0]].add(split)
+    return any(TRAIN in splits and len(splits) > 1 for splits in found.values())
 
 
 def _by(level: int, names: Sequence[str]) -> Splits:

@@ -30,6 +30,13 @@ VAE = {
     "encoder": {"name": "mlp.Encoder", "z": 2, "heads": 2, "shape": SHAPE},
     "decoder": {"name": "mlp.Decoder", "z": 2, "shape": SHAPE},
 }
+CVAE = {
+    "name": "cvae",
+    "z": 2,
+    "classes": 3,
+    "encoder": {"name": "mlp.Encoder", "z": 2, "heads": 2, "conditional": True, "classes": 3, "shape": SHAPE},
+    "decoder": {"name": "mlp.Decoder", "z": 2, "conditional": True, "classes": 3, "shape": SHAPE},
+}
 GROUPS = {"G": RESNET, "F": RESNET, "D_X": PATCHES, "D_Y": PATCHES, "shape": SHAPE}
 CYCLEGAN = {"name": "cyclegan"} | GROUPS
 R3GAN = {
@@ -50,6 +57,7 @@ HOSTILE = [
     *[(R3GAN, "G.shape", [3, 2**40, 2**40]), (R3GAN, "G.expansion", 10**9), (R3GAN, "G.group", 10**9)],
     *[(PIX2PIX, "G.depth", n) for n in (10**5, 10**9)],
     *[(VAE, "encoder.widths", [8] * n) for n in (10**4, 10**5)],
+    *[(CVAE, "classes", 10**9), (CVAE, "classes", -1), (CVAE, "condition", {"kind": "classes", "names": 10**9})],
     *[(VAE, "encoder.widths", [10**9]), (VAE, "z", 10**12), (VAE, "decoder.shape", [1, 10**6, 10**6])],
 ]
 

@@ -52,6 +52,9 @@ class Condition(Protocol):
         ...
 
 
+_MOST = 1 << 17  # classes; their names take time and memory
+
+
 class Classes:
     """One of K classes. Labels are (B,) int64 class indices.
 
@@ -60,6 +63,9 @@ class Classes:
     """
 
     def __init__(self, names: Sequence[str] | int) -> None:
+        number = names if isinstance(names, int) else len(names)
+        if not 0 <= number <= _MOST:
+            raise ValueError(f"there cannot be {number} classes; 0 to {_MOST} are possible")
         self.names: list[str] | None = [str(n) for n in (range(names) if isinstance(names, int) else names)]
         self.size = len(self.names)
 

@@ -10,7 +10,7 @@ import gc
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +58,12 @@ class _Sample:
     batch: int
     images: int  # of a step
     seconds: float  # of a step
-    bytes: int  # peak
+    peak: int  # bytes
+    saved: int  # bytes of activations for the backward passes, which grow with the batch
+
+    def bytes(self, batch: int) -> int:
+        """The peak at another batch."""
+        return self.peak + self.saved * (batch - self.batch) // self.batch
 
 
 def forecast(
@@ -90,41 +95,40 @@ def forecast(
     model.train()
     update = Updates(model.groups(), optimisers)
     ema = EMA(model, options.ema_images) if options.ema_images else None
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    _reset_peak(device)
-    samples = [_Sample(0, 0, 0.0, _peak(device) + 3 * weights)]  # with gradients and two moments
+    samples: list[_Sample] = []
     taken = 0
     for batch in _batches(model, options.batch):
-        last, passed = samples[-1], time.perf_counter() - start
-        if last.batch:
+        if samples:
+            last, passed = samples[-1], time.perf_counter() - start
             if last.seconds < _QUICK and batch < min(4 * last.batch, options.batch):
                 continue
-            if passed + last.seconds * batch / last.batch > limit:
-                break
             available = memory(device)
-            if available is not None and _line(samples, batch, lambda s: s.bytes) > _SHARE * available:
+            is_large = available is not None and last.bytes(batch) > _SHARE * available
+            if is_large or passed + last.seconds * batch / last.batch > limit:
                 break
         step = _stepper(options, model, dataset, update, ema, device, batch)
+        watch = _Watch(start + limit + _GRACE, model)
         _reset_peak(device)
         try:
-            with _deadline(start + limit + _GRACE):
+            with watch:
                 images, seconds = step()  # prepares kernels, so it is slower
         except _TooLate:
-            if not last.batch:
-                per_step = time.perf_counter() - start
-                samples.append(_Sample(batch, batch, per_step, _peak(device)))
+            if not samples:
+                samples.append(_Sample(batch, batch, time.perf_counter() - start, _peak(device), watch.saved))
             break
         times: list[float] = []
         repeats = _TIMED if seconds < _QUICK else 1 if taken == 0 else 0
         while len(times) < repeats and time.perf_counter() - start + seconds < limit:
             times.append(step()[1])
         taken += 1 + len(times)
-        samples.append(_Sample(batch, images, sum(times) / len(times) if times else seconds, _peak(device)))
+        seconds = sum(times) / len(times) if times else seconds
+        samples.append(_Sample(batch, images, seconds, _peak(device), watch.saved))
     largest = samples[-1]
     images = largest.images * options.batch // largest.batch
-    step_seconds = max(_line(samples, options.batch, lambda s: s.seconds), largest.seconds)
-    needed = max(_line(samples, options.batch, lambda s: s.bytes), largest.bytes, before)
-    return Forecast(images, step_seconds / images * options.images, int(needed), largest.batch, taken)
+    needed = max(largest.bytes(options.batch), before)
+    if taken < 2:  # the moments of the optimisers came after the peak
+        needed += 2 * sum(p.numel() * p.element_size() for p in model.parameters())
+    return Forecast(images, _seconds(samples, options.batch) / images * options.images, needed, largest.batch, taken)
 
 
 def _batches(model: GenerativeModel, largest: int) -> Iterator[int]:
@@ -166,36 +170,55 @@ def _stepper(
     return step
 
 
-def _line(samples: list[_Sample], batch: int, value: Callable[[_Sample], float]) -> float:
-    """The value at a batch, on the line through the last two samples, which never falls."""
-    first, last = samples[-2:] if len(samples) > 1 else (samples[0], samples[0])
-    slope = (value(last) - value(first)) / max(1, last.batch - first.batch)
-    return value(last) + max(0.0, slope) * (batch - last.batch)
+def _seconds(samples: list[_Sample], batch: int) -> float:
+    """The time of a step, on the line through the last two samples, which never falls; in proportion to one."""
+    *others, last = samples
+    earlier, seconds = (others[-1].batch, others[-1].seconds) if others else (0, 0.0)
+    slope = max(0.0, last.seconds - seconds) / (last.batch - earlier)
+    return last.seconds + slope * (batch - last.batch)
 
 
 class _TooLate(Exception):
     """The time of a step is over."""
 
 
-@contextmanager
-def _deadline(end: float) -> Iterator[None]:
-    """Ends a step once `time.perf_counter` has passed `end`, at its next module or saved tensor."""
+class _Watch:
+    """Watches a step: ends it at its next module or saved tensor once `time.perf_counter` has passed `end`.
 
-    def check(tensor: torch.Tensor) -> torch.Tensor:
-        if time.perf_counter() > end:
+    Attributes:
+        saved: bytes of the tensors that were saved for backward passes, without the weights.
+    """
+
+    def __init__(self, end: float, model: torch.nn.Module) -> None:
+        self.end, self._sizes = end, dict[int, int]()
+        self._weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        self._hooks = ExitStack()
+
+    @property
+    def saved(self) -> int:
+        return sum(self._sizes.values())
+
+    def __enter__(self) -> None:
+        self._hooks.callback(register_module_forward_pre_hook(lambda module, inputs: self._check()).remove)
+        self._hooks.enter_context(torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack))
+
+    def __exit__(self, *error: object) -> None:
+        self._hooks.close()
+
+    def _check(self) -> None:
+        if time.perf_counter() > self.end:
             raise _TooLate
+
+    def _pack(self, tensor: torch.Tensor) -> torch.Tensor:
+        self._check()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._weights:
+            self._sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    def check_module(module: torch.nn.Module, inputs: object) -> None:
-        if time.perf_counter() > end:
-            raise _TooLate
-
-    handle = register_module_forward_pre_hook(check_module)
-    try:
-        with torch.autograd.graph.saved_tensors_hooks(check, check):
-            yield
-    finally:
-        handle.remove()
+    def _unpack(self, tensor: torch.Tensor) -> torch.Tensor:
+        self._check()
+        return tensor
 
 
 # ---- memory ----------------------------------------------------------------------------------------------------------

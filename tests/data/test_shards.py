@@ -280,3 +280,33 @@ def test_a_small_parquet_file_cannot_become_a_large_one(tmp_path, monkeypatch):
     with pytest.raises(LimnerError, match="unpacks to more than 10 times its size"):
         load(tmp_path / "a.parquet")
     assert not list((tmp_path / "cache").rglob("*.bin"))
+
+
+def test_rows_without_bytes_are_left_out_and_those_without_a_class_are_said(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    images = [png(x) for x in pictures(12)]
+
+    def written(images: list[bytes | None], labels: list[str | None]) -> Path:
+        table = pyarrow.table({"image": pyarrow.array(images, pyarrow.binary()), "label": labels})
+        with pyarrow.ipc.new_stream(tmp_path / "a.arrow", table.schema) as writer:
+            writer.write_table(table, max_chunksize=5)
+        return tmp_path / "a.arrow"
+
+    names = ["b10", "b9"] * 6
+    whole = load(written([None, *images[1:]], [None, *names[1:]]), split="all")
+    assert (len(whole), whole.classes) == (11, ["b9", "b10"])
+    assert whole.labels.tolist() == [int(n == "b10") for n in names[1:]]
+    assert whole.quarantine == [("a.arrow/000000000", "its bytes are not in the file")]
+    part = load(written(images, [None, *names[1:]]), split="all")
+    assert part.classes is None
+    assert part.notes[0] == "found 12 images in 1 shard, without classes: 1 of them have none"
+
+
+def test_an_arrow_file_that_is_compressed_is_refused(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.table({"image": [png(x) for x in pictures(4)]})
+    options = pyarrow.ipc.IpcWriteOptions(compression="lz4")
+    with pyarrow.ipc.new_stream(tmp_path / "a.arrow", table.schema, options=options) as writer:
+        writer.write_table(table)
+    with pytest.raises(LimnerError, match="is compressed and cannot be read in place"):
+        load(tmp_path / "a.arrow")

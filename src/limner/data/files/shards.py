@@ -30,6 +30,7 @@ from limner.data.files.index import reader
 from limner.data.files.reading import LATEST
 from limner.data.files.shard import Shard
 from limner.data.files.splits import TRAIN, WORDS, Splits
+from limner.data.steps import listed
 
 if TYPE_CHECKING:
     from limner.data.files.layout import Layout
@@ -41,8 +42,6 @@ FORMATS = {
 }
 """The suffix of a shard -> the module whose function `read(path, unpacked)` lists it."""
 
-_MARKERS = ("dataset_dict.json", "dataset_info.json", "state.json")
-_PASSED_OVER = (".json", ".md", ".txt", ".idx", ".yaml")
 _LOOKED_AT = 5000
 _DEPTH = 3
 
@@ -64,12 +63,12 @@ def find(root: Path) -> list[Path]:
                         suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - a Path for each would be slow
                         if entry.name.startswith(".") or (looked > _LOOKED_AT and not found):
                             continue
-                        if suffix in SUFFIXES:
-                            return []
-                        if suffix in FORMATS and entry.is_file():
-                            found.append(Path(entry.path))
-                        elif not suffix and entry.is_dir():
+                        if entry.is_dir():
                             folders.append(Path(entry.path))
+                        elif suffix in SUFFIXES:
+                            return []
+                        elif suffix in FORMATS and entry.is_file():
+                            found.append(Path(entry.path))
             except OSError:
                 continue
         level = folders
@@ -154,10 +153,17 @@ class Shards:
         is_split = TRAIN in folders
         splits = Splits(of if is_split else [""] * len(names), names, is_split, folders)
         train, test, notes = parts_of(splits, "images")
-        message = f"found {len(names)} images in {len(self._prefixes)} files of rows"
-        if self.labels is None or self.classes is None:
-            return Layout(train, test, None, None, [f"{message}, without classes", *notes])
-        return Layout(train, test, self.labels[rows], self.classes, [f"{message}, {len(self.classes)} classes", *notes])
+        n = len(self._prefixes)
+        message = f"found {len(names)} images in {n} {'shard' if n == 1 else 'shards'}"
+        labels = self.labels[rows]
+        without = int((labels < 0).sum())
+        if without:
+            some = f": {without} of them have none" if without < len(labels) else ""
+            return Layout(train, test, None, None, [f"{message}, without classes{some}", *notes])
+        counts = np.bincount(labels, minlength=len(self.classes))
+        sizes = listed((name, int(count)) for name, count in zip(self.classes, counts))
+        message = f"{message}, in {len(self.classes)} classes ({sizes})"
+        return Layout(train, test, labels, self.classes, [message, *notes])
 
 
 def split_of(path: str) -> str:
@@ -170,18 +176,16 @@ def split_of(path: str) -> str:
     return next((WORDS[word] for word in words if word in WORDS), "")
 
 
-def _labels(shards: list[Shard], order: NDArray[np.int64]) -> tuple[NDArray[np.int64] | None, list[str] | None]:
-    """Labels of the images of all shards and the names of the classes; None where an image has none."""
+def _labels(shards: list[Shard], order: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[str]]:
+    """Labels of the images of all shards, -1 for none, and the names of the classes."""
     labels = [s.labels for s in shards]
-    if any((x < 0).any() for x in labels):
-        return None, None
     if all(s.ordered and s.classes == shards[0].classes for s in shards):
         return np.concatenate(labels)[order], shards[0].classes
     from limner.data.files.layout import natural_order
 
     classes = natural_order({c for s in shards for c in s.classes})
     number = {name: k for k, name in enumerate(classes)}
-    renumbered = [np.array([number[c] for c in s.classes], np.int64)[x] for s, x in zip(shards, labels)]
+    renumbered = [np.array([*(number[c] for c in s.classes), -1], np.int64)[x] for s, x in zip(shards, labels)]
     return np.concatenate(renumbered)[order], classes
 
 

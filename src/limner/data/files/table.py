@@ -115,4 +115,6 @@ def _is_struct(kind: Any) -> bool:
 
 def _is_label(kind: Any) -> bool:
     types = arrow("pyarrow.types")
+    if types.is_dictionary(kind):
+        return _is_label(kind.value_type)
     return bool(types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind))

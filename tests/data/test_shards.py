@@ -127,7 +127,7 @@ def test_webdataset_tars(tmp_path):
     assert len(load(tmp_path / "set", split="test")) == 4
     assert any(".txt 24" in note for note in train.notes), "what is left out is said"
     report = check(tmp_path / "set")
-    assert (report.images, report.bad) == (24, [])
+    assert (report.images, report.bad, len(report.classes or {})) == (24, [], 12)
 
 
 def test_labels_in_json_and_text(tmp_path):

@@ -19,7 +19,7 @@ from PIL import Image
 
 from limner.data.files import decode, limits
 from limner.data.files.formats import UNREAD
-from limner.data.files.layout import Layout, read_layout
+from limner.data.files.layout import Layout, layout_of
 from limner.data.files.left_out import other_files, unread_pictures
 from limner.data.files.pair_layout import domain_paths, match_names
 from limner.data.files.store import Store, open_store
@@ -145,7 +145,7 @@ def check(path: str | os.PathLike[str]) -> Report:
     report.images = len(results)
     if results:
         _describe(report, results)
-        layout = read_layout(store.title, list(results), store.metadata(), store.reading)
+        layout = layout_of(store, list(results))
         report.layout = layout.notes
         report.classes = _class_sizes(layout)
         report.left_out = [(list(results)[i], reason) for i, reason in layout.left_out.items()]

@@ -14,6 +14,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,9 @@ from limner.data.files import first_reading, splits
 from limner.data.files.reading import LATEST
 from limner.data.files.splits import TEST, TRAIN, VALID, Splits
 from limner.data.steps import listed
+
+if TYPE_CHECKING:
+    from limner.data.files.store import Store
 
 HELD_OUT = 0.05
 BESIDE_CLASSES = "beside the class folders"
@@ -57,6 +61,26 @@ class Layout:
         mask = np.ones(len(self.train), dtype=bool)
         mask[list(self.left_out)] = False
         return mask
+
+
+@runtime_checkable
+class HasLayout(Protocol):
+    """A store that knows splits and classes otherwise than by paths."""
+
+    def layout(self, names: list[str]) -> Layout:
+        """Splits and classes of some of its images."""
+        ...
+
+
+def layout_of(store: Store, names: list[str]) -> Layout:
+    """Splits and classes of some images of a store: as the store knows them, or as their paths say.
+
+    Raises:
+        LimnerError: ``dataset.json`` has another format.
+    """
+    if isinstance(store, HasLayout):
+        return store.layout(names)
+    return read_layout(store.title, names, store.metadata(), store.reading)
 
 
 def read_layout(title: str, names: list[str], metadata: bytes | None, reading: int = LATEST) -> Layout:

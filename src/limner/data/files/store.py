@@ -14,7 +14,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol, runtime_checkable
+from typing import BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +28,6 @@ from limner.data.files.listing import MAX_DEPTH, MAX_METADATA, TOO_DEEP, Listing
 from limner.data.files.looks import seen
 from limner.data.files.reading import LATEST
 from limner.data.files.threads import blocks_in_threads
-
-if TYPE_CHECKING:
-    from limner.data.files.layout import Layout
 
 _INT64 = (1 << 63) - 1
 _BLOCK = 1024  # files that a thread asks the file system about
@@ -75,15 +72,6 @@ class Store(Protocol):
 
     def metadata(self) -> bytes | None:
         """The content of ``dataset.json`` at the top, or in the folder that holds everything; or None."""
-        ...
-
-
-@runtime_checkable
-class HasLayout(Protocol):
-    """A store that knows splits and classes otherwise than by paths."""
-
-    def layout(self, names: list[str]) -> Layout:
-        """Splits and classes of some of its images."""
         ...
 
 

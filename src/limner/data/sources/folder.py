@@ -145,6 +145,7 @@ def find(store: Store, path: str, options: Options) -> Found:
 def _find(store: Store, path: str, options: Options) -> Found:
     import numpy as np
 
+    from limner.data.files.layout import layout_of
     from limner.data.files.left_out import other_files
 
     survey = read_headers(store, path)
@@ -195,16 +196,6 @@ def select(found: Found, options: Options) -> tuple[NDArray[np.int64], dict[str,
         "quarantine": found.quarantine,
         "prepared": identity(classes, options),
     }
-
-
-def layout_of(store: Store, names: list[str]) -> Layout:
-    """Splits and classes of some images of a store: as the store knows them, or as their paths say."""
-    from limner.data.files.layout import read_layout
-    from limner.data.files.store import HasLayout
-
-    if isinstance(store, HasLayout):
-        return store.layout(names)
-    return read_layout(store.title, names, store.metadata(), store.reading)
 
 
 @dataclass

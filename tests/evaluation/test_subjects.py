@@ -167,15 +167,17 @@ def test_what_is_left_out_is_said(digits: tuple[Path, torch.Tensor], tmp_path: P
     folder = shutil.copytree(digits[0], tmp_path / "some")
     (folder / "3" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
     (folder / "4" / "empty.jpg").write_bytes(b"")
+    (folder / "5" / "red\n\x1b[31m.png").write_bytes(b"")
     (folder / "notes.txt").write_text("not a picture", encoding="utf-8")
     cards = limner.evaluate(folder, data="mnist-5k", n=100, only="copying")
     for score in json.loads(json.dumps(cards))[str(folder)].values():
         said = " ".join(score["notes"])
-        assert "some: left out 2 bad files: 3/broken.png (" in said
+        assert "some: left out 3 bad files: 3/broken.png (" in said
+        assert r"'5/red\n\x1b[31m.png' (" in said
         assert "4/empty.jpg (" in said
         assert "ignored 1 other file" in said
         assert score["of"] == 700
-    assert "some: left out 2 bad files: 3/broken.png (" in table(cards)
+    assert "some: left out 3 bad files: 3/broken.png (" in table(cards)
     assert "some: 100 of 700 pictures of some (drawn with seed 0)" in table(cards)
 
 

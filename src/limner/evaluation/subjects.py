@@ -234,7 +234,7 @@ def left_out(*datasets: Dataset) -> list[str]:
     for name in dict.fromkeys(dataset.name for dataset in datasets):
         files = [(path, reason) for owner, path, reason in bad if owner == name]
         if files:
-            listed = ", ".join(f"{path} ({reason})" for path, reason in files[:_LISTED])
+            listed = ", ".join(f"{_shown(path)} ({reason})" for path, reason in files[:_LISTED])
             more = f", and {len(files) - _LISTED} more" if len(files) > _LISTED else ""
             sentences.append(f"{name}: left out {len(files)} bad file{'s' * (len(files) > 1)}: {listed}{more}")
     return sentences
@@ -296,6 +296,11 @@ def _drawn_pictures(source: Dataset, n: int) -> Pictures:
     unreadable = len({path for path, _ in source.quarantine} & set(paths))
     notes = (*preparation(source, ("held out", "left out", "to train on", "in neither")), *left_out(source))
     return Pictures(torch.cat(images), torch.tensor(taken), len(source) - unreadable, notes)
+
+
+def _shown(name: str) -> str:
+    """A name on one line: with line breaks, escape sequences or other bytes than UTF-8 it is quoted."""
+    return name if name.isprintable() else repr(name)
 
 
 def _title(path: str) -> str:

@@ -102,7 +102,7 @@ def stylise(
     shares(style_shares, len(styles), "style_shares")
     if one_pass.photograph(content) is None and user_path(content).is_dir():
         raise LimnerError(f"{content} is a folder; name one picture, or paint a folder in one pass with model=RUN")
-    saved = None if out is None else _single_output(out, content)
+    saved = None if out is None else single_output(out, content)
     if saved is not None:
         outputs.refuse_existing([saved], overwrite, [user_path(p) for p in (content, *styles, *(masks or ()))])
     data: dict[str, Any] = {"name": "styled", "path": as_text(content), "style": styles, "style_size": style_size}
@@ -244,7 +244,7 @@ def default_output(content: str | Path) -> str:
     return str(outputs.numbered(Path(f"{path.resolve().name if path.is_dir() else path.stem}-stylised{suffix}")))
 
 
-def _single_output(out: str | Path, content: str | Path) -> Path:
+def single_output(out: str | Path, content: str | Path) -> Path:
     """The file of one result: `out`, or in the folder `out` one that is named after the content."""
     name = f"{Path(plain_name(as_text(content))).stem}.png"
     return outputs.plan(out, {name: ".png"}, single=True).paths[name]

@@ -265,6 +265,7 @@ def test_start_and_end_cut_video_and_sound(tmp_path):
         ("bad.mp4", {}, "bad.mp4 cannot be painted"),
         ("in.mp4", {"out": "out.png"}, "name the clip with its suffix"),
         ("in.mp4", {"out": "in.mp4"}, "would overwrite"),
+        ("in.mp4", {"out": "bad.mp4"}, "bad.mp4 exists already"),
         ("in.mp4", {"start": 0.5, "end": 0.2}, "end after start"),
         ("in.mp4", {"start": 9.0}, "has no frame from 9 s on"),
         ("in.mp4", {"out": "out.webm"}, r"the sound of in.mp4 \(aac\) does not fit into .webm"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -36,11 +37,16 @@ class Masks:
             self._files = picture_files.find(self.path)
         except LimnerError:
             raise LimnerError(f"there is no mask {str(path)!r}; check the path") from None
-        self._pictures: list[str] = []
+        self._places: dict[str, list[str]] = {}
+        self._stems: dict[str, list[str]] = {}
+        for name in self._files.names:
+            self._places.setdefault(_place(name), []).append(name)
+            self._stems.setdefault(PurePosixPath(name).stem, []).append(name)
+        self._pictures: Counter[str] = Counter()
 
     def expect(self, pictures: Sequence[str]) -> None:
         """Tells the names of all pictures, so that a name that two of them share is not taken for one of them."""
-        self._pictures = list(pictures)
+        self._pictures = Counter(PurePosixPath(name).stem for name in pictures)
 
     def paths(self) -> list[Path]:
         """The files on the disk that are read."""
@@ -54,10 +60,10 @@ class Masks:
         """
         if self._files.single:
             return self._files.names[0]
-        place, stem = PurePosixPath(picture).with_suffix(""), PurePosixPath(picture).stem
-        found = [n for n in self._files.names if PurePosixPath(n).with_suffix("") == place]
-        if not found and sum(PurePosixPath(p).stem == stem for p in self._pictures) <= 1:
-            found = [n for n in self._files.names if PurePosixPath(n).stem == stem]
+        stem = PurePosixPath(picture).stem
+        found = self._places.get(_place(picture), [])
+        if not found and self._pictures[stem] <= 1:
+            found = self._stems.get(stem, [])
         if picture in found:
             return picture
         if len(found) > 1:
@@ -84,3 +90,8 @@ class Masks:
         if not white.any() and image.mode in ("LA", "RGBA") and np.ptp(np.asarray(image.getchannel("A"))) > 127:
             raise LimnerError(f"the mask {name} has dark colours alone on a transparent ground; paint it white")
         return torch.from_numpy(white.astype(np.float32))[None]
+
+
+def _place(name: str) -> str:
+    """A path without its suffix."""
+    return str(PurePosixPath(name).with_suffix(""))

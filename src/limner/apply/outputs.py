@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import posixpath
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -141,7 +142,7 @@ def plan(out: str | Path, suffixes: dict[str, str], *, single: bool) -> Plan:
     if folder.is_file() or (not single and not is_folder(out) and writable(folder.suffix)):
         raise LimnerError(f"{folder} is the name of a file, and many pictures go into a folder; write out=FOLDER")
     names = _distinct(suffixes)
-    suffix_of = {name: PurePosixPath(name).suffix.lower() for name in names}
+    suffix_of = {name: posixpath.splitext(name)[1].lower() for name in names}
     changed = Counter(s or "(no suffix)" for name, s in suffix_of.items() if s != suffixes[name].lower())
     notes = [f"written as PNG: {', '.join(f'{n} {suffix}' for suffix, n in changed.most_common())}"] if changed else []
     renamed = [(old, new) for old, new in names.items() if new != _inside(old, suffixes[old])]
@@ -153,8 +154,7 @@ def plan(out: str | Path, suffixes: dict[str, str], *, single: bool) -> Plan:
 
 def _inside(name: str, suffix: str) -> str:
     """The name of a result inside the folder."""
-    path = PurePosixPath(name)
-    return str(path.with_name(path.name.removesuffix(path.suffix) + suffix))
+    return posixpath.splitext(name)[0] + suffix
 
 
 def _distinct(suffixes: dict[str, str]) -> dict[str, str]:
@@ -163,8 +163,10 @@ def _distinct(suffixes: dict[str, str]) -> dict[str, str]:
     >>> _distinct({"a.gif": ".png", "a.png": ".png", "A.jpg": ".jpg"})
     {'a.gif': 'a.gif.png', 'a.png': 'a.png', 'A.jpg': 'A.jpg'}
     """
-    folders = {_key(str(parent)) for name in suffixes for parent in PurePosixPath(name).parents}
-    taken: set[str] = set(folders)
+    holding = {name.rpartition("/")[0] for name in suffixes}
+    taken = {
+        _key(str(place)) for folder in holding for place in (PurePosixPath(folder), *PurePosixPath(folder).parents)
+    }
     chosen: dict[str, str] = {}
     for name in sorted(suffixes, key=lambda n: _inside(n, suffixes[n]) != n):  # those that keep their name come first
         base, suffix = _inside(name, ""), suffixes[name]
@@ -178,7 +180,8 @@ def _distinct(suffixes: dict[str, str]) -> dict[str, str]:
 
 
 def _key(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
+    name = posixpath.normpath(name)
+    return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
 
 
 def numbered(path: Path) -> Path:

@@ -146,7 +146,8 @@ def stylise(content: str, *style: str, out: str | None = None, model: str | None
             "name a painting too: limner stylise photo.jpg painting.jpg, or a model that paints: model=RUN"
         )
     painting.stylise(content, styles, out, progress=terminal(), **read_texts(painting.stylise, settings))
-    return Result({"written": out}, out)
+    path = str(painting.single_output(out, content))
+    return Result({"written": path}, path)
 
 
 @verb("limner.evaluation.scoring.evaluate")

@@ -57,6 +57,26 @@ MASKS: dict[str, Callable[[], Image.Image]] = {
 }
 
 
+def test_masks_in_one_folder_around_them_are_found_by_their_paths(tmp_path: Path) -> None:
+    file = tmp_path / "masks.zip"
+    pictures = ["one/a.1.png", "two/a.1.png", "two/b.png"]
+    with zipfile.ZipFile(file, "w") as z:
+        for name in pictures:
+            info = zipfile.ZipInfo()
+            info.filename = f"all\\masks\\{name}".replace("/", "\\")
+            z.writestr(info, b"")
+    masks = Masks(file)
+    masks.expect(pictures)
+    assert [masks.name_for(name) for name in pictures] == [f"all/masks/{name}" for name in pictures]
+
+
+def test_a_mask_of_zeros_and_ones_is_no_white_mask(tmp_path: Path, inpaint: Path) -> None:
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+    Image.fromarray(HOLE // 255).save(tmp_path / "m.png")
+    with pytest.raises(LimnerError, match=r"the mask m\.png has nothing white \(at most 1 of 255\); paint it white"):
+        apply(inpaint, tmp_path / "a.png", tmp_path / "b.png", mask=tmp_path / "m.png", device="cpu")
+
+
 @pytest.mark.parametrize("name", MASKS)
 def test_every_kind_of_mask_changes_what_is_white_and_nothing_else(tmp_path: Path, inpaint: Path, name: str) -> None:
     Image.fromarray(RGB).save(tmp_path / "a.png")

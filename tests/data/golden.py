@@ -144,7 +144,9 @@ def profile(kind: str, primaries: str | None = None, name: str = "made by hand")
     text = name.encode() + b"\0"
     desc = b"desc" + bytes(4) + struct.pack(">I", len(text)) + text + bytes(78)
     tags = {b"desc": desc, b"cprt": b"text" + bytes(4) + b"none\0", b"wtpt": b"XYZ " + bytes(4) + _fixed(*D50)}
-    if primaries is None:
+    if kind == "lightness":
+        tags[b"A2B0"] = _to_lightness()
+    elif primaries is None:
         tags[b"kTRC"] = curve(kind)
     else:
         for letter, column in zip(b"rgb", colorants(primaries).T):
@@ -156,9 +158,19 @@ def profile(kind: str, primaries: str | None = None, name: str = "made by hand")
         body += data + bytes(-len(data) % 4)
     space = b"GRAY" if primaries is None else b"RGB "
     size, date = 132 + len(table) - 4 + len(body), struct.pack(">6H", 2026, 1, 1, 0, 0, 0)
-    head = struct.pack(">I4sI4s4s4s12s4s", size, b"none", 0x02400000, b"mntr", space, b"XYZ ", date, b"acsp")
+    pcs = b"Lab " if kind == "lightness" else b"XYZ "
+    head = struct.pack(">I4sI4s4s4s12s4s", size, b"none", 0x02400000, b"mntr", space, pcs, date, b"acsp")
     head += bytes(68 - len(head)) + _fixed(*D50)
     return head + bytes(128 - len(head)) + table + body
+
+
+def _to_lightness() -> bytes:
+    """A table (mft2) from grey to L*, which is 100 times the grey."""
+    ends = struct.pack(">HH", 0, 65535)
+    table = struct.pack(">6H", 0, 32768, 32768, 65280, 32768, 32768)
+    return (
+        b"mft2" + bytes(4) + bytes([1, 3, 2, 0]) + _fixed(1, 0, 0, 0, 1, 0, 0, 0, 1) + struct.pack(">HH", 2, 2)
+    ) + ends + table + 3 * ends  # fmt: skip
 
 
 def linear(kind: str, x: Array) -> Array:
@@ -168,6 +180,8 @@ def linear(kind: str, x: Array) -> Array:
         return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
     if name == "dotgain":
         return x - 0.72 * x * (1 - x)
+    if name == "lightness":
+        return np.where(x > 0.08, ((100 * x + 16) / 116) ** 3, 100 * x * 27 / 24389)
     if name == "gamma":
         return x ** (round(float(value) * 256) / 256)
     return x if name == "identity" else x ** float(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from typing import Any
 
@@ -138,11 +139,37 @@ def rare_tiff_cases() -> Iterator[Case]:
             yield Case(f"tiff-palette{bits}-{factor}", bare_tiff(packed(indices, bits), tags), right)
     for compression, word in (("jpeg2000", "34712"), ("jpegxl", "50002"), ("webp", "50001"), ("png", "34933")):
         yield Case(f"tiff-{compression}", tiff(rgb, photometric="rgb", compression=compression), f"compression {word}")
+    planes = np.ascontiguousarray(rgb.transpose(2, 0, 1))
+    raw = tiff(planes, photometric="cielab", planarconfig="separate")
+    yield Case("tiff-lab-planes", raw, "L*a*b* colours in planes")
+    raw = bare_tiff(ycbcr.tobytes(), {258: (8,) * 3, 262: (6,), 266: (2,), 277: (3,), 530: (1, 1)})
+    yield Case("tiff-ycbcr-reversed", raw, "YCbCr colours of reversed bits")
+    tags = {258: (4,), 262: (3,), 266: (2,), 320: (0,) * 48}
+    yield Case("tiff-palette4-reversed", bare_tiff(packed(smooth(1, 4), 4), tags), "a palette of 4 bits reversed")
+    yield Case("tiff-palette-missing", bare_tiff(bytes(H * W), {258: (8,), 262: (3,)}), "its palette")
+    yield Case("tiff-palette-short", bare_tiff(bytes(H * W), {258: (8,), 262: (3,), 320: (9,) * 96}), "its palette")
+    yield from _preview_cases(rgb)
     for n, dtype in ((3, "u2"), (5, "u1")):
         raw = tiff(smooth(n, 8).astype(dtype), planarconfig="contig")
         yield Case(f"tiff-{n}-channels", raw, f"{n} channels of which nothing is said")
     raw = tiff(smooth(5, 16), photometric="rgb", planarconfig="contig")
     yield Case("tiff-rgb-and-two", raw, scaled(smooth(5, 16)[..., :3], 16))
+
+
+def _preview_cases(rgb: Array) -> Iterator[Case]:
+    """Files whose first page is not the picture, as cameras and scanners write them."""
+    import tifffile
+
+    preview: dict[str, Any] = {"photometric": "rgb", "subfiletype": 1}
+    raw = tiff(rgb[:8, :8], **preview, extratags=[(50706, "B", 4, (1, 4, 0, 0), True)])
+    yield Case("tiff-dng", raw, "camera raw")
+    for name, below in (("page", 0), ("sub-page", 1)):
+        stream = io.BytesIO()
+        with tifffile.TiffWriter(stream) as file:
+            file.write(rgb[:8, :8], subifds=below, **preview)
+            file.write(rgb, photometric="rgb")
+        yield Case(f"tiff-preview-before-a-{name}", stream.getvalue(), "a small preview of another one")
+    yield Case("tiff-preview-alone", tiff(rgb, **preview), rgb)
 
 
 def drawn_tiff_cases() -> Iterator[Case]:

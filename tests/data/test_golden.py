@@ -65,6 +65,9 @@ def png_cases() -> Iterator[Case]:
         alpha = np.where((values == values[3, 4]).all(axis=2, keepdims=True), 0, 255)
         raw = png(values, 2, bits, tRNS=struct.pack(">3H", *values[3, 4]))
         yield Case(f"png-colour{bits}-clear", raw, np.concatenate([scaled(values, bits), alpha], axis=2))
+    raw = png(grey := smooth(1, 8), 0, 8)
+    behind = chunk(b"tRNS", struct.pack(">H", grey[3, 5, 0]))
+    yield Case("png-clear-behind-the-pixels", raw[:-12] + behind + raw[-12:], grey)
     near = smooth(3, 16)  # a clear colour that other colours share the upper bytes with
     near[::2] = near[2, 2] ^ np.array([0, 0, 1], np.uint16)
     near[2, 2, 2] ^= 1
@@ -87,7 +90,18 @@ def png_cases() -> Iterator[Case]:
 
 def colour_cases() -> Iterator[Case]:
     """Profiles and colour chunks."""
-    for kind in ("gamma 1.0", "identity", "gamma 1.8", "gamma 2.2", "para 2.2", "table 1.8", "dotgain", "srgb"):
+    grey_kinds = (
+        "gamma 1.0",
+        "identity",
+        "gamma 1.8",
+        "gamma 2.2",
+        "para 2.2",
+        "table 1.8",
+        "dotgain",
+        "srgb",
+        "lightness",
+    )
+    for kind in grey_kinds:
         for bits, c in ((8, 1), (8, 2), (16, 1), (16, 2)):
             values = smooth(c, bits)
             raw = png(values, 0 if c == 1 else 4, bits, **icc(profile(kind, name="sRGB grey")))

@@ -49,6 +49,34 @@ TABLE = {
         CATS_DOGS,
         "folders Train/ and TEST/: 24 images to train on, 24 to test on",
     ),
+    "a word in front": (
+        ["seg_train/seg_train/a", "seg_train/seg_train/b", "seg_test/seg_test/a", "seg_test/seg_test/b", "seg_pred"],
+        {"seg_train/seg_train/a", "seg_train/seg_train/b"},
+        {"seg_test/seg_test/a", "seg_test/seg_test/b"},
+        ["a", "b"],
+        "left out 12 files that lie beside these folders (seg_pred/ 12)",
+    ),
+    "two words in front": (
+        ["cats_train", "dogs_train", "cats-Test", "dogs-Test"],
+        {"cats_train", "dogs_train"},
+        {"cats-Test", "dogs-Test"},
+        ["cats", "dogs"],
+        "24 images to train on, 24 to test on",
+    ),
+    "short numbers behind": (
+        ["train_1/a", "train_1/b", "train_2/a", "test_1/b"],
+        {"train_1/a", "train_1/b", "train_2/a"},
+        {"test_1/b"},
+        ["a", "b"],
+        "folders train_1/ and train_2/ and test_1/",
+    ),
+    "classes of that name": (
+        ["bullet-train", "steam-train", "crash-test"],
+        {"bullet-train", "steam-train", "crash-test"},
+        {"bullet-train", "steam-train", "crash-test"},
+        ["bullet-train", "crash-test", "steam-train"],
+        "no test folder",
+    ),
     "only valid": (
         ["train/a", "train/b", "valid/a", "valid/b"],
         {"train/a", "train/b"},
@@ -282,7 +310,7 @@ def test_natural_order(names, expected):
 
 
 def test_labels_of_a_folder_around_everything():
-    table = {"labels": [["00000/0.png", 2], ["00000/1.png", 10], ["00000\\2.png", 2]]}
+    table = {"labels": [["00000/0.png", 2], ["./00000/1.png", 10], ["00000\\2.png", 2]]}
     names = [f"my/set/00000/{k}.png" for k in range(3)]
     found = read_layout("set", names, json.dumps(table).encode())
     assert found.classes == ["2", "10"]

@@ -16,6 +16,7 @@ from limner.core.errors import LimnerError
 from limner.core.paths import user_path
 from limner.data.files import decode
 from limner.data.files.masks import whiteness
+from limner.data.files.splits import unwrapped
 
 
 class Masks:
@@ -42,6 +43,9 @@ class Masks:
         for name in self._files.names:
             self._places.setdefault(_place(name), []).append(name)
             self._stems.setdefault(PurePosixPath(name).stem, []).append(name)
+        self._inner: dict[str, list[str]] = {}  # without the folders that all share, as in a ZIP of one folder
+        for name, inner in zip(self._files.names, unwrapped(self._files.names)):
+            self._inner.setdefault(_place(inner), []).append(name)
         self._pictures: Counter[str] = Counter()
 
     def expect(self, pictures: Sequence[str]) -> None:
@@ -61,11 +65,12 @@ class Masks:
         if self._files.single:
             return self._files.names[0]
         stem = PurePosixPath(picture).stem
-        found = self._places.get(_place(picture), [])
+        found = self._places.get(_place(picture), []) or self._inner.get(_place(picture), [])
         if not found and self._pictures[stem] <= 1:
             found = self._stems.get(stem, [])
-        if picture in found:
-            return picture
+        exact = [n for n in found if n == picture or n.endswith(f"/{picture}")]
+        if len(exact) == 1:
+            return exact[0]
         if len(found) > 1:
             raise LimnerError(f"{picture} has several masks in {self.path.name}, such as {found[0]} and {found[1]}")
         if not found:
@@ -86,9 +91,12 @@ class Masks:
         if (image.height, image.width) != file.size:
             (h, w), size = file.size, f"{image.height}×{image.width}"
             raise LimnerError(f"the mask {name} is {size} and {file.name} {h}×{w}; make them the same size")
-        white = decode.pixels(whiteness(image)) > 127
+        bright = decode.pixels(whiteness(image))
+        white = bright > 127
         if not white.any() and image.mode in ("LA", "RGBA") and np.ptp(np.asarray(image.getchannel("A"))) > 127:
             raise LimnerError(f"the mask {name} has dark colours alone on a transparent ground; paint it white")
+        if not white.any() and bright.any():  # of a mask of 0 and 1, one would see nothing
+            raise LimnerError(f"the mask {name} has nothing white (at most {bright.max()} of 255); paint it white")
         return torch.from_numpy(white.astype(np.float32))[None]
 
 

@@ -171,15 +171,26 @@ def of_profile(profile: bytes, grey: bool) -> Encoding | None:
         return of_numbers(1, tags["cicp"][9])
     space = profile[16:20]
     try:
+        if grey and space == b"GRAY" and "A2B0" in tags:
+            return _encoding((_curve_by_lcms(profile),), None)
         if grey and space == b"GRAY" and "kTRC" in tags:
             return _encoding((_curve(tags["kTRC"]),), None)
         if not grey and space == b"RGB " and profile[20:24] == b"XYZ " and "A2B0" not in tags:
             curves = tuple(_curve(tags[f"{c}TRC"]) for c in "rgb")
             columns = [np.array(struct.unpack(">3i", tags[f"{c}XYZ"][8:20])) / 65536 for c in "rgb"]
             return _encoding(curves, _FROM_XYZ @ np.stack(columns, axis=1))
-    except (KeyError, ValueError, IndexError, struct.error):
+    except (KeyError, ValueError, IndexError, struct.error, ImageCms.PyCMSError, OSError):
         return None
     return None
+
+
+def _curve_by_lcms(profile: bytes) -> Curve:
+    """The curve of a grey profile that is written as a table to L*a*b*, by LittleCMS."""
+    embedded, srgb = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
+    transform = ImageCms.buildTransform(embedded, srgb, "L", "RGB", flags=ImageCms.Flags.NOOPTIMIZE)
+    levels = np.asarray(transform.apply(Image.fromarray(np.arange(256, dtype=np.uint8)[None])))[0, :, 1]
+    light = _SRGB_CURVE[levels.astype(np.uint16) * 257]
+    return np.interp(_LEVELS, np.linspace(0, 1, 256), light).astype(np.float32)
 
 
 def _tags(profile: bytes) -> dict[str, bytes]:

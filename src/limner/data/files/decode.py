@@ -199,6 +199,8 @@ def _in_srgb(image: Image.Image, stream: BinaryIO, side: int | None) -> tuple[Im
         return colour.narrowed(png.wide(stream, chunks), profile, encoding), orientation
     stream.seek(0)
     image.load()
+    if chunks is not None and b"tRNS" not in chunks.data:
+        image.info.pop("transparency", None)  # one behind the pixels does not count
     orientation = _orientation(image)
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.uint16)[..., None]  # a PGM has them in 32 bits

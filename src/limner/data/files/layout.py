@@ -284,7 +284,8 @@ def _stylegan_labels(title: str, metadata: bytes) -> dict[str, object] | None:
     """The table of ``{"labels": [["00000/img.png", 3], ...]}``, or None when there are none."""
     try:
         entries = json.loads(metadata)["labels"]
-        return None if entries is None else {_composed(str(n).replace("\\", "/")): y for n, y in entries}
+        plain = ((str(n).replace("\\", "/").removeprefix("./"), y) for n, y in entries or ())
+        return None if entries is None else {_composed(n): y for n, y in plain}
     except (ValueError, TypeError, KeyError, RecursionError):
         raise LimnerError(f'{title}: write dataset.json as {{"labels": [["PATH", CLASS], …]}}') from None
 

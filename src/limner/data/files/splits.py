@@ -2,7 +2,8 @@
 
 The names are those by which Hugging Face's `datasets` finds splits, in any case, also with a year or a word behind them
 (``train2017``, ``Training_Set``). They mean splits only beside others: a folder ``train/`` among the classes ``bus/``
-and ``car/`` is a class.
+and ``car/`` is a class. A word in front and a short number behind (``seg_train``, ``test1``) count only where there are
+both a part to train on and another one of the same word.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ WORDS = {
     "evaluation": TEST,
 }
 _SPLIT = re.compile(rf"({'|'.join(WORDS)})(?:[-_ ]?(?:\d{{4}}|set|data|split|images|imgs))?", re.IGNORECASE)
+_LOOSE = re.compile(rf"(?:(.*)[-_ .])?({'|'.join(WORDS)})[-_ ]?(?:\d{{1,4}}|set|data)?", re.IGNORECASE)
 _NO_CLASS = re.compile(
     r"(un|non)?label+(ed|s)?|mask(s|ed)?|annotations?|ground[-_ ]?truth|gt|extra|other|query|gallery|hold[-_ ]?out"
     r"|pred(ict(ions?|ed)?)?|submissions?|results?|out(put)?|samples?|generated|fake|real|images?|imgs?|a|b",
@@ -104,10 +106,11 @@ def find_splits(names: Sequence[str]) -> Splits:
         indices = [i for i, n in enumerate(names) if "/" in n]
         below = find_splits(unwrapped([names[i] for i in indices]))
         return _spread(below, indices, names) if below.found else Splits([""] * len(names), list(names))
-    if _are_splits(tops, names):
-        return _by(0, names)
+    roles = _roles(tops)
+    if _are_splits(roles, names):
+        return _by(0, names, roles)
     if len(tops) > 1 and _are_nested(names):
-        return _by(1, names)
+        return _by(1, names, {})
     result = Splits([""] * len(names), list(names))
     example = next((top for top in tops if split_of(top) == TRAIN), None)
     if example:
@@ -120,14 +123,35 @@ def first_folders(names: Sequence[str]) -> list[str]:
     return [name[:end] if (end := name.find("/")) >= 0 else "" for name in names]
 
 
-def _are_splits(tops: Iterable[str], names: Sequence[str]) -> bool:
-    """Whether the folders at the top are splits, and not classes of which one is called train."""
+def _roles(tops: Iterable[str]) -> dict[str, str | None]:
+    """The split of each folder at the top, or None.
+
+    >>> _roles(["seg_train", "seg_test", "seg_pred"]), _roles(["bullet-train", "crash-test"])
+    ({'seg_train': 'train', 'seg_test': 'test', 'seg_pred': None}, {'bullet-train': None, 'crash-test': None})
+    """
     roles = {top: split_of(top) for top in tops}
+    loose = {top: (_word(m), WORDS[m[2].lower()]) for top in roles if (m := _LOOSE.fullmatch(top))}
+    of_word: defaultdict[str, set[str]] = defaultdict(set)
+    for word, split in loose.values():
+        of_word[word].add(split)
+    for top, (word, split) in loose.items():
+        if TRAIN in of_word[word] and len(of_word[word]) > 1:
+            roles[top] = split
+    return roles
+
+
+def _word(match: re.Match[str]) -> str:
+    """The word in front of a split: "seg" of ``seg_train``."""
+    return (match[1] or "").casefold()
+
+
+def _are_splits(roles: dict[str, str | None], names: Sequence[str]) -> bool:
+    """Whether the folders at the top are splits, and not classes of which one is called train."""
     named = {role for role in roles.values() if role}
     others = [top for top, role in roles.items() if role is None]
     if TRAIN not in named:
         return len(named) > 1 and not others
-    if len(named) > 1 or len(others) < 2 or any(map(_NO_CLASS.fullmatch, others)):
+    if len(named) > 1 or len(others) < 2 or any(_NO_CLASS.fullmatch(o) or _LOOSE.fullmatch(o) for o in others):
         return True
     return any(n.count("/") > 1 for n in names)
 
@@ -142,33 +166,39 @@ def _are_nested(names: Sequence[str]) -> bool:
     return any(TRAIN in splits and len(splits) > 1 for splits in found.values())
 
 
-def _by(level: int, names: Sequence[str]) -> Splits:
-    """Splits by the folders at one level."""
+def _by(level: int, names: Sequence[str], roles: dict[str, str | None]) -> Splits:
+    """Splits by the folders at one level; where several words are in front of them, those are folders of their own."""
+    words = {top: _word(m) for top, split in roles.items() if split and (m := _LOOSE.fullmatch(top))}
+    several = len(set(words.values())) > 1
     result = Splits([""] * len(names), list(names), found=True)
     outside: Counter[str] = Counter()
     folders: defaultdict[str, set[str]] = defaultdict(set)
     for i, name in enumerate(names):
         *above, rest = name.split("/", level + 1)
-        split = split_of(above[level]) if len(above) > level else None
+        folder = above[level] if len(above) > level else ""
+        split = roles.get(folder, split_of(folder))
         if split is None:
             result.left_out[i] = BESIDE_SPLITS
             outside[f"{above[0]}/" if above else name] += 1
             continue
-        folders[split].add(above[level])
-        result.of[i], result.inner[i] = split, "/".join([*above[:level], rest])
+        folders[split].add(folder)
+        kept = [words[folder]] if several and words.get(folder) else above[:level]
+        result.of[i], result.inner[i] = split, "/".join([*kept, rest])
     result.folders = {split: sorted(found) for split, found in folders.items()}
     for split in result.folders if level == 0 else ():
-        _drop_repeated(result, split)
+        _drop_repeated(result, split, roles)
     if outside:
         where = listed(outside.most_common(), most=3)
         result.notes.append(f"left out {outside.total()} files that lie beside these folders ({where})")
     return result
 
 
-def _drop_repeated(result: Splits, split: str) -> None:
+def _drop_repeated(result: Splits, split: str, roles: dict[str, str | None]) -> None:
     """Removes a folder of the split that all its paths have once more: training_set/training_set/cats/1.png."""
     members = [i for i, s in enumerate(result.of) if s == split]
-    if all(split_of(folder) == split for folder in first_folders([result.inner[i] for i in members])):
+    if all(
+        roles.get(folder, split_of(folder)) == split for folder in first_folders([result.inner[i] for i in members])
+    ):
         for i in members:
             result.inner[i] = result.inner[i].split("/", 1)[1]
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from limner.data.files import limits
+from limner.data.files.formats import UNREAD
 from limner.data.files.limits import BadImage
 
 _MAX_TAGS, _MAX_SEGMENTS, _MAX_HELD = 4096, 1 << 16, 1 << 29
@@ -41,7 +42,7 @@ _UNPACKED = (_NONE, _LZW, *_DEFLATE, _PACKBITS, 34925, 50000)
 _BY_LIBTIFF = (2, 3, 4, 6, 7, 32771)  # fax and JPEG
 _REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)[:, ::-1], axis=1)[:, 0]
 _SHAPE = (256, 257, 273, 278, 279, 284, 320, 322, 323, 324, 325)
-_MEANING = (258, 259, 262, 266, 274, 277, 317, 332, 338, 339, 530, 34675)
+_MEANING = (254, 258, 259, 262, 266, 274, 277, 317, 330, 332, 338, 339, 530, 34675, 50706)
 _WANTED = frozenset(_SHAPE + _MEANING)
 _SAVE = "save it with 8 or 16 bits"
 
@@ -180,6 +181,7 @@ class Layout:
     def refuse(self) -> None:
         """Raises `BadImage` where the pixels have no agreed meaning, or cost too much."""
         limits.check_size(self.width, self.height)
+        self._refuse_preview()
         if not 1 <= self.samples <= 64:
             raise BadImage("damaged (its number of channels)")
         depths = {int(b) for b in self.tags.get(258, (1,))[: self.samples]}
@@ -210,6 +212,12 @@ class Layout:
         if missing or (self.compression == _NONE and size > self.length):
             raise BadImage("truncated")
 
+    def _refuse_preview(self) -> None:
+        if 50706 in self.tags:
+            raise BadImage(f"not read ({UNREAD['.dng']})")
+        if self._one(254, 0) & 1 and (self.pages or 330 in self.tags):
+            raise BadImage("a TIFF whose first page is a small preview of another one; save that page alone")
+
     def _refuse_kind(self) -> None:
         p, packed = self.photometric, self.compression in _UNPACKED
         if not packed and self.compression not in _BY_LIBTIFF:
@@ -226,8 +234,15 @@ class Layout:
             raise BadImage("a TIFF with YCbCr colours that are not JPEG; save it as RGB")
         if p in (6, 8) and self.bits != 8:
             raise BadImage(f"a TIFF with {self.bits}-bit {'YCbCr' if p == 6 else 'L*a*b*'} colours; save it as RGB")
-        if p == 3 and (self.bits > 8 or self.planes):
-            raise BadImage(f"a TIFF with a palette of {self.bits} bits; save it as RGB")
+        if p in (6, 8) and (self.planes or (self.reversed and packed)):
+            how = "in planes" if self.planes else "of reversed bits"
+            raise BadImage(f"a TIFF with {'YCbCr' if p == 6 else 'L*a*b*'} colours {how}; save it as RGB")
+        if p == 3 and (self.bits > 8 or self.planes or (self.reversed and self.bits < 8)):
+            raise BadImage(
+                f"a TIFF with a palette of {self.bits} bits{' reversed' if self.reversed else ''}; save it as RGB"
+            )
+        if p == 3 and len(self.tags.get(320, ())) != 3 << self.bits:
+            raise BadImage("damaged (its palette)")
         if self._one(317, 1) not in (1, 2) or (self._one(317, 1) == 2 and packed and self.bits not in (8, 16)):
             raise BadImage("a TIFF with an unusual predictor; save it again")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -70,11 +71,11 @@ def assert_holds(dataset, images, labels) -> None:
 
 
 @pytest.mark.parametrize("parts", [1, 3])
-@pytest.mark.parametrize("cache", [True, False], indirect=False)
-def test_a_hugging_face_set_on_the_disk(tmp_path, parts, cache):
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_hugging_face_set_on_the_disk(tmp_path, parts, in_memory):
     theirs = hugging_face(pictures())
     theirs.save_to_disk(tmp_path / "set", num_shards=parts)
-    ours = load(tmp_path / "set", split="all", cache=cache)
+    ours = load(tmp_path / "set", split="all", cache=in_memory)
     assert ours.classes == NAMES, "in the order of the features"
     assert_holds(ours, [np.asarray(row["image"]) for row in theirs], theirs["label"])
 
@@ -310,3 +311,12 @@ def test_an_arrow_file_that_is_compressed_is_refused(tmp_path):
         writer.write_table(table)
     with pytest.raises(LimnerError, match="is compressed and cannot be read in place"):
         load(tmp_path / "a.arrow")
+
+
+def test_unpacked_rows_that_are_lost_are_unpacked_again(tmp_path, cache):
+    images = pictures()
+    hugging_face(images).to_parquet(tmp_path / "a.parquet")
+    for damage in (lambda file: None, lambda file: file.unlink(), lambda file: os.truncate(file, 100)):
+        assert_holds(load(tmp_path / "a.parquet", split="all"), images, [i % 3 for i in range(len(images))])
+        damage(next((cache / "shards").glob("*.bin")))
+    assert_holds(load(tmp_path / "a.parquet", split="all"), images, [i % 3 for i in range(len(images))])

@@ -125,6 +125,9 @@ def _write(partial: Path, files: Files, header: Header, on_image: Callable[[int,
     """Decodes all images into ``pixels.npy``, and adds those that cannot be decoded to the header."""
     n, state = len(files), partial / "done.json"
     done, header.bad = _done(state, header.source)
+    if not done:
+        for file in partial.glob("*.*"):  # of another preparation
+            file.unlink()
     blank = np.zeros(files.shape, np.uint8)
     _save(partial / "checksums.npy", np.array(list(files.stamps()), np.int64).reshape(n, 2))
     with decode.strict(), _pixels(partial / "pixels.npy", (n, *files.shape), done) as stream:

@@ -232,7 +232,7 @@ class Index:
         try:
             with replacing(path) as new, new.open("wb") as file:
                 np.savez(file, **rows)
-            _prune(path.parent)
+            prune(path.parent)
         except OSError:  # read-only or full: the next start reads everything again
             return
 
@@ -274,10 +274,10 @@ def reader() -> str:
     return digest.hexdigest()
 
 
-def _prune(folder: Path) -> None:
-    """Removes indices of places that were not looked at for months."""
+def prune(folder: Path) -> None:
+    """Removes files of the cache that were not used for months."""
     oldest = time.time() - _KEPT_DAYS * 86400
-    for file in folder.glob("*.npz"):
+    for file in folder.iterdir():
         if file.stat().st_mtime < oldest:
             file.unlink(missing_ok=True)
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from limner.core.errors import LimnerError
 from limner.data.files.decode import MAX_BYTES, SUFFIXES, BadImage
 from limner.data.files.download import cache_folder, replacing
-from limner.data.files.index import reader
+from limner.data.files.index import prune, reader
 from limner.data.files.reading import LATEST
 from limner.data.files.shard import Shard
 from limner.data.files.splits import TRAIN, WORDS, Splits
@@ -219,9 +219,13 @@ def _load(listing: Path) -> Shard | None:
         shard = Shard(names=names, extents=extents, labels=labels, **facts)
         n = len(names)
         fits = extents.shape == (n, 2) and labels.shape == (n,) and extents.dtype == labels.dtype == np.int64
-        if not fits or not shard.path.is_file() or (n and labels.max() >= len(shard.classes)):
+        if not fits or (n and labels.max() >= len(shard.classes)):
+            return None
+        if shard.path.stat().st_size < extents.sum(axis=1).max(initial=0):
             return None
         os.utime(listing)
+        if shard.path.parent == listing.parent:
+            os.utime(shard.path)
     except Exception:  # whatever is wrong with it, the shard can be listed again
         return None
     return shard
@@ -235,5 +239,6 @@ def _save(listing: Path, shard: Shard) -> None:
         with replacing(listing) as new, new.open("wb") as file:
             arrays: dict[str, Any] = {"extents": shard.extents, "labels": shard.labels}
             np.savez(file, facts=np.frombuffer(raw, np.uint8), names=np.frombuffer(names, np.uint8), **arrays)
+        prune(listing.parent)
     except OSError:  # read-only or full: the next start lists the shard again
         return

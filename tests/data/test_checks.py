@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from limner.api import train
 from limner.cli import main
+from limner.core import train as trainer
 from limner.core.errors import LimnerError
 from limner.data import check, load
 
@@ -176,6 +178,36 @@ def test_a_set_says_what_it_leaves_out(mixed):
     ):
         assert part in said
     assert "numbers of the classes: 0 cats, 1 dogs" in said
+
+
+def test_a_file_that_is_bad_inside_is_said_when_a_training_meets_it(folder_of, tmp_path):
+    photos = folder_of(*(f"{k:02}.png" for k in range(24)), size=(32, 32))
+    for name in ("00.png", "03.png"):  # an image to train on, and a held-out one
+        raw = (photos / name).read_bytes()
+        (photos / name).write_bytes(raw[: len(raw) // 2])  # its header is whole
+    settings = {"images": 64, "batch": 8, "size": 8, "samples": 2, "device": "cpu", "data.cache": False}
+    run = train("vae-mnist", data=str(photos), out=tmp_path / "run", **settings)
+    assert sorted(run.read_json("quarantine.json")) == [["00.png", "truncated"], ["03.png", "truncated"]]
+    assert "left out so far: 1 truncated" in run.events()[0]["notes"], "scores have read the images to train on"
+    assert any("1 files could not be read while training" in str(e.get("message")) for e in run.events())
+
+
+def test_a_file_that_becomes_bad_is_said_at_the_end(folder_of, tmp_path, monkeypatch):
+    photos = folder_of(*(f"{k:02}.png" for k in range(24)))
+    settings = {"images": 64, "batch": 8, "samples": 2, "device": "cpu", "data.cache": False, "log_images": 64}
+    take_step = trainer._Training.take_step
+
+    def spoil(self):
+        (photos / "00.png").write_bytes(b"")
+        take_step(self)
+
+    monkeypatch.setattr(trainer._Training, "take_step", spoil)
+    run = train("vae-mnist", data=str(photos), out=tmp_path / "run", **settings)
+    assert run.read_json("quarantine.json") == [["00.png", "empty file"]]
+    said = [e["message"] for e in run.events() if e["event"] == "warning"]
+    assert said == [
+        "1 files could not be read while training, and others were taken for them: 00.png (quarantine.json says why)"
+    ]
 
 
 def report_reason(photos):

@@ -6,6 +6,7 @@ It works with any `GenerativeModel` and contains no code for a particular one. `
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -132,6 +133,7 @@ class _Training:
         self.extent = _extent(self.dataset)
         self.steps, self.seconds, self.signum = 0, 0.0, 0
         self.saved_at = -1  # position of the newest checkpoint
+        self.left_out: list[tuple[str, str]] = []  # the bad files that the data had at the start
         self.logged_at = (0, 0.0)  # position and seconds of the last line of metrics
         if self.start is not None:
             self.restore(self.start)
@@ -234,6 +236,7 @@ class _Training:
                 if self.signum:
                     if self.saved_at != stream.position:
                         self.save()
+                    self.say_new_bad_files()
                     self.event("stop", message=f"stopped by {signal.Signals(self.signum).name}")
                     raise Interrupted(self.signum, self.run)
                 self.finish()
@@ -259,24 +262,48 @@ class _Training:
         if not self.is_main:
             return
         data = self.dataset
+        self.left_out = self.bad_files()
         facts = {"data": data.name, "items": len(data), "shape": list(data.shape), "fingerprint": data.fingerprint}
-        facts |= {"notes": list(data.notes)} | ({"classes": data.classes} if data.classes else {})
+        notes = list(data.notes)
+        if self.left_out and all(part.pixels is None for part in data.parts()):  # scores have read more of the files
+            reasons = Counter(reason for _, reason in self.left_out)
+            notes.append(f"left out so far: {', '.join(f'{n} {reason}' for reason, n in reasons.most_common())}")
+        facts |= {"notes": notes} | ({"classes": data.classes} if data.classes else {})
         sizes = {group: n["total"] for group, n in parameters(self.model).items()}
         facts |= self.model.preview_facts
         self.event("resume" if self.start else "start", **facts, parameters=sizes)
-        for note in data.notes:
+        for note in notes:
             self.progress.say(note)
         if self.start is None:
             self.run.write_json("env.json", describe(self.device))
-            if data.quarantine:
-                self.run.write_json("quarantine.json", data.quarantine)
+            if self.left_out:
+                self.run.write_json("quarantine.json", self.left_out)
             reals = to_float(data.fetch(evenly_spaced(len(data), self.options.samples)))
             self.save_grid("data/reals.png", Grid(reals))
             self.sample()
 
+    def bad_files(self) -> list[tuple[str, str]]:
+        """(path, reason) of each file that the data leave out; more may be found while they are read."""
+        datasets = [self.dataset, *([] if self.heldout is None else [self.heldout])]
+        found = [bad for whole in datasets for each in (whole, *whole.parts()) for bad in each.quarantine]
+        return list(dict.fromkeys((path, reason) for path, reason in found))
+
+    def say_new_bad_files(self) -> None:
+        """Says which files could not be read since the start, and were replaced by others of their class."""
+        bad = self.bad_files() if self.is_main else []
+        new = [path for path, _ in bad if path not in dict(self.left_out)]
+        if new:
+            self.run.write_json("quarantine.json", bad)
+            examples = ", ".join(new[:3]) + (" …" if len(new) > 3 else "")
+            self.warn(
+                f"{len(new)} files could not be read while training, and others were taken for them: {examples}"
+                " (quarantine.json says why)"
+            )
+
     def finish(self) -> None:
         """Samples, saves and logs at the last position, where this has not been done."""
         position = self.stream.position
+        self.say_new_bad_files()
         if position not in [images for images, _ in self.run.samples()]:
             self.sample()
         if self.saved_at != position:

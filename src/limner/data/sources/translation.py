@@ -1,6 +1,6 @@
 """Data sets for translation: pairs from folders or made by a degradation, and two domains without pairs.
 
-`limner.data.files.pair_layout` describes the layouts. A folder test/ (or val/) is held out, or else 5 % by a hash of
+`limner.data.files.pair_layout` describes the layouts. A folder test/ (or valid/) is held out, or else 5 % by a hash of
 the name. Augmentation mirrors and moves a source and its target together.
 """
 

@@ -28,9 +28,13 @@ def test_files_are_read_as_for_training(tmp_path: Path, shape: tuple[int, int, i
     noise.quantize(9).save(tmp_path / "d.gif")
     trained = limner.data.load(str(tmp_path), size=shape[1:], channels=shape[0], split="all")
     expected = trained.fetch(range(len(trained)))
-    ((names, x),) = ImageSource(tmp_path, shape).batches()
+    source = ImageSource(tmp_path, shape)
+    ((names, x),) = source.batches()
     assert names == ["a.jpg", "b.jpg", "c.png", "d.gif"]
     assert torch.equal(to_uint8(x), expected)
+    c, h, w = shape
+    said = [f"resized and cropped to {h}×{w}, as for training (4 pictures)"]
+    assert source.told() == said + ["transparency is laid over white, as for training (1 picture)"] * (c != 4)
 
 
 def test_scores_are_written_as_utf_8_once(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -90,9 +91,21 @@ class ImageSource:
             for name in self.files.names:
                 try:
                     with decode.strict(), self.files.open(name) as stream:
-                        yield name, torch.from_numpy(read_at(stream, self.shape))
+                        x = torch.from_numpy(read_at(stream, self.shape))
+                        with suppress(Exception):  # a picture that can be read is not lost for a remark
+                            self._remark(decode.header(stream))
+                    yield name, x
                 except Exception as error:  # a damaged file may raise anything; the other files are still read
                     self.files.skip(name, decode.reason(error))
+
+    def _remark(self, header: decode.Header) -> None:
+        """Counts what training did to such a picture too."""
+        assert self.files is not None
+        c, h, w = self.shape
+        if header.size != (h, w):
+            self.files.remark(f"resized and cropped to {h}×{w}, as for training")
+        if header.alpha and c in (1, 3):
+            self.files.remark("transparency is laid over white, as for training")
 
 
 def save(x: Tensor, path: Path, description: str = "") -> Path:

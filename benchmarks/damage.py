@@ -51,6 +51,7 @@ from limner.evaluation.cost import training_cost
 from limner.evaluation.subjects import load_subjects
 
 PLAIN = ("metrics.jsonl", "events.jsonl", "scores.json", "env.json", "recipe.yaml", "figures/captions.json")
+PLAIN += ("data/places.json", "quarantine.json")
 SAVED = (MODEL, TRAINER, STATE, MANIFEST)
 FILES = (*PLAIN, *SAVED, LATEST, "samples", "data/reals.png", "budget.json")
 SLOW = 20  # CPU seconds after which a reader hangs
@@ -262,7 +263,7 @@ def _pages(path: Path) -> None:
 
 
 def _subject(path: Path) -> None:
-    load_subjects([path], None, "latest", 10, "cpu")
+    load_subjects([path], None, "latest", 10, "cpu", lambda train: 64)
 
 
 def _scores(path: Path) -> None:
@@ -322,6 +323,8 @@ def trained(folder: Path) -> Path:
     shutil.copyfile(run.checkpoints / LATEST, run.checkpoints / "best")
     (run.path / "figures").mkdir(exist_ok=True)
     run.write_json("figures/captions.json", {"before-after": "A caption."})
+    run.write_json("data/places.json", {"path": [""]})
+    run.write_json("quarantine.json", [["b/broken.jpg", "cut off"]])
     run.write_json("budget.json", {"images": 5, "seconds": None})
     return run.path
 

@@ -139,6 +139,7 @@ def load_subjects(
 
 
 def _load_run(name: str, run: Run, data: Data, which: str, device: torch.device | str) -> Subject:
+    run.check()  # before hours of measuring, not when the scores are written
     model = load_model(getattr(run, which) if which in ("latest", "best") else run.checkpoints / which, device)
     trained_on = recipe.of_run(run.recipe).data
     if data is None:

@@ -542,6 +542,7 @@ def test_check_takes_a_folder_of_pairs(tmp_path, paint):
     assert report.classes == {"A": 4, "B": 4}
     assert report.layout[-1] == "as pairs: 4 in A/ and B/, 0 images without a partner"
     save(tmp_path / "A/x.png", paint(99))
+    save(tmp_path / "preview.png", paint(98))
     assert limner.data.check(tmp_path).layout[-1].endswith("1 images without a partner (such as A/x.png)")
 
 

@@ -191,7 +191,7 @@ def _describe(report: Report, results: dict[str, _Result]) -> None:
 def _as_pairs(names: list[str]) -> list[str]:
     """A sentence on the pairs in A/ and B/, where there are no other folders."""
     paths = domain_paths(names)
-    if paths is None or len(paths) < len(names):
+    if paths is None or 10 * len(paths) < 9 * len(names):  # but for single pictures beside them
         return []
     pairs = match_names(paths)
     example = f" (such as {pairs.left_out[0][0]})" if pairs.left_out else ""

@@ -181,6 +181,15 @@ def test_what_is_left_out_is_said_with_the_reason(model: Path, photos: Path, tmp
     assert ".dng" in text or "raw.dng" in text
 
 
+def test_a_folder_of_other_files_alone_is_named(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    refused("no picture could be read from .*in; give PNG", model, tmp_path / "in", tmp_path / "out")
+    (tmp_path / "in" / "a.jp2").write_bytes(b"x")
+    refused("no picture could be read .*JPEG 2000: convert it to PNG", model, tmp_path / "in", tmp_path / "out")
+    assert content(tmp_path / "out") == {}
+
+
 def test_a_result_that_cannot_be_written_costs_itself_alone(model: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     long = "n" * 250 + ".gif"  # with .png there would be no room left for a second suffix

@@ -212,8 +212,9 @@ class PictureFiles:
         self.skipped.append((name, str(reason)))
 
     def nothing_readable(self) -> LimnerError:
-        """The error for a source of which no result was written, with the reason for the first picture."""
-        reason = f": {self.skipped[0][0]} is left out ({self.skipped[0][1]})" if self.skipped else ""
+        """The error for a source of which no result was written: why the first one was left out, or what is there."""
+        said = [f"{name} is left out ({reason})" for name, reason in self.skipped[:1]] or self.notes[:1]
+        reason = f": {said[0]}" if said else ""
         return LimnerError(f"no picture could be read from {self.path}{reason}; give {KNOWN} files")
 
 

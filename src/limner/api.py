@@ -51,7 +51,7 @@ from limner.evaluation.subjects import heldout_of
 
 __all__ = ["advise", "demo", "dry_run", "explain", "load", "prepare", "resume", "sample", "train"]
 
-_DRY_RUN = 20.0  # seconds of building and measuring in a dry run
+_DRY_RUN, _BRIEF = 20.0, 4.0  # seconds of building and measuring: in a dry run, and of each recipe for advice
 _INIT = 4  # the stream id of initial weights
 
 
@@ -194,7 +194,7 @@ def advise(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Ad
         raise LimnerError(
             f"advice is measured on one device; see 'limner train {source} --dry-run', then name the recipe"
         )
-    return advice_for(source, settings, dry_run)
+    return advice_for(source, settings, lambda recipe, **own: _plan(recipe, own, limit=_BRIEF))
 
 
 def _open(prepared: Prepared, out: str | Path | None) -> Run:
@@ -321,12 +321,24 @@ def dry_run(
         were extrapolated to ``batch``. For a folder or ZIP of images also ``advice``: the sentences of `advise`, whose
         recipe is described.
     """
-    if is_data(source):
-        advice = advise(source, overrides)
-        return {"advice": advice.reasons} | dry_run(BUILTIN + advice.recipe, config=config, **advice.settings)
+    if not is_data(source):
+        return _plan(source, overrides, config, _DRY_RUN)
+    start = time.perf_counter()
+    advice = advise(source, overrides)
+    limit = _DRY_RUN - (time.perf_counter() - start)
+    return {"advice": advice.reasons} | _plan(BUILTIN + advice.recipe, advice.settings, config, limit)
+
+
+def _plan(
+    source: str | Path | Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    config: str | Path | None = None,
+    limit: float = _DRY_RUN,
+) -> dict[str, Any]:
+    """What `dry_run` returns of a recipe, measured in about so many seconds, at least 2."""
     start = time.perf_counter()
     prepared = prepare(recipes.load(source, overrides, config))
-    dataset, limit = prepared.dataset, max(3.0, _DRY_RUN - (time.perf_counter() - start))
+    dataset, limit = prepared.dataset, max(2.0, limit - (time.perf_counter() - start))
     expected = forecast(prepared.options, prepared.model, dataset, prepared.optimisers, prepared.device, limit)
     return {
         "recipe": prepared.recipe.to_dict() | {"model": prepared.model.spec.to_dict()},

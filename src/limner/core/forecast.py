@@ -28,7 +28,7 @@ from limner.core.stream import Stream
 from limner.core.update import Updates
 
 _TIMED, _QUICK = 3, 1.0  # steps of each batch, if one takes less than so many seconds; else one
-_GRACE = 3.0  # seconds
+_GRACE = 0.2  # of the limit, by which a step may be late
 _SHARE = 0.5  # of the device's memory, which the steps of a forecast leave to others
 _STATUS = Path("/proc/self/status")
 
@@ -85,7 +85,7 @@ def forecast(
         optimisers: one optimiser for each group of the model.
         device: the device to train on.
         limit: no larger batch is taken that would end later than so many seconds after the start. A step that lasts
-            a few seconds longer is ended.
+            a fifth longer is ended.
     """
     start, before = time.perf_counter(), _peak(device)
     if options.deterministic:
@@ -107,7 +107,7 @@ def forecast(
             if is_large or passed + last.seconds * batch / last.batch > limit:
                 break
         step = _stepper(options, model, dataset, update, ema, device, batch)
-        watch = _Watch(start + limit + _GRACE, model)
+        watch = _Watch(start + limit * (1 + _GRACE), model)
         _reset_peak(device)
         try:
             with watch:

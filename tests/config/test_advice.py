@@ -103,6 +103,14 @@ def test_what_does_not_fit_into_memory_is_not_advised(folders: Path) -> None:
         advise(folders / "grey", {}, Machine({c.recipe: 1e6 for c in CANDIDATES}, needs=1 << 60))
 
 
+def test_what_is_wrong_with_all_recipes_is_said_once(folders: Path) -> None:
+    def refuse(recipe: str, **settings: Any) -> dict[str, Any]:
+        raise LimnerError("train.batch=64 is larger than the 12 images")
+
+    with pytest.raises(LimnerError, match=r"^no recipe suits colour: train\.batch=64 is larger than the 12 images$"):
+        advise(folders / "colour", {}, refuse)
+
+
 def test_sizes_keep_the_proportions_and_the_users_word(folders: Path) -> None:
     assert advise(folders / "colour", {}, fast()).settings["data.size"] == [88, 64]
     assert "data.size" not in advise(folders / "colour", {"size": 32}, fast()).settings

@@ -241,13 +241,17 @@ def advise(source: str | os.PathLike[str], overrides: Mapping[str, Any], estimat
     budget = DEFAULT_TIME if time is None else Spec.parse("train", {"time": time}, name="trainer").get("time")
     facts = survey(source, settings)
     rejected: list[str] = []
+    problems: set[str] = set()
     suitable = [c for c in CANDIDATES if c.suits(facts)]
     for candidate in suitable:
         advice, problem = _try(candidate, facts, str(source), settings, budget, estimate, candidate is suitable[-1])
         if advice is not None:
             advice.reasons[2:2] = rejected
             return advice
+        problems.add(problem)
         rejected.append(f"not {candidate.recipe}: {problem}")
+    if len(suitable) > 1 and len(problems) == 1:  # of the data or of a setting, and not of a recipe
+        raise LimnerError(f"no recipe suits {facts.name}: {problems.pop()}")
     raise LimnerError(f"no recipe suits {facts.name}: {'; '.join(rejected)}; choose one of 'limner list recipes'")
 
 

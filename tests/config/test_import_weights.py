@@ -281,6 +281,7 @@ def without_bias(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         ),
         ("adain", lambda: published_resnet(2, 1, filters="up").state_dict(), "looks like a CUT"),
         ("cyclegan", lambda: {k: t * torch.nan for k, t in resnet_state().items()}, "not finite"),
+        ("dcgan", lambda: {"main.0.weight": torch.ones(9, 8, 4, 4), "main.1.weight": torch.ones(8)}, "DCGAN"),
         ("cyclegan", lambda: {k: t[:0] for k, t in resnet_state().items()}, "is empty"),
         ("pix2pix", lambda: {"9" * 190: torch.ones(2)}, "no generator"),
     ],
@@ -335,6 +336,8 @@ def test_settings_that_mean_nothing_are_refused(tmp_path: Path) -> None:
             continue
         with pytest.raises(LimnerError, match=match):
             import_weights(kind, file, tmp_path / "m.safetensors", **settings)
+    with pytest.raises(LimnerError, match="would overwrite the weights"):
+        import_weights("cyclegan", file, file)
     with pytest.raises(LimnerError, match="there is no file"):
         import_weights("pix2pix", tmp_path / "none.pth", tmp_path / "m.safetensors")
     with pytest.raises(LimnerError, match="ends in"):

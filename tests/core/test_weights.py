@@ -131,11 +131,15 @@ def test_hostile_and_mistaken_files_are_refused_by_what_they_are(tmp_path: Path)
 
 def test_tensors_that_only_claim_to_be_large_and_odd_names_are_refused(tmp_path: Path) -> None:
     """These pass the first look; the process with limits refuses them."""
+    doll: dict[str, object] = {}
+    for _ in range(4):
+        doll = {f"k{i}": doll for i in range(1000)}  # as many paths as 1000 to the fourth
     contents: dict[str, tuple[object, str]] = {
         "expanded": ({"w": torch.zeros(1).expand(1 << 34)}, "larger than the file"),
         "many": ({f"w{i}": torch.zeros(1).expand(1 << 18) for i in range(9)}, "larger than the file"),
         "long": ({"9" * 5000 + ".weight": torch.zeros(2)}, "a name of 5,007 characters"),
         "escape": ({"a\x1b[31mb": torch.zeros(2)}, "unprintable"),
+        "nested": (doll, "no state dict of one net"),
         "number": ({"a": 1}, "no state dict of one net"),
         "tensor": (torch.zeros(2), "no state dict of one net"),
         "optimiser": ({"state": {}, "param_groups": [], "w": torch.zeros(2)}, "no state dict of one net"),

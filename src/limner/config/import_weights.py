@@ -81,6 +81,8 @@ def import_weights(
     if out.suffix != ".safetensors":
         raise LimnerError(f"cannot write a model to {out.name}; give a file name that ends in .safetensors")
     files = [user_path(f) for f in (file, back) if f is not None]
+    if any(f.exists() and out.exists() and f.samefile(out) for f in files):
+        raise LimnerError(f"{out.name} would overwrite the weights that it is made of; give another name")
     read = [(f.name, w.tensors) for f, w in zip(files, weights.read_all(files, part), strict=True)]
     name, tensors = read[0]
     if kind == "vgg19":

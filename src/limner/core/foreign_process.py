@@ -75,7 +75,7 @@ def _reason(file: str, result: str) -> str:
 
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)  # noqa: TID251 - the only place for pickles
-        nets = list(_state_dicts(content, "", 0))
+        nets = list(_state_dicts(content, "", 0, set()))
         if not nets:
             return "it is no state dict of one net; save net.state_dict() and give that file"
         tensors = {f"{i}/{name}": t for i, (_, net) in enumerate(nets) for name, t in net.items()}
@@ -91,18 +91,19 @@ def _reason(file: str, result: str) -> str:
     return ""
 
 
-def _state_dicts(node: Any, path: str, depth: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The dicts of tensors in nested dicts, with their paths. Those of an optimiser are left out."""
+def _state_dicts(node: Any, path: str, depth: int, seen: set[int]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The dicts of tensors in nested dicts, with their paths, each once. Those of an optimiser are left out."""
     import torch
 
-    if not isinstance(node, dict) or depth > _DEPTH or "param_groups" in node:
+    if not isinstance(node, dict) or depth > _DEPTH or "param_groups" in node or id(node) in seen:
         return
+    seen.add(id(node))
     tensors = {k: v for k, v in node.items() if isinstance(v, torch.Tensor) and isinstance(k, str)}
     if tensors and len(tensors) * 2 >= len(node):
         yield path, tensors
     for key, value in node.items():
         if isinstance(key, str):
-            yield from _state_dicts(value, f"{path}.{key}" if path else key, depth + 1)
+            yield from _state_dicts(value, f"{path}.{key}" if path else key, depth + 1, seen)
 
 
 def _problem(tensors: dict[str, Any], size: int) -> str:

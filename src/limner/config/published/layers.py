@@ -108,6 +108,10 @@ def load_layers(net: nn.Module, layers: list[Layer], file: str) -> None:
             raise LimnerError(
                 f"{file}: {layer.name} has {shapes}, which does not fit; give weights of this kind of net"
             )
+        if "running_var" in given and bool((given["running_var"] < 0).any()):
+            raise LimnerError(
+                f"{file}: {layer.name} has negative variances; its training diverged or the file is damaged"
+            )
         with torch.no_grad():
             for k, t in given.items():
                 own[k].copy_(t)

@@ -24,7 +24,7 @@ from limner.labs import titles
 NAMES = {"lab": ["style"], "bench": ["modes"], "list": ["recipes"]}
 FORMS = [(name, NAMES.get(name, ["one", "two", "three"][: len(verb.names)])) for name, verb in VERBS.items()]
 CASES = [pytest.param(name, words, id=name) for name, words in FORMS]
-OBJECTS = ("progress", "on_frame")
+OBJECTS = ("progress", "on_frame", "on_image")
 """Arguments that only programs have."""
 
 
@@ -213,8 +213,8 @@ def test_the_overview_has_a_line_for_every_verb(
     for words, code, verbs in (
         ([], 2, VERBS),
         (["--help"], 0, VERBS),
-        (["data"], 2, ["data list", "data get", "data check"]),
-        (["data", "-h"], 0, ["data list", "data get", "data check"]),
+        (["data"], 2, ["data list", "data get", "data prepare", "data check"]),
+        (["data", "-h"], 0, ["data list", "data get", "data prepare", "data check"]),
     ):
         assert run(monkeypatch, *words) == code
         lines = capsys.readouterr().out.splitlines()

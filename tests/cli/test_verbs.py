@@ -161,7 +161,7 @@ def bad_inputs(tmp_path: Path, photos: Path, run: Path) -> dict[str, tuple[list[
         "not a run": (["resume", tmp_path], "is not a run folder"),
         "no model": (["sample", tmp_path / "nothing", tmp_path / "s.png"], "there is no"),
         "not a model": (["sample", photos / "p0.png", tmp_path / "s.png"], "not a safetensors file"),
-        "no sample": (["sample", run, tmp_path / "s.png", "-n", 0], "at least 1"),
+        "no sample": (["sample", run, tmp_path / "s.png", "-n", 0], "write 1 to 100000"),
         "class of an unconditional model": (["sample", run, tmp_path / "s.png", "--y", 3], "not conditional"),
         "bad suffix": (["sample", run, tmp_path / "s.xyz"], ".png"),
         "no pictures": (["apply", run, texts, tmp_path / "out"], "no picture could be read"),

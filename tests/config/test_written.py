@@ -97,7 +97,7 @@ def number(text: str) -> float:
         value = float(text)
     except ValueError:
         raise Refused from None
-    if not text.isascii() or not math.isfinite(value):
+    if not text.isascii() or not 0 <= value < math.inf:
         raise Refused
     return value
 

@@ -89,7 +89,7 @@ def sample(path: str, out: str, **settings: str) -> Result:
 
 @verb("limner.apply.tasks.apply")
 def apply(path: str, source: str, out: str, **settings: str) -> Result:
-    """Translate, colourise, upscale, inpaint, denoise or score pictures: limner apply runs/mine photos/ out/."""
+    """Translate, colourise, upscale, inpaint, denoise, score pictures: limner apply runs/mine photos/ out/."""
     from limner.apply import tasks
 
     result = tasks.apply(path, source, out, **read_texts(tasks.apply, settings))

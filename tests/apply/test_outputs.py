@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,6 +137,18 @@ def test_a_broken_write_leaves_nothing(
     monkeypatch.setattr(Path, "write_bytes", full)
     refused("cannot write a.png: No space left on device", model, photos / "a.png", tmp_path / "out/")
     assert content(tmp_path / "out") == {}
+
+
+def test_what_a_killed_process_left_half_written_is_swept(model: Path, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for name in (f".limner-1.{ended.pid}.tmp", f".mine.{ended.pid}.tmp", f".limner-1.{os.getppid()}.tmp"):
+        (tmp_path / "out" / name).write_bytes(b"half")
+    apply(model, photos / "a.png", tmp_path / "out", device="cpu")
+    assert sorted(content(tmp_path / "out")) == sorted(
+        [f".mine.{ended.pid}.tmp", f".limner-1.{os.getppid()}.tmp", "a.png"]
+    )
 
 
 def test_a_full_disk_ends_the_batch_at_once(

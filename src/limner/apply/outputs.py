@@ -22,6 +22,7 @@ from PIL import Image, features
 
 from limner.apply.metadata import NONE, Metadata
 from limner.apply.transparency import has_alpha, over_white
+from limner.core.durable import is_litter, temporary_name
 from limner.core.errors import LimnerError
 from limner.core.paths import user_path
 
@@ -218,13 +219,21 @@ def write(image: Image.Image, path: Path, metadata: Metadata = NONE) -> Path:
 def write_whole(path: Path, content: bytes) -> Path:
     """Writes a file through a temporary one beside it, so that no part of a file is ever left under its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".limner-{os.getpid()}-{get_ident()}.tmp"
+    temporary = temporary_name(path.with_name(f"limner-{get_ident()}"))  # short, whatever the name of the file
     try:
         temporary.write_bytes(content)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def sweep(paths: Iterable[Path]) -> None:
+    """Deletes what killed processes left half written beside these files."""
+    for folder in {path.parent for path in paths}:
+        for path in folder.glob(".limner-*.tmp"):
+            if is_litter(path):
+                path.unlink(missing_ok=True)
 
 
 def left_out(skipped: Sequence[tuple[str, str]], notes: Sequence[str], most: int = 8) -> list[str]:

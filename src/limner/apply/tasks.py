@@ -189,6 +189,7 @@ def _reconstruct(model: GenerativeModel, images: ImageSource, out: str | Path, o
     plan = outputs.plan(out, dict.fromkeys(images.names, ".png"), single=images.single)
     read = [] if images.files is None else images.files.paths()
     outputs.refuse_existing(plan.paths.values(), overwrite, read)
+    outputs.sweep(plan.paths.values())
     if images.files is not None:
         images.files.notes += plan.notes
     written = []

@@ -197,6 +197,7 @@ def convert(
     """
     plan = outputs.plan(out, suffixes, single=files.single)
     outputs.refuse_existing(plan.paths.values(), overwrite, [*files.paths(), *read])
+    outputs.sweep(plan.paths.values())
     files.notes += plan.notes
     written, failure = [], None
     for file in files:

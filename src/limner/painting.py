@@ -278,7 +278,7 @@ def _describe(model: GenerativeModel, styles: Sequence[str]) -> str:
     if "weights" not in call:  # an imported net, which others trained
         return f"limner stylise: {model.spec.name} {style}"
     weights = str(call["weights"])
-    exists = weights == "vgg19" or Path(weights).expanduser().is_file()  # `fast_style` needs the file in training only
+    exists = weights == "vgg19" or user_path(weights).is_file()  # `fast_style` needs the file in training only
     vgg = weight_files.describe_vgg19(weights) if exists else Path(weights).name
     return f"limner stylise: {model.spec.name} {style}; VGG-19 of {vgg}"
 

@@ -225,6 +225,13 @@ def test_odd_names_of_files_are_written_and_scored(tmp_path: Path, model: Path) 
     assert result["n"] == 1
 
 
+@pytest.mark.parametrize(("key", "value"), [("batch", 0), ("batch", -1), ("generator", "3"), ("self", "1")])
+def test_what_is_no_sampling_option_is_refused(tmp_path: Path, save_autoencoder: Save, key: str, value: Any) -> None:
+    model = save_autoencoder(tmp_path / "a.safetensors", (3, 8, 8))
+    with pytest.raises(LimnerError, match=f"^batch: {value} images|no sampling option '{key}'"):
+        draw(model, tmp_path / "grid.png", n=4, device="cpu", **{key: value})
+
+
 def test_samples_replace_samples_and_nothing_else(tmp_path: Path, save_autoencoder: Save) -> None:
     model, grid = save_autoencoder(tmp_path / "a.safetensors", (3, 8, 8)), tmp_path / "grid.png"
     Image.fromarray(RGB).save(grid)
@@ -238,5 +245,10 @@ def test_samples_replace_samples_and_nothing_else(tmp_path: Path, save_autoencod
         assert image.getexif()[0x010E] == "limner sample: autoencoder, seed 0"
     draw(model, grid, n=4, seed=1, device="cpu")
     assert grid.read_bytes() != first
+    with Image.open(grid) as image:
+        x = np.asarray(image)
+    draw(model, grid, n=4, seed=1, batch=3, device="cpu")
+    with Image.open(grid) as image:
+        assert np.array_equal(image, x)
     assert len(draw(model, f"{tmp_path}/samples.v2/", n=3, device="cpu")) == 3
     assert len(draw(model, tmp_path / "samples.v2", n=4, device="cpu")) == 4

@@ -30,6 +30,7 @@ def draw(
     seed: int = 0,
     y: str | int | None = None,
     overwrite: bool = False,
+    batch: int = 256,
     device: str = "auto",
     **options: Any,
 ) -> list[Path]:
@@ -44,6 +45,7 @@ def draw(
         seed: seed of the noise; the same seed gives the same images.
         y: for conditional models, a class by its name or its index; all classes in turn by default.
         overwrite: replace files that exist; earlier samples are replaced in any case.
+        batch: images at a time; lower it if memory is short. The images stay the same.
         device: auto, cpu, cuda or mps.
         **options: sampling options of the model, such as truncation=0.7 for models that draw from a prior (the largest
             number in the noise: images become more typical and less varied).
@@ -65,7 +67,8 @@ def draw(
     files = [target / f"{i:05d}.png" for i in range(n)] if as_folder else [target]
     outputs.refuse_existing([f for f in files if not _is_sample(f)], overwrite)
     model = load_model(user_path(path), pick(device))
-    x = model.sample(n, seed=seed, y=y, **read_options(model.sampling_options, options))
+    chosen = model.checked_options(read_options(model.sampling_options, options))
+    x = model.sample(n, seed=seed, y=y, batch=batch, **chosen)
     origin = f"{_ORIGIN}{model.spec.name}, seed {seed}"
     if not as_folder:
         classes = model.condition.size if isinstance(model, Conditional) and y is None else 0

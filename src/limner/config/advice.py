@@ -262,7 +262,7 @@ def survey(source: str | os.PathLike[str], settings: Mapping[str, Any]) -> Facts
     from limner.data.files.store import open_store
     from limner.data.sources.folder import prepared_store
 
-    path = Path(source).expanduser()
+    path = user_path(source)
     options = ("size", "channels", "limit", "only", "without")
     given = {k: settings[key] for k in options for key in (k, f"data.{k}") if key in settings}
     shared = Spec.parse("data", {"name": "domains", **given}).kwargs

@@ -84,7 +84,7 @@ def load(
         name, tree = path.stem, read_written(path)
     name = str(tree.pop("name", name))
     if extra is not None:
-        tree = _merged(tree, read_written(Path(extra).expanduser()))
+        tree = _merged(tree, read_written(user_path(extra)))
     _check_sections(tree)
     for key, value in (overrides or {}).items():
         _set(tree, key, value)

@@ -199,7 +199,9 @@ class GenerativeModel(nn.Module):
             raise LimnerError(f"cannot draw {n} samples; ask for at least 1")
         if seed is not None and not -(1 << 63) <= seed < 1 << 63:
             raise LimnerError(f"seed: {seed} has more than 64 bits; write a smaller number")
-        options = self._checked_options(options)
+        if batch < 1:
+            raise LimnerError(f"batch: {batch} images at a time is none; write 1 or more")
+        options = self.checked_options(options)
         labels = self._labels(n, y)
         if generator is None:
             generator = torch.Generator(self.device)
@@ -241,8 +243,12 @@ class GenerativeModel(nn.Module):
             grids["reconstructions"] = reconstructions(self, batch, seed)
         return grids
 
-    def _checked_options(self, options: dict[str, Any]) -> dict[str, Any]:
-        """The options whose value is not None, which stands for the default."""
+    def checked_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The sampling options whose value is not None, which stands for the default.
+
+        Raises:
+            LimnerError: the model has no such option.
+        """
         values, known = {k: v for k, v in options.items() if v is not None}, self.sampling_options
         for key in values:
             if key not in known:

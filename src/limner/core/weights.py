@@ -159,7 +159,7 @@ def vgg19(file: str) -> dict[str, Tensor]:
 
 def describe_vgg19(file: str) -> str:
     """The name of the file that `vgg19` reads, and the first eight digits of its SHA-256."""
-    path = Path(file).expanduser()
+    path = user_path(file)
     name, digits = (f"vgg19-{_VGG19}.pth", _VGG19) if file == "vgg19" else (path.name, digits_of(path))
     return f"{name}, whose SHA-256 begins with {digits}"
 

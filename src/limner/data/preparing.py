@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from limner.core.durable import sync_folder, write_durably
 from limner.core.errors import LimnerError
+from limner.core.paths import user_path
 from limner.data.files import decode, prepared
 from limner.data.files.lazy import Files
 from limner.data.files.prepared import HEADER, Header
@@ -57,13 +58,13 @@ def prepare(
     Raises:
         LimnerError: the images cannot be read, `out` exists, or the disk has not enough room.
     """
-    target = Path(out).expanduser()
+    target = user_path(out)
     if target.suffix != SUFFIX:
         raise LimnerError(f"out={target}: the name of a prepared store ends in {SUFFIX}; write {target.name}{SUFFIX}")
     if target.exists():
         raise LimnerError(f"{target} exists already; remove it or choose another name")
     options = Options(split="all", size=size, channels=channels)
-    source = Path(path).expanduser()
+    source = user_path(path)
     if prepared.is_prepared(source):
         raise LimnerError(f"{source.name} is prepared already; give the folder that it was made from")
     store = open_store(source)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from limner.core.errors import LimnerError
+from limner.core.paths import user_path
 from limner.data.files.formats import KNOWN
 from limner.data.files.reading import LATEST, Reading
 from limner.data.options import Options
@@ -79,7 +80,7 @@ def prepared_store(path: str) -> Prepared | None:
     """The prepared store at a path, or None where there is none."""
     from limner.data.files import prepared
 
-    place = Path(path).expanduser()
+    place = user_path(path)
     return prepared.Prepared(place) if prepared.is_prepared(place) else None
 
 

@@ -62,7 +62,7 @@ def test_a_run_is_resumed_from_another_folder(project: Path) -> None:
     assert int(run.latest.name) == 32
     assert "the data have changed" not in events(run.path)
     assert "path: photos/" in (run.path / "recipe.yaml").read_text("utf-8"), "the recipe stays as it was written"
-    (subject,) = load_subjects([run.path], None, "latest", 8, "cpu")
+    (subject,) = load_subjects([run.path], None, "latest", 8, "cpu", len)
     assert len(subject.train) == 23
 
 
@@ -85,8 +85,8 @@ def test_moved_data_are_named(project: Path) -> None:
     with pytest.raises(LimnerError, match=r"are not at 'photos/'; put them back, .* limner resume .*one data=PLACE"):
         limner.resume(project / "runs/one", images=32)
     with pytest.raises(LimnerError, match=r"limner evaluate .*one data=PLACE"):
-        load_subjects([project / "runs/one"], None, "latest", 8, "cpu")
-    (subject,) = load_subjects([project / "runs/one"], str(project / "moved"), "latest", 8, "cpu")
+        load_subjects([project / "runs/one"], None, "latest", 8, "cpu", len)
+    (subject,) = load_subjects([project / "runs/one"], str(project / "moved"), "latest", 8, "cpu", len)
     assert subject.train.classes == ["a", "b"]
     run = limner.resume(project / "runs/one", images=32, data=project / "moved")
     assert int(run.latest.name) == 32

@@ -319,6 +319,15 @@ def test_labels_of_a_folder_around_everything():
         read_layout("set", [*names, "my/set/00000/3.png"], json.dumps(table).encode())
 
 
+def test_a_picture_beside_a_folder_with_labels_is_left_out():
+    table = {"labels": [[f"{k}.png", k % 2] for k in range(20)]}
+    names = [*(f"my/{k}.png" for k in range(20)), "preview.png"]
+    found = read_layout("set", names, json.dumps(table).encode())
+    assert found.classes == ["0", "1"]
+    assert found.left_out == {20: layout.BESIDE_CLASSES}
+    assert "left out 1 images beside them (such as preview.png)" in found.notes[0]
+
+
 def test_names_that_differ_only_in_case_are_said():
     _, _, found = parts(numbered("train/Cats", "train/dogs", "test/cats"))
     assert any("differ only in their case" in note for note in found.notes)

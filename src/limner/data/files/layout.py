@@ -222,7 +222,10 @@ def _classes(title: str, names: list[str], found: Splits, metadata: bytes | None
         message = f"found {n} images in {len(classes)} classes of dataset.json ({sizes})"
         texts = [str(c) for c in classes]
         labels = np.array([-1 if c is None else index[c] for c in values], dtype=np.int64)
-        return labels, texts, [message, *_numbers(texts, reading)], {}
+        beside = {i: BESIDE_CLASSES for i, c in enumerate(values) if c is None and i not in found.left_out}
+        if beside:
+            message += f"; left out {len(beside)} images beside them (such as {names[next(iter(beside))]})"
+        return labels, texts, [message, *_numbers(texts, reading)], beside
     known = first_reading.class_labels(found.inner) if reading == 1 else _class_folders(found)
     if known is not None:
         labels, classes_ = known
@@ -293,13 +296,17 @@ def _stylegan_labels(title: str, metadata: bytes) -> dict[str, object] | None:
 def _looked_up(title: str, names: list[str], found: Splits, table: dict[str, object]) -> list[int | None]:
     """The label of each image; its path in the table may lack folders that all images share."""
     labels: list[int | None] = []
+    beside = {i for i, name in enumerate(names) if "/" not in name}
+    beside = beside if len(beside) <= _FEW * len(names) else set()
+    deep = [name for name in names if "/" in name]
+    shared = len(deep[0]) - len(splits.unwrapped(deep)[0]) if beside and deep else 0
     for i, name in enumerate(names):
         ends = [0, *(m.end() for m in re.finditer("/", name))]
-        places = (_composed(name[at:]) for at in ends if at <= len(name) - len(found.inner[i]))
+        places = (_composed(name[at:]) for at in ends if at <= max(shared, len(name) - len(found.inner[i])))
         label = next((table[place] for place in places if place in table), None)
         if isinstance(label, int) and not isinstance(label, bool):
             labels.append(label)
-        elif i in found.left_out:
+        elif i in found.left_out or (i in beside and name not in table):
             labels.append(None)
         else:
             raise LimnerError(f"{title}: dataset.json has no whole number for {name!r}; add one, or remove the file")

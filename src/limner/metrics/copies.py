@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
 
 from limner.core.errors import LimnerError
 from limner.metrics.neighbours import nearest as nearest_of
@@ -78,6 +77,8 @@ def c_t(*, train: Features, test: Features, fake: Features, seed: int = 0) -> CT
         LimnerError: no cell has 20 generated, one held-out and one training image; dimensions differ, or a feature
             is not finite.
     """
+    from sklearn.cluster import KMeans  # its import takes a second, which a training need not wait for
+
     train, test, fake = checked(_CELLS, train=train, test=test, fake=fake)
     sets = [train, test, fake]
     if train.shape[1] > _DIMS:

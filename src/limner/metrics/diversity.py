@@ -24,7 +24,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
 from torch import Tensor
 from torch.special import xlogy
 
@@ -73,6 +72,8 @@ def ndb(train: Features, *, fake: Features, k: int = 100, seed: int = 0) -> NDB:
         LimnerError: there are fewer than 10 training images for each bin, or fewer generated ones than bins;
             dimensions differ, or a feature is not finite.
     """
+    from sklearn.cluster import KMeans  # its import takes a second, which a training need not wait for
+
     train, fake = checked(train=train, fake=fake)
     if k < 2:
         raise LimnerError(f"k must be at least 2 bins, got k={k}")

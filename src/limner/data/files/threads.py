@@ -17,19 +17,13 @@ _BLOCK = 16  # items of one task, so that a task costs more than its bookkeeping
 
 def in_threads(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """Maps in order with a few threads. At most some hundred results wait to be taken, however many items there are."""
-    for results in blocks_in_threads(lambda block: [function(item) for item in block], items, _BLOCK):
-        yield from results
-
-
-def blocks_in_threads(function: Callable[[list[T]], R], items: Iterable[T], size: int) -> Iterator[R]:
-    """Maps blocks of `size` items in order with a few threads; few of them wait to be taken."""
     n = min(8, os.cpu_count() or 1)
     iterator = iter(items)
     with ThreadPoolExecutor(n) as pool:
-        running: deque[Future[R]] = deque()
-        while block := list(islice(iterator, size)):
-            running.append(pool.submit(function, block))
+        running: deque[Future[list[R]]] = deque()
+        while block := list(islice(iterator, _BLOCK)):
+            running.append(pool.submit(lambda block: [function(item) for item in block], block))
             if len(running) > 2 * n:
-                yield running.popleft().result()
+                yield from running.popleft().result()
         while running:
-            yield running.popleft().result()
+            yield from running.popleft().result()

@@ -146,13 +146,13 @@ def find(store: Store, path: str, options: Options) -> Found:
 def _find(store: Store, path: str, options: Options) -> Found:
     import numpy as np
 
-    from limner.data.files.layout import layout_of
+    from limner.data.files.layout_cache import known_layout
     from limner.data.files.left_out import other_files
 
     survey = read_headers(store, path)
     if len(survey.names) < 2:
         raise LimnerError(f"{path!r} has one image and a model needs at least 2; add more")
-    layout = layout_of(store, survey.names)
+    layout = known_layout(store, survey.names)
     notes = [*layout.notes, *other_files(store.ignored, store.hidden)]
     usable = survey.rows(np.flatnonzero(layout.mask("all"))) if layout.left_out else survey
     shape = (channels_of(usable, options.channels, notes), *size_of(usable, options, notes))

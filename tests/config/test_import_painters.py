@@ -171,6 +171,15 @@ def test_wct_takes_the_decoder_of_each_level(tmp_path: Path, vgg: Path, level: i
         torch.testing.assert_close((model.decode_features(maps) + 1) / 2, decoder(maps), rtol=1e-4, atol=1e-4)
 
 
+def test_a_model_says_which_weights_it_lacks(tmp_path: Path, vgg: Path) -> None:
+    file = saved(tmp_path / "decoder.safetensors", published_decoder(1).state_dict())
+    (tmp_path / "vgg.safetensors").write_bytes(vgg.read_bytes())
+    out = import_weights("wct", file, tmp_path / "m.safetensors", vgg=str(tmp_path / "vgg.safetensors"))
+    (tmp_path / "vgg.safetensors").unlink()
+    with pytest.raises(LimnerError, match=r"no file .*vgg\.safetensors with VGG-19's weights, which this model needs"):
+        limner.load(out)
+
+
 def test_a_decoder_is_not_guessed_to_be_torchvisions(tmp_path: Path) -> None:
     file = saved(tmp_path / "decoder.safetensors", published_decoder(3).state_dict())
     with pytest.raises(LimnerError, match=r"Give vgg=vgg_normalised\.pth"):

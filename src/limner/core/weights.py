@@ -154,6 +154,11 @@ def vgg19(file: str) -> dict[str, Tensor]:
         name = f"vgg19-{_VGG19}.pth"
         file = str(fetch(name, f"https://download.pytorch.org/models/{name}", _VGG19, "weights"))
         return torch.load(file, map_location="cpu", weights_only=True)  # noqa: TID251 - its digits are known
+    if not user_path(file).is_file():
+        raise LimnerError(
+            f"there is no file {file} with VGG-19's weights, which this model needs; put it there (the path counts from"
+            " where you are), or import or train with another"
+        )
     return read(file).tensors
 
 

@@ -23,6 +23,7 @@ from limner.config import recipe as recipes
 from limner.config.advice import Advice, is_data
 from limner.config.advice import advise as advice_for
 from limner.config.bounded import check_fits
+from limner.config.call import read_options
 from limner.config.explain import explain
 from limner.config.load import load_model
 from limner.config.recipe import Recipe
@@ -411,4 +412,5 @@ def sample(
     Raises:
         LimnerError: there is no such model, or it has no such option.
     """
-    return load(path, device).sample(n, y=y, seed=seed, **options)
+    model = load(path, device)
+    return model.sample(n, y=y, seed=seed, **read_options(model.sampling_options, options))

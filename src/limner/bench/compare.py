@@ -199,7 +199,7 @@ def _plan(
     unique = list(dict.fromkeys(match for name in names for match in matching_recipes(str(name))))
     if len(unique) < 2:
         raise LimnerError("a comparison needs two recipes; name two, e.g. limner compare vae-mnist gan-mnist")
-    common: dict[str, Any] = {} if data is None else {"data": data if isinstance(data, dict) else str(data)}
+    common: dict[str, Any] = {} if data is None else {"data": data}
     common = {"data": recipe.load(unique[0], {**common, **overrides}).data.to_dict()}
     plan = [(seed, _recipe(name, seed, budget, common, overrides)) for seed in range(seeds) for name in unique]
     titles = [planned.name for seed, planned in plan if seed == 0]

@@ -12,7 +12,6 @@ from pydantic import ConfigDict, ValidationError, create_model
 
 from limner.config.written import read_as
 from limner.core.errors import LimnerError, unknown
-from limner.core.yaml_text import Text
 
 _WRITTEN = (
     str,
@@ -61,12 +60,12 @@ def read(fields: Mapping[str, tuple[Any, Any]], values: Mapping[str, Any]) -> di
 
 
 def read_options(declared: Mapping[str, inspect.Parameter], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a call, of which those that are written as text are read by their declarations.
+    """The options of a call, of which those that are text are read by their declarations.
 
     Raises:
         LimnerError: a value has the wrong type.
     """
-    fields = {k: (p.annotation, p.default) for k, p in declared.items() if isinstance(options.get(k), Text)}
+    fields = {k: (p.annotation, p.default) for k, p in declared.items() if isinstance(options.get(k), str)}
     return dict(options) | read(fields, {k: read_as(options[k], fields[k][0]) for k in fields})
 
 

@@ -86,7 +86,7 @@ def load(
     if extra is not None:
         tree = _merged(tree, read_written(user_path(extra)))
     _check_sections(tree)
-    for key, value in (overrides or {}).items():
+    for key, value in sorted((overrides or {}).items(), key=_order):
         _set(tree, key, value)
     _check_sections(tree)
     for section in SECTIONS:
@@ -189,6 +189,12 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
+def _order(override: tuple[str, Any]) -> int:
+    """What is set first: whole sections, then names, then what belongs to them; in whatever order they were written."""
+    key = override[0]
+    return 0 if key in SECTIONS else 1 if key.endswith(".name") else 2
+
+
 def _set(tree: dict[str, Any], key: str, new: Any) -> None:
     """Sets one override."""
     path = key.split(".")
@@ -263,8 +269,10 @@ def data_section(written: Any) -> Any:
     """
     if isinstance(written, Path):
         return {"name": path_text(written)}
-    if not isinstance(written, str):
+    if isinstance(written, Spec | Mapping):
         return written.to_dict() if isinstance(written, Spec) else dict(written)
+    if not isinstance(written, str):
+        raise LimnerError(f"data: {written!r} is neither text nor a mapping; write data='{written}'")
     tree = _whole("data", written)
     return tree if isinstance(tree, dict) else {"name": named(written, names("data"), "data set") or str(written)}
 

@@ -68,6 +68,14 @@ class _Loader(yaml.BaseLoader):
         return result
 
 
+def _load(text: str) -> Any:
+    """Texts, lists and mappings of a YAML text; raises a `yaml.YAMLError`."""
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - makes texts, lists and mappings only
+    except ValueError as error:  # such as a character beyond Unicode, "\\U00110000"
+        raise yaml.YAMLError(str(error)) from None
+
+
 def read_written(path: Path) -> dict[str, Any]:
     """Reads a YAML mapping, whose values without quotes are `Text`.
 
@@ -95,7 +103,7 @@ def parse_written(text: str, path: Path) -> dict[str, Any]:
         LimnerError: it is not such a mapping; the message names the file and the line.
     """
     try:
-        tree = yaml.load(text, _Loader)  # noqa: S506 - makes texts, lists and mappings only
+        tree = _load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
@@ -144,12 +152,27 @@ def nested(text: str) -> list[Any] | dict[str, Any] | None:
     if text[:1] + text[-1:] not in ("[]", "{}"):
         return None
     try:
-        tree = yaml.load(text, _Loader)  # noqa: S506 - makes texts, lists and mappings only
+        tree = _load(text)
     except yaml.YAMLError:
         return None
     return tree if isinstance(tree, list | dict) else None
 
 
+class _Dumper(yaml.SafeDumper):
+    """YAML in which every text reads back as it was; in single quotes some line breaks would not."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    has_break = any(c in text for c in "\n\r\x85\u2028\u2029")
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if has_break else None)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
 def dump_yaml(tree: Mapping[str, Any]) -> str:
     """YAML text with one line for each entry, and short lists and mappings inline."""
-    return yaml.safe_dump(plain(tree), sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
+    text: str = yaml.dump(
+        plain(tree), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True
+    )
+    return text

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from limner.core.errors import LimnerError
+from limner.core.paths import user_path
 from limner.core.units import Count
 from limner.data.arrays import Cloud
 from limner.data.options import Split
@@ -39,7 +40,7 @@ def points(path: str, sigma: float = 0.0, n: Count = 10_000, seed: int = 0, spli
     import numpy as np
 
     check(sigma, n, split)
-    file = Path(path)
+    file = user_path(path, "a table or a picture")
     if not file.is_file():
         raise LimnerError(f"{path} is no file; give a table of points or a picture")
     density = _table(file) if file.suffix.lower() in _TABLES else _Darkness(_darkness(file))

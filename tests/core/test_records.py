@@ -108,8 +108,20 @@ def test_a_file_that_never_ends_is_not_read(run: Run) -> None:
     (run.path / "env.json").symlink_to("/dev/zero")
     (run.path / "metrics.jsonl").unlink()
     (run.path / "metrics.jsonl").symlink_to("/dev/zero")
-    assert run.metrics() == []
-    with pytest.raises(LimnerError, match="is no file"):
+    with pytest.raises(LimnerError, match=r"env.json is no file"):
+        run.check()
+    with pytest.raises(LimnerError, match=r"metrics.jsonl is no file"):
+        run.metrics()
+
+
+NO_FILES = ("metrics.jsonl", "events.jsonl", "lock", "checkpoints/best", "checkpoints/latest", "env.json")
+
+
+@pytest.mark.parametrize("name", NO_FILES)
+def test_a_folder_in_the_place_of_a_file_is_named(run: Run, name: str) -> None:
+    (run.path / name).unlink(missing_ok=True)
+    (run.path / name).mkdir()
+    with pytest.raises(LimnerError, match=f"{name} is no file; delete it or restore it"):
         run.check()
 
 

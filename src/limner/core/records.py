@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -176,6 +177,12 @@ FILES: dict[str, tuple[Check, str]] = {
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
+def check_regular(path: Path) -> None:
+    """Raises a `LimnerError` if there is anything but a file of this name, such as a folder."""
+    if os.path.lexists(path) and not path.is_file():
+        raise LimnerError(f"{path} is no file; delete it or restore it")
+
+
 def read_bytes(path: Path, limit: int = _FILE) -> bytes:
     """The content of a regular file.
 
@@ -231,6 +238,7 @@ def read_lines(path: Path, check: Check) -> Lines:
     """
     rows: list[dict[str, Any]] = []
     damaged = 0
+    check_regular(path)
     try:
         if not path.is_file():
             return Lines([], 0)

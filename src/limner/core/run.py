@@ -21,7 +21,7 @@ import numpy as np
 from torch import Tensor
 
 from limner.core import records
-from limner.core.checkpoint import BEST, folders, read_pointer
+from limner.core.checkpoint import BEST, LATEST, folders, read_pointer
 from limner.core.durable import is_litter, replace_file, sweep
 from limner.core.errors import LimnerError, LimnerWarning
 from limner.core.grid import make_grid, save_grid
@@ -136,6 +136,10 @@ class Run:
             raise LimnerError(
                 f"{self.path} is in use by another process; wait for it or choose another out=DIR"
             ) from None
+        except OSError as error:
+            raise LimnerError(
+                f"cannot lock {self.path}: {error.strerror or error}; check the permissions of {self.path / 'lock'}"
+            ) from None
 
     def sweep(self) -> None:
         """Deletes files that processes left half written in this run; the caller must hold its lock."""
@@ -164,6 +168,8 @@ class Run:
         Raises:
             LimnerError: a file is damaged.
         """
+        for name in ("lock", f"checkpoints/{LATEST}", f"checkpoints/{BEST}"):
+            records.check_regular(self.path / name)
         for name in records.FILES:
             self.read_json(name)
         self.metrics(), self.events()

@@ -38,7 +38,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
         ),
         ("train ae-mnist time=0", "time must be above 0, got 0 seconds; write 90s, 20m or 1h30m"),
         ("train ae-mnist time=-5", "time must be above 0, got -5 seconds"),
-        ("train ae-mnist seed=99999999999999999999", "seed must be at most 1000000000000000, got 99999999999999999999"),
+        ("train ae-mnist seed=99999999999999999999", "seed must be at most 9223372036854775807, got 9999"),
         ("train ae-mnist images=0", "images must be at least 1, got 0"),
         ("train ae-mnist threads=100000", "threads must be at most 1024, got 100000"),
         ("train ae-mnist samples=1000000", "samples must be at most 10000"),

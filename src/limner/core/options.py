@@ -68,7 +68,7 @@ class TrainOptions:
         for name, value, least, most in (
             ("images", images, 1, _MOST),
             ("batch", batch, 1, _MOST),
-            ("seed", seed, -_MOST, _MOST),
+            ("seed", seed, -(1 << 63), (1 << 63) - 1),
             ("ema_images", ema_images, 0, _MOST),
             ("log_images", log_images, 1, _MOST),
             ("sample_images", sample_images, 1, _MOST),

@@ -210,6 +210,15 @@ def test_a_file_that_becomes_bad_is_said_at_the_end(folder_of, tmp_path, monkeyp
     ]
 
 
+def test_names_are_shown_on_one_line(folder_of):
+    photos = folder_of("0.png")
+    for name in ("a\nb.png", "\x1b[31m.png", "c\nd.txt", "e\nf.psd"):
+        (photos / name).write_bytes(b"x")
+    text = str(check(photos))
+    assert "\x1b" not in text
+    assert all(name in text for name in (r"'a\nb.png'", r"'c\nd.txt'", r"'e\nf.psd'"))
+
+
 def report_reason(photos):
     return check(photos).bad[0][1]
 

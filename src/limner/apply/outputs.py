@@ -24,7 +24,7 @@ from limner.apply.metadata import NONE, Metadata
 from limner.apply.transparency import has_alpha, over_white
 from limner.core.durable import is_litter, temporary_name
 from limner.core.errors import LimnerError
-from limner.core.paths import user_path
+from limner.core.paths import shown, user_path
 
 _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {}),
@@ -240,12 +240,7 @@ def left_out(skipped: Sequence[tuple[str, str]], notes: Sequence[str], most: int
     """Lines for the user: the pictures that were left out with the reasons, and notes."""
     lines = []
     if skipped:
-        named = ", ".join(f"{_shown(name)} ({reason})" for name, reason in skipped[:most])
+        named = ", ".join(f"{shown(name)} ({reason})" for name, reason in skipped[:most])
         more = f", and {len(skipped) - most} more (json=true lists them all)" if len(skipped) > most else ""
         lines.append(f"{len(skipped)} left out: {named}{more}")
     return [*lines, *notes]
-
-
-def _shown(name: str) -> str:
-    """A name on one line."""
-    return name if name.isprintable() else repr(name)

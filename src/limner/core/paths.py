@@ -31,6 +31,15 @@ def user_path(path: str | os.PathLike[str], what: str = "a path") -> Path:
         return Path(text)
 
 
+def shown(name: str) -> str:
+    r"""A name on one line: with line breaks, escape sequences or other bytes than UTF-8 it is quoted.
+
+    >>> print(shown("a b.png"), shown("a\nb.png"))
+    a b.png 'a\nb.png'
+    """
+    return name if name.isprintable() else repr(name)
+
+
 def exists(path: str | os.PathLike[str]) -> bool:
     """Whether there is a file or folder; False where the text can be no path."""
     try:

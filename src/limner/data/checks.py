@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from limner.core.paths import shown
 from limner.data.files import decode, limits
 from limner.data.files.formats import UNREAD
 from limner.data.files.layout import Layout, layout_of
@@ -100,7 +101,7 @@ class Report:
         lines += [f"  {note}" for note in self._other_files()]
         lines += ["", "nothing to put right"] if self.ok else ["", *(f"- {f}" for f in self.findings)]
         for path, reason in self.bad[:_SHOWN]:
-            lines.append(f"    {path}: {reason}")
+            lines.append(f"    {shown(path)}: {reason}")
         if len(self.bad) > _SHOWN:
             lines.append(f"    and {len(self.bad) - _SHOWN} more bad files (--json lists all)")
         return str(_printable("\n".join(lines)))
@@ -111,7 +112,7 @@ class Report:
         """Sentences on files that are no images, with some of their names; pictures of unread formats are findings."""
         plain = {suffix: n for suffix, n in self.ignored.items() if suffix not in UNREAD}
         names = [name for suffix in plain for name in self.examples.get(suffix, [])]
-        such_as = f", such as {', '.join(names[:_SHOWN])}" if names else ""
+        such_as = f", such as {', '.join(map(shown, names[:_SHOWN]))}" if names else ""
         return [f"{note}{such_as if note.startswith('ignored') else ''}" for note in other_files(plain, self.hidden)]
 
 

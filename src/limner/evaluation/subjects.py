@@ -21,7 +21,7 @@ from limner.core.batch import Dataset, Images, ImageSet, shuffled
 from limner.core.capabilities import Translates
 from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel
-from limner.core.paths import user_path
+from limner.core.paths import shown, user_path
 from limner.core.run import Run
 from limner.evaluation.draws import counted
 
@@ -235,7 +235,7 @@ def left_out(*datasets: Dataset) -> list[str]:
     for name in dict.fromkeys(dataset.name for dataset in datasets):
         files = [(path, reason) for owner, path, reason in bad if owner == name]
         if files:
-            listed = ", ".join(f"{_shown(path)} ({reason})" for path, reason in files[:_LISTED])
+            listed = ", ".join(f"{shown(path)} ({reason})" for path, reason in files[:_LISTED])
             more = f", and {len(files) - _LISTED} more" if len(files) > _LISTED else ""
             sentences.append(f"{name}: left out {len(files)} bad file{'s' * (len(files) > 1)}: {listed}{more}")
     return sentences
@@ -297,11 +297,6 @@ def _drawn_pictures(source: Dataset, n: int) -> Pictures:
     unreadable = len({path for path, _ in source.quarantine} & set(paths))
     notes = (*preparation(source, ("held out", "left out", "to train on", "in neither")), *left_out(source))
     return Pictures(torch.cat(images), torch.tensor(taken), len(source) - unreadable, notes)
-
-
-def _shown(name: str) -> str:
-    """A name on one line: with line breaks, escape sequences or other bytes than UTF-8 it is quoted."""
-    return name if name.isprintable() else repr(name)
 
 
 def _title(path: str) -> str:

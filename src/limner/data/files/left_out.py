@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from limner.core.paths import shown
 from limner.data.files.formats import UNREAD
 from limner.data.files.layout import BESIDE_CLASSES
 from limner.data.files.splits import BESIDE_SPLITS
@@ -32,7 +33,7 @@ def unread_pictures(
     sentences = []
     for remedy, found in kinds.items():
         names = [name for suffix, _ in found for name in (examples or {}).get(suffix, ())][:_SHOWN]
-        such_as = f", such as {', '.join(names)}" if names else ""
+        such_as = f", such as {', '.join(map(shown, names))}" if names else ""
         n = sum(n for _, n in found)
         sentences.append(
             f"left out {n} pictures of a format that is not read ({listed(found, most=_SHOWN)}, {remedy}){such_as}"

@@ -13,7 +13,7 @@ from limner import data
 from limner.core.batch import to_float, to_uint8
 from limner.core.errors import LimnerError
 from limner.data.datasets import Pixels
-from limner.evaluation import real_features
+from limner.evaluation import real_features, reference_set
 from limner.evaluation.properties import copying_scores, gallery, image_scores
 from limner.evaluation.reference_set import MEASURES, ReferenceSet, ScoredImages
 from limner.metrics.extractors.features import Random
@@ -179,3 +179,15 @@ def test_features_without_labels_tell_images_apart(digits: Digits) -> None:
     ):
         with pytest.raises(LimnerError, match=why):
             extractor.features(bad)
+
+
+def test_large_images_are_scored_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mean and deviation of each pixel, and one draw of noise, are those of all images at once."""
+    x = torch.randint(0, 256, (70, 3, 9, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(reference_set, "_VALUES", 16 * 3 * 9 * 7)
+    mean, std = reference_set._pixel_moments(x)
+    torch.testing.assert_close(mean, to_float(x).mean(0))
+    torch.testing.assert_close(std, to_float(x).std(0))
+    whole = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    assert torch.equal(torch.cat([torch.randn(part.shape, generator=generator) for part in x.split(16)]), whole)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -251,6 +252,15 @@ def drawn(n: int, count: int, seed: int = 0) -> list[int]:
     [0, 1, 2, 3]
     """
     return list(range(n)) if count >= n else sorted(shuffled(n, seed)[:count])
+
+
+def at_once(x: Tensor, values: int, most: int) -> int:
+    """How many images of x (N,C,H,W) have at most so many values together: from 1 to `most`.
+
+    >>> at_once(torch.empty(9, 3, 1000, 1000), 1 << 25, 256), at_once(torch.empty(9, 1, 28, 28), 1 << 25, 256)
+    (11, 256)
+    """
+    return max(1, min(most, values // max(1, prod(x.shape[1:]))))
 
 
 def to_float(x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import pooch
@@ -48,11 +49,14 @@ class RealImages:
         return len(self.images)
 
 
+_VALUES = 1 << 25  # of images read at once
+
+
 def uint8_images(dataset: Dataset, limit: int | None = None) -> tuple[Tensor, Tensor | None]:
     """At most `limit` images (N,C,H,W) uint8 of a set, drawn at random with a fixed seed, and their classes (N,)."""
     n = min(limit or len(dataset), len(dataset))
     xs, ys = [], []
-    for x, y, _ in batches(dataset, n, 500, "cpu"):
+    for x, y, _ in batches(dataset, n, max(1, min(500, _VALUES // prod(dataset.shape))), "cpu"):
         xs.append(to_uint8(x))
         ys.append(y)
     labels = None if dataset.labels is None else torch.cat([y for y in ys if y is not None])

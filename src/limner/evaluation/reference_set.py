@@ -6,14 +6,14 @@ images. Images pass through the extractor once for all scores.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from limner.core.batch import KINDS, Dataset, Images, to_float, to_uint8
+from limner.core.batch import KINDS, Dataset, Images, at_once, to_uint8
 from limner.core.errors import LimnerError
 from limner.evaluation.real_features import RealImages, extract, load_real_images, uint8_images
 from limner.metrics.diversity import inception_style_score, vendi
@@ -30,6 +30,7 @@ LIMIT = 10_000
 """Largest number of real images that samples are compared with."""
 TRAINED = 60_000
 """Largest number of training images that are searched for copies."""
+_VALUES = 1 << 25  # of images made into floats at once
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,22 @@ class ScoredImages:
     neighbourhoods: Neighbourhoods
 
 
+def _without_images(scored: ScoredImages) -> ScoredImages:
+    """The same without the images, which take much memory and are looked at no more."""
+    return replace(scored, images=scored.images[:0].clone())
+
+
+def _pixel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (C,H,W) of each pixel of images (N,C,H,W) uint8, on [-1,1]."""
+    total, squares = torch.zeros(2, *x.shape[1:], dtype=torch.float64)
+    for part in x.split(at_once(x, _VALUES, 256)):
+        levels = part.double()
+        total += levels.sum(0)
+        squares += levels.square().sum(0)
+    variance = (squares - total.square() / len(x)) / max(len(x) - 1, 1)
+    return (total / len(x) / 127.5 - 1).float(), (variance.clamp(min=0).sqrt() / 127.5).float()
+
+
 class ReferenceSet:
     """Compares sets of images with the held-out images of a data set.
 
@@ -180,7 +197,7 @@ class ReferenceSet:
             "kid": kid(real=self.real.features, fake=z).value,
             "precision": near.precision,
             "density": near.density,
-            "sharpness": sharpness(to_float(x)) / self._sharpness,
+            "sharpness": sharpness(x) / self._sharpness,
             "clipped_coverage": near.clipped_coverage,
             "recall": near.recall,
             "coverage": near.coverage,
@@ -206,15 +223,18 @@ class ReferenceSet:
 
         None where no images are kept apart from those that are compared with.
         """
-        return self(uint8_images(self.train, self.n)[0]) if self.apart else None
+        return _without_images(self(uint8_images(self.train, self.n)[0])) if self.apart else None
 
     @cached_property
     def noise(self) -> ScoredImages:
         """Scores of independent Gaussian pixels with the means and variances of the training images."""
-        x = to_float(uint8_images(self.train, self.n)[0])
-        mean, std = x.mean(0), x.std(0)
-        pixels = torch.randn(self.n, *mean.shape, generator=torch.Generator().manual_seed(0))
-        return self((mean + std * pixels).clamp_(-1, 1))
+        x, _ = uint8_images(self.train, self.n)
+        mean, std = _pixel_moments(x)
+        generator = torch.Generator().manual_seed(0)
+        # In the memory of the images. A multiple of 16 images a draw, so that the noise is that of one draw for all.
+        for part in x.split(16 * at_once(x, _VALUES // 16, 16)):
+            part.copy_(to_uint8((mean + std * torch.randn(part.shape, generator=generator)).clamp_(-1, 1)))
+        return _without_images(self(x))
 
     def norm(self, name: str, value: float) -> float | None:
         """Position of a score from the floor (noise, 0) to the ceiling (1); None for scores that have no best end."""
@@ -225,7 +245,7 @@ class ReferenceSet:
 
     @cached_property
     def _sharpness(self) -> float:
-        return float(sharpness(to_float(self.real.images)))
+        return float(sharpness(self.real.images))
 
     @cached_property
     def _vendi(self) -> float:

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from limner.core.batch import to_float
+from limner.core.batch import at_once, to_float
 from limner.core.errors import LimnerError
 from limner.metrics.extractors.features import check_range, resized
 from limner.metrics.neighbours import wilson
 
 _BATCH = 500
+_VALUES = 1 << 22  # of images filtered at once; a convolution copies each nine times
 _SIDE = 28
 
 
@@ -44,7 +45,7 @@ def sharpness(x: Tensor) -> float:
         raise LimnerError(f"a Laplacian needs images of at least 3×3 pixels, these have {x.shape[2]}×{x.shape[3]}")
     kernel = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]], device=x.device)[None, None]
     total = 0.0
-    for part in x.split(_BATCH):
+    for part in x.split(at_once(x, _VALUES, _BATCH)):
         edges = F.conv2d(to_float(part).float().flatten(0, 1)[:, None], kernel)
         total += float(edges.flatten(1).double().var(1, correction=0).sum())
     return total / (len(x) * x.shape[1])

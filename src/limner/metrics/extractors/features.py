@@ -41,7 +41,7 @@ from safetensors.torch import load as parse_safetensors
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from limner.core.batch import Dataset, to_float, to_uint8
+from limner.core.batch import Dataset, at_once, to_float, to_uint8
 from limner.core.errors import LimnerError, unknown
 
 _WEIGHTS = Path(__file__).parent / "weights"
@@ -52,6 +52,7 @@ _SHA256 = {
 KEYS = {"mnist": "lenet64-v1", "mnist-5k": "lenet64-v1", "fashion-mnist": "fashion64-v1"}
 """The classifier for a data set."""
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as for grey images of PIL
+_VALUES = 1 << 25  # of images made into floats at once
 _SLACK = 1e-3  # resized images may exceed the range by rounding
 
 
@@ -178,7 +179,7 @@ def checked(x: Tensor, batch: int, device: torch.device) -> Iterator[Tensor]:
     """Float32 images in [-1,1], at most `batch` at a time; others are refused."""
     if batch < 1:
         raise LimnerError(f"a batch has at least 1 image, got batch={batch}")
-    for part in x.split(batch) if len(x) else ():
+    for part in x.split(at_once(x, _VALUES, batch)) if len(x) else ():
         part = to_float(part.to(device)).float()
         check_range(part)
         yield part

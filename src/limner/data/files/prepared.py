@@ -12,6 +12,7 @@ A set read from it equals the set read from the folder at that size: the same pi
 from __future__ import annotations
 
 import json
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -84,13 +85,13 @@ class Prepared:
     def __init__(self, path: Path) -> None:
         self.path, self.header = path, _header(path)
         n, shape = len(self.header.names), tuple(self.header.shape)
-        self.pixels = _mapped(path / "pixels.npy", np.dtype(np.uint8), (n, *shape))
-        self.checksums = np.array(_mapped(path / "checksums.npy", np.dtype(np.int64), (n, 2)))
-        splits = np.array(_mapped(path / "splits.npy", np.dtype(np.uint8), (n, 2)), dtype=bool)
+        self.pixels, self._pages = _mapped(path / "pixels.npy", np.dtype(np.uint8), (n, *shape))
+        self.checksums = _read(path / "checksums.npy", np.dtype(np.int64), (n, 2))
+        splits = _read(path / "splits.npy", np.dtype(np.uint8), (n, 2)).astype(bool)
         self.train, self.test = splits[:, 0], splits[:, 1]
         self.labels: NDArray[np.int64] | None = None
         if self.header.classes is not None:
-            self.labels = np.array(_mapped(path / "labels.npy", np.dtype(np.int64), (n,)))
+            self.labels = _read(path / "labels.npy", np.dtype(np.int64), (n,))
             if n and not 0 <= self.labels.min() <= self.labels.max() < len(self.header.classes):
                 raise _damaged(path, "a label is not that of a class")
 
@@ -99,6 +100,16 @@ class Prepared:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["path"])  # type: ignore[misc]
+
+    def at_random(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Images (K,C,H,W) of any rows; the system is told which pages it will need, and reads no others."""
+        if self._pages is not None and hasattr(self._pages, "madvise"):
+            start, each = len(self._pages) - self.pixels.nbytes, self.pixels[:1].nbytes
+            self._pages.madvise(mmap.MADV_RANDOM)
+            for row in rows.tolist():
+                first = (start + row * each) // mmap.PAGESIZE * mmap.PAGESIZE
+                self._pages.madvise(mmap.MADV_WILLNEED, first, start + (row + 1) * each - first)
+        return np.take(self.pixels, rows, axis=0)
 
     @property
     def title(self) -> str:
@@ -136,7 +147,7 @@ class PreparedFiles(Files):
         chosen = np.asarray(indices, dtype=np.int64)
         if self.is_bad[chosen].any():
             return super().fetch(indices)
-        x = torch.from_numpy(np.take(self.mapped.pixels, self.rows[chosen], axis=0))
+        x = torch.from_numpy(self.mapped.at_random(self.rows[chosen]))
         return x if self.ids is None else binarised(x, self.ids[torch.from_numpy(chosen)])
 
     def read_or_reason(self, index: int) -> NDArray[np.uint8] | BadFile:
@@ -189,8 +200,13 @@ def _check(header: Header) -> None:
         raise ValueError("a value has another type or range")
 
 
-def _mapped(file: Path, kind: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """An array of a plain .npy, mapped for reading; its header and the size of the file are checked before.
+def _read(file: Path, kind: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """An array of a plain .npy, in memory."""
+    return _mapped(file, kind, shape)[0].copy()
+
+
+def _mapped(file: Path, kind: np.dtype[Any], shape: tuple[int, ...]) -> tuple[NDArray[Any], mmap.mmap | None]:
+    """An array of a plain .npy, mapped for reading, and the map; header and size of the file are checked before.
 
     Raises:
         LimnerError: the file holds something else.
@@ -214,8 +230,10 @@ def _mapped(file: Path, kind: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[
     if size != offset + int(np.prod(shape, dtype=object)) * kind.itemsize:
         raise _damaged(file.parent, f"{file.name} is not as long as its header says")
     if not size - offset:
-        return np.zeros(shape, kind)
-    return np.asarray(np.memmap(file, kind, "r", offset, shape))
+        return np.zeros(shape, kind), None
+    with file.open("rb") as stream:
+        pages = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    return np.frombuffer(pages, kind, offset=offset).reshape(shape), pages
 
 
 def _damaged(path: Path, reason: str) -> LimnerError:

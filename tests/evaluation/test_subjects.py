@@ -201,6 +201,15 @@ def test_files_found_damaged_only_when_they_are_read_are_replaced(
     assert score["value"] == pytest.approx(expected, rel=1e-4)
 
 
+def test_pictures_of_one_colour_each_have_no_sharpness(tmp_path: Path) -> None:
+    shades = torch.arange(400).remainder(250).byte()[:, None, None, None].expand(400, 1, 16, 16)
+    for name in ("a", "b"):
+        save(tmp_path / name, shades, [f"{k}.png" for k in range(400)])
+    (card,) = limner.evaluate(tmp_path / "a", data=str(tmp_path / "b"), n=200, only=["quality"]).values()
+    assert {name.split("@")[0]: s["value"] for name, s in card.items()}["sharpness"] is None
+    assert any(s.get("why") == "sharpness: each real image is of one colour" for s in card.values())
+
+
 def test_a_run_beside_a_folder(digits: tuple[Path, torch.Tensor], tmp_path: Path, monkeypatch) -> None:
     """A run of other pictures and a folder, both compared with the user's own, at the size of the model."""
     run = limner.train(

@@ -72,6 +72,8 @@ def image_scores(
             ceiling=None if best is None else best.scores[name], floor=reference.noise.scores[name],
             norm=reference.norm(name, fmean(values[name])),
         )  # fmt: skip
+    if "sharpness" not in values:
+        card[f"sharpness{reference.conditions}"] = missing("quality", "sharpness: each real image is of one colour")
     return card, first
 
 

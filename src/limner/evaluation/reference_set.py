@@ -197,7 +197,7 @@ class ReferenceSet:
             "kid": kid(real=self.real.features, fake=z).value,
             "precision": near.precision,
             "density": near.density,
-            "sharpness": sharpness(x) / self._sharpness,
+            **({"sharpness": sharpness(x) / self._sharpness} if self._sharpness else {}),
             "clipped_coverage": near.clipped_coverage,
             "recall": near.recall,
             "coverage": near.coverage,

@@ -169,6 +169,7 @@ def test_what_is_left_out_is_said(digits: tuple[Path, torch.Tensor], tmp_path: P
     (folder / "4" / "empty.jpg").write_bytes(b"")
     (folder / "5" / "red\n\x1b[31m.png").write_bytes(b"")
     (folder / "notes.txt").write_text("not a picture", encoding="utf-8")
+    (folder / "6" / "scan.jp2").write_bytes(b"x")
     cards = limner.evaluate(folder, data="mnist-5k", n=100, only="copying")
     for score in json.loads(json.dumps(cards))[str(folder)].values():
         said = " ".join(score["notes"])
@@ -176,6 +177,7 @@ def test_what_is_left_out_is_said(digits: tuple[Path, torch.Tensor], tmp_path: P
         assert r"'5/red\n\x1b[31m.png' (" in said
         assert "4/empty.jpg (" in said
         assert "ignored 1 other file" in said
+        assert "some: left out 1 pictures of a format that is not read (.jp2 1, JPEG 2000: convert it to PNG)" in said
         assert score["of"] == 700
     assert "some: left out 3 bad files: 3/broken.png (" in table(cards)
     assert "some: 100 of 700 pictures of some (drawn with seed 0)" in table(cards)

@@ -28,6 +28,7 @@ from limner.evaluation.draws import counted
 _SEED, _HALVES = 0, 1  # of the draw of pictures, and of that of half of the real ones: they share no order
 _BATCH = 256
 _LISTED = 10  # files named one by one
+_LISTED_BY_NAME = ("bad files", "lie beside")  # words of the notes on files that `left_out` names
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +203,7 @@ def _real_images(
         heldout, train = (Part(whole, sorted(order[k::2])) for k in (0, 1))
         if features(train) >= len(train):
             heldout = train = whole
-    notes = preparation(train, ("held out", "left out")) if spec.name == "folder" else []
+    notes = preparation(train, ("held out", *_LISTED_BY_NAME)) if spec.name == "folder" else []
     notes += left_out(train, heldout)
     if heldout is train:
         notes.append(
@@ -295,7 +296,7 @@ def _drawn_pictures(source: Dataset, n: int) -> Pictures:
         images.append(x[good])
         taken += [ids[k] for k in good]
     unreadable = len({path for path, _ in source.quarantine} & set(paths))
-    notes = (*preparation(source, ("held out", "left out", "to train on", "in neither")), *left_out(source))
+    notes = (*preparation(source, ("held out", *_LISTED_BY_NAME, "to train on", "in neither")), *left_out(source))
     return Pictures(torch.cat(images), torch.tensor(taken), len(source) - unreadable, notes)
 
 

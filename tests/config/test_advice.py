@@ -151,3 +151,8 @@ def test_a_prepared_store_is_advised_like_its_folder(folders: Path, tmp_path: Pa
     limner.data.prepare(folders / "grey", tmp_path / "grey.limner")
     advice = advise(tmp_path / "grey.limner", {}, fast())
     assert (advice.recipe, advice.settings["data.size"]) == ("sngan-mnist", [16, 16])
+
+
+def test_a_few_images_get_small_batches(folders: Path) -> None:
+    assert advise(folders / "grey", {}, fast()).settings["train.batch"] == 8  # 22 images, where the recipe has 64
+    assert "train.batch" not in advise(folders / "grey", {"batch": 4}, fast()).settings

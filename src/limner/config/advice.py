@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from limner.config import recipe as recipes
 from limner.config.catalogue import names
 from limner.config.spec import Spec
 from limner.core.errors import LimnerError
@@ -297,6 +298,9 @@ def _try(
     own: dict[str, Any] = {"data": source, **candidate.settings}
     if not _given("data.size", settings):
         own["data.size"] = _read_size(facts, candidate.side)
+    batch = int(own.get("train.batch") or recipes.load(f"{BUILTIN}{candidate.recipe}").train.kwargs["batch"])
+    if facts.n < 2 * batch and not _given("train.batch", settings):
+        own["train.batch"] = 1 << max(0, (facts.n // 2).bit_length() - 1)  # the largest power of two in half of them
     part = {"data.limit": min(facts.n, _MEASURED)}  # a few images are enough to measure a step
     try:
         plan = estimate(f"{BUILTIN}{candidate.recipe}", **settings | own | part)

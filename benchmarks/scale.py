@@ -67,7 +67,7 @@ def measured_start(data: Path, recipe: str) -> dict[str, Any]:
     """One start, in a process of its own: its seconds, processor seconds and memory."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     command = [sys.executable, __file__, str(data), f"recipe={recipe}", "--start"]
-    result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    result = json.loads(subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout)
     seconds = time.perf_counter() - began
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -166,7 +166,7 @@ def test_fingerprints_tell_sets_apart():
         ({"size": 0}, "is not a size"),
         ({"size": [8, 8, 8]}, "is not a size"),
         ({"limit": 0}, "leaves no image"),
-        ({"shift": -1}, "is negative"),
+        ({"shift": -1}, "write 0 to 8192"),
         ({"binarise": "yes"}, "choose from: none, static, dynamic"),
         ({"only": ["x"]}, "unknown class of digits 'x'"),
         ({"only": "3"}, "write a list"),

@@ -246,6 +246,6 @@ def _reset_peak(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
     elif device.type == "cpu" and _STATUS.is_file():
         try:
-            _STATUS.with_name("clear_refs").write_text("5")
+            _STATUS.with_name("clear_refs").write_bytes(b"5")
         except OSError:
             return

@@ -72,7 +72,7 @@ class Candidate:
         recipe: its name.
         kind: kind of data.
         why: why it is taken.
-        expect: what its images look like, with a figure that was measured.
+        expect: what its images look like, with a figure where one was measured.
         enough: images that it has to see before its samples are of use.
         sides: the lowest and highest shorter side that it is meant for.
         few: whether it is for few images (True), many (False) or any number (None).
@@ -125,7 +125,7 @@ CANDIDATES = (
         "r3gan-64",
         "images",
         "R3GAN draws the best images where there is time for millions of them",
-        "sharp images; its papers' sets needed ten and more million images",
+        "not measured here; the paper's burn-in alone takes 20M images",
         2_000_000,
         (_SMALL + 1, 1 << 20),
         few=False,
@@ -134,7 +134,7 @@ CANDIDATES = (
         "ada-64",
         "images",
         "with so few images D would learn them by heart; ADA augments what it sees as much as needed",
-        "recognisable images",
+        "not measured in colour; on 1,000 digits a Fréchet distance of 20.5, where it is 44.9 without ADA",
         300_000,
         (_SMALL + 1, 1 << 20),
         few=True,
@@ -192,7 +192,7 @@ CANDIDATES = (
         "cyclegan-horse2zebra",
         "domains",
         "CycleGAN with the paper's nets learns without pairs",
-        "colours and textures of the other domain, shapes kept",
+        "not measured here; the paper gets colours and textures of the other domain, and keeps shapes",
         100_000,
         (96, 1 << 20),
         side=128,

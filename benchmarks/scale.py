@@ -1,6 +1,6 @@
 """How long a training of very many files takes to start, and what reading them costs its steps.
 
-python benchmarks/scale.py /tmp/million n=1M                makes a folder of a million JPEGs of 64 px, and measures:
+python benchmarks/scale.py million n=1M                     makes a folder of a million JPEGs of 64 px, and measures:
                                                              the first and the second start, `limner data prepare`, and
                                                              steps on files, on the prepared store and in memory
 

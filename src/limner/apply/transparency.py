@@ -3,7 +3,7 @@
 A picture that is laid over white, translated, and then cut out again keeps the white in its soft edges: on a dark page
 they shine. So colours and alpha are kept apart, and nothing is mixed with a background that is not in the result:
 
-1. `opaque` gives the net the picture's own colours wherever alpha is not 0. They go on for `BAND` pixels into the
+1. `opaque` gives the net the picture's own colours wherever alpha is not 0. They go on for 15 pixels into the
    transparent parts, as a mean of the nearest colours weighted by alpha, so that a net, a blur or a change of size sees
    no other colour at the edge. Beyond lies white, as in training, where transparency is laid over white.
 2. The net, and what follows it, works on these colours; where a task promises that something stays (the luminance of
@@ -24,9 +24,7 @@ from torch.nn import functional as F
 from limner.core.batch import to_float, to_uint8
 from limner.data.files import decode
 
-_RADII = (1, 2, 4, 8)
-BAND = sum(_RADII)
-"""How far in pixels colours go on into transparent parts."""
+_RADII = (1, 2, 4, 8)  # their sum is how far in pixels colours go on into transparent parts
 
 
 def has_alpha(image: Image.Image) -> bool:

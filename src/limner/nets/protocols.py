@@ -20,7 +20,9 @@ indices (B,) int64 of conditional nets, or None.
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Callable
+
+from torch import Tensor, nn
 
 from limner.nets._critic import BoundCritic, Critic
 
@@ -29,6 +31,7 @@ __all__ = [
     "Critic",
     "Decoder",
     "Encoder",
+    "Flow",
     "Generator",
     "GrowingCritic",
     "GrowingGenerator",
@@ -82,6 +85,33 @@ class GrowingCritic(Critic):
     """
 
     levels: int
+
+
+class Flow(nn.Module):
+    """An invertible net between data x (B,C,H,W) and a base z (B,D) with D = C·H·W, of which N(0, I) is the density.
+
+    The density of x is the density of z times the change of volume: log p(x) = log N(z; 0, I) + log|det dz/dx|. The
+    base is always N(0, I_D). A net with learnt priors of its parts applies them inside itself, as affine maps that
+    count in the determinant.
+
+    ``flow(x, y)`` gives z (B,D) and log|det dz/dx| (B,) in nats, float32 or wider also under autocast.
+    """
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def inverse(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Data (B,C,H,W) of base points z (B,D), the inverse of `forward`."""
+        raise NotImplementedError
+
+    def warm_up(self, x: Tensor, y: Tensor | None = None, mean: Callable[[Tensor], Tensor] | None = None) -> None:
+        """Sets parameters that depend on data, once, from a batch x (B,C,H,W); most nets have none.
+
+        Args:
+            x: a batch of data, as `forward` gets them.
+            y: its class indices (B,), or None.
+            mean: averages a tensor over all ranks, so that they start from equal weights; None with a single one.
+        """
 
 
 def mixes_images(critic: nn.Module) -> bool:

@@ -16,12 +16,13 @@ from limner.config import catalogue
 from limner.config import recipe as recipes
 from limner.config.spec import Spec
 from limner.core.batch import Styled
-from limner.core.capabilities import Conditional, Decodes, HasPrior, Reconstructs, Stylises, Translates
+from limner.core.capabilities import Conditional, Decodes, Denoises, HasPrior, Reconstructs, Stylises, Translates
 from limner.core.checkpoint import pack, read
 from limner.core.ema import EMA
 from limner.core.errors import LimnerError
 from limner.core.inference import reconstruct, stylised, translated
 from limner.core.model import GenerativeModel
+from limner.core.prior import NormalPrior
 from limner.core.progress import Silent
 from limner.core.run import Run
 from limner.core.stream import Stream
@@ -128,6 +129,10 @@ def test_samples_do_not_depend_on_the_batch_size(name: str) -> None:
         assert model.sample(5, seed=0, batch=2).shape == whole.shape
         return
     torch.testing.assert_close(model.sample(5, seed=0, batch=2), whole, rtol=0, atol=1e-5)
+    if isinstance(model.prior, NormalPrior):
+        torch.testing.assert_close(model.sample(3, seed=0), whole[:3], rtol=0, atol=1e-5)
+    if isinstance(model, Denoises):
+        return  # drawn by a sampler with options; `decode` is the path without noise and guidance
     y = model.condition.default(5) if isinstance(model, Conditional) else None
     noise = model.eval().prior.sample(5, torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -200,7 +205,7 @@ def test_twenty_steps_are_ten_saved_loaded_and_ten_more(
     """The average of the weights counts every image, however many batches a step takes."""
     averaged: list[int] = []
     moved = EMA.update
-    monkeypatch.setattr(EMA, "update", lambda ema, images: (averaged.append(images), moved(ema, images)))
+    monkeypatch.setattr(EMA, "update", lambda ema, n, seen: (averaged.append(n), moved(ema, n, seen)))
     tree = shrunk(name).to_dict()
     tree["train"]["ema_images"] = tree["train"].get("ema_images") or 24
     whole = limner.train(tree, out=tmp_path / "whole")

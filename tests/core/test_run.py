@@ -129,7 +129,7 @@ def test_a_run_keeps_the_rules_that_it_began_with(
         assert start.state.pop("rules") == 2
         return start, problems
 
-    monkeypatch.setattr(EMA, "update", lambda ema, n: (images.append(n), moved(ema, n)))
+    monkeypatch.setattr(EMA, "update", lambda ema, n, seen: (images.append(n), moved(ema, n, seen)))
     with pytest.MonkeyPatch.context() as patch:
         if rules == 1:
             patch.setattr(checkpoint, "newest", newest_of_before)

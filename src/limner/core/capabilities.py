@@ -118,10 +118,10 @@ class HasBound(Protocol):
 
 
 class SamplesNoise(Protocol):
-    """A prior that can be sampled, with or without truncation."""
+    """A prior that can be sampled. Its sampling options, such as truncation, are keyword-only and have defaults."""
 
-    def sample(self, n: int, generator: torch.Generator, *, truncation: float | None = None) -> Tensor:
-        """Noise (n,z) on the generator's device."""
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """Noise (n,…), one code for each image, on the generator's device."""
         ...
 
 
@@ -152,6 +152,33 @@ class HasLogProb(Protocol):
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Log p(x) in nats, (B,), of images (B,C,H,W)."""
+        ...
+
+
+@runtime_checkable
+class Denoises(Protocol):
+    """Estimates a clean image from a noisy one: diffusion and flow-matching models of any parametrisation.
+
+    A noisy image is x + σ ε. Models whose forward process also scales the image, x_t = α x + s ε, are brought to this
+    form by x_t / α and σ = s / α (Karras et al. 2022, arXiv:2206.00364, section 2 and table 1).
+
+    Attributes:
+        shape: (C,H,W) of an image.
+        sigma_data: standard deviation of the data that the model assumes.
+        sigma_min: smallest noise level that it was trained on.
+        sigma_max: largest noise level that samples start from.
+    """
+
+    shape: tuple[int, int, int]
+    sigma_data: float
+    sigma_min: float
+    sigma_max: float
+
+    def denoise(self, x: Tensor, sigma: Tensor, y: Tensor | None = None) -> Tensor:
+        """The estimate of E[x_0 | x] (B,C,H,W) from noisy images x (B,C,H,W) with noise levels sigma (B,).
+
+        Without y a conditional model estimates it over all classes.
+        """
         ...
 
 

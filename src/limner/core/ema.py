@@ -19,10 +19,12 @@ class EMA:
     Args:
         model: the model in training.
         half_life: images after which the influence of old weights is halved.
+        ramp: largest half-life as a share of the images seen so far, so that early weights are forgotten early (Karras
+            et al. 2022, arXiv:2206.00364, table 7: 0.05); 0 sets no bound.
     """
 
-    def __init__(self, model: GenerativeModel, half_life: int) -> None:
-        self.half_life = half_life
+    def __init__(self, model: GenerativeModel, half_life: int, ramp: float = 0.0) -> None:
+        self.half_life, self.ramp = half_life, ramp
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         names = model.ema_groups or tuple(model.groups())
         averaged, trained = self.model.groups(), model.groups()
@@ -35,9 +37,15 @@ class EMA:
         self.stateful = [(a, m) for a, m in modules if type(m).get_extra_state is not nn.Module.get_extra_state]
 
     @torch.no_grad()
-    def update(self, images: int) -> None:
-        """Moves the average towards the weights, after a step that took so many images of all ranks."""
-        torch._foreach_lerp_(self.averages, self.weights, 1 - 0.5 ** (images / self.half_life))
+    def update(self, images: int, seen: int = 0) -> None:
+        """Moves the average towards the weights.
+
+        Args:
+            images: images of all ranks that the step took.
+            seen: images of the training so far, with those of the step.
+        """
+        half_life = min(self.half_life, max(self.ramp * seen, 1e-9)) if self.ramp else self.half_life
+        torch._foreach_lerp_(self.averages, self.weights, 1 - 0.5 ** (images / half_life))
 
     @torch.no_grad()
     def averaged_model(self) -> GenerativeModel:

@@ -6,10 +6,11 @@ A model is an `nn.Module` that offers these three things. Anything else that a m
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from limner.core.batch import Images
 from limner.core.capabilities import Conditional, Generates, Reconstructs
 from limner.core.errors import LimnerError
 from limner.core.previews import COLUMNS, Grid, reconstructions
-from limner.core.rng import seeded
+from limner.core.rng import Noise, seed_from, seeded
 
 Logs = dict[str, Tensor]
 """Scalars that one step logs; they stay on the device: ``loss/*``, ``logit/*``, ``term/*``."""
@@ -90,6 +91,7 @@ class GenerativeModel(nn.Module):
             CUDA graph. Such a step branches on no changing number outside `phase`, and Python counts nothing in it.
         rules: the version of the rules of training, which a run keeps from its start to its end. Rule 2 counts the
             moving average in images seen, and takes penalties at images as they are before a transform.
+        options: sampling options that replace the model's defaults; `at` sets them.
     """
 
     spec: Description
@@ -99,6 +101,7 @@ class GenerativeModel(nn.Module):
     usage: str = "limner apply RUN IN OUT"
     static: bool = False
     rules: int = 2
+    options: Mapping[str, Any] = MappingProxyType({})
 
     def groups(self) -> dict[str, nn.Module]:
         """The modules that are optimised, by group name."""
@@ -108,6 +111,13 @@ class GenerativeModel(nn.Module):
         """Runs one iteration of the paper's algorithm box and returns its logs. It never waits for the device."""
         raise NotImplementedError
 
+    def warm_up(self, data: Data) -> None:
+        """Prepares the weights with the first batch, once, before the first step; most models need nothing.
+
+        Training calls it on every rank, before it copies the weights for their average, and goes back to the position
+        of the first batch.
+        """
+
     def phase(self, data: Data) -> Hashable | None:
         """A key for what the coming step of a `static` model does; None if no other step is like it.
 
@@ -115,8 +125,8 @@ class GenerativeModel(nn.Module):
         """
         return ()
 
-    def draw(self, n: int, y: Tensor | None, generator: torch.Generator, **options: Any) -> Tensor:
-        """Draws `n` samples (n,C,H,W) in [-1,1] from `generator`; the model is in evaluation mode.
+    def draw(self, n: int, y: Tensor | None, noise: Noise, **options: Any) -> Tensor:
+        """Draws `n` samples (n,C,H,W) in [-1,1]; the model is in evaluation mode.
 
         A model with a prior and a decoder does not need this method, because `sample` decodes noise from the prior. A
         model that has it declares its sampling options as keyword-only arguments with defaults.
@@ -124,7 +134,7 @@ class GenerativeModel(nn.Module):
         Args:
             n: number of images.
             y: labels (n,…) of a conditional model, as its `condition` encodes them, else None.
-            generator: source of all noise.
+            noise: the source of all noise, ``noise(step, *shape) -> (n, *shape)``.
             **options: the sampling options that the model declares.
 
         Raises:
@@ -164,6 +174,18 @@ class GenerativeModel(nn.Module):
         """This model if its samples are decoded noise; None if it has its own `draw`."""
         return self if type(self).draw is GenerativeModel.draw and isinstance(self, Generates) else None
 
+    def at(self, **options: Any) -> Self:
+        """This model with other values of its sampling options, as in ``G.at(steps=8).sample(16)``.
+
+        Whatever the model does with the options then uses these values; the weights are shared.
+
+        Raises:
+            LimnerError: the model has no such option.
+        """
+        model = copy.copy(self)
+        model.options = {**self.options, **self.checked_options(options)}
+        return model
+
     @torch.inference_mode()
     def sample(
         self,
@@ -177,9 +199,10 @@ class GenerativeModel(nn.Module):
     ) -> Tensor:
         """Draws samples in evaluation mode, one batch at a time, and restores the mode.
 
-        A model that decodes noise draws the noise of all n samples first. So `batch` changes memory and speed, and the
-        samples agree up to rounding, because kernels may depend on the batch size. This does not hold for models that
-        are random in evaluation mode (live dropout) or have their own `draw`.
+        A model that decodes noise draws the noise of all n samples first, and one with its own `draw` gets noise that
+        depends on seed and image. So `batch` changes memory and speed, and the samples agree up to rounding, because
+        kernels may depend on the batch size. This does not hold for models that are random in evaluation mode (live
+        dropout).
 
         Args:
             n: number of images.
@@ -201,7 +224,7 @@ class GenerativeModel(nn.Module):
             raise LimnerError(f"seed: {seed} has more than 64 bits; write a smaller number")
         if batch < 1:
             raise LimnerError(f"batch: {batch} images at a time is none; write 1 or more")
-        options = self.checked_options(options)
+        options = {**self.options, **self.checked_options(options)}
         labels = self._labels(n, y)
         if generator is None:
             generator = torch.Generator(self.device)
@@ -219,12 +242,14 @@ class GenerativeModel(nn.Module):
     ) -> Iterator[Tensor]:
         decoder = self._noise_decoder
         z = decoder.prior.sample(n, generator, **options) if decoder else None
+        seed = 0 if decoder else seed_from(generator)
         for i in range(0, n, batch):
             y = None if labels is None else labels[i : i + batch]
             if decoder is not None and z is not None:
                 yield decoder.decode(z[i : i + batch], y)
             else:
-                yield self.draw(min(batch, n - i), y, generator, **options)
+                size = min(batch, n - i)
+                yield self.draw(size, y, Noise(seed, size, i, generator.device), **options)
 
     def preview(self, batch: Any, n: int, seed: int) -> dict[str, Grid]:
         """Image grids, by name, that show the progress of a training; the model is in evaluation mode.

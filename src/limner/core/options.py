@@ -22,6 +22,8 @@ class TrainOptions:
         batch: images per step over all ranks. Raise it for steadier gradients; lower it if memory is short.
         seed: seed of initial weights, order, augmentation and noise.
         ema_images: half-life of the weights' moving average in images; 0 averages nothing. Raise it for calmer samples.
+        ema_ramp: largest half-life as a share of the images seen so far; 0 sets no bound. Raise it for calmer samples
+            early in a training; 0.05 is usual for diffusion.
         log_images: images between lines of metrics.jsonl; null means every 50 steps.
         sample_images: images between sample grids; null means 20 grids.
         checkpoint_images: images between checkpoints; null means 10 checkpoints. Lower it to lose less in a crash.
@@ -49,6 +51,7 @@ class TrainOptions:
         batch: int = 64,
         seed: int = 0,
         ema_images: Count = 0,
+        ema_ramp: float = 0.0,
         log_images: Count | None = None,
         sample_images: Count | None = None,
         checkpoint_images: Count | None = None,
@@ -83,9 +86,12 @@ class TrainOptions:
             if value is not None and not least <= value <= most:
                 limit = f"at least {least}" if value < least else f"at most {most}"
                 raise ValueError(f"{name} must be {limit}, got {value}")
+        if not 0 <= ema_ramp <= 1:
+            raise ValueError(f"ema_ramp must be a share from 0 to 1, got {ema_ramp:g}; write 0.05, or 0 for no bound")
         if time is not None and not time > 0:
             raise ValueError(f"time must be above 0, got {time:g} seconds; write 90s, 20m or 1h30m")
         self.images, self.batch, self.seed, self.ema_images = images, batch, seed, ema_images
+        self.ema_ramp = ema_ramp
         self.log_images = log_images or 50 * batch
         self.sample_images = sample_images or max(batch, images // 20)
         self.checkpoint_images = checkpoint_images or max(batch, images // 10)

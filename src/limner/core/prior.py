@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf, prod, sqrt
 from typing import Literal
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from limner.core.errors import LimnerError
 from limner.core.model import Data
+from limner.core.rng import Noise, seed_from
 
 Kind = Literal["normal", "uniform"]
 
@@ -46,6 +48,36 @@ class Prior:
             return _normal((n, self.z), generator, truncation)
         bound = 1.0 if truncation is None else min(_positive(truncation), 1.0)
         return bound * (2 * torch.rand((n, self.z), generator=generator, device=generator.device) - 1)
+
+
+class NormalPrior:
+    """Standard normal noise of the shape of an image, for flows and diffusion: the i-th is a function of seed and i.
+
+    Args:
+        shape: shape of one sample.
+    """
+
+    kind = "normal"
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        self.shape = tuple(shape)
+
+    def sample(self, n: int, generator: torch.Generator, *, temperature: float | None = None) -> Tensor:
+        """Noise (n, *shape), on the generator's device.
+
+        Args:
+            n: number of samples.
+            generator: gives the seed of the noise.
+            temperature: factor of the noise, 1 by default. Below 1 the samples of a flow are more typical and less
+                varied (Kingma and Dhariwal 2018, arXiv:1807.03039, section 6).
+
+        Raises:
+            LimnerError: temperature is not positive.
+        """
+        if temperature is not None and not 0 < temperature < inf:
+            raise LimnerError(f"temperature is {temperature!r}; give a positive number such as 0.7, or leave it out")
+        z = Noise(seed_from(generator), n, device=generator.device)(0, *self.shape)
+        return z if temperature is None else temperature * z
 
 
 class EmpiricalPrior(nn.Module):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import pi, prod
 
 import torch
 from torch import Tensor
@@ -68,6 +69,46 @@ def uniform(keys: Tensor, stream_id: int, n: int | None = None) -> Tensor:
     if n is not None:
         h = h[:, None] + torch.arange(1, n + 1, device=keys.device) * _signed(_GOLDEN)
     return _shift(mix(h), 40).float() * (1.0 / (1 << 24))
+
+
+def seed_from(generator: torch.Generator) -> int:
+    """A new seed of 63 bits from a generator, which it advances."""
+    return int(torch.empty((), dtype=torch.int64, device=generator.device).random_(generator=generator))
+
+
+def normal(keys: Tensor, stream_id: int, n: int) -> Tensor:
+    """Standard normal float32 numbers (B, n) from keys (B,), by the transform of Box and Muller 1958."""
+    u = uniform(keys, stream_id, n + n % 2).unflatten(1, (2, -1))
+    radius, angle = (-2 * torch.log(1 - u[:, 0])).sqrt(), 2 * pi * u[:, 1]
+    return torch.cat([radius * angle.cos(), radius * angle.sin()], 1)[:, :n]
+
+
+def keys_of(x: Tensor) -> Tensor:
+    """Keys (B,) int64 of the contents of float tensors x (B,…): equal tensors have equal keys in any batch."""
+    bits = x.detach().float().contiguous().view(torch.int32).flatten(1).long()
+    places = torch.arange(1, bits.shape[1] + 1, device=x.device) * _signed(_GOLDEN)
+    return mix(mix(bits ^ places).sum(1))
+
+
+class Noise:
+    """Standard normal noise for drawing images: a function of (seed, image, step).
+
+    Image i of a seed therefore gets the same noise at any number of images, in any batch and on any rank.
+
+    Args:
+        seed: seed of all images.
+        n: number of images.
+        first: index of the first image.
+        device: device of the noise.
+    """
+
+    def __init__(self, seed: int, n: int, first: int = 0, device: torch.device | str = "cpu") -> None:
+        ids = torch.arange(first, first + n, device=device)
+        self.n, self.keys = n, keys(seed, torch.zeros_like(ids), ids)
+
+    def __call__(self, step: int, *shape: int) -> Tensor:
+        """Noise (n, *shape) float32 of one step; every step has its own."""
+        return normal(self.keys, step, prod(shape)).view(self.n, *shape)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ draws alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -111,6 +112,16 @@ class Stream:
             getattr(torch, self.device.type).manual_seed(seed)
         self.generator.manual_seed(seed_of(self.seed, _NOISE, position))
 
+    @contextmanager
+    def ahead(self) -> Iterator[None]:
+        """Lets the caller draw batches, and then goes back to the position before."""
+        position = self.position
+        self.begin()
+        yield
+        self.position = position
+        for reader in self.readers:
+            reader.restart()
+
     def __iter__(self) -> Stream:
         return self
 
@@ -207,6 +218,10 @@ class _Reader:
         for augment in self.dataset.augment:
             x = augment(x, part.keys)
         return replace(part, x=x)
+
+    def restart(self) -> None:
+        """Forgets what was read ahead, so that the next call may be for any position."""
+        self._batches = None
 
     def _next(self, position: int) -> Tensor:
         """The batch at `position` from files, read ahead. Each call must be for the batch after the last."""

@@ -116,7 +116,6 @@ class _Training:
             self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model.train()
         self.update = Updates(self.model.groups(), self.optimisers)
-        self.ema = EMA(self.model, options.ema_images) if options.ema_images else None
         self.meters = Meters()
         self.stream = Stream(
             self.dataset,
@@ -128,6 +127,10 @@ class _Training:
             workers=options.workers,
             channels_last=options.channels_last,
         )
+        if self.start is None:
+            with self.stream.ahead():
+                self.model.warm_up(self.stream)
+        self.ema = EMA(self.model, options.ema_images, options.ema_ramp) if options.ema_images else None
         self.best: dict[str, float] = {}  # position and score of the best checkpoint
         self.scores: dict[str, float] = {}  # computed since the last line of metrics
         self.extent = _extent(self.dataset)
@@ -252,7 +255,8 @@ class _Training:
         self.meters.add(self.step())
         if self.ema is not None:
             # Before rule 2, a step counted as one batch, however many it took.
-            self.ema.update(self.options.batch if self.model.rules < 2 else self.stream.position - before)
+            position = self.stream.position
+            self.ema.update(self.options.batch if self.model.rules < 2 else position - before, position)
         self.steps += 1
 
     def begin(self) -> None:

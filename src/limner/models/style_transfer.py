@@ -32,6 +32,7 @@ from limner.core.batch import Styled
 from limner.core.errors import LimnerError
 from limner.core.model import Data, GenerativeModel, Logs, Update
 from limner.core.previews import Grid
+from limner.core.rng import Noise
 from limner.core.units import shares
 from limner.losses.style import Convention, gram, scale_gram, total_variation
 from limner.losses.style import style as style_loss
@@ -229,7 +230,7 @@ class StyleTransfer(GenerativeModel):
         """The image, once it is initialised."""
         return {"samples": Grid(self.sample(1))} if self.picture.initialised else {}
 
-    def draw(self, n: int, y: Tensor | None, generator: torch.Generator, **options: Any) -> Tensor:
+    def draw(self, n: int, y: Tensor | None, noise: Noise, **options: Any) -> Tensor:
         """The current image, n times: (n,3,H,W)."""
         return self.picture.x.detach().clamp(-1, 1).expand(n, -1, -1, -1)
 

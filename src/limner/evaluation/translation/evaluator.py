@@ -13,6 +13,7 @@ from limner.core.batch import Dataset, Paired, Unpaired, batch_of, evenly_spaced
 from limner.core.capabilities import Translates
 from limner.core.inference import translated
 from limner.core.model import GenerativeModel
+from limner.core.rng import Noise
 from limner.data.pairs import DomainSet
 from limner.evaluation.translation.domains import domain_scores
 from limner.evaluation.translation.measures import Effort, affordable
@@ -101,6 +102,6 @@ class Repeated(GenerativeModel):
     def groups(self) -> dict[str, torch.nn.Module]:
         return self.model.groups()
 
-    def draw(self, n: int, y: Tensor | None, generator: torch.Generator, **options: Any) -> Tensor:
+    def draw(self, n: int, y: Tensor | None, noise: Noise, **options: Any) -> Tensor:
         source = cast(Tensor, self.source)
         return cast(Translates, self.model).translate(source.expand(n, -1, -1, -1), "b")

@@ -15,7 +15,7 @@ from limner.core.batch import Paired, Styled, Unpaired
 SIZE = 16  # pixels of a side: the minimum of all shipped nets
 BATCH = 8
 _N = 64
-_NARROW = ("pacgan", "progressive", "r3gan")  # kinds of nets whose `width` may be left out of a recipe
+_NARROW = ("denoiser", "pacgan", "progressive", "r3gan")  # kinds of nets whose `width` may be left out of a recipe
 
 
 def shrunk(name: str, **train: object) -> Recipe:

@@ -24,12 +24,14 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from limner.nets import _labels as labels
 from limner.nets._critic import BoundCritic, Critic
 
 __all__ = [
     "BoundCritic",
     "Critic",
     "Decoder",
+    "Denoiser",
     "Encoder",
     "Flow",
     "Generator",
@@ -65,6 +67,31 @@ class Decoder(nn.Module):
 
 Generator = Decoder
 """The generator of a GAN: a decoder of noise (B,z)."""
+
+
+class Denoiser(nn.Module):
+    """Noisy images (B,C,H,W), noise levels c and classes y -> predictions (B,heads·C,H,W) of any range.
+
+    It is called as ``net(x, c, y)``. c (B,) or (B,times) is of order 1, such as a time in [0,1] or ln(σ)/4; c (1,) or
+    (1,times) is one noise level for all images. y (B,) int64 may have the null class, index `classes`, for images whose
+    class is not told; y=None is the null class for all. A net with ``classes == 0`` does not look at y.
+
+    Args:
+        shape: (C,H,W) of an image.
+        heads: numbers for each entry of an image in the output: 2 for a mean and a variance.
+        times: numbers in c.
+        conditional: whether the class is an input.
+        classes: number of classes of the data.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], heads: int = 1, times: int = 1, conditional: bool = False, classes: int = 0
+    ) -> None:
+        super().__init__()
+        if heads < 1 or times < 1:
+            raise ValueError(f"a denoiser has 1 or more heads and times; got heads={heads} times={times}")
+        self.shape, self.heads, self.times = shape, heads, times
+        self.classes = labels.one_hot_size(conditional, classes)
 
 
 class GrowingGenerator(Generator):

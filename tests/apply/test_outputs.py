@@ -250,5 +250,5 @@ def test_samples_replace_samples_and_nothing_else(tmp_path: Path, save_autoencod
     draw(model, grid, n=4, seed=1, batch=3, device="cpu")
     with Image.open(grid) as image:
         assert np.array_equal(image, x)
-    assert len(draw(model, f"{tmp_path}/samples.v2/", n=3, device="cpu")) == 3
-    assert len(draw(model, tmp_path / "samples.v2", n=4, device="cpu")) == 4
+    assert len(draw(model, f"{tmp_path}/samples.v2/", n=3, device="cpu").written) == 3
+    assert len(draw(model, tmp_path / "samples.v2", n=4, device="cpu").written) == 4

@@ -42,7 +42,7 @@ def test_truncation_is_asked_for_at_sampling(tmp_path: Path, monkeypatch, capsys
     spread = [len(np.unique(np.argwhere(np.asarray(Image.open(s)) < 128)[:, 0])) for s in sheets]
     assert spread[1] < spread[0]
     assert limner("sample", tmp_path / "run", tmp_path / "none.png", "--truncation", 0, monkeypatch=monkeypatch) == 2
-    assert "positive" in capsys.readouterr().err
+    assert "truncation must be a number above 0, got 0" in capsys.readouterr().err
 
 
 def test_the_bench_prints_its_table(tmp_path: Path, monkeypatch, capsys) -> None:

@@ -299,7 +299,7 @@ def test_truncation_draws_from_the_middle_of_the_prior() -> None:
     assert float(whole.std()) == pytest.approx(1.0, rel=0.01)
     a, b = model.sample(64, seed=0, truncation=0.1), model.sample(64, seed=0)
     assert float(a.std(0).mean()) < float(b.std(0).mean())
-    with pytest.raises(LimnerError, match="positive"):
+    with pytest.raises(LimnerError, match="truncation must be a number above 0, got 0"):
         model.sample(2, truncation=0)
 
 

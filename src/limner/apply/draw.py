@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from PIL import Image
 from limner.apply import outputs
 from limner.apply.images import save
 from limner.apply.metadata import DESCRIPTION, Metadata
-from limner.config.call import read_options
+from limner.config.call import keywords, read_options
 from limner.config.load import load_model
 from limner.core.capabilities import Conditional
 from limner.core.device import pick
@@ -20,6 +21,27 @@ from limner.core.paths import user_path
 
 _MOST = 100_000
 _ORIGIN = "limner sample: "
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Samples that were written.
+
+    Attributes:
+        written: the files.
+        model: name of the model.
+        n: number of images.
+        seed: seed of the noise.
+        y: the class that was asked for; None stands for all classes in turn.
+        options: every sampling option of the model with the value that was used.
+    """
+
+    written: list[Path]
+    model: str
+    n: int
+    seed: int
+    y: str | int | None
+    options: dict[str, Any]
 
 
 def draw(
@@ -33,10 +55,11 @@ def draw(
     batch: int = 256,
     device: str = "auto",
     **options: Any,
-) -> list[Path]:
+) -> Drawn:
     """Draws samples of a trained model, as one grid or as single PNG files in a folder.
 
-    A grid and a folder of the same seed hold the same images. The EXIF description of a file names model and seed.
+    A grid and a folder of the same seed hold the same images. The EXIF description of a file names the model, the seed,
+    the class and the options that were chosen.
 
     Args:
         path: run folder, checkpoint folder or ``model.safetensors``.
@@ -48,13 +71,11 @@ def draw(
         batch: images at a time; lower it if memory is short. The images stay the same.
         device: auto, cpu, cuda or mps.
         **options: sampling options of the model, such as truncation=0.7 for models that draw from a prior (the largest
-            number in the noise: images become more typical and less varied).
-
-    Returns:
-        The files that were written.
+            number in the noise: images become more typical and less varied); `limner explain PATH` lists them.
 
     Raises:
-        LimnerError: there is no such model, it does not draw samples, or `out` has another suffix or exists.
+        LimnerError: there is no such model, it does not draw samples, it has no such option or not this value of it, or
+            `out` has another suffix or exists.
     """
     if not 1 <= n <= _MOST:
         raise LimnerError(f"n: {n} samples cannot be drawn at once; write 1 to {_MOST}")
@@ -67,16 +88,27 @@ def draw(
     files = [target / f"{i:05d}.png" for i in range(n)] if as_folder else [target]
     outputs.refuse_existing([f for f in files if not _is_sample(f)], overwrite)
     model = load_model(user_path(path), pick(device))
-    chosen = model.checked_options(read_options(model.sampling_options, options))
+    chosen = model.checked_options(read_options(model.sampling_options, options), keywords(draw))
     x = model.sample(n, seed=seed, y=y, batch=batch, **chosen)
-    origin = f"{_ORIGIN}{model.spec.name}, seed {seed}"
-    if not as_folder:
+    said = {"seed": seed, **({} if y is None else {"class": y}), **chosen}
+    origin = f"{_ORIGIN}{model.spec.name}, " + ", ".join(f"{k} {_text(v)}" for k, v in said.items())
+    if as_folder and x.shape[2] * x.shape[3] == 1:
+        raise LimnerError("the samples of this model are points, not images; give a file that ends in .png for a plot")
+    if as_folder:
+        written = [save(image, file, origin) for image, file in zip(x, files)]
+    else:
         classes = model.condition.size if isinstance(model, Conditional) and y is None else 0
         columns = classes if 1 < classes <= 16 else max(1, round(n**0.5))  # one column for each class
-        return [outputs.write(make_grid(x, columns), target, Metadata().described(origin))]
-    if x.shape[2] * x.shape[3] == 1:
-        raise LimnerError("the samples of this model are points, not images; give a file that ends in .png for a plot")
-    return [save(image, file, origin) for image, file in zip(x, files)]
+        written = [outputs.write(make_grid(x, columns), target, Metadata().described(origin))]
+    defaults = {k: p.default for k, p in model.sampling_options.items()}
+    return Drawn(written, model.spec.name, n, seed, y, defaults | chosen)
+
+
+def _text(value: Any) -> str:
+    """A value as it is written on the command line."""
+    if isinstance(value, tuple | list):
+        return ",".join(map(_text, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _is_sample(path: Path) -> bool:

@@ -79,12 +79,10 @@ def resume(path: str, **settings: str) -> Result | None:
 def sample(path: str, out: str, **settings: str) -> Result:
     """Draw samples from a trained model: limner sample runs/mine samples.png n=16."""
     from limner.apply.draw import draw
-    from limner.config.call import keywords
 
-    values = {k: default for k, (_, default) in keywords(draw).items()} | read_texts(draw, settings)
-    written = draw(path, out, **values)
-    document = {"written": [str(p) for p in written], "n": values["n"], "seed": values["seed"]}
-    return Result(document, f"wrote {values['n']} samples to {out}")
+    drawn = draw(path, out, **read_texts(draw, settings))
+    document = asdict(drawn) | {"written": [str(p) for p in drawn.written]}
+    return Result(document, f"wrote {drawn.n} samples to {out}")
 
 
 @verb("limner.apply.tasks.apply")
@@ -211,10 +209,11 @@ def explain(key: str, *, schema: bool = False) -> Result:
     """Explain a recipe, a model or an option, and when to change it: limner explain train.batch.
 
     Args:
-        key: a recipe, model, net, data set, an option such as train.batch, or a run folder.
-        schema: JSON Schema of a constructor's arguments instead.
+        key: a recipe, model, net, data set, an option such as train.batch or sampling.truncation, or a run folder.
+        schema: JSON Schema of a constructor's arguments instead; that of a model has its sampling options in "$defs".
     """
     from limner.config.explain import explain as explain_
+    from limner.config.explain import sampling_schema
     from limner.config.spec import schema as schema_
 
     explanation = explain_(key)
@@ -222,16 +221,23 @@ def explain(key: str, *, schema: bool = False) -> Result:
         if explanation.kind not in ("model", "net", "data", "optimiser", "train"):
             raise LimnerError(f"{key} is not a constructor; write the name of a model, net, data set or optimiser")
         json_schema = schema_(explanation.kind, "trainer" if explanation.kind == "train" else key)
+        if explanation.sampling:
+            json_schema["$defs"] = {"sampling": sampling_schema(key)}
         return Result(json_schema, json.dumps(json_schema, indent=1))
     blocks = [explanation.text] if explanation.text else []
-    for row in explanation.options:
-        value = f" = {row['value']}" if "value" in row else ""
-        owner = f" of {row['of']}" if "of" in row else ""
-        default = "required" if row["required"] else f"default {row['default']}"
-        blocks.append(
-            f"{row['name']}{value}{owner}  ({row['type']}, {default})\n    {row['text'] or 'see the documentation'}"
-        )
+    blocks += map(_explained, explanation.options)
+    if explanation.sampling and explanation.options:
+        blocks.append("Sampling options, as in limner sample RUN out.png KEY=VALUE:")
+    blocks += map(_explained, explanation.sampling)
     return Result(explanation.to_dict(), "\n\n".join(blocks))
+
+
+def _explained(row: Mapping[str, Any]) -> str:
+    """Name, value, owner, type, default and meaning of an option."""
+    value = f" = {row['value']}" if "value" in row else ""
+    owner = f" of {row['of']}" if "of" in row else ""
+    default = "required" if row["required"] else f"default {row['default']}"
+    return f"{row['name']}{value}{owner}  ({row['type']}, {default})\n    {row['text'] or 'see the documentation'}"
 
 
 @verb("limner.labs._bench.Bench", {"Settings of this lab": "limner.labs.{name}.run"})

@@ -60,13 +60,11 @@ def read(fields: Mapping[str, tuple[Any, Any]], values: Mapping[str, Any]) -> di
 
 
 def read_options(declared: Mapping[str, inspect.Parameter], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a call, of which those that are text are read by their declarations.
+    """The options of a call, of which those that a user wrote as text are read by their declarations.
 
-    Raises:
-        LimnerError: a value has the wrong type.
+    A text that does not fit its type stays, so that the model's check of its options can report it.
     """
-    fields = {k: (p.annotation, p.default) for k, p in declared.items() if isinstance(options.get(k), str)}
-    return dict(options) | read(fields, {k: read_as(options[k], fields[k][0]) for k in fields})
+    return {k: read_as(v, declared[k].annotation) if k in declared else v for k, v in options.items()}
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
+from limner.core import sampling_options
 from limner.core.batch import Images
 from limner.core.capabilities import Conditional, Generates, Reconstructs
 from limner.core.errors import LimnerError
@@ -163,11 +164,22 @@ class GenerativeModel(nn.Module):
 
     @property
     def sampling_options(self) -> dict[str, inspect.Parameter]:
-        """The options that `sample` takes for this model, by name, as `draw` or the prior declares them."""
+        """The options that `sample` takes for this model, by name, with their defaults."""
         decoder = self._noise_decoder
-        sampler: Callable[..., Tensor] = decoder.prior.sample if decoder else self.draw
-        parameters = inspect.signature(sampler, eval_str=True).parameters.values()
-        return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
+        declaration = decoder.prior.sample if decoder else self.sampling_declaration()
+        return {} if declaration is None else sampling_options.declared(declaration)
+
+    @classmethod
+    def sampling_declaration(cls) -> Callable[..., Any] | None:
+        """What declares the sampling options as keyword-only parameters with defaults; None where there are none.
+
+        This is `draw`, or `sample` of the type that the class body annotates as `prior`. A model whose options are the
+        fields of a dataclass returns that class.
+        """
+        if cls.draw is not GenerativeModel.draw:
+            return cls.draw
+        prior = get_type_hints(cls).get("prior")
+        return None if prior is None else getattr(prior, "sample", None)
 
     @property
     def _noise_decoder(self) -> Generates | None:
@@ -224,7 +236,7 @@ class GenerativeModel(nn.Module):
             raise LimnerError(f"seed: {seed} has more than 64 bits; write a smaller number")
         if batch < 1:
             raise LimnerError(f"batch: {batch} images at a time is none; write 1 or more")
-        options = {**self.options, **self.checked_options(options)}
+        options = {**self.options, **self.checked_options(options, ("y", "seed", "batch"))}
         labels = self._labels(n, y)
         if generator is None:
             generator = torch.Generator(self.device)
@@ -268,18 +280,18 @@ class GenerativeModel(nn.Module):
             grids["reconstructions"] = reconstructions(self, batch, seed)
         return grids
 
-    def checked_options(self, options: dict[str, Any]) -> dict[str, Any]:
+    def checked_options(self, options: Mapping[str, Any], settings: Iterable[str] = ()) -> dict[str, Any]:
         """The sampling options whose value is not None, which stands for the default.
 
+        Args:
+            options: values by name.
+            settings: further words that the caller takes, for the nearest match to a wrong one.
+
         Raises:
-            LimnerError: the model has no such option.
+            LimnerError: the model has no such option, or a value has the wrong type or is out of range.
         """
-        values, known = {k: v for k, v in options.items() if v is not None}, self.sampling_options
-        for key in values:
-            if key not in known:
-                available = f"it has {', '.join(known)}" if known else "it has none"
-                raise LimnerError(f"{self.spec.name} has no sampling option {key!r} ({available}); leave {key} out")
-        return values
+        name = self.spec.name if hasattr(self, "spec") else type(self).__name__
+        return sampling_options.checked(name, self.sampling_options, options, settings)
 
     def _labels(self, n: int, y: Any) -> Tensor | None:
         if not isinstance(self, Conditional):

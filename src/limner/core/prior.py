@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf, prod, sqrt
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from limner.core.errors import LimnerError
@@ -14,6 +15,7 @@ from limner.core.model import Data
 from limner.core.rng import Noise, seed_from
 
 Kind = Literal["normal", "uniform"]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class Prior:
@@ -31,14 +33,14 @@ class Prior:
         """Noise (n,z) for a training step, a function of the stream's seed and position."""
         return data.randn(n, self.z) if self.kind == "normal" else 2 * data.rand(n, self.z) - 1
 
-    def sample(self, n: int, generator: torch.Generator, *, truncation: float | None = None) -> Tensor:
+    def sample(self, n: int, generator: torch.Generator, *, truncation: Positive | None = None) -> Tensor:
         """Noise (n,z), on the generator's device.
 
         Args:
             n: number of vectors.
             generator: source of the noise.
             truncation: limits all values to ±truncation: the truncation trick (Brock et al. 2019, arXiv:1809.11096,
-                section 3.1), which makes images more typical and less varied. A truncated normal is drawn through its
+                section 3.1). Lower it for more typical and less varied images. A truncated normal is drawn through its
                 inverse distribution function, so a seed gives similar images at every truncation.
 
         Raises:
@@ -62,7 +64,7 @@ class NormalPrior:
     def __init__(self, shape: Sequence[int]) -> None:
         self.shape = tuple(shape)
 
-    def sample(self, n: int, generator: torch.Generator, *, temperature: float | None = None) -> Tensor:
+    def sample(self, n: int, generator: torch.Generator, *, temperature: Positive | None = None) -> Tensor:
         """Noise (n, *shape), on the generator's device.
 
         Args:
@@ -108,8 +110,13 @@ class EmpiricalPrior(nn.Module):
         self.mean.lerp_(z.mean(0), self.momentum)
         self.var.lerp_(z.var(0, unbiased=False), self.momentum)
 
-    def sample(self, n: int, generator: torch.Generator, *, truncation: float | None = None) -> Tensor:
-        """Independent Gaussian codes (n, *code), at most `truncation` standard deviations from the mean.
+    def sample(self, n: int, generator: torch.Generator, *, truncation: Positive | None = None) -> Tensor:
+        """Independent Gaussian codes (n, *code).
+
+        Args:
+            n: number of codes.
+            generator: source of the noise.
+            truncation: largest distance from the mean in standard deviations. Lower it for more typical images.
 
         Raises:
             LimnerError: truncation is not positive.

@@ -42,6 +42,7 @@ class Autoencoder(GenerativeModel):
     """
 
     static = True
+    prior: EmpiricalPrior
 
     def __init__(
         self,

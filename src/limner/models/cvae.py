@@ -40,6 +40,7 @@ class ConditionalVAE(GenerativeModel):
 
     measure = "bernoulli"
     static = True
+    prior: Prior
 
     def __init__(
         self,

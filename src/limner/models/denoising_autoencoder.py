@@ -39,6 +39,7 @@ class DenoisingAutoencoder(GenerativeModel):
     """
 
     static = True
+    prior: EmpiricalPrior
 
     def __init__(
         self,

@@ -38,6 +38,7 @@ class SparseAutoencoder(GenerativeModel):
     """
 
     static = True
+    prior: EmpiricalPrior
 
     def __init__(
         self,

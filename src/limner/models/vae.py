@@ -41,6 +41,7 @@ class VAE(GenerativeModel):
     """
 
     static = True
+    prior: Prior
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ from sphinx.application import Sphinx
 
 import limner
 from limner.config import catalogue
+from limner.config.explain import explain
 from limner.config.spec import Argument, arguments
 
 LISTS = {
@@ -58,7 +59,12 @@ def constructor(kind: str, name: str) -> str:
         [f"`{a.name}`", f"`{a.type}`", default(a), a.text] for a in arguments(kind, name).values()
     ]
     facts = table(["argument", "type", "default", "meaning"], rows) if rows else "No arguments.\n"
-    return f"## `{name}`\n\n{about}\n\n{facts}"
+    chosen: list[list[object]] = [
+        [f"`{row['name']}`", f"`{row['type']}`", f"`{row['default']!r}`", row["text"]]
+        for row in (explain(name).sampling if kind == "model" else [])
+    ]
+    sampling = table(["sampling option", "type", "default", "meaning"], chosen) if chosen else ""
+    return "\n".join(filter(None, [f"## `{name}`\n\n{about}\n\n{facts}", sampling]))
 
 
 def catalogue_page(kind: str) -> str:

@@ -101,7 +101,7 @@ def draw(
         columns = classes if 1 < classes <= 16 else max(1, round(n**0.5))  # one column for each class
         written = [outputs.write(make_grid(x, columns), target, Metadata().described(origin))]
     defaults = {k: p.default for k, p in model.sampling_options.items()}
-    return Drawn(written, model.spec.name, n, seed, y, defaults | chosen)
+    return Drawn(written, model.spec.name, n, seed, y, {**defaults, **model.options, **chosen})
 
 
 def _text(value: Any) -> str:

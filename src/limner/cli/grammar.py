@@ -43,11 +43,13 @@ class Verb:
             receives all other settings as texts, for `read_texts`.
         sources: dotted paths of the functions of the other settings, by their headings in the help. ``{name}`` in a
             path is the first name on the command line.
+        named: what the first name on the command line adds to the help, settings by heading.
     """
 
     name: str
     function: Callable[..., Result | None]
     sources: Mapping[str, str]
+    named: Callable[[str], Mapping[str, Sequence[Setting]]] | None = None
 
     @cached_property
     def own(self) -> Source:
@@ -69,6 +71,7 @@ class Parser:
         arguments: the command line after the verb, for sources that depend on the first name.
 
     Attributes:
+        first: the first name in the arguments, or "".
         sections: settings by name, by heading of the help.
         settings: all settings by name.
         texts: descriptions of names and settings.
@@ -77,7 +80,8 @@ class Parser:
     """
 
     def __init__(self, verb: Verb, arguments: Sequence[str] = ()) -> None:
-        first = next((w for w in arguments if w[:1] != "-" and "=" not in w), "").replace("-", "_")
+        self.first = next((w for w in arguments if w[:1] != "-" and "=" not in w), "")
+        first = self.first.replace("-", "_")
         first = first if first.isidentifier() else ""
         sources = {heading: source(path.format(name=first)) for heading, path in verb.sources.items()}
         declared = [

@@ -1,4 +1,4 @@
-"""The text of ``--help`` in 80 columns, from signatures and docstrings, without importing a model."""
+"""The text of ``--help`` in 80 columns, from signatures and docstrings, without importing a model if none is named."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ def overview(verbs: Mapping[str, Verb], group: str = "") -> str:
 
 
 def text(parser: Parser) -> str:
-    """The help of one verb."""
+    """The help of one verb, with what is known of the name on the command line."""
     verb, (what, example) = parser.verb, _about(parser.verb)
     usage = " ".join(["limner", verb.name, *map(_usage, verb.names.values()), "[KEY=VALUE ...]"])
     parts = [usage, _wrap(f"{what}."), f"  {example}", _table((k.upper(), _plain(parser.texts[k])) for k in verb.names)]
-    for heading, section in parser.sections.items():
-        rows = [(_name(s), _plain(s.text) + _default(s)) for s in section.values()]
+    more = verb.named(parser.first) if verb.named and parser.first else {}
+    for heading, settings in [*((h, section.values()) for h, section in parser.sections.items()), *more.items()]:
+        rows = [(_name(s), _plain(s.text) + _default(s)) for s in settings]
         parts.append(f"{heading}:\n{_table(rows)}" if rows else "")
     parts.append(_wrap(_FORMS + (f" Other keys: {_plain(parser.others)}." if parser.others else "")))
     return "\n\n".join(filter(None, parts))

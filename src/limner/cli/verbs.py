@@ -6,13 +6,13 @@ import ast
 import inspect
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from limner.cli.grammar import Result, Verb
-from limner.config.signatures import read_texts
+from limner.config.signatures import Setting, read_texts
 from limner.core.errors import LimnerError, unknown
 from limner.core.yaml_text import Text
 
@@ -25,12 +25,16 @@ VERBS: dict[str, Verb] = {}
 _Function = Callable[..., Result | None]
 
 
-def verb(source: str = "", more: Mapping[str, str] | None = None) -> Callable[[_Function], _Function]:
+def verb(
+    source: str = "",
+    more: Mapping[str, str] | None = None,
+    named: Callable[[str], Mapping[str, Sequence[Setting]]] | None = None,
+) -> Callable[[_Function], _Function]:
     """Registers a function as a verb with the settings of `source` (a dotted path) and of `more`, by help heading."""
 
     def register(function: _Function) -> _Function:
         name = function.__name__.rstrip("_").replace("_", " ")
-        VERBS[name] = Verb(name, function, ({"Settings": source} if source else {}) | dict(more or {}))
+        VERBS[name] = Verb(name, function, ({"Settings": source} if source else {}) | dict(more or {}), named)
         return function
 
     return register
@@ -75,9 +79,25 @@ def resume(path: str, **settings: str) -> Result | None:
     return _run_result(api.resume(path, progress=terminal(), **read_texts(api.resume, settings)))
 
 
-@verb("limner.apply.draw.draw")
+def _sampling_settings(path: str) -> Mapping[str, Sequence[Setting]]:
+    """The sampling options of a run."""
+    from limner.config.explain import explain as explain_
+    from limner.core.paths import exists
+
+    rows = explain_(path).sampling if exists(f"{path}/recipe.yaml") else []
+    settings = [Setting(r["name"], r["type"], r["default"], f"{r['type']}: {r['text']}") for r in rows]
+    return {f"Sampling options of {path}": settings}
+
+
+@verb("limner.apply.draw.draw", named=_sampling_settings)
 def sample(path: str, out: str, **settings: str) -> Result:
-    """Draw samples from a trained model: limner sample runs/mine samples.png n=16."""
+    """Draw samples from a trained model: limner sample runs/mine samples.png n=16.
+
+    Args:
+        path: run folder, checkpoint folder or ``model.safetensors``; with a run, --help lists its sampling options.
+        out: a .png or .webp file for one grid, or a folder for single images.
+        **settings: settings of `limner.apply.draw.draw`.
+    """
     from limner.apply.draw import draw
 
     drawn = draw(path, out, **read_texts(draw, settings))

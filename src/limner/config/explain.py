@@ -140,7 +140,12 @@ def _sampling_of(model: str) -> list[dict[str, Any]]:
     declaration = find("model", model).sampling_declaration()  # type: ignore[attr-defined]
     texts = argument_texts(inspect.getdoc(declaration) or "")
     rows = (Argument(k, p.annotation, p.default, texts.get(k, "")) for k, p in _declared(model).items())
-    return [_row(a) | {"type": ", ".join(filter(None, (a.type, limits(a.annotation))))} for a in rows]
+    return [_row(a) | {"type": _type(a)} for a in rows]
+
+
+def _type(option: Argument) -> str:
+    """The type of a sampling option with its range; None, which stands for the default, is left out."""
+    return ", ".join(filter(None, (option.type.removesuffix(" | none"), limits(option.annotation))))
 
 
 def _all_sampling() -> list[dict[str, Any]]:

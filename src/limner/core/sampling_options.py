@@ -90,7 +90,7 @@ def _converted(option: Parameter, value: Any) -> Any:
     """A value of the type of its option."""
     types = list(_alternatives(option.annotation))
     choices = [c for t in types if get_origin(t) is Literal for c in get_args(t)]
-    problem = LimnerError(f"{option.name} must be {' or '.join(map(_described, types))}, got {value!r}")
+    problem = LimnerError(f"{option.name} must be {' or '.join(map(_described, types))}, got {value}")
     if isinstance(value, bool) and not {bool, Any} & set(types) and value not in choices:
         raise problem  # pydantic takes True for 1
     try:

@@ -149,9 +149,9 @@ def test_values_are_read_by_their_annotations(tmp_path: Path, monkeypatch: pytes
 
     got: dict[str, Any] = {}
 
-    def drawn(path: str, out: str, *, n: int = 64, seed: int = 0, y: int | None = None) -> list[Path]:
+    def drawn(path: str, out: str, *, n: int = 64, seed: int = 0, y: int | None = None) -> Any:
         got.update(path=path, out=out, n=n, seed=seed, y=y)
-        return []
+        return draw.Drawn([], "vae", n, seed, y, {})
 
     monkeypatch.setattr(draw, "draw", drawn)
     assert run(monkeypatch, "sample", "2024", "out=2025", "-n", "16", "y=null", "--seed=3") == 0

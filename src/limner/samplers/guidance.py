@@ -44,7 +44,8 @@ def guided(
 
     def D(x: Tensor, sigma: float) -> Tensor:
         if y is None or null is None or scale == 1 or not low <= sigma <= high:
-            return denoise(x, x.new_full((len(x),), sigma), y)
+            # a clone, because labels made under inference mode could not be kept for a gradient
+            return denoise(x, x.new_full((len(x),), sigma), None if y is None else y.clone())
         labels = torch.cat([y, torch.full_like(y, null)])
         D_c, D_u = denoise(torch.cat([x, x]), x.new_full((2 * len(x),), sigma), labels).chunk(2)
         x0 = torch.lerp(D_u, D_c, scale)

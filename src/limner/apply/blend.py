@@ -6,6 +6,8 @@ OpenCV.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,16 +16,23 @@ from torch.nn import functional as F
 from limner.apply import transparency
 from limner.apply.files import ImageFile
 from limner.apply.masks import Masks
-from limner.apply.translate import Translation
 from limner.core.batch import to_float, to_uint8
 from limner.core.errors import LimnerError
 from limner.data.degradations import opencv
+
+Inpaint = Callable[[Tensor, Tensor], Tensor]
+"""Images (1,C,H,W), and masks (1,1,H,W) with 1 in their holes, to whole images."""
 
 _EDGE = 2  # pixels
 
 
 def blend(
-    translation: Translation, background: ImageFile, foreground: ImageFile, mask: Masks | None, seam: int = 8
+    inpaint: Inpaint,
+    channels: int,
+    background: ImageFile,
+    foreground: ImageFile,
+    mask: Masks | None,
+    seam: int = 8,
 ) -> Tensor:
     """The foreground where the mask is white and the background elsewhere, (1,C,H,W) in [-1,1].
 
@@ -31,24 +40,21 @@ def blend(
     `seam` pixels to each side, is removed and inpainted by the model. The result is as transparent as the background.
 
     Args:
-        translation: a model trained to inpaint.
+        inpaint: a model that fills holes.
+        channels: of its images.
         background: the image that stays where the mask is black.
         foreground: an image of the same size; a cut-out may be transparent.
         mask: of the same size, white where the foreground is wanted; None for all of it.
         seam: half the width of the band that is inpainted, in pixels.
 
     Raises:
-        LimnerError: the model does not inpaint, or sizes differ.
+        LimnerError: sizes differ.
     """
-    task, channels = translation.task, translation.model.shape[0]
-    if task is None or task.name != "inpaint":
-        raise LimnerError("blending needs a model trained to inpaint; train one: limner train inpaint data=FOLDER")
     if seam < 1:
         raise LimnerError(f"seam={seam} is not possible; write how many pixels on each side are painted, 1 or more")
     opacity = _opacity(background, foreground, mask)
     pasted, alpha = _paste(background, foreground, opacity, channels)
-    a = task.prepare(pasted, band((opacity > 0.5).float(), seam))
-    return transparency.with_alpha(task.finish(a, translation.run(a)), alpha)
+    return transparency.with_alpha(inpaint(pasted, band((opacity > 0.5).float(), seam)), alpha)
 
 
 def poisson(background: ImageFile, foreground: ImageFile, mask: Masks | None) -> Tensor:

@@ -105,6 +105,12 @@ class Translation:
         except (MemoryError, torch.OutOfMemoryError):
             raise LimnerError("too little memory for a picture of this size; write tile=256, or less") from None
 
+    def inpaint(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Images x (1,C,H,W) whose holes, where mask (1,1,H,W) is 1, are filled by a model trained to inpaint."""
+        assert self.task is not None
+        a = self.task.prepare(x, mask)
+        return self.task.finish(a, self.run(a))
+
     def _net(self, a: Tensor) -> Tensor:
         """The net on sources (1,C',H,W), on the CPU; the edges of a picture smaller than `_LEAST` are repeated."""
         h, w = a.shape[2:]

@@ -175,6 +175,22 @@ class Dataset(Protocol):
         ...
 
 
+@runtime_checkable
+class HasDensity(Protocol):
+    """A data set whose density may be known: a toy.
+
+    Attributes:
+        entropy: differential entropy in nats, or None.
+    """
+
+    @property
+    def entropy(self) -> float | None: ...
+
+    def log_density(self, x: Tensor) -> Tensor | None:
+        """Log p(x) in nats, (B,) float64 on the CPU, of x (B,C,H,W); None if it is not known."""
+        ...
+
+
 class ImageSet:
     """Base of data sets whose batches are images with their labels."""
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from limner.data.densities import Density
+
 
 @dataclass
 class Arrays:
@@ -40,19 +42,21 @@ class Arrays:
 
 @dataclass
 class Cloud:
-    """Points of a known density.
+    """Points of a line or of the plane.
 
     Args:
         points: (N,D) float32.
         sigma: standard deviation of the noise around a centre, or around the curve.
         centres: (K,D) float32 modes of the density, or None for a curve.
         labels: (N,) the index of the mode of each point.
+        density: the density of the points, or None where it is not known.
     """
 
     points: NDArray[np.float32]
     sigma: float
     centres: NDArray[np.float32] | None = None
     labels: NDArray[np.int64] | None = None
+    density: Density | None = None
 
 
 def last_tenth(labels: NDArray[np.int64]) -> NDArray[np.bool_]:

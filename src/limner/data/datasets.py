@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from limner.core.batch import Augment, Dataset, ImageSet, Part, Styled, evenly_s
 from limner.core.condition import Classes
 from limner.core.errors import LimnerError
 from limner.data.arrays import Arrays, Cloud
+from limner.data.densities import Density
 from limner.data.files import decode
 from limner.data.options import Options
 from limner.data.steps import augmentations, binarised, choose_classes, fingerprint, identity
@@ -130,7 +132,7 @@ class StyledSet(ImageSet):
 
 
 class Points(Pixels):
-    """Samples of a known density, (N,D,1,1) float32.
+    """Points of a line or of the plane, (N,D,1,1) float32. Satisfies `limner.core.batch.HasDensity`.
 
     Args:
         name: the name of the set.
@@ -138,6 +140,7 @@ class Points(Pixels):
         centres: (K,D) modes of the density, or None for a curve.
         sigma: standard deviation around a centre or a curve.
         labels: (N,) the index of each point's centre.
+        density: the density of the points, or None where it is not known.
         notes: messages for the user.
         prepared: the options, which become part of the fingerprint.
     """
@@ -150,12 +153,24 @@ class Points(Pixels):
         centres: Tensor | None,
         sigma: float,
         labels: Tensor | None = None,
+        density: Density | None = None,
         notes: Sequence[str] = (),
         prepared: str = "",
     ) -> None:
         classes = None if labels is None or centres is None else [str(k) for k in range(len(centres))]
         super().__init__(name, pixels, labels=labels, classes=classes, notes=notes, prepared=prepared)
-        self.centres, self.sigma = centres, sigma
+        self.centres, self.sigma, self.density = centres, sigma, density
+
+    def log_density(self, x: Tensor) -> Tensor | None:
+        """Log p(x) of the points' density in nats, (N,) float64 on the CPU, of points x (N,D,1,1); None if unknown."""
+        if self.density is None:
+            return None
+        return torch.from_numpy(self.density.log_density(x.detach().flatten(1).cpu().double().numpy()))
+
+    @cached_property
+    def entropy(self) -> float | None:
+        """Differential entropy of the points' density in nats; None if unknown."""
+        return None if self.density is None else self.density.entropy()
 
 
 def from_cloud(name: str, cloud: Cloud, prepared: str) -> Points:
@@ -168,6 +183,7 @@ def from_cloud(name: str, cloud: Cloud, prepared: str) -> Points:
         centres=None if cloud.centres is None else torch.from_numpy(cloud.centres),
         sigma=cloud.sigma,
         labels=None if cloud.labels is None else torch.from_numpy(cloud.labels),
+        density=cloud.density,
         notes=[f"drew {n} points in {d} dimension{'s' * (d > 1)} from {density} with sigma {cloud.sigma:g}"],
         prepared=prepared,
     )

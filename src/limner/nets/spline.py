@@ -102,7 +102,7 @@ class _SplineFlow(protocols.Flow):
     def __init__(self, shape: tuple[int, int, int], layers: list[nn.Module]) -> None:
         super().__init__()
         self.shape, d = shape, prod(shape)
-        self.linear = nn.ModuleList(LULinear(d) for _ in layers)
+        self.linear = nn.ModuleList(_LULinear(d) for _ in layers)
         self.splines = nn.ModuleList(layers)
         self.register_buffer("mean", torch.zeros(d))
         self.register_buffer("std", torch.ones(d))
@@ -176,7 +176,7 @@ class Coupling(_SplineFlow):
         shape: tuple[int, int, int],
         classes: int = 0,
     ) -> None:
-        check(steps, bins, bound, widths)
+        _check(steps, bins, bound, widths)
         d, size = prod(shape), labels.one_hot_size(conditional, classes)
         super().__init__(shape, [_Coupling(d, bins, bound, widths, activation, size) for _ in range(steps)])
 
@@ -184,9 +184,7 @@ class Coupling(_SplineFlow):
 class _Coupling(nn.Module):
     """Splines on the second half of the numbers, with knots from the first half."""
 
-    def __init__(
-        self, d: int, bins: int, bound: float, widths: tuple[int, ...], act: Activation, classes: int
-    ) -> None:
+    def __init__(self, d: int, bins: int, bound: float, widths: tuple[int, ...], act: Activation, classes: int) -> None:
         super().__init__()
         self.kept, self.bins, self.bound, self.classes = d // 2, bins, bound, classes
         inputs = max(1, self.kept + classes)  # a net of a single number gets a constant
@@ -194,13 +192,15 @@ class _Coupling(nn.Module):
         for a, b in pairwise((inputs, *widths)):
             self.net.extend([nn.Linear(a, b), activation(act)])
         head = nn.Linear((inputs, *widths)[-1], (d - self.kept) * (3 * bins - 1))
-        self.net.append(start_at_zero(head))
+        self.net.append(_start_at_zero(head))
 
     def forward(self, x: Tensor, y: Tensor | None, inverse: bool = False) -> tuple[Tensor, Tensor]:
         kept, changed = x[:, : self.kept], x[:, self.kept :]
         inputs = labels.append_one_hot(kept, y, self.classes)
         raw = self.net(inputs if inputs.shape[1] else changed.new_zeros(len(x), 1))
-        changed, log_slopes = rational_quadratic(changed, knots(raw.unflatten(1, (-1, 3 * self.bins - 1)), self.bound), inverse)
+        changed, log_slopes = rational_quadratic(
+            changed, knots(raw.unflatten(1, (-1, 3 * self.bins - 1)), self.bound), inverse
+        )
         return torch.cat([kept, changed], 1), log_slopes.sum(1)
 
     def inverse(self, z: Tensor, y: Tensor | None) -> Tensor:
@@ -241,33 +241,26 @@ class Autoregressive(_SplineFlow):
         shape: tuple[int, int, int],
         classes: int = 0,
     ) -> None:
-        check(steps, bins, bound, widths)
+        _check(steps, bins, bound, widths)
         d, size = prod(shape), labels.one_hot_size(conditional, classes)
-        if min(widths, default=0) < d:
-            raise ValueError(
-                f"a masked net of {d} numbers needs hidden layers of at least {d} units, these have {widths};"
-                " raise widths or use spline.Coupling"
-            )
         super().__init__(shape, [_Autoregressive(d, bins, bound, widths, activation, size) for _ in range(steps)])
 
 
 class _Autoregressive(nn.Module):
     """Splines on all numbers, with knots from the numbers before."""
 
-    def __init__(
-        self, d: int, bins: int, bound: float, widths: tuple[int, ...], act: Activation, classes: int
-    ) -> None:
+    def __init__(self, d: int, bins: int, bound: float, widths: tuple[int, ...], act: Activation, classes: int) -> None:
         super().__init__()
         self.d, self.bins, self.bound, self.classes = d, bins, bound, classes
         # A unit of rank r sees the first r numbers; the class has rank 0, and the knots of number i see rank i.
         ranks = torch.cat([torch.arange(1, d + 1), torch.zeros(classes, dtype=torch.int64)])
         self.net = nn.Sequential()
         for width in widths:
-            next_ranks = torch.arange(width) % d
-            self.net.extend([MaskedLinear(next_ranks[:, None] >= ranks), activation(act)])
+            next_ranks = torch.arange(width) * d // width
+            self.net.extend([_MaskedLinear(next_ranks[:, None] >= ranks), activation(act)])
             ranks = next_ranks
         outputs = torch.arange(d).repeat_interleave(3 * bins - 1)
-        self.net.append(start_at_zero(MaskedLinear(outputs[:, None] >= ranks)))
+        self.net.append(_start_at_zero(_MaskedLinear(outputs[:, None] >= ranks)))
 
     def forward(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         z, log_slopes = rational_quadratic(x, self._knots(x, y))
@@ -284,7 +277,7 @@ class _Autoregressive(nn.Module):
         return knots(raw.unflatten(1, (self.d, -1)), self.bound)
 
 
-class MaskedLinear(nn.Linear):
+class _MaskedLinear(nn.Linear):
     """A linear layer some of whose weights are 0: those where `mask` (outputs,inputs) is False."""
 
     mask: Tensor
@@ -297,7 +290,7 @@ class MaskedLinear(nn.Linear):
         return F.linear(x, self.weight * self.mask, self.bias)
 
 
-class LULinear(nn.Module):
+class _LULinear(nn.Module):
     """A reversal of the order and then an invertible linear map x -> L U x + b (B,D), at first the reversal alone.
 
     L is lower triangular with ones on its diagonal, and U upper triangular with a positive one, so that the log of the
@@ -327,14 +320,14 @@ class LULinear(nn.Module):
         return identity + self.off_diagonal.tril(-1), self.log_diagonal.exp().diag() + self.off_diagonal.triu(1)
 
 
-def start_at_zero(layer: nn.Linear) -> nn.Linear:
+def _start_at_zero(layer: nn.Linear) -> nn.Linear:
     """The layer with weights and biases of zero, with which a layer of splines begins as the identity."""
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
 
 
-def check(steps: int, bins: int, bound: float, widths: tuple[int, ...]) -> None:
+def _check(steps: int, bins: int, bound: float, widths: tuple[int, ...]) -> None:
     """Raises a `ValueError` for numbers with which there is no spline flow."""
     if steps < 1 or bins < 2 or bins * _LEAST_BIN >= 1 or bound <= 0 or min(widths, default=1) < 1:
         raise ValueError(

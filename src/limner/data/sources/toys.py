@@ -1,7 +1,8 @@
 """Points of known densities, for which a model's modes and likelihood can be measured exactly.
 
 The ring and the grid are those of VEEGAN (Srivastava et al. 2017, arXiv:1705.07761) and unrolled GAN (Metz et
-al. 2017, arXiv:1611.02163), which are common tests of mode collapse.
+al. 2017, arXiv:1611.02163), which are common tests of mode collapse. Densities are learnt on wider modes: the 8 Gaussians
+of FFJORD (Grathwohl et al. 2019, arXiv:1810.01367) are a ring with sigma = radius/8.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from limner.core.errors import LimnerError
 from limner.core.units import Count
 from limner.data.arrays import Cloud
+from limner.data.densities import Checkerboard, Density, Mixture
 from limner.data.options import Split
 from limner.data.registry import source
 
@@ -120,9 +122,48 @@ def swiss_roll(sigma: float = 0.02, n: Count = 10_000, seed: int = 0, split: Spl
     points = []
     for rng, count in generators(n, seed, split):
         t = 1.5 * np.pi * (1 + 2 * rng.random(count))
-        curve = np.stack([t * np.cos(t), t * np.sin(t)], axis=1) / (4.5 * np.pi)
-        points.append(curve + sigma * rng.standard_normal((count, 2)))
-    return Cloud(np.concatenate(points).astype(np.float32), sigma)
+        points.append(_spiral(t) + sigma * rng.standard_normal((count, 2)))
+    return Cloud(np.concatenate(points).astype(np.float32), sigma, density=_around_spiral(sigma))
+
+
+@source("checkerboard", images=False)
+def checkerboard(side: int = 4, n: Count = 10_000, seed: int = 0, split: Split = "train") -> Cloud:
+    """Every other square of a board on [-1,1]²: a density with hard edges, which flows find hard (FFJORD has it too).
+
+    Args:
+        side: squares along a side. Raise it for a finer pattern.
+        n: number of training points; the test split has a tenth of them.
+        seed: seed of the random numbers.
+        split: "train", "test" (new points of the same density) or "all".
+    """
+    import numpy as np
+
+    check(0.0, n, split)
+    if not 2 <= side <= 64:
+        raise LimnerError(f"checkerboard: side is {side}; write 2 to 64")
+    squares = np.argwhere(np.indices((side, side)).sum(0) % 2 == 0)  # (K,2)
+    points = [
+        2 / side * (squares[rng.integers(len(squares), size=count)] + rng.uniform(1e-6, 1 - 1e-6, (count, 2))) - 1
+        for rng, count in generators(n, seed, split)
+    ]
+    return Cloud(np.concatenate(points).astype(np.float32), 0.0, density=Checkerboard(side))
+
+
+def _spiral(t: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points (N,2) of the swiss roll at angles t (N,)."""
+    import numpy as np
+
+    return np.stack([t * np.cos(t), t * np.sin(t)], axis=1) / (4.5 * np.pi)
+
+
+def _around_spiral(sigma: float) -> Density | None:
+    """The density of the noisy swiss roll, as a mixture of Gaussians a fifth of sigma apart; None for a thin line."""
+    import numpy as np
+
+    if sigma < 1e-3:
+        return None
+    k = max(100, math.ceil(5 * 2 * math.pi / sigma))  # the curve is 2 pi long
+    return Mixture(_spiral(1.5 * np.pi * (1 + (2 * np.arange(k) + 1) / k)), sigma)
 
 
 def _mixture(centres: NDArray[np.float64], sigma: float, n: int, seed: int, split: Split) -> Cloud:
@@ -140,6 +181,7 @@ def _mixture(centres: NDArray[np.float64], sigma: float, n: int, seed: int, spli
         sigma,
         centres.astype(np.float32),
         np.concatenate(labels).astype(np.int64),
+        Mixture(centres, sigma) if sigma > 0 else None,
     )
 
 

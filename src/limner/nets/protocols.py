@@ -32,6 +32,7 @@ __all__ = [
     "Critic",
     "Decoder",
     "Denoiser",
+    "Dequantiser",
     "Encoder",
     "Flow",
     "Generator",
@@ -139,6 +140,17 @@ class Flow(nn.Module):
             y: its class indices (B,), or None.
             mean: averages a tensor over all ranks, so that they start from equal weights; None with a single one.
         """
+
+
+class Dequantiser(nn.Module):
+    """A distribution q(u|x) of noise u (B,C,H,W) in [0,1) that spreads each pixel over the width of its grey level.
+
+    ``dequantiser(eps, x)`` makes the noise of standard normal eps (B,C,H,W) for images x (B,C,H,W) in [-1,1], and gives
+    its log density log q(u|x) (B,) in nats: 0 for evenly spread noise.
+    """
+
+    def forward(self, eps: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
 
 
 def mixes_images(critic: nn.Module) -> bool:

@@ -16,13 +16,12 @@ from typing import Any
 import torch
 
 from limner.core import checkpoint, dist, trainer_state
-from limner.core.batch import Dataset, evenly_spaced, examples, to_float
-from limner.core.capabilities import HasCritic
+from limner.core.batch import Dataset, HasDensity, evenly_spaced, examples, to_float
 from limner.core.checkpoint import Checkpoint
 from limner.core.device import describe, lacks_bfloat16, make_deterministic
 from limner.core.ema import EMA
 from limner.core.errors import LimnerError
-from limner.core.frame import POINTS, drawable, frame
+from limner.core.frame import POINTS, drawable, frame, is_drawn
 from limner.core.graph import Steps
 from limner.core.model import GenerativeModel, load_weights, parameters
 from limner.core.optimisers import Optimiser
@@ -400,13 +399,14 @@ class _Training:
         self.event("sample", took=round(monotonic() - start, 3))
 
     def save_frame(self, model: GenerativeModel) -> None:
-        """Saves samples, logits and gradients of a GAN on points, for its animation."""
+        """Saves the state of a model of points for its animation."""
         data = self.dataset
-        if isinstance(model, HasCritic) and drawable(data.shape):
+        if drawable(data.shape) and is_drawn(model):
             real = to_float(data.fetch(evenly_spaced(len(data), POINTS))).to(self.device)
-            fake = model.sample(POINTS, seed=self.options.seed)
+            truth = data.log_density if isinstance(data, HasDensity) else lambda x: None
+            tensors = frame(model, real, self.options.seed, truth)
             try:
-                self.run.save_frame(self.stream.position, frame(model, fake, real))
+                self.run.save_frame(self.stream.position, tensors)
             except OSError as error:
                 self.warn(f"a frame was not written: {error.strerror or error}")
 

@@ -1,8 +1,9 @@
 """A learnt distribution of the noise that makes 8-bit images continuous: variational dequantisation.
 
-Ho, Chen, Srinivas, Duan and Abbeel 2019, *Flow++* (arXiv 1902.00275), section 3.1. A flow needs continuous images x + u, u
-within the width of a grey level. Evenly spread noise asks the flow to model little boxes. A net that chooses u by what
-the image is makes the sum easier, and the bound on the probability of the discrete image closer:
+Ho, Chen, Srinivas, Duan and Abbeel 2019, *Flow++* (arXiv 1902.00275), section 3.1. A flow needs continuous images
+x + u, with u within the width of a grey level. Evenly spread noise asks the flow to model little boxes. A net that
+chooses u by what the image is makes the flow's task easier, and the bound on the probability of the discrete image
+closer:
 
     log P(x)  >=  E_q(u|x) [ log p(x + u) - log q(u | x) ]                                              eq. 11 and 12
 
@@ -67,7 +68,9 @@ def _conv(inputs: int, outputs: int, size: int = 3) -> nn.Conv2d:
 
 def _net(inputs: int, width: int, outputs: int) -> nn.Sequential:
     """Three convolutions, the last of which begins at zero."""
-    layers = [_conv(a, b, size) for (a, b), size in zip(pairwise((inputs, width, width, outputs)), (3, 1, 3), strict=True)]
+    layers = [
+        _conv(a, b, size) for (a, b), size in zip(pairwise((inputs, width, width, outputs)), (3, 1, 3), strict=True)
+    ]
     nn.init.zeros_(layers[-1].weight)
     if layers[-1].bias is not None:
         nn.init.zeros_(layers[-1].bias)

@@ -63,8 +63,8 @@ def _ascending(raw: Tensor) -> Tensor:
 def rational_quadratic(x: Tensor, knots: Knots, inverse: bool = False) -> tuple[Tensor, Tensor]:
     """Values of the spline, or of its inverse, at x (…), and the log of their derivatives, both (…).
 
-    Gregory and Delbourgo 1982; eq. 4 and 5 of the paper, and eq. 6 to 8 for the inverse. Outside the knots the spline is
-    the identity.
+    Gregory and Delbourgo 1982; eq. 4 and 5 of the paper, and eq. 6 to 8 for the inverse. Outside the knots the spline
+    is the identity.
     """
     ends = knots.y if inverse else knots.x
     inside = (x >= ends[..., 0]) & (x <= ends[..., -1])
@@ -211,8 +211,8 @@ class Autoregressive(_SplineFlow):
     """Points or small images with autoregressive layers of splines, RQ-NSF (AR).
 
     In a layer the numbers before it give the knots of each number, in one pass through a masked net (MADE; Germain et
-    al. 2015, arXiv:1502.03509). All numbers change in each layer, so fewer steps suffice. Sampling needs a pass for each
-    number: it is fast for points and slow for images.
+    al. 2015, arXiv:1502.03509). All numbers change in each layer, so fewer steps suffice. Sampling needs a pass for
+    each number: it is fast for points and slow for images.
 
     Args:
         steps: steps of a linear map and a layer of splines. Raise it if the density has bridges between modes; lower it

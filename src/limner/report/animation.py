@@ -1,4 +1,8 @@
-"""The animation of a GAN on points: samples, D's logits and G's gradient over training, from ``frames/``."""
+"""The animation of a run on points, from ``frames/``: of a GAN samples, D's logits and G's gradient over training.
+
+`limner.report.density_film` draws the frames of models with a density, and of those that move points from noise to
+data.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +19,10 @@ from limner.core.durable import replace_file
 from limner.core.errors import LimnerError
 from limner.core.paths import user_path
 from limner.core.run import Run
+from limner.report import density_film
 from limner.report.images import evenly_spaced
 
-_FRAME_MS, _LAST_FRAME_MS = 250, 2000
+_FRAME_MS, _LAST_FRAME_MS, _MOVING_MS = 250, 2000, 90
 _MAX_FRAMES = 40
 _ARROWS = 64  # samples with an arrow
 _ARROW_LENGTH = 0.12  # share of the plot's width: length of the arrow at the 95 % quantile of all gradients
@@ -33,7 +38,9 @@ _CAPTION_LINE = (
     "Grey: density of the data. Red: density of the samples. Blue: D's logit less its mean; only its slope"
     " matters to G. Arrows: where G's loss moves the samples. Curve and arrows have one scale in all frames."
 )
-_KEYS = {"fake", "real", "pull", "places", "logits"}
+_KEYS = {"fake", "real", "pull", "places", "logits"}  # of a GAN
+_DRAWN = {"log_density", "path"}  # other models have one of these, or both
+_FINITE = _KEYS | {"path", "field", "lines"}
 
 Frame = dict[str, Any]
 
@@ -46,7 +53,7 @@ def film(run_folder: str | Path, out: str | Path | None = None) -> Path | None:
         out: where to write it, ``.webp`` or ``.gif``; default ``figures/animation.webp`` in the run folder.
 
     Returns:
-        The file, or None when the run has no frames (only GANs on points of one or two numbers have). None, too, when
+        The file, or None when the run has no frames (only models of points of one or two numbers have). None, too, when
         the run's own animation cannot be written, so that a full disk does not end a training.
 
     Raises:
@@ -61,9 +68,10 @@ def film(run_folder: str | Path, out: str | Path | None = None) -> Path | None:
         return None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, _encode(_draw(frames), path.suffix))
+        images, moving = (_draw(frames), 0) if _is_of_gan(frames[0][1]) else density_film.draw(frames)
+        replace_file(path, _encode(images, moving, path.suffix))
         if out is None:
-            _add_caption(run, _CAPTION if frames[0][1]["real"].shape[1] == 2 else _CAPTION_LINE)
+            _add_caption(run, _caption(frames[0][1]))
     except OSError as error:
         if out is None:
             return None
@@ -80,15 +88,33 @@ def _frames(run: Run) -> list[tuple[int, Frame]]:
                 frame = dict(arrays)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
             continue
-        if frame.keys() >= _KEYS and all(np.isfinite(frame[k]).all() for k in _KEYS):
+        if _is_whole(frame):
             frames.append((images, frame))
-    return frames
+    return [(images, frame) for images, frame in frames if frame.keys() == frames[-1][1].keys()]
 
 
-def _encode(images: list[Image.Image], suffix: str) -> bytes:
-    """An animated WebP or GIF that repeats without end."""
+def _is_of_gan(frame: Frame) -> bool:
+    return frame.keys() >= _KEYS
+
+
+def _is_whole(frame: Frame) -> bool:
+    """Whether a frame has all that is drawn, in finite numbers; only a density may be 0."""
+    known = _is_of_gan(frame) or (frame.keys() >= {"fake", "real"} and bool(frame.keys() & _DRAWN))
+    finite = all(np.isfinite(frame[k]).all() for k in _FINITE & frame.keys())
+    return known and finite and not np.isnan(frame.get("log_density", 0)).any()
+
+
+def _caption(frame: Frame) -> str:
+    if not _is_of_gan(frame):
+        return density_film.caption(frame)
+    return _CAPTION if frame["real"].shape[1] == 2 else _CAPTION_LINE
+
+
+def _encode(images: list[Image.Image], moving: int, suffix: str) -> bytes:
+    """An animated WebP or GIF that repeats without end; the last `moving` images pass faster."""
     buffer = io.BytesIO()
-    durations = [_FRAME_MS] * (len(images) - 1) + [_LAST_FRAME_MS]
+    durations = [_FRAME_MS] * (len(images) - moving) + [_MOVING_MS] * moving
+    durations[len(images) - moving - 1] = durations[-1] = _LAST_FRAME_MS
     options: dict[str, Any] = (
         {"format": "WEBP", "quality": 70, "method": 4} if suffix == ".webp" else {"format": "GIF", "disposal": 2}
     )

@@ -1,8 +1,8 @@
 """Points of known densities, for which a model's modes and likelihood can be measured exactly.
 
 The ring and the grid are those of VEEGAN (Srivastava et al. 2017, arXiv:1705.07761) and unrolled GAN (Metz et
-al. 2017, arXiv:1611.02163), which are common tests of mode collapse. Densities are learnt on wider modes: the 8 Gaussians
-of FFJORD (Grathwohl et al. 2019, arXiv:1810.01367) are a ring with sigma = radius/8.
+al. 2017, arXiv:1611.02163), which are common tests of mode collapse. Densities are learnt on wider modes: the 8
+Gaussians of FFJORD (Grathwohl et al. 2019, arXiv:1810.01367) are a ring with sigma = radius/8.
 """
 
 from __future__ import annotations

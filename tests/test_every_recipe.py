@@ -31,7 +31,7 @@ from limner.core.update import Updates
 from limner.nets._layers import AlwaysOnDropout
 
 RECIPES = limner.list_recipes()
-TOYS = {"line", "ring", "grid", "swiss-roll"}
+TOYS = {"line", "ring", "grid", "swiss-roll", "checkerboard"}
 
 
 def recipes_with_batch(kind: type) -> list[str]:

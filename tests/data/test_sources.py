@@ -193,7 +193,7 @@ def test_every_option_is_declared_typed_and_explained(name):
     assert all(a.text for a in known.values())
     assert "options" not in known
     assert known["split"].default == Options().split == "train"
-    if name not in {"line", "points", "ring", "grid", "swiss-roll"}:
+    if name not in {"line", "points", "ring", "grid", "swiss-roll", "checkerboard"}:
         shared = [f.name for f in dataclasses.fields(Options)]
         assert list(known)[-len(shared) :] == shared
 

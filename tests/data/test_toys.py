@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -66,7 +68,7 @@ def test_the_swiss_roll_lies_on_its_curve():
     assert roll.centres is None
 
 
-@pytest.mark.parametrize("name", [*GAUSSIANS, "swiss-roll"])
+@pytest.mark.parametrize("name", [*GAUSSIANS, "swiss-roll", "checkerboard"])
 def test_splits_are_independent_samples_and_depend_on_the_seed(name):
     train, again, test = load(name, n=500), load(name, n=500), load(name, n=500, split="test")
     assert torch.equal(train.pixels, again.pixels)
@@ -139,3 +141,63 @@ def test_selected_sprites_keep_their_factors():
     train, test = load("mini-dsprites"), load("mini-dsprites", split="test")
     assert len(train) + len(test) == 11_520
     assert len(test) == 1152
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("line", {}),
+        ("ring", {"sigma": 0.125}),
+        ("grid", {"side": 2, "step": 1.0, "sigma": 0.2}),
+        ("swiss-roll", {}),
+        ("checkerboard", {}),
+    ],
+)
+def test_densities_integrate_to_one_and_entropies_are_means_over_the_points(name, options):
+    points = load(name, n=20_000, **options)
+    d = points.shape[0]
+    side = 200 if d == 2 else 4001
+    axis = torch.linspace(-2, 2, side)
+    grid = torch.cartesian_prod(*[axis] * d).view(-1, d, 1, 1)
+    total = points.log_density(grid).exp().sum() * float(axis[1] - axis[0]) ** d
+    assert float(total) == pytest.approx(1, abs=0.01)
+    some = points.log_density(points.pixels)
+    assert some.shape == (20_000,)
+    assert points.entropy == pytest.approx(-float(some.mean()), abs=4 * float(some.std()) / 20_000**0.5 + 1e-9)
+
+
+def test_entropies_in_closed_form():
+    alone = 1 + math.log(2 * math.pi)  # of a Gaussian in the plane with sigma 1
+    assert load("ring", n=4).entropy == pytest.approx(math.log(8) + alone + 2 * math.log(0.01), abs=1e-6)
+    assert load("line", modes=1, std=2.0, n=4).entropy == pytest.approx(alone / 2 + math.log(2), abs=1e-9)
+    assert load("checkerboard", n=4).entropy == pytest.approx(math.log(2))
+    near, far = load("ring", sigma=0.125, n=4), load("ring", sigma=0.5, radius=4.0, n=4)
+    assert far.entropy == pytest.approx(near.entropy + 2 * math.log(4)), "the scale adds its log for each coordinate"
+
+
+def test_log_densities_are_those_of_torch_distributions():
+    ring = load("ring", sigma=0.3, n=400)
+    mixture = torch.distributions.MixtureSameFamily(
+        torch.distributions.Categorical(torch.ones(8).double()),
+        torch.distributions.Independent(torch.distributions.Normal(ring.centres.double(), 0.3), 1),
+    )
+    far = torch.cat([ring.pixels, 50 + ring.pixels])
+    torch.testing.assert_close(ring.log_density(far), mixture.log_prob(far.flatten(1).double()), rtol=1e-6, atol=1e-6)
+
+
+def test_points_without_noise_have_no_density():
+    for points in (load("ring", sigma=0.0, n=4), load("swiss-roll", sigma=0.0, n=4)):
+        assert points.entropy is None
+        assert points.log_density(points.pixels) is None
+
+
+def test_a_checkerboard_has_no_point_on_the_other_squares():
+    board = load("checkerboard", side=4, n=20_000)
+    square = ((board.pixels.flatten(1) + 1) * 2).floor().long()
+    assert (square.sum(1) % 2 == 0).all()
+    counts = torch.bincount(square[:, 0] * 4 + square[:, 1], minlength=16)
+    assert (counts[counts > 0] - 2500).abs().max() < 5 * 50
+    assert board.log_density(board.pixels).isfinite().all()
+    assert board.log_density(torch.tensor([[[[-0.9]], [[-0.4]]], [[[-0.9]], [[-1.1]]]])).tolist() == [-math.inf] * 2
+    with pytest.raises(LimnerError, match="side is 1"):
+        load("checkerboard", side=1)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from limner import nets as package
-from limner.nets.protocols import Flow
+from limner.nets.protocols import Dequantiser, Flow
 
 SHAPE = (1, 28, 28)
 SOURCE = (2, 28, 28)
@@ -31,7 +31,7 @@ def public_nets() -> dict[str, type[nn.Module]]:
 
 
 ALL = public_nets()
-NETS = {n: cls for n, cls in ALL.items() if not issubclass(cls, Flow)}  # their facts are in test_flows.py
+NETS = {n: cls for n, cls in ALL.items() if not issubclass(cls, Flow | Dequantiser)}  # which have tests of their own
 TRANSLATORS = [n for n, cls in NETS.items() if "source" in inspect.signature(cls).parameters]
 UNLABELLED = ("patchgan", "style", "denoiser")  # `test_denoiser.py` labels the last
 LABELLED = [n for n in NETS if n not in TRANSLATORS and n.partition(".")[0] not in UNLABELLED]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_AT_ONCE = 1 << 22  # distances that are computed at once
+_AT_ONCE = 1 << 20  # products of points and centres that are computed at once
 _NODES = 12  # of the Gauss-Hermite quadrature, in each dimension
 _CENTRES = 128  # centres that the entropy is averaged over
 
@@ -48,12 +48,15 @@ class Mixture:
         import numpy as np
 
         k, d = self.centres.shape
-        rows = max(1, _AT_ONCE // (k * d))
-        parts = []
+        rows = max(1, _AT_ONCE // k)
+        centres, parts = self.centres / self.sigma, []
         for first in range(0, len(x), rows):
-            squares = np.square((x[first : first + rows, None] - self.centres) / self.sigma).sum(2)  # (rows,K)
-            nearest = squares.min(1)
-            parts.append(np.log(np.exp((nearest[:, None] - squares) / 2).sum(1)) - nearest / 2)
+            some = x[first : first + rows] / self.sigma
+            # -½|x - c|² = (x·c - ½|c|²) - ½|x|², whose last term all centres share
+            score = some @ centres.T - np.square(centres).sum(1) / 2  # (rows,K)
+            highest = score.max(1)
+            score -= highest[:, None]
+            parts.append(np.log(np.exp(score, out=score).sum(1)) + highest - np.square(some).sum(1) / 2)
         return np.concatenate(parts) - log(k) - d / 2 * log(2 * pi * self.sigma**2)
 
     def entropy(self) -> float:

@@ -54,7 +54,7 @@ class Coupling(protocols.Dequantiser):
         features = self.features(x) if len(self.nets) else x
         for i, net in enumerate(self.nets):
             kept = self.board if i % 2 else 1 - self.board
-            shift, log_scale = net(torch.cat([features, kept * eps], 1)).float().chunk(2, 1)
+            shift, log_scale = net(torch.cat([features, kept * eps], 1)).to(eps.dtype).chunk(2, 1)
             log_scale = (1 - kept) * _BOUND * torch.tanh(log_scale / _BOUND)
             eps = eps * log_scale.exp() + (1 - kept) * shift
             log_q = log_q - log_scale

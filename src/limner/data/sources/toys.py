@@ -157,12 +157,12 @@ def _spiral(t: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _around_spiral(sigma: float) -> Density | None:
-    """The density of the noisy swiss roll, as a mixture of Gaussians a fifth of sigma apart; None for a thin line."""
+    """The density of the noisy swiss roll, as a mixture of Gaussians less than sigma apart; None for a thin line."""
     import numpy as np
 
     if sigma < 1e-3:
         return None
-    k = max(100, math.ceil(5 * 2 * math.pi / sigma))  # the curve is 2 pi long
+    k = math.ceil(2 * 2 * math.pi / sigma)  # two for each sigma of the curve, which is 2 pi long
     return Mixture(_spiral(1.5 * np.pi * (1 + (2 * np.arange(k) + 1) / k)), sigma)
 
 

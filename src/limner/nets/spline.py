@@ -99,9 +99,9 @@ class _SplineFlow(protocols.Flow):
     std: Tensor
     initialised: Tensor
 
-    def __init__(self, shape: tuple[int, int, int], layers: list[nn.Module]) -> None:
+    def __init__(self, shape: tuple[int, int, int], classes: int, layers: list[nn.Module]) -> None:
         super().__init__()
-        self.shape, d = shape, prod(shape)
+        self.shape, self.classes, d = tuple(shape), classes, prod(shape)
         self.linear = nn.ModuleList(_LULinear(d) for _ in layers)
         self.splines = nn.ModuleList(layers)
         self.register_buffer("mean", torch.zeros(d))
@@ -178,7 +178,7 @@ class Coupling(_SplineFlow):
     ) -> None:
         _check(steps, bins, bound, widths)
         d, size = prod(shape), labels.one_hot_size(conditional, classes)
-        super().__init__(shape, [_Coupling(d, bins, bound, widths, activation, size) for _ in range(steps)])
+        super().__init__(shape, size, [_Coupling(d, bins, bound, widths, activation, size) for _ in range(steps)])
 
 
 class _Coupling(nn.Module):
@@ -243,7 +243,7 @@ class Autoregressive(_SplineFlow):
     ) -> None:
         _check(steps, bins, bound, widths)
         d, size = prod(shape), labels.one_hot_size(conditional, classes)
-        super().__init__(shape, [_Autoregressive(d, bins, bound, widths, activation, size) for _ in range(steps)])
+        super().__init__(shape, size, [_Autoregressive(d, bins, bound, widths, activation, size) for _ in range(steps)])
 
 
 class _Autoregressive(nn.Module):

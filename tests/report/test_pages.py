@@ -457,6 +457,24 @@ def test_card_and_report_show_the_classes_and_what_was_left_out(tmp_path: Path) 
     assert "; ".join(notes) in page
 
 
+def test_card_and_report_say_what_the_model_is_and_how_it_draws(tmp_path: Path) -> None:
+    sampling = {"steps": 20, "sampler": "dpm2m", "guidance": 1.5}
+    start = {"event": "start", "images": 0, "seconds": 0, "family": "diffusion", "sampling": sampling}
+    write_lines(tmp_path / "events.jsonl", [start | {"likelihood": "ODE or ELBO"}])
+    save_image(tmp_path / "paths" / "00000064.webp", digits(2, 8))
+    card = write_card(tmp_path).read_text(encoding="utf-8")
+    page = write(tmp_path).read_text(encoding="utf-8")
+    rows = {"Family": "diffusion", "Draws with": "steps 20, sampler dpm2m, guidance 1.5", "Likelihood": "ODE or ELBO"}
+    for name, words in rows.items():
+        assert f"- {name}: {words}" in card
+        assert re.search(rf">{name}<.*>{words}<", page), name
+    assert "From noise to images" in page
+    assert page.count('data-frames="paths"') == 1
+    start = {"event": "start", "images": 0, "seconds": 0}
+    write_lines(tmp_path / "events.jsonl", [start | {"sampling": "all", "likelihood": None}])  # damaged
+    assert "Draws with" not in write_card(tmp_path).read_text(encoding="utf-8")
+
+
 def test_a_card_of_an_empty_folder_and_of_a_hostile_recipe(tmp_path: Path) -> None:
     (tmp_path / "0001-x").mkdir()
     assert "# x\n" in write_card(tmp_path / "0001-x").read_text("utf-8")

@@ -42,6 +42,7 @@ class AdversarialModel(GenerativeModel):
     """
 
     ema_groups = ("G",)
+    family = "GAN"
 
     G: nn.Module
     D: nn.Module

@@ -27,8 +27,10 @@ class FlowModel(GenerativeModel):
         measure: what `log_prob` is a density of: images on [-1,1], dequantised, or points.
     """
 
+    family = "normalising flow"
     measure = "density"
     static = True
+    prior: NormalPrior
 
     def __init__(self, F: nn.Module, shape: tuple[int, int, int], condition: dict[str, Any] | None) -> None:
         super().__init__()

@@ -86,6 +86,7 @@ class GenerativeModel(nn.Module):
         spec: the constructor call, with everything that the data decided. A checkpoint is this call plus the weights.
         ema_groups: names of the groups whose weights are averaged for sampling; None means all.
         batch_type: the type of batch that `step` takes, one of `limner.core.batch.KINDS`.
+        family: the kind of generative model, for reports and comparisons; "" where it is none of the usual ones.
         preview_facts: what a report says about the model's previews.
         usage: the command that applies an image-to-image model, for error messages.
         static: whether all steps of one `phase` run the same operations, so that one of them can be recorded as a
@@ -98,6 +99,7 @@ class GenerativeModel(nn.Module):
     spec: Description
     ema_groups: tuple[str, ...] | None = None
     batch_type: type = Images
+    family: str = ""
     preview_facts: Mapping[str, str] = MappingProxyType({})
     usage: str = "limner apply RUN IN OUT"
     static: bool = False
@@ -273,12 +275,16 @@ class GenerativeModel(nn.Module):
             n: number of samples.
             seed: of the noise.
         """
-        condition = self.condition if isinstance(self, Conditional) else None
-        columns = condition.size if condition and condition.names and condition.size <= COLUMNS else None
-        grids = {"samples": Grid(self.sample(n, seed=seed), columns)}
+        grids = {"samples": self.sample_grid(n, seed)}
         if isinstance(self, Reconstructs) and isinstance(batch, Images):
             grids["reconstructions"] = reconstructions(self, batch, seed)
         return grids
+
+    def sample_grid(self, n: int, seed: int) -> Grid:
+        """Samples of a seed, with a column for each class if these have names and are not too many."""
+        condition = self.condition if isinstance(self, Conditional) else None
+        columns = condition.size if condition and condition.names and condition.size <= COLUMNS else None
+        return Grid(self.sample(n, seed=seed), columns)
 
     def checked_options(self, options: Mapping[str, Any], settings: Iterable[str] = ()) -> dict[str, Any]:
         """The sampling options whose value is not None, which stands for the default.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -32,6 +33,29 @@ def reconstructions(model: Reconstructs, batch: Images, seed: int = 0) -> Grid:
         )
     rows.append(reconstruct(model, rows[-1], batch.y))
     return Grid(torch.cat(rows), len(batch.x))
+
+
+class Level(NamedTuple):
+    """A moment of a path from noise to images: the noise level σ, noisy images x + σ ε, and their denoised estimate."""
+
+    sigma: float
+    noisy: Tensor
+    denoised: Tensor
+
+
+def paths(levels: Sequence[Level], images: Tensor, sigma_data: float, columns: int = 8) -> Grid:
+    """Two rows for each image (N,C,H,W), from noise to the image: noisy images at the data's contrast, and estimates.
+
+    Args:
+        levels: the moments of the paths, from noise to images.
+        images: where the paths end.
+        sigma_data: standard deviation of the data.
+        columns: moments that are shown, with the end.
+    """
+    shown = [levels[i] for i in evenly_spaced(len(levels), columns - 1)]
+    noisy = [sigma_data * (at.sigma**2 + sigma_data**2) ** -0.5 * at.noisy for at in shown]
+    rows = [torch.stack([*row, images], 1) for row in (noisy, [at.denoised for at in shown])]  # (N,columns,C,H,W) each
+    return Grid(torch.stack(rows, 1).flatten(0, 2), len(shown) + 1)
 
 
 def rgb(x: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from limner.core.model import GenerativeModel, load_weights, parameters
 from limner.core.optimisers import Optimiser
 from limner.core.options import TrainOptions
 from limner.core.previews import COLUMNS, Grid
+from limner.core.profile import profile
 from limner.core.progress import Meters, Progress, Silent
 from limner.core.run import Run
 from limner.core.signals import stop_signals
@@ -273,7 +274,7 @@ class _Training:
             notes.append(f"left out so far: {', '.join(f'{n} {reason}' for reason, n in reasons.most_common())}")
         facts |= {"notes": notes} | ({"classes": data.classes} if data.classes else {})
         sizes = {group: n["total"] for group, n in parameters(self.model).items()}
-        facts |= self.model.preview_facts
+        facts |= {**self.model.preview_facts, **profile(self.model)}
         self.event("resume" if self.start else "start", **facts, parameters=sizes)
         for note in notes:
             self.progress.say(note)

@@ -42,6 +42,7 @@ class Autoencoder(GenerativeModel):
     """
 
     static = True
+    family = "autoencoder"
     prior: EmpiricalPrior
 
     def __init__(

@@ -40,6 +40,7 @@ class ConditionalVAE(GenerativeModel):
 
     measure = "bernoulli"
     static = True
+    family = "VAE"
     prior: Prior
 
     def __init__(

@@ -53,6 +53,7 @@ class CycleGAN(GenerativeModel):
     static = True
     batch_type: type = Unpaired
     domains: tuple[str, ...] = ("b", "a")
+    family = "GAN between images"
     preview_facts: Mapping[str, str] = {"rows": "images of a, as b, and back again; images of b, as a, and back again"}
     pairing: dict[str, Any] | None = None
 

@@ -39,6 +39,7 @@ class DenoisingAutoencoder(GenerativeModel):
     """
 
     static = True
+    family = "autoencoder"
     prior: EmpiricalPrior
 
     def __init__(

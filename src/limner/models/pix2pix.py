@@ -47,6 +47,7 @@ class Pix2Pix(GenerativeModel):
     static = True
     batch_type: type = Paired
     domains: tuple[str, ...] = ("b",)
+    family = "GAN between images"
     preview_facts: Mapping[str, str] = {"rows": "sources, translations, targets"}
 
     def __init__(

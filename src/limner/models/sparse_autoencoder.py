@@ -38,6 +38,7 @@ class SparseAutoencoder(GenerativeModel):
     """
 
     static = True
+    family = "autoencoder"
     prior: EmpiricalPrior
 
     def __init__(

@@ -41,6 +41,7 @@ class VAE(GenerativeModel):
     """
 
     static = True
+    family = "VAE"
     prior: Prior
 
     def __init__(

@@ -77,6 +77,7 @@ def _training(facts: Facts) -> list[str]:
     lines = [f"- State: {facts.state} after {number(facts.images)} images"]
     if facts.seconds:
         lines.append(f"- Time: {duration(facts.seconds)}, {number(facts.rate)} images a second, all included")
+    lines += [f"- {name}: {_plain(words)}" for name, words in facts.profile]
     if counts := facts.parameters:
         lines.append(f"- Parameters: {', '.join(f'{_plain(k)} {number(n)}' for k, n in counts)}")
     if device:

@@ -128,6 +128,19 @@ class Facts:
         notes = self.last("notes")
         return [str(note) for note in notes] if isinstance(notes, list) else []
 
+    @property
+    def profile(self) -> list[tuple[str, str]]:
+        """What the model is, in (name, words): its family, how it draws, how its likelihood is known."""
+        sampling = self.last("sampling")
+        options = sampling.items() if isinstance(sampling, dict) else ()
+        shown = ((key, f"{value:g}" if isinstance(value, float) else value) for key, value in options)
+        rows = [
+            ("Family", self.last("family")),
+            ("Draws with", ", ".join(f"{key} {value}" for key, value in shown)),
+            ("Likelihood", self.last("likelihood")),
+        ]
+        return [(name, str(words)) for name, words in rows if words]
+
     def last(self, key: str) -> Any:
         """The last value of `key` in the events, or None."""
         return next((e[key] for e in reversed(self.events) if e.get(key) is not None), None)

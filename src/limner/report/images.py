@@ -14,6 +14,7 @@ from PIL import Image
 
 T = TypeVar("T")
 
+_SERIES = ("samples", "reconstructions", "paths")
 MAX_STEPS = 60
 TIMELINE_BYTES = 6_500_000  # of all images of the timeline together; base64 makes them a third larger
 IMAGE_BYTES = 700_000
@@ -85,7 +86,7 @@ def _numbered(folder: Path) -> dict[int, Path]:
 
 @dataclass(frozen=True)
 class Timeline:
-    """For each of `steps` a grid of samples, of reconstructions, or both.
+    """For each of `steps` a grid of samples, of reconstructions, of paths from noise to samples, or several of them.
 
     `saved` counts the steps on disk, `unreadable` the images that could not be decoded, and `lossy` says that some
     were encoded again to keep the page small.
@@ -94,6 +95,7 @@ class Timeline:
     steps: list[int]
     samples: dict[int, InlineImage]
     reconstructions: dict[int, InlineImage]
+    paths: dict[int, InlineImage]
     saved: int
     unreadable: int
     lossy: bool
@@ -105,7 +107,7 @@ def _total(paths: Iterable[Path]) -> int:
 
 def read_timeline(folder: Path) -> Timeline:
     """Select and inline the sampled images of a run within `MAX_STEPS` and `TIMELINE_BYTES`."""
-    files = {name: _numbered(folder / name) for name in ("samples", "reconstructions")}
+    files = {name: _numbered(folder / name) for name in _SERIES}
     saved = sorted(set().union(*files.values()))
     steps = evenly_spaced(saved, MAX_STEPS)
     large = _total(paths[s] for paths in files.values() for s in steps if s in paths) > TIMELINE_BYTES
@@ -119,11 +121,10 @@ def read_timeline(folder: Path) -> Timeline:
         if size <= TIMELINE_BYTES or len(steps) <= 2:
             break
         steps = evenly_spaced(steps, max(2, min(len(steps) - 1, len(steps) * TIMELINE_BYTES // size)))
-    samples, reconstructions = ({s: p for s, p in series.items() if p} for series in inlined.values())
+    shown = {name: {step: image for step, image in series.items() if image} for name, series in inlined.items()}
     return Timeline(
-        steps=[s for s in steps if s in samples or s in reconstructions],
-        samples=samples,
-        reconstructions=reconstructions,
+        steps=[step for step in steps if any(step in series for series in shown.values())],
+        **shown,
         saved=len(saved),
         unreadable=sum(image is None for image in images),
         lossy=any(image.lossy for image in images if image),

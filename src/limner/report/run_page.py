@@ -25,7 +25,7 @@ _ANIMATION_BYTES = 3_000_000  # larger than other images, because an animation c
 _WARNINGS = ("warning", "skip")  # events of these kinds come first
 _SHOWN_ELSEWHERE = frozenset(
     {"event", "images", "seconds", "message", "command", "data", "items", "shape", "fingerprint", "licence"}
-    | {"parameters", "rows", "learnt", "classes", "notes"}
+    | {"parameters", "rows", "learnt", "classes", "notes", "family", "sampling", "likelihood"}
 )
 _YAML_LINE = re.compile(r"^(\s*(?:- )*)([\w./-]+:)(?=\s|$)(.*)$")
 
@@ -129,7 +129,7 @@ def _environment(env: Row) -> list[tuple[str, str]]:
 
 
 def _size(facts: Facts) -> list[tuple[str, str]]:
-    """(name, value) of the data and the parameters, as far as they are known."""
+    """(name, value) of the model, the data and the parameters, as far as they are known."""
     items, shape = as_number(facts.last("items")), facts.last("shape")
     data = [
         facts.data_name,
@@ -139,6 +139,7 @@ def _size(facts: Facts) -> list[tuple[str, str]]:
     classes = ", ".join(f"{k} {name}" for k, name in enumerate(facts.classes[:_CLASSES]))
     more = len(facts.classes) - _CLASSES
     rows = [
+        *facts.profile,
         ("Data", ", ".join(filter(None, data))),
         ("Classes by number", classes + (f", and {more} more" if more > 0 else "")),
         ("How the data were read", "; ".join(facts.data_notes)),

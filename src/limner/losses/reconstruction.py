@@ -28,6 +28,17 @@ def _same_shape(a: Tensor, b: Tensor) -> None:
 
 
 @in_float32
+def weighted_mse(x_hat: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """Mean squared error of x_hat (B,…) against x (B,…), each image multiplied by its weight (B,).
+
+    >>> weighted_mse(torch.ones(2, 3), torch.zeros(2, 3), torch.tensor([1.0, 3.0])).item()
+    2.0
+    """
+    _same_shape(x_hat, x)
+    return (weight * (x_hat - x).square().flatten(1).mean(1)).mean()
+
+
+@in_float32
 def mse(x_hat: Tensor, x: Tensor, reduction: Reduction = "mean") -> Tensor:
     """Squared error of x_hat (B,…) against x (B,…).
 

@@ -1,0 +1,299 @@
+"""The common part of diffusion and flow-matching models: everything that follows from a denoiser.
+
+A model's file states how the net F becomes the denoiser D(x, σ) = E[x0 | x], and how it is trained. Drawing, encoding
+and decoding along the probability flow and likelihoods need D alone, so they are here, once.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from inspect import Parameter
+from math import sqrt
+from typing import Any, ClassVar, Literal, get_type_hints
+
+import torch
+from torch import Tensor, nn
+
+from limner.core.condition import Classes, from_header
+from limner.core.errors import LimnerError, unknown
+from limner.core.model import Data, GenerativeModel
+from limner.core.prior import NormalPrior
+from limner.core.rng import Noise
+from limner.nets import protocols
+from limner.samplers import grids
+from limner.samplers.bound import decoder_term, prior_term, step_term, strata
+from limner.samplers.guidance import guided
+from limner.samplers.steps import Denoiser, StepNoise, ancestral, dpm2m, euler, heun
+
+Denoise = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""`denoise(x, sigma, y)`, as in `limner.core.capabilities.Denoises`."""
+
+GridName = Literal["flow", "karras", "discrete"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a diffusion model draws its samples.
+
+    Args:
+        steps: number of steps from noise to an image. Raise it for better images; time grows in proportion.
+        sampler: euler is DDIM; heun takes two evaluations per step; dpm2m is DPM-Solver++(2M), the best for few steps;
+            ancestral adds new noise in each step, as DDPM does.
+        guidance: scale of classifier-free guidance: 1 is none. Raise it for images that show their class more clearly;
+            lower it for more diverse ones.
+        interval: lowest and highest noise level between which there is guidance, such as 0.2,5; null means everywhere.
+        rescale: share by which the contrast of guided images is brought back to that of unguided ones, from 0 to 1.
+        churn: new noise in the steps of heun, S_churn of Karras et al. 2022, to be compared with the number of steps.
+        eta: share of new noise in the steps of ancestral, η of Song et al. 2021, from 0 to 1.
+        grid: noise levels of the steps: flow is even in t = σ/(1+σ), karras in σ^(1/7), discrete takes those of
+            training.
+        shift: moves the levels of the flow grid: above 1 towards noise, which suits larger images.
+
+    Raises:
+        LimnerError: a value is out of its range.
+    """
+
+    steps: int = 20
+    sampler: str = "dpm2m"
+    guidance: float = 1.0
+    interval: tuple[float, float] | None = None
+    rescale: float = 0.0
+    churn: float = 0.0
+    eta: float = 1.0
+    grid: GridName = "flow"
+    shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, value, low, high in (
+            ("steps", self.steps, 1, 10_000),
+            ("guidance", self.guidance, 0, 100),
+            ("rescale", self.rescale, 0, 1),
+            ("churn", self.churn, 0, 10_000),
+            ("eta", self.eta, 0, 1),
+            ("shift", self.shift, 1e-3, 1e3),
+        ):
+            if not low <= value <= high:
+                raise LimnerError(f"{name}={value:g} is out of range; write {low:g} to {high:g}")
+        if self.interval is not None and not 0 <= self.interval[0] < self.interval[1]:
+            raise LimnerError(f"interval={self.interval} is empty; write the lower noise level first, as in 0.2,5")
+
+
+class DiffusionModel(GenerativeModel):
+    """Base of models that estimate a clean image from a noisy one.
+
+    A subclass gives `denoise` and `step`, and calls this constructor with the facts of the data.
+
+    Attributes:
+        F: the net.
+        sampling: how it draws if nobody asks for anything else.
+        default: how models of this class draw by default.
+        samplers: names of the samplers that it offers.
+        grid_names: names of the grids that it offers.
+        sigma_data: standard deviation of the data that the model assumes.
+        sigma_min: smallest noise level that it is trained on.
+        sigma_max: largest noise level, which samples start from.
+        null: the label that means "no class"; None if the model is not conditional.
+        measure: the kind of p(x) that `log_prob` gives.
+        likelihood_kind: how `log_prob` is computed.
+        elbo_evaluations: passes of the net for one estimate of `elbo`.
+    """
+
+    default: ClassVar[Sampling] = Sampling()
+    samplers: ClassVar[tuple[str, ...]] = ("dpm2m", "euler", "heun", "ancestral")
+    grid_names: ClassVar[tuple[str, ...]] = ("flow", "karras")
+    static = True
+    measure = "density"
+    likelihood_kind = "ODE"
+    elbo_evaluations = 32
+    sigma_data: float = 1.0
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+
+    def __init__(
+        self,
+        F: protocols.Denoiser,
+        drop: float,
+        sampling: Mapping[str, Any] | None,
+        shape: tuple[int, int, int],
+        classes: int,
+        condition: Mapping[str, Any] | None,
+    ) -> None:
+        super().__init__()
+        self.F, self.drop, self.shape = F, drop, tuple(shape)
+        self.prior = NormalPrior(self.shape)
+        self.is_points = self.shape[1:] == (1, 1)
+        self.null: int | None = None
+        if F.classes:
+            self.null = F.classes
+            self.condition = from_header(condition) if condition else Classes(classes)
+        if not 0 <= drop < 1:
+            raise ValueError(f"drop={drop:g} must be a share from 0 to below 1; 0.1 is usual")
+        self._default = self._checked(sampling or {}, self.default)
+
+    def groups(self) -> dict[str, nn.Module]:
+        return {"F": self.F}
+
+    @abstractmethod
+    def denoise(self, x: Tensor, sigma: Tensor, y: Tensor | None = None) -> Tensor:
+        """The estimate of E[x0 | x] (B,C,H,W) from x = x0 + σ ε with sigma (B,); y None means no class."""
+
+    # ---- options -----------------------------------------------------------------------------------------
+
+    @property
+    def sampling(self) -> Sampling:
+        """The sampling options of this model, with those of `at`."""
+        return self._checked(self.options, self._default)
+
+    @property
+    def sampling_options(self) -> dict[str, Parameter]:
+        """The fields of `Sampling` that this model can use; their defaults are its own."""
+        hints = get_type_hints(Sampling) | {"sampler": Literal[self.samplers], "grid": Literal[self.grid_names]}
+        guidance = () if self.null is not None else ("guidance", "interval", "rescale")
+        return {
+            f.name: Parameter(
+                f.name, Parameter.KEYWORD_ONLY, default=getattr(self.sampling, f.name), annotation=hints[f.name]
+            )
+            for f in fields(Sampling)
+            if f.name not in guidance
+        }
+
+    def checked_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The sampling options whose value is not None, which stands for the default.
+
+        Raises:
+            LimnerError: the model has no such option or sampler, or a value is out of range.
+        """
+        if self.null is None and any(options.get(k) is not None for k in ("guidance", "interval", "rescale")):
+            raise LimnerError(
+                f"{self.spec.name} was trained without classes, so there is nothing to guide it by; leave guidance out"
+            )
+        values = super().checked_options(options)
+        self._checked(values, self._default)
+        return values
+
+    def _checked(self, options: Mapping[str, Any], before: Sampling) -> Sampling:
+        known = [f.name for f in fields(Sampling)]
+        for key in options:
+            if key not in known:
+                raise unknown("sampling option", key, known)
+        sampling = replace(before, **options)
+        if sampling.sampler not in self.samplers:
+            raise unknown("sampler", sampling.sampler, self.samplers)
+        if sampling.grid not in self.grid_names:
+            raise unknown("grid", sampling.grid, self.grid_names)
+        if sampling.guidance != 1 and self.null is None:
+            raise LimnerError("guidance needs a net that knows classes; write F.conditional=true, or leave it out")
+        return sampling
+
+    # ---- training ----------------------------------------------------------------------------------------
+
+    def dropped(self, y: Tensor | None, data: Data) -> Tensor | None:
+        """Labels (B,) of which a share `drop` is replaced by the null class; None for a net without classes.
+
+        Ho and Salimans 2022, arXiv:2207.12598, Algorithm 1.
+        """
+        if self.null is None or y is None:
+            return None
+        return torch.where(data.rand(len(y)) < self.drop, self.null, y)
+
+    # ---- drawing -----------------------------------------------------------------------------------------
+
+    def draw(self, n: int, y: Tensor | None, noise: Noise, **options: Any) -> Tensor:
+        """Samples (n,C,H,W), from noise at the highest level down to none."""
+        sampling = replace(self.sampling, **options)
+        D, sigmas = self.denoiser(sampling, y), self.sigmas(sampling)
+        x = self.at_level(noise(0, *self.shape), sigmas[0])
+        x = _descend(sampling, D, x, sigmas, lambda step: noise(step, *self.shape))
+        return x if self.is_points else x.clamp(-1, 1)
+
+    def denoiser(self, sampling: Sampling, y: Tensor | None, denoise: Denoise | None = None) -> Denoiser:
+        """The denoiser that a sampler goes by: guided, and limited to the range of images.
+
+        Args:
+            sampling: says how it is guided.
+            y: classes (B,) of a conditional model.
+            denoise: used in place of the model's own.
+        """
+        null, interval, rescale = self.null, sampling.interval, sampling.rescale
+        D = guided(denoise or self.denoise, y, sampling.guidance, null=null, interval=interval, rescale=rescale)
+        # Ho et al. keep the estimate in [-1,1] while they sample; points have no such range.
+        return D if self.is_points else lambda x, sigma: D(x, sigma).clamp(-1, 1)
+
+    def sigmas(self, sampling: Sampling) -> list[float]:
+        """The noise levels of the steps, from the highest to 0."""
+        if sampling.grid == "karras":
+            return grids.karras(sampling.steps, self.sigma_min, self.sigma_max)
+        return grids.flow(sampling.steps, self.sigma_max, sampling.shift)
+
+    def at_level(self, z: Tensor, sigma: float) -> Tensor:
+        """Standard normal noise z (n,C,H,W) with the variance of noisy images at a high level: σ² + σ_data²."""
+        return sqrt(sigma**2 + self.sigma_data**2) * z
+
+    # ---- the probability flow, both ways -----------------------------------------------------------------
+
+    def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """The noise z (B,C,H,W), about N(0, I), from which the probability flow leads to images x, by Heun's method.
+
+        Song et al. 2021, arXiv:2011.13456, section 4.3. There is no guidance on this path, in either direction.
+        """
+        sigmas = self.path()[-2::-1]
+        return heun(guided(self.denoise, y), x, sigmas) / self.at_level(x.new_ones(()), sigmas[-1])
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """The images (B,C,H,W) to which the probability flow leads from noise z, by Heun's method without guidance."""
+        sigmas = self.path()
+        x = heun(guided(self.denoise, y), self.at_level(z.view(-1, *self.shape), sigmas[0]), sigmas)
+        return x if self.is_points else x.clamp(-1, 1)
+
+    # ---- likelihood --------------------------------------------------------------------------------------
+
+    def elbo(self, x: Tensor, noise: Callable[..., Tensor], y: Tensor | None = None) -> Tensor:
+        """An unbiased estimate of the variational bound (B,) in nats of images x (B,C,H,W) of 256 grey levels.
+
+        It takes `elbo_evaluations` passes of the net: one for the decoder, the others for as many steps of the chain.
+
+        Args:
+            x: images.
+            noise: ``noise(*size)`` gives standard normal numbers.
+            y: classes (B,) of a conditional model.
+        """
+        levels = self.elbo_levels
+        sigmas = torch.tensor(levels, dtype=torch.float64, device=x.device)
+        nats = prior_term(x, levels[-1], self.sigma_data)
+        nats = nats + self.last_nats(x, x + levels[0] * noise(*x.shape), y)
+        draws, steps = self.elbo_evaluations - 1, len(levels) - 1
+        for index in strata(len(x), draws, steps, noise):
+            lower, sigma = sigmas[index].float(), sigmas[index + 1].float()
+            noisy = x + sigma.view(-1, 1, 1, 1) * noise(*x.shape)
+            nats = nats + steps / draws * self.step_nats(x, noisy, lower, sigma, y)
+        return -nats
+
+    @property
+    def elbo_levels(self) -> list[float]:
+        """The noise levels of the chain whose bound `elbo` gives, ascending."""
+        low = max(self.sigma_min, 0.004)  # half a grey level; below it the decoder has nothing to say
+        return [low * (self.sigma_max / low) ** (i / 999) for i in range(1000)]
+
+    def last_nats(self, x: Tensor, noisy: Tensor, y: Tensor | None) -> Tensor:
+        """The nats (B,) of images x from `noisy` at the lowest level."""
+        low = self.elbo_levels[0]
+        return decoder_term(x, guided(self.denoise, y)(noisy, low), low)
+
+    def step_nats(self, x: Tensor, noisy: Tensor, lower: Tensor, sigma: Tensor, y: Tensor | None) -> Tensor:
+        """The nats (B,) of one step of the chain from images `noisy` with sigma (B,) to lower (B,)."""
+        return step_term(x, self.denoise(noisy, sigma, y), lower, sigma)
+
+    def path(self) -> list[float]:
+        """The noise levels at which `encode` and `decode` stop: as many as there are steps."""
+        return grids.karras(max(2, self.sampling.steps), self.sigma_min, self.sigma_max)
+
+
+def _descend(sampling: Sampling, D: Denoiser, x: Tensor, sigmas: Sequence[float], noise: StepNoise) -> Tensor:
+    """Runs the chosen sampler from x (n,C,H,W) at sigmas[0] down to the last level."""
+    if sampling.sampler == "heun":
+        return heun(D, x, sigmas, noise, churn=sampling.churn)
+    if sampling.sampler == "ancestral":
+        return ancestral(D, x, sigmas, noise, eta=sampling.eta)
+    return (euler if sampling.sampler == "euler" else dpm2m)(D, x, sigmas)

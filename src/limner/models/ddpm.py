@@ -75,7 +75,7 @@ class DDPM(DiffusionModel):
         if not 25 <= T <= 10_000:
             raise ValueError(f"T={T} noise levels are not possible; write 25 to 10000")
         self.T, self.levels = T, sigmas(alphas_bar(T, schedule))
-        super().__init__(F, drop, sampling, shape, classes, condition)
+        super().__init__(F, F.classes, drop, sampling, shape, classes, condition)
         self.prediction, self.learns_variance = prediction, F.heads == 2
         self.sigma_min, self.sigma_max = self.levels[0], min(self.levels[-1], 160.0)
         self.register_buffer(

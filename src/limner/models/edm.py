@@ -55,7 +55,7 @@ class EDM(DiffusionModel):
         classes: int = 0,
         condition: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(F, drop, sampling, shape, classes, condition)
+        super().__init__(F, F.classes, drop, sampling, shape, classes, condition)
         if not sigma_data > 0 or not p_std > 0:
             raise ValueError(f"sigma_data={sigma_data:g} and p_std={p_std:g} must be above 0")
         self.sigma_data, self.p_mean, self.p_std = sigma_data, p_mean, p_std

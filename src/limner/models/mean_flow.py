@@ -70,7 +70,7 @@ class MeanFlow(DiffusionModel):
         classes: int = 0,
         condition: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(F, drop, sampling, shape, classes, condition)
+        super().__init__(F, F.classes, drop, sampling, shape, classes, condition)
         if F.times != 2:
             raise ValueError("a mean flow needs a net of two times; write times: 2")
         if not 0 < ratio <= 1 or not std > 0 or p < 0:

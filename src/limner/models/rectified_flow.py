@@ -61,7 +61,7 @@ class RectifiedFlow(DiffusionModel):
         classes: int = 0,
         condition: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(F, drop, sampling, shape, classes, condition)
+        super().__init__(F, F.classes, drop, sampling, shape, classes, condition)
         if not std > 0:
             raise ValueError(f"std={std:g} must be above 0; 1 is usual")
         if coupling == "ot" and self.null is not None:

@@ -21,7 +21,6 @@ from limner.core.errors import LimnerError, unknown
 from limner.core.model import Data, GenerativeModel
 from limner.core.prior import NormalPrior
 from limner.core.rng import Noise
-from limner.nets import protocols
 from limner.samplers import grids
 from limner.samplers.bound import decoder_term, prior_term, step_term, strata
 from limner.samplers.guidance import guided
@@ -83,7 +82,16 @@ class Sampling:
 class DiffusionModel(GenerativeModel):
     """Base of models that estimate a clean image from a noisy one.
 
-    A subclass gives `denoise` and `step`, and calls this constructor with the facts of the data.
+    A subclass gives `denoise` and `step`, and calls this constructor.
+
+    Args:
+        F: the net.
+        known: number of classes that the net knows; 0 if the model is not conditional.
+        drop: share of the labels that are hidden in training.
+        sampling: sampling options in place of those of the class.
+        shape: (C,H,W) of an image.
+        classes: number of classes of the data.
+        condition: names of the classes.
 
     Attributes:
         F: the net.
@@ -113,7 +121,8 @@ class DiffusionModel(GenerativeModel):
 
     def __init__(
         self,
-        F: protocols.Denoiser,
+        F: nn.Module,
+        known: int,
         drop: float,
         sampling: Mapping[str, Any] | None,
         shape: tuple[int, int, int],
@@ -125,8 +134,8 @@ class DiffusionModel(GenerativeModel):
         self.prior = NormalPrior(self.shape)
         self.is_points = self.shape[1:] == (1, 1)
         self.null: int | None = None
-        if F.classes:
-            self.null = F.classes
+        if known:
+            self.null = known
             self.condition = from_header(condition) if condition else Classes(classes)
         if not 0 <= drop < 1:
             raise ValueError(f"drop={drop:g} must be a share from 0 to below 1; 0.1 is usual")

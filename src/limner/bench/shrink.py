@@ -10,6 +10,7 @@ from typing import Any
 from limner.config import catalogue
 from limner.config import recipe as recipes
 from limner.config.recipe import Recipe
+from limner.config.spec import arguments
 from limner.core.batch import Paired, Styled, Unpaired
 
 SIZE = 16  # pixels of a side: the minimum of all shipped nets
@@ -35,6 +36,8 @@ def shrunk(name: str, **train: object) -> Recipe:
     n = 1 if learns_one_image(tree) else BATCH
     tree["train"] |= {"batch": n, "images": 20 * n, "log_images": 3 * n, "samples": 4, "sample_images": 10 * n}
     tree["train"] |= {"checkpoint_images": 1_000_000, "device": "cpu", "threads": 1, **train}
+    if "sampling" in arguments("model", tree["model"]["name"]):
+        tree["model"]["sampling"] = {**(tree["model"].get("sampling") or {}), "steps": 2}
     if tree["train"].get("precision") == "bf16":
         tree["train"]["precision"] = "bf16-emulated"  # twenty steps are quick anywhere
     narrow(tree["model"])

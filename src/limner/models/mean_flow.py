@@ -88,8 +88,9 @@ class MeanFlow(DiffusionModel):
         noise = data.randn(*x.shape)
         z, v = torch.lerp(x, noise, t.view(-1, 1, 1, 1)), self._guided_velocity(noise - x, x, noise, t, y)
         u, target = self._mean_and_target(z[:n], v[:n], t[:n], r[:n], None if y is None else y[:n])
-        u = torch.cat([u, self._u(z[n:], t[n:], r[n:], None if y is None else y[n:])])
-        target = torch.cat([target, v[n:]])
+        if n < len(x):
+            u = torch.cat([u, self._u(z[n:], t[n:], r[n:], None if y is None else y[n:])])
+            target = torch.cat([target, v[n:]])
         error = (u.detach() - target).square().flatten(1).mean(1)  # (B,)
         loss = weighted_mse(u, target, (error + 1e-3) ** -self.p)
         update("F", loss)

@@ -1,0 +1,267 @@
+"""Facts of the diffusion models: what a perfect net makes of them, and how they are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from limner.config.spec import Spec
+from limner.core.batch import Images
+from limner.core.errors import LimnerError
+from limner.core.rng import Noise
+from limner.models.ddpm import DDPM, alphas_bar
+from limner.models.edm import EDM
+from limner.models.mean_flow import MeanFlow
+from limner.models.rectified_flow import RectifiedFlow
+from limner.nets import protocols
+from limner.nets.denoiser import MLP
+from limner.samplers.diffusion import DiffusionModel
+
+S = 0.7  # standard deviation of the Gaussian data, whose denoiser is D = x S² / (S² + σ²)
+SHAPE = (2, 1, 1)
+
+
+class Exact(protocols.Denoiser):
+    """The net that makes the denoiser of N(0, S²) exact, from what it should predict."""
+
+    def __init__(self, predict: Callable[[Tensor, Tensor], Tensor], times: int = 1) -> None:
+        super().__init__(SHAPE, times=times)
+        self.weight = torch.nn.Parameter(torch.ones(()))
+        self.predict = predict
+
+    def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
+        """The prediction for x_t at c."""
+        return self.weight * self.predict(x, c.view(len(x), -1)[:, 0].view(-1, 1, 1, 1))
+
+
+def flow_velocity(x_t: Tensor, t: Tensor) -> Tensor:
+    """E[ε − x | x_t] of rectified flow."""
+    return (t - (1 - t) * S**2) / ((1 - t) ** 2 * S**2 + t**2) * x_t
+
+
+def described(model: DiffusionModel, name: str) -> DiffusionModel:
+    model.spec = Spec("model", name, {})
+    return model.eval()
+
+
+def ddpm(**more: Any) -> DiffusionModel:
+    levels = torch.tensor(alphas_bar(1000, "linear"), dtype=torch.float64)
+
+    def noise(x_t: Tensor, c: Tensor) -> Tensor:
+        index = (c * 1000).double()
+        log_sigma = ((1 - levels) / levels).log() / 2
+        low = index.long().clamp(0, 998)
+        sigma = torch.lerp(log_sigma[low], log_sigma[low + 1], index - low).exp().float()
+        x = x_t * (1 + sigma**2).sqrt()
+        return sigma * x / (S**2 + sigma**2)
+
+    return described(DDPM(Exact(noise), shape=SHAPE, **more), "ddpm")
+
+
+def edm() -> DiffusionModel:
+    model = EDM(Exact(lambda x, c: x), sigma_data=0.5, shape=SHAPE)
+
+    def f(x: Tensor, c: Tensor) -> Tensor:
+        sigma = (4 * c).exp()
+        total = sigma**2 + 0.25
+        x = x * total.sqrt()
+        return (S**2 / (S**2 + sigma**2) - 0.25 / total) * x * total.sqrt() / (sigma * 0.5)
+
+    model.F = Exact(f)
+    return described(model, "edm")
+
+
+MODELS: dict[str, Callable[[], DiffusionModel]] = {
+    "ddpm": ddpm,
+    "edm": edm,
+    "rectified_flow": lambda: described(RectifiedFlow(Exact(flow_velocity), shape=SHAPE), "rectified_flow"),
+    "mean_flow": lambda: described(MeanFlow(Exact(flow_velocity, times=2), shape=SHAPE), "mean_flow"),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_exact_net_gives_the_exact_denoiser_at_every_noise_level(name: str) -> None:
+    model, x = MODELS[name](), torch.randn(7, *SHAPE)
+    for sigma in (0.02, 0.3, 1.0, 7.0, 79.0):
+        s = torch.full((7,), sigma)
+        expected = x * S**2 / (S**2 + sigma**2)
+        torch.testing.assert_close(model.denoise(x, s), expected, rtol=2e-4, atol=2e-4 * sigma)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("sampler", ["dpm2m", "euler", "heun", "ancestral"])
+def test_samples_of_an_exact_denoiser_have_the_deviation_of_the_data(name: str, sampler: str) -> None:
+    x = MODELS[name]().sample(4000, seed=0, batch=4000, sampler=sampler, steps=100)
+    assert abs(float(x.std()) - S) < 0.03
+    assert abs(float(x.mean())) < 0.03
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_path_goes_back_to_noise_and_again_to_the_same_points(name: str) -> None:
+    model = MODELS[name]().at(steps=60, sampler="heun")
+    x = S * torch.randn(500, *SHAPE)
+    z = model.encode(x).detach()
+    assert abs(float(z.std()) - 1) < 0.1
+    torch.testing.assert_close(model.decode(z), x, rtol=0, atol=2e-3)
+    scaled = z.flatten() @ x.flatten() / (z.norm() * x.norm())
+    assert float(scaled) > 0.9999, "the path of a Gaussian is a scaling"
+
+
+def test_alphas_bar_end_in_noise_at_every_number_of_levels() -> None:
+    for T in (25, 100, 400, 1000, 4000):
+        assert alphas_bar(T, "linear")[-1] ** 0.5 < 0.02, T
+        assert len(alphas_bar(T, "cosine")) == T
+    a = alphas_bar(1000, "linear")
+    assert a[0] == 1 - 1e-4, "index 0 has one step of noise"
+    assert abs(a[-1] ** 0.5 - 0.0064) < 1e-4
+    sigma = [((1 - v) / v) ** 0.5 for v in a]
+    assert abs(sigma[0] - 0.0100) < 1e-4
+    assert abs(sigma[-1] - 157.4) < 0.1
+
+
+class Batches:
+    """Noise and batches of a training step."""
+
+    def __init__(self, x: Tensor, y: Tensor | None = None) -> None:
+        self.x, self.y, self.batch, self.position = x, y, len(x), 0
+        self.generator = torch.Generator().manual_seed(0)
+
+    def __next__(self) -> Images:
+        return Images(self.x, self.y)
+
+    def randn(self, *size: int) -> Tensor:
+        return torch.randn(*size, generator=self.generator)
+
+    def rand(self, *size: int) -> Tensor:
+        return torch.rand(*size, generator=self.generator)
+
+    def scalar(self, schedule: Callable[[int], float]) -> Tensor:
+        return torch.tensor(schedule(self.position))
+
+
+@torch.no_grad()
+def loss_of(model: DiffusionModel, data: Batches) -> float:
+    return float(model.step(data, lambda group, loss: None)["loss/F"])  # type: ignore[arg-type]
+
+
+def test_the_loss_of_a_net_that_says_nothing_is_the_power_of_its_target() -> None:
+    x = S * torch.randn(20_000, *SHAPE)
+    zero = lambda times=1: Exact(lambda x, c: 0 * x, times)  # noqa: E731
+    assert abs(loss_of(DDPM(zero(), shape=SHAPE), Batches(x)) - 1) < 0.02, "ε"
+    assert abs(loss_of(RectifiedFlow(zero(), shape=SHAPE), Batches(x)) - (1 + S**2)) < 0.03, "ε − x"
+    assert abs(loss_of(EDM(zero(), sigma_data=S, shape=SHAPE), Batches(x)) - 1) < 0.02, "unit variance"
+    plain = MeanFlow(zero(2), p=0, shape=SHAPE)
+    assert abs(loss_of(plain, Batches(x)) - (1 + S**2)) < 0.03, "no derivative: the velocity"
+
+
+def test_edm_is_v_prediction_where_sigma_data_is_one() -> None:
+    """The weighted loss is the mean squared error of v (Salimans and Ho 2022), and F = −v."""
+    x, sigma, eps = torch.randn(5, *SHAPE), torch.tensor([0.1, 0.5, 1, 3, 20.0]), torch.randn(5, *SHAPE)
+    s = sigma.view(-1, 1, 1, 1)
+    alpha, noise = (1 + s**2).rsqrt(), s * (1 + s**2).rsqrt()
+    v = alpha * eps - noise * x
+    net = Exact(lambda x, c: x)
+    net.predict = lambda inputs, c: -v
+    model = EDM(net, sigma_data=1.0, shape=SHAPE)
+    torch.testing.assert_close(model.denoise(x + s * eps, sigma), x, rtol=1e-4, atol=1e-4)
+
+
+def test_mean_flow_learns_the_mean_of_the_velocity() -> None:
+    """On points at 0 the mean velocity from t to r is z_t/t for every r: its loss is zero, also with the derivative."""
+    model = MeanFlow(Exact(lambda z, t: z / t, times=2), ratio=1.0, shape=SHAPE)
+    assert loss_of(model, Batches(torch.zeros(64, *SHAPE))) < 1e-8
+    wrong = MeanFlow(Exact(lambda z, t: z, times=2), ratio=1.0, shape=SHAPE)
+    assert loss_of(wrong, Batches(torch.zeros(64, *SHAPE))) > 1e-3
+
+
+def test_one_step_of_mean_flow_is_its_box() -> None:
+    model = described(MeanFlow(Exact(lambda z, t: 0.25 * z, times=2), shape=SHAPE), "mean_flow")
+    z = Noise(int(torch.empty((), dtype=torch.int64).random_(generator=torch.Generator().manual_seed(0))), 5)(0, *SHAPE)
+    torch.testing.assert_close(model.sample(5, seed=0), 0.75 * z)
+    torch.testing.assert_close(model.sample(5, seed=0, steps=2), 0.875**2 * z)
+
+
+def test_optimal_transport_shortens_the_paths_and_keeps_labels() -> None:
+    pytest.importorskip("scipy")
+    x, noise = torch.randn(64, *SHAPE), torch.randn(64, *SHAPE)
+    model = RectifiedFlow(MLP(shape=SHAPE), coupling="ot", shape=SHAPE)
+    moved = model._coupled(x, noise)
+    assert float((moved - x).square().sum()) < 0.8 * float((noise - x).square().sum())
+    assert torch.equal(moved.flatten().sort().values, noise.flatten().sort().values), "the same noise in another order"
+    assert not model.static
+    with pytest.raises(ValueError, match="biases a conditional model"):
+        RectifiedFlow(MLP(conditional=True, classes=3, shape=SHAPE), coupling="ot", shape=SHAPE, classes=3)
+
+
+def test_labels_are_dropped_for_the_null_class_and_guidance_uses_it() -> None:
+    model = RectifiedFlow(MLP(conditional=True, classes=3, shape=SHAPE), drop=0.25, shape=SHAPE, classes=3)
+    y = torch.arange(3000) % 3
+    dropped = model.dropped(y, Batches(torch.zeros(3000, *SHAPE)))  # type: ignore[arg-type]
+    assert dropped is not None
+    hidden = dropped == 3
+    assert 0.2 < float(hidden.float().mean()) < 0.3
+    assert torch.equal(dropped[~hidden], y[~hidden])
+    described(model, "rectified_flow")
+    torch.nn.init.normal_(model.F.last.weight)
+    plain = model.sample(6, seed=0)
+    assert torch.equal(model.sample(6, seed=0, guidance=1.0), plain)
+    assert not torch.allclose(model.sample(6, seed=0, guidance=3.0), plain)
+    assert not torch.allclose(model.sample(6, seed=0, y=0), plain)
+
+
+def test_the_bound_is_the_entropy_of_the_data_under_an_exact_net() -> None:
+    """Points have no grey levels, so the decoder's term is left out; the other terms are known in closed form."""
+
+    class Uncut(RectifiedFlow):
+        def last_nats(self, x: Tensor, noisy: Tensor, y: Tensor | None) -> Tensor:
+            return torch.zeros(len(x), dtype=torch.float64)
+
+    model = described(Uncut(Exact(flow_velocity), shape=SHAPE), "rectified_flow")
+    x = S * torch.randn(4000, *SHAPE)
+    nats = -model.elbo(x, torch.randn).detach()
+    levels = torch.tensor(model.elbo_levels, dtype=torch.float64)
+    lower, sigma, top = levels[:-1], levels[1:], levels[-1]
+    variance = S**2 * sigma**2 / (S**2 + sigma**2)  # of x given its noisy value
+    chain = 0.5 * ((lower**-2 - sigma**-2) * variance).sum()
+    prior = 0.5 * ((top**2 + S**2) / (top**2 + 1) - 1 + torch.log((top**2 + 1) / top**2))
+    assert abs(float(nats.mean()) / 2 - float(chain + prior)) < 0.05
+    information = 0.5 * torch.log(1 + S**2 / lower[0] ** 2)
+    assert float(information) < float(chain + prior) < float(information) + 0.1, "a bound, tight with many levels"
+
+
+def test_learnt_variance_is_trained_and_between_the_bounds() -> None:
+    model = DDPM(MLP(heads=2, shape=SHAPE), shape=SHAPE)
+    x = torch.randn(64, *SHAPE).clamp(-1, 1)
+    losses: list[Tensor] = []
+    model.step(Batches(x), lambda group, loss: losses.append(loss))  # type: ignore[arg-type]
+    (gradient,) = torch.autograd.grad(losses[0], model.F.last.weight)
+    assert float(gradient[:2].norm()) > 0, "the mean"
+    assert float(gradient[2:].norm()) > 0, "the variance"
+    samples = described(model, "ddpm").sample(8, seed=0, sampler="ancestral", steps=5)
+    assert torch.isfinite(samples).all()
+
+
+def test_wrong_options_are_one_line() -> None:
+    model = MODELS["rectified_flow"]()
+    for options, message in (
+        ({"sampler": "heum"}, "did you mean 'heun'"),
+        ({"steps": 0}, "steps=0 is out of range"),
+        ({"steps": 1_000_000}, "steps=1e\\+06 is out of range"),
+        ({"guidance": 2.0}, "trained without classes"),
+        ({"grid": "discrete"}, "unknown grid 'discrete'"),
+        ({"step": 3}, "no sampling option 'step'"),
+        ({"eta": 2.0}, "eta=2 is out of range"),
+    ):
+        with pytest.raises(LimnerError, match=message):
+            model.sample(1, **options)
+        with pytest.raises(LimnerError, match=message):
+            model.at(**options)
+    with pytest.raises(LimnerError, match="unknown sampling option 'stepz'"):
+        RectifiedFlow(Exact(flow_velocity), sampling={"stepz": 3}, shape=SHAPE)
+    with pytest.raises(LimnerError, match="steps=2000 is more than the 1000"):
+        ddpm().sample(1, steps=2000, grid="discrete")
+    assert ddpm(sampling={"steps": 7}).sampling.steps == 7

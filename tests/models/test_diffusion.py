@@ -249,18 +249,18 @@ def test_wrong_options_are_one_line() -> None:
     model = MODELS["rectified_flow"]()
     for options, message in (
         ({"sampler": "heum"}, "did you mean 'heun'"),
-        ({"steps": 0}, "steps=0 is out of range"),
-        ({"steps": 1_000_000}, "steps=1e\\+06 is out of range"),
+        ({"steps": 0}, "steps must be a whole number from 1 to 10000, got 0"),
+        ({"steps": 1_000_000}, "steps must be a whole number from 1 to 10000"),
         ({"guidance": 2.0}, "trained without classes"),
         ({"grid": "discrete"}, "unknown grid 'discrete'"),
         ({"step": 3}, "no sampling option 'step'"),
-        ({"eta": 2.0}, "eta=2 is out of range"),
+        ({"eta": 2.0}, "eta must be a number from 0 to 1, got 2"),
     ):
         with pytest.raises(LimnerError, match=message):
             model.sample(1, **options)
         with pytest.raises(LimnerError, match=message):
             model.at(**options)
-    with pytest.raises(LimnerError, match="unknown sampling option 'stepz'"):
+    with pytest.raises(LimnerError, match="sampling has no sampling option 'stepz'; did you mean 'steps'"):
         RectifiedFlow(Exact(flow_velocity), sampling={"stepz": 3}, shape=SHAPE)
     with pytest.raises(LimnerError, match="steps=2000 is more than the 1000"):
         ddpm().sample(1, steps=2000, grid="discrete")

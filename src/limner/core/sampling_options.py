@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from inspect import Parameter
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -24,14 +24,16 @@ _BOUNDS = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"
 
 
 def declared(function: Callable[..., Any]) -> dict[str, Parameter]:
-    """The keyword-only parameters of a function, or of the constructor of a class, by name.
+    """The keyword-only parameters of a function, or the fields of a dataclass of keyword-only ones, by name.
 
     >>> def sample(n: int, *, truncation: float | None = None) -> None: ...
     >>> list(declared(sample))
     ['truncation']
     """
-    parameters = inspect.signature(function, eval_str=True).parameters.values()
-    return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
+    # The annotations of an inherited field belong to the module of the class that declares it.
+    hints = get_type_hints(function, include_extras=True)
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p.replace(annotation=hints[p.name]) for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
 def checked(

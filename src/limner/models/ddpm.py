@@ -18,7 +18,7 @@ and Ho 2022, arXiv:2202.00512). Indices here run from 0 to T−1, so ᾱ of inde
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import cos, log, pi
 from typing import Any, Literal
@@ -35,6 +35,18 @@ from limner.nets.protocols import Denoiser
 from limner.samplers import grids
 from limner.samplers.bound import decoder_term, step_term
 from limner.samplers.diffusion import DiffusionModel, Sampling
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscreteSampling(Sampling):
+    """How a DDPM draws its samples.
+
+    Args:
+        grid: noise levels of the steps: flow is even in t = σ/(1+σ), karras in σ^(1/7), discrete takes those of
+            training.
+    """
+
+    grid: Literal["flow", "karras", "discrete"] = "flow"  # type: ignore[assignment]
 
 
 class DDPM(DiffusionModel):
@@ -55,8 +67,7 @@ class DDPM(DiffusionModel):
         condition: names of the classes; filled from the data.
     """
 
-    grid_names = ("flow", "karras", "discrete")
-    measure = "density"
+    Options = DiscreteSampling
     log_sigmas: Tensor
 
     def __init__(
@@ -121,7 +132,7 @@ class DDPM(DiffusionModel):
 
     def sigmas(self, sampling: Sampling) -> list[float]:
         """The noise levels of the steps, from the highest to 0."""
-        if sampling.grid == "discrete":
+        if isinstance(sampling, DiscreteSampling) and sampling.grid == "discrete":
             return grids.discrete(sampling.steps, self.levels)
         return super().sigmas(sampling)
 

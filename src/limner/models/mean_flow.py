@@ -17,10 +17,11 @@ for the others only; guidance is trained in by eq. 19 with u of the null class.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -30,6 +31,35 @@ from limner.core.rng import Noise
 from limner.losses.reconstruction import weighted_mse
 from limner.nets.protocols import Denoiser
 from limner.samplers.diffusion import DiffusionModel, Sampling
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanFlowSampling(Sampling):
+    """How a mean flow draws its samples.
+
+    Args:
+        steps: number of steps from noise to an image; one is what it is made for.
+        sampler: mean_flow takes long steps along the mean velocity; the others go along the velocity, as those of
+            `samplers.diffusion.Sampling` do, and need many steps.
+
+    Raises:
+        LimnerError: guidance is asked of the sampler mean_flow, which has that of the training.
+    """
+
+    steps: Annotated[int, Field(ge=1, le=10_000)] = 1
+    sampler: Literal["mean_flow", "dpm2m", "euler", "heun", "ancestral"] = "mean_flow"  # type: ignore[assignment]
+
+    @property
+    def is_long(self) -> bool:
+        """Whether a step goes along the mean velocity."""
+        return self.sampler == "mean_flow"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.is_long and self.guidance != 1:
+            raise LimnerError(
+                "the guidance of a mean flow is trained in (model.guidance); leave it out, or write sampler=dpm2m"
+            )
 
 
 class MeanFlow(DiffusionModel):
@@ -52,8 +82,7 @@ class MeanFlow(DiffusionModel):
         condition: names of the classes; filled from the data.
     """
 
-    default = Sampling(steps=1, sampler="mean_flow")
-    samplers = ("mean_flow", "dpm2m", "euler", "heun", "ancestral")
+    Options = MeanFlowSampling
 
     def __init__(
         self,
@@ -99,7 +128,7 @@ class MeanFlow(DiffusionModel):
     def draw(self, n: int, y: Tensor | None, noise: Noise, **options: Any) -> Tensor:
         """Samples (n,C,H,W) in a few long steps, or by a sampler along the velocity."""
         sampling = replace(self.sampling, **options)
-        if sampling.sampler != "mean_flow":
+        if not (isinstance(sampling, MeanFlowSampling) and sampling.is_long):
             return super().draw(n, y, noise, **options)
         z = noise(0, *self.shape)
         for i in range(sampling.steps, 0, -1):
@@ -116,22 +145,8 @@ class MeanFlow(DiffusionModel):
     def path(self) -> list[float]:
         """The noise levels at which `encode` and `decode` stop: 20 unless a sampler along the velocity is chosen."""
         sampling = self.sampling
-        return self.at(sampler="dpm2m", steps=20).path() if sampling.sampler == "mean_flow" else super().path()
-
-    def checked_options(self, options: dict[str, Any]) -> dict[str, Any]:
-        """The sampling options whose value is not None, which stands for the default.
-
-        Raises:
-            LimnerError: guidance is asked of the sampler mean_flow, which has that of the training; or as for all
-                models.
-        """
-        values = super().checked_options(options)
-        sampling = replace(self.sampling, **values)
-        if sampling.sampler == "mean_flow" and sampling.guidance != 1:
-            raise LimnerError(
-                "the guidance of a mean flow is trained in (model.guidance); leave it out, or write sampler=dpm2m"
-            )
-        return values
+        is_long = isinstance(sampling, MeanFlowSampling) and sampling.is_long
+        return self.at(sampler="dpm2m", steps=20).path() if is_long else super().path()
 
     def _u(self, z: Tensor, t: Tensor, r: Tensor, y: Tensor | None) -> Tensor:
         """The mean velocity (B,C,H,W) from t (B,) back to r (B,)."""

@@ -7,17 +7,19 @@ and decoding along the probability flow and likelihoods need D alone, so they ar
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from inspect import Parameter
 from math import sqrt
-from typing import Any, ClassVar, Literal, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from limner.core import sampling_options as declarations
 from limner.core.condition import Classes, from_header
-from limner.core.errors import LimnerError, unknown
+from limner.core.errors import LimnerError
 from limner.core.model import Data, GenerativeModel
 from limner.core.prior import NormalPrior
 from limner.core.rng import Noise
@@ -29,10 +31,8 @@ from limner.samplers.steps import Denoiser, StepNoise, ancestral, dpm2m, euler, 
 Denoise = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """`denoise(x, sigma, y)`, as in `limner.core.capabilities.Denoises`."""
 
-GridName = Literal["flow", "karras", "discrete"]
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How a diffusion model draws its samples.
 
@@ -43,40 +43,32 @@ class Sampling:
         guidance: scale of classifier-free guidance: 1 is none. Raise it for images that show their class more clearly;
             lower it for more diverse ones.
         interval: lowest and highest noise level between which there is guidance, such as 0.2,5; null means everywhere.
-        rescale: share by which the contrast of guided images is brought back to that of unguided ones, from 0 to 1.
+        rescale: share by which the contrast of guided images is brought back to that of unguided ones.
         churn: new noise in the steps of heun, S_churn of Karras et al. 2022, to be compared with the number of steps.
-        eta: share of new noise in the steps of ancestral, η of Song et al. 2021, from 0 to 1.
-        grid: noise levels of the steps: flow is even in t = σ/(1+σ), karras in σ^(1/7), discrete takes those of
-            training.
+        eta: share of new noise in the steps of ancestral, η of Song et al. 2021.
+        grid: noise levels of the steps: flow is even in t = σ/(1+σ), karras in σ^(1/7).
         shift: moves the levels of the flow grid: above 1 towards noise, which suits larger images.
 
     Raises:
-        LimnerError: a value is out of its range.
+        LimnerError: the interval is empty.
     """
 
-    steps: int = 20
-    sampler: str = "dpm2m"
-    guidance: float = 1.0
+    steps: Annotated[int, Field(ge=1, le=10_000)] = 20
+    sampler: Literal["dpm2m", "euler", "heun", "ancestral"] = "dpm2m"
+    guidance: Annotated[float, Field(ge=0, le=100)] = 1.0
     interval: tuple[float, float] | None = None
-    rescale: float = 0.0
-    churn: float = 0.0
-    eta: float = 1.0
-    grid: GridName = "flow"
-    shift: float = 1.0
+    rescale: Annotated[float, Field(ge=0, le=1)] = 0.0
+    churn: Annotated[float, Field(ge=0, le=10_000)] = 0.0
+    eta: Annotated[float, Field(ge=0, le=1)] = 1.0
+    grid: Literal["flow", "karras"] = "flow"
+    shift: Annotated[float, Field(ge=0.001, le=1000)] = 1.0
 
     def __post_init__(self) -> None:
-        for name, value, low, high in (
-            ("steps", self.steps, 1, 10_000),
-            ("guidance", self.guidance, 0, 100),
-            ("rescale", self.rescale, 0, 1),
-            ("churn", self.churn, 0, 10_000),
-            ("eta", self.eta, 0, 1),
-            ("shift", self.shift, 1e-3, 1e3),
-        ):
-            if not low <= value <= high:
-                raise LimnerError(f"{name}={value:g} is out of range; write {low:g} to {high:g}")
         if self.interval is not None and not 0 <= self.interval[0] < self.interval[1]:
             raise LimnerError(f"interval={self.interval} is empty; write the lower noise level first, as in 0.2,5")
+
+
+_GUIDANCE = ("guidance", "interval", "rescale")  # what only a model with classes has
 
 
 class DiffusionModel(GenerativeModel):
@@ -96,9 +88,7 @@ class DiffusionModel(GenerativeModel):
     Attributes:
         F: the net.
         sampling: how it draws if nobody asks for anything else.
-        default: how models of this class draw by default.
-        samplers: names of the samplers that it offers.
-        grid_names: names of the grids that it offers.
+        Options: the class whose fields are the sampling options.
         sigma_data: standard deviation of the data that the model assumes.
         sigma_min: smallest noise level that it is trained on.
         sigma_max: largest noise level, which samples start from.
@@ -108,9 +98,7 @@ class DiffusionModel(GenerativeModel):
         elbo_evaluations: passes of the net for one estimate of `elbo`.
     """
 
-    default: ClassVar[Sampling] = Sampling()
-    samplers: ClassVar[tuple[str, ...]] = ("dpm2m", "euler", "heun", "ancestral")
-    grid_names: ClassVar[tuple[str, ...]] = ("flow", "karras")
+    Options: ClassVar[type[Sampling]] = Sampling
     static = True
     measure = "density"
     likelihood_kind = "ODE"
@@ -139,7 +127,10 @@ class DiffusionModel(GenerativeModel):
             self.condition = from_header(condition) if condition else Classes(classes)
         if not 0 <= drop < 1:
             raise ValueError(f"drop={drop:g} must be a share from 0 to below 1; 0.1 is usual")
-        self._default = self._checked(sampling or {}, self.default)
+        declared = declarations.declared(self.Options)
+        self._default = self.Options(**declarations.checked("sampling", declared, sampling or {}))
+        if self.null is None and self._default.guidance != 1:
+            raise ValueError("guidance needs a net that knows classes; write F.conditional: true, or leave it out")
 
     def groups(self) -> dict[str, nn.Module]:
         return {"F": self.F}
@@ -150,51 +141,42 @@ class DiffusionModel(GenerativeModel):
 
     # ---- options -----------------------------------------------------------------------------------------
 
+    @classmethod
+    def sampling_declaration(cls) -> Callable[..., Any]:
+        """The class whose fields are the sampling options."""
+        return cls.Options
+
     @property
     def sampling(self) -> Sampling:
         """The sampling options of this model, with those of `at`."""
-        return self._checked(self.options, self._default)
+        return replace(self._default, **self.options)
 
     @property
     def sampling_options(self) -> dict[str, Parameter]:
-        """The fields of `Sampling` that this model can use; their defaults are its own."""
-        hints = get_type_hints(Sampling) | {"sampler": Literal[self.samplers], "grid": Literal[self.grid_names]}
-        guidance = () if self.null is not None else ("guidance", "interval", "rescale")
+        """The sampling options of this model; their defaults are its own."""
         return {
-            f.name: Parameter(
-                f.name, Parameter.KEYWORD_ONLY, default=getattr(self.sampling, f.name), annotation=hints[f.name]
-            )
-            for f in fields(Sampling)
-            if f.name not in guidance
+            name: parameter.replace(default=getattr(self._default, name))
+            for name, parameter in declarations.declared(self.Options).items()
+            if self.null is not None or name not in _GUIDANCE
         }
 
-    def checked_options(self, options: dict[str, Any]) -> dict[str, Any]:
+    def checked_options(self, options: Mapping[str, Any], settings: Iterable[str] = ()) -> dict[str, Any]:
         """The sampling options whose value is not None, which stands for the default.
 
+        Args:
+            options: values by name.
+            settings: further words that the caller takes, for the nearest match to a wrong one.
+
         Raises:
-            LimnerError: the model has no such option or sampler, or a value is out of range.
+            LimnerError: the model has no such option, or a value has the wrong type or is out of range.
         """
-        if self.null is None and any(options.get(k) is not None for k in ("guidance", "interval", "rescale")):
+        if self.null is None and any(options.get(name) is not None for name in _GUIDANCE):
             raise LimnerError(
                 f"{self.spec.name} was trained without classes, so there is nothing to guide it by; leave guidance out"
             )
-        values = super().checked_options(options)
-        self._checked(values, self._default)
+        values = super().checked_options(options, settings)
+        replace(self.sampling, **values)  # checks what options mean together
         return values
-
-    def _checked(self, options: Mapping[str, Any], before: Sampling) -> Sampling:
-        known = [f.name for f in fields(Sampling)]
-        for key in options:
-            if key not in known:
-                raise unknown("sampling option", key, known)
-        sampling = replace(before, **options)
-        if sampling.sampler not in self.samplers:
-            raise unknown("sampler", sampling.sampler, self.samplers)
-        if sampling.grid not in self.grid_names:
-            raise unknown("grid", sampling.grid, self.grid_names)
-        if sampling.guidance != 1 and self.null is None:
-            raise LimnerError("guidance needs a net that knows classes; write F.conditional=true, or leave it out")
-        return sampling
 
     # ---- training ----------------------------------------------------------------------------------------
 

@@ -77,6 +77,24 @@ def test_evaluations_are_counted(steps):
     assert not model.net._forward_pre_hooks
 
 
+def test_a_call_counts_as_many_times_as_it_holds_the_image():
+    """Guided steps put the image through the net with and without its class: at once, or in two calls."""
+
+    class Guided(Steps):
+        at_once = True
+
+        def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+            for _ in range(self.steps):
+                both = self.net(torch.cat([z, z])).chunk(2) if self.at_once else (self.net(z), self.net(z))
+                z = 2 * both[0] - both[1]
+            return z.view(-1, 1, 2, 2).tanh()
+
+    model = Guided(steps=5)
+    assert count_evaluations(model) == 10
+    model.at_once = False
+    assert count_evaluations(model) == 10
+
+
 def test_nets_in_a_list_count_one_by_one_and_nets_inside_nets_not_at_all():
     class Pyramid(Steps):
         def __init__(self) -> None:

@@ -41,7 +41,8 @@ class Cost:
         throughput: images a second at the best batch size.
         best_batch: the batch size with the highest throughput.
         throughputs: images a second by batch size, for sizes that fit into the time limit and the memory.
-        evaluations: calls of nets to draw one image: 1 for a GAN, the number of steps for a diffusion model.
+        evaluations: calls of nets to draw one image (`count_evaluations`): 1 for a GAN; for a diffusion model one or two
+            a step, and twice as many with guidance.
         parameters: number of parameters.
         groups: number of parameters by group; groups may share some.
         weight_bytes: size of parameters and buffers in memory.
@@ -185,19 +186,21 @@ def _threads(n: int | None) -> Iterator[None]:
 
 
 def count_evaluations(model: GenerativeModel, *, seed: int = 0) -> int:
-    """Number of calls of the model's nets to draw one image.
+    """Number of calls of the model's nets to draw one image, the NFE of papers.
 
-    Calls of the model's direct submodules with weights are counted, but not calls within such a call. A model may
-    state the number by an attribute `evaluations` instead.
+    Calls of the model's direct submodules with weights are counted, but not calls within such a call. A call is weighted
+    by its batch: a guided step that puts the image through its net with and without the class, as a batch of two, counts
+    twice. A model may state the number by an attribute `evaluations` instead.
     """
     declared = getattr(model, "evaluations", None)
     if isinstance(declared, int):
         return declared
-    calls, inside = 0, 0
+    images, inside = 0, 0
 
-    def enter(*_: Any) -> None:
-        nonlocal calls, inside
-        calls += inside == 0
+    def enter(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+        nonlocal images, inside
+        if inside == 0:
+            images += next((len(x) for x in inputs if isinstance(x, torch.Tensor) and x.dim()), 1)
         inside += 1
 
     def leave(*_: Any) -> None:
@@ -209,7 +212,7 @@ def count_evaluations(model: GenerativeModel, *, seed: int = 0) -> int:
             hooks.callback(part.register_forward_pre_hook(enter).remove)
             hooks.callback(part.register_forward_hook(leave, always_call=True).remove)
         model.sample(1, seed=seed)
-    return max(calls, 1)
+    return max(images, 1)
 
 
 def _parts(model: nn.Module) -> Iterator[nn.Module]:

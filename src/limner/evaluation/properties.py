@@ -19,7 +19,7 @@ from limner.core.model import GenerativeModel
 from limner.core.run import Run
 from limner.evaluation import smoothness
 from limner.evaluation.capabilities import bits_score, bound_scores, known_mode_scores, reconstruction_scores
-from limner.evaluation.cost import cost, training_cost
+from limner.evaluation.cost import cost, count_evaluations, training_cost
 from limner.evaluation.draws import batches, counted
 from limner.evaluation.factors import encoded_disentanglement, read_disentanglement
 from limner.evaluation.likelihood import bounds, likelihood
@@ -89,7 +89,8 @@ def sampling_scores(model: GenerativeModel, train: Dataset, run: Run | None = No
     groups = ", ".join(f"{name} {n:,}" for name, n in measured.groups.items())
     card = {
         "throughput": Score(
-            measured.throughput, unit="images/s", on=on, how=f"at the best batch: {speeds}{beside}",
+            measured.throughput, unit="images/s", on=on,
+            how=f"at the best batch: {speeds}; evaluations of nets an image: {measured.evaluations}{beside}",
             property="sampling", better="higher", ceiling=reference,
             floor=None if reference is None else reference / 1000, norm=norm,
         ),
@@ -97,9 +98,7 @@ def sampling_scores(model: GenerativeModel, train: Dataset, run: Run | None = No
             measured.latency_p50_ms, unit="ms", on=on, property="sampling", better="lower",
             how=f"time of one image, median of {measured.repeats}; 95 % take at most {measured.latency_p95_ms:.3g} ms",
         ),
-        "evaluations": Score(
-            measured.evaluations, unit="per image", how="calls of nets to draw one image", property="sampling"
-        ),
+        **_evaluations(measured.evaluations),
         "parameters": Score(
             measured.parameters, on=f"{measured.weight_bytes / 2**20:.1f} MiB of weights", how=groups,
             property="sampling", better="lower",
@@ -118,6 +117,16 @@ def sampling_scores(model: GenerativeModel, train: Dataset, run: Run | None = No
             how=f"time of training on {spent.images:,} images; energy: {spent.energy}",
         )  # fmt: skip
     return card
+
+
+def evaluation_scores(model: GenerativeModel) -> Card:
+    """The number of evaluations of nets for one image, which is counted in a moment."""
+    return _evaluations(count_evaluations(model))
+
+
+def _evaluations(n: int) -> Card:
+    how = "calls of nets to draw one image (NFE); a guided step, with and without the class, counts twice"
+    return {"evaluations": Score(n, unit="per image", how=how, property="sampling")}
 
 
 def _threads(n: int | None) -> str:
@@ -359,7 +368,7 @@ def disentanglement_scores(model: GenerativeModel, train: Dataset, device: torch
 
 
 def likelihood_scores(
-    model: GenerativeModel, train: Dataset, heldout: Dataset, device: torch.device | str, kind: str | None = None
+    model: GenerativeModel, train: Dataset | None, heldout: Dataset, device: torch.device | str, kind: str | None = None
 ) -> Card:
     """Likelihood of held-out images, the time that it takes, and the gap between training and held-out images."""
     if kind == "AIS":

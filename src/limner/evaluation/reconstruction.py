@@ -14,7 +14,7 @@ from limner.evaluation.draws import batches
 from limner.losses.reconstruction import psnr
 
 
-class Denoises(Reconstructs, Corrupts, Protocol):
+class UndoesCorruption(Reconstructs, Corrupts, Protocol):
     """A model that corrupts images and reconstructs them."""
 
 
@@ -44,7 +44,7 @@ def corrupted(
 
 @torch.inference_mode()
 def denoising_psnr(
-    model: Denoises, dataset: Dataset, device: torch.device | str = "cpu", seed: int = 0
+    model: UndoesCorruption, dataset: Dataset, device: torch.device | str = "cpu", seed: int = 0
 ) -> dict[str, tuple[Tensor, str]]:
     """PSNR in dB, (N,), of noisy images and of their reconstructions, each with a description."""
     clean, noisy = corrupted(model, dataset, device, seed)

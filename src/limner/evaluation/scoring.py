@@ -4,15 +4,21 @@
     cards = limner.evaluate("runs/0007-vae-mnist", "runs/0008-dcgan-mnist")
     cards["runs/0007-vae-mnist"]["clipped_density@lenet64-v1[n=4500]"]["value"]
 
-The card of a run is written to its ``scores.json``, its report and its model card.
+The card of a run is written to its ``scores.json``, its report and its model card. Sampling options make further cards,
+whose scores have the options in their names:
+
+    cards = limner.evaluate("runs/0012-edm-mnist", steps=[1, 5, 20])
+    cards["runs/0012-edm-mnist steps=5"]["fd@lenet64-v1[n=4500,steps=5]"]["value"]
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import torch
@@ -47,6 +53,13 @@ from limner.metrics.scorecard import PROPERTIES, Card, Score
 _TRAINING_SCORES = ("fd", "clipped_density", "clipped_coverage")  # the first one selects the best checkpoint
 _TRAINING_SAMPLES = 2000
 _GALLERY_COLUMNS = 12
+_ROWS = ("sampling", "quality", "coverage")
+"""The properties that are measured by default for several rows of sampling options."""
+_COLUMNS = (
+    "evaluations", "throughput", "fd", "clipped_density", "clipped_coverage", "interpolation", "mig", "bits_per_dim",
+    "copying",
+)  # fmt: skip
+"""The scores in the table of such rows."""
 
 
 def training_reference(train: Dataset, heldout: Dataset | None, device: torch.device | str) -> ReferenceSet | None:
@@ -106,7 +119,7 @@ def evaluate(
     *paths: str | Path,
     n: Annotated[Count, Field(ge=2)] = 10_000,
     seeds: Annotated[Count, Field(ge=1)] = 5,
-    only: str | Sequence[str] = tuple(PROPERTIES),
+    only: str | Sequence[str] | None = None,
     data: Data = None,
     extractor: str | None = None,
     weights: str | Path | None = None,
@@ -114,8 +127,12 @@ def evaluate(
     likelihood: str | None = None,
     device: str = "auto",
     progress: Progress | None = None,
+    **options: Any,
 ) -> dict[str, dict[str, Any]]:
     """The scorecards of runs, or of folders of pictures, all measured in the same way.
+
+    Sampling options of the models may be given, too: ``steps=1,5,20`` makes three rows, one for each value, and several
+    such lists a row for each combination.
 
     Args:
         *paths: run folders; or folders (or ZIPs) of generated pictures, for which `data` has to be given.
@@ -124,7 +141,7 @@ def evaluate(
         seeds: number of seeds of the noise, from which intervals are computed. Lower it if sampling is slow. For
             translators, the number of translations of one source that are compared for diversity.
         only: properties, separated by commas: sampling, quality, coverage, latent, disentangled, likelihood, copying.
-            All by default.
+            By default all, or sampling, quality and coverage where lists of sampling options make several rows.
         data: real images to compare with: a named set, or a folder or ZIP; by default the data that each run was
             trained on.
         extractor: the net whose features are compared: auto, random (needs no labels), effnet-lite0, inception or
@@ -136,14 +153,20 @@ def evaluate(
             its pixels, and takes minutes for 50 images. By default only models with a likelihood or a bound have one.
         device: auto, cpu, cuda or mps.
         progress: receives messages on the progress.
+        **options: sampling options of the model, one value or several with commas, such as steps=1,5,20,50,
+            sampler=heun or guidance=2 of a diffusion model, temperature=0.8 of a flow and truncation=0.7 of a model
+            that decodes noise; limner sample RUN takes the same.
 
     Returns:
-        For each path the scores by name, as in ``scores.json``.
+        For each path, with the sampling options that were given (``runs/mine steps=5``), the scores by name, as in
+        ``scores.json``.
 
     Raises:
-        LimnerError: there is no such run, data differ, there are too few images, or a property or extractor is unknown.
+        LimnerError: there is no such run, data differ, there are too few images, or a property, an extractor or an
+            option is unknown.
     """
-    progress, selected, torch_device = progress or Silent(), _parse_properties(only), pick(device)
+    progress, torch_device = progress or Silent(), pick(device)
+    selected = None if only is None else _parse_properties(only)
     if not paths:
         raise LimnerError("there is nothing to evaluate; name a run folder, or a folder of pictures with data=NAME")
     if likelihood not in (None, "AIS"):
@@ -153,13 +176,18 @@ def evaluate(
     def number_of_features(train: Dataset) -> int:
         return (choose(train) or features.fitted(train, torch_device)).dims
 
-    subjects = load_subjects(paths, data, which, n, torch_device, number_of_features)
+    subjects = load_subjects(
+        paths, data, which, n, torch_device, number_of_features, all_of_data=selected == ["likelihood"]
+    )
+    rows = [subject.rows(options, inspect.signature(evaluate).parameters) for subject in subjects]
+    if selected is None:
+        selected = [*PROPERTIES] if all(len(own) == 1 for own in rows) else [*_ROWS]
     _refuse_different_data(subjects)
     compares = bool({"quality", "coverage", "latent", "copying"} & set(selected))
     references = _references(subjects, n, choose, torch_device) if compares else [None] * len(subjects)
     cards = {}
-    for subject, reference in zip(subjects, references, strict=True):
-        progress.say(f"evaluate: {subject.name}")
+    for subject, reference in [(row, ref) for own, ref in zip(rows, references, strict=True) for row in own]:
+        progress.say(f"evaluate: {subject.row}")
         if isinstance(subject.model, Translates):
             evaluator = TranslationEvaluator(
                 subject.train, subject.heldout, translation.Effort(n, n, seeds=seeds), choose(subject.train),
@@ -167,10 +195,10 @@ def evaluate(
             )  # fmt: skip
             cards[subject.name] = _evaluate_translator(subject, evaluator, selected)
         else:
-            cards[subject.name] = _evaluate_images(
+            cards[subject.row] = _evaluate_images(
                 subject, reference, selected, seeds, torch_device, progress, likelihood
             )  # fmt: skip
-    scorecard.comparable([{k: v for k, v in card.items() if v["value"] is not None} for card in cards.values()])
+    scorecard.comparable([_plain({k: v for k, v in card.items() if v["value"] is not None}) for card in cards.values()])
     return cards
 
 
@@ -203,18 +231,26 @@ def _evaluate_images(
         card = {name: _with_conditions(score, subject, reference.n) for name, score in card.items()}
     if subject.model is not None:
         card |= properties.model_scores(
-            subject.model, selected, subject.train, subject.heldout, reference, scored, device, subject.run, likelihood
+            subject.model, selected, subject.train if subject.learnt else None, subject.heldout, reference, scored, device,
+            subject.run, likelihood,
         )  # fmt: skip
-    scores = _by_property(card)
+    if subject.model is not None and subject.options and "sampling" not in selected:
+        card |= properties.evaluation_scores(subject.model)
+    scores = _by_property(
+        {
+            scorecard.named(name, subject.options): replace(score, options=subject.options)
+            for name, score in card.items()
+        }
+    )
     if subject.run is not None:
-        if reference is not None and scored is not None:
+        if reference is not None and scored is not None and not subject.options:
             rows, columns = properties.gallery(reference, scored, _GALLERY_COLUMNS)
             caption = (
                 "A column for each of the samples (top row) that lie nearest to training images, and below it those"
                 f" images, nearest first, by {reference.extractor.key}. Rows that look the same are copies."
             )
             _save_figure(subject.run, "neighbours", to_float(rows), columns, caption)
-        _write_scores(subject.run, scores)
+        _write_scores(subject.run, scores, selected, subject.options)
     return scores
 
 
@@ -239,7 +275,7 @@ def _evaluate_translator(subject: Subject, evaluator: TranslationEvaluator, sele
         card |= {k: replace(score, on=score.on.replace("from noise", "from source")) for k, score in costs.items()}
     scores = _by_property(scorecard.select(card, selected))
     before_after(run, model, evaluator.train, evaluator.heldout)
-    _write_scores(run, scores)
+    _write_scores(run, scores, selected)
     return scores
 
 
@@ -264,17 +300,27 @@ def _save_figure(run: Run, name: str, x: Tensor, columns: int, caption: str) -> 
     run.write_json("figures/captions.json", captions | {name: caption})
 
 
-def _write_scores(run: Run, card: dict[str, Any]) -> None:
-    """Writes scores, report and model card of a run; older scores of properties not in this card are kept."""
-    measured = {score.get("property") for score in card.values()}
+def _write_scores(
+    run: Run, card: dict[str, Any], measured: Sequence[str], options: Mapping[str, Any] = MappingProxyType({})
+) -> None:
+    """Writes scores, report and model card of a run.
+
+    Older scores are kept, except those of the measured properties with the same options.
+    """
+    chosen = _written(options)
     older = {
         name: score
         for name, score in (run.read_json("scores.json") or {}).items()
-        if isinstance(score, dict) and score.get("property") not in measured and name not in card
+        if isinstance(score, dict)
+        and (score.get("property") not in measured or _written(score.get("options") or {}) != chosen)
     }
     run.write_json("scores.json", older | card)
     report.write_card(run.path, report.about(recipe.of_run(run.recipe).model.name))
     report.write(run.path)
+
+
+def _written(options: Any) -> str:
+    return scorecard.words(options) if isinstance(options, Mapping) else ""
 
 
 def _parse_properties(names: str | Sequence[str]) -> list[str]:
@@ -360,16 +406,55 @@ def _describe(dataset: Dataset) -> str:
 
 
 def table(cards: dict[str, dict[str, Any]]) -> str:
-    """Cards side by side for a terminal: a line for each score, a column for each run."""
-    rows = [["", *[Path(name).name for name in cards]]]
+    """Cards for a terminal: a line for each score and a column for each run, side by side.
+
+    Where a run has several rows of sampling options, there is a line for each row and a column for each main score.
+    """
+    if len({_path(name, card) for name, card in cards.items()}) < len(cards):
+        return _rows_table(cards)
+    plain = {name: _plain(card) for name, card in cards.items()}
+    rows = [["", *map(_title, cards.items())]]
     for key, title in PROPERTIES.items():
-        names = dict.fromkeys(k for card in cards.values() for k, s in card.items() if s.get("property") == key)
+        names = dict.fromkeys(k for card in plain.values() for k, s in card.items() if s.get("property") == key)
         if names:
             rows.append([title, *[""] * len(cards)])
-        rows += [[f"  {k}", *[_cell(card.get(k)) for card in cards.values()]] for k in names]
+        rows += [[f"  {k}", *[_cell(card.get(k)) for card in plain.values()]] for k in names]
+    return "\n".join([*_aligned(rows), *_reasons(cards), *_conditions(cards)])
+
+
+def _rows_table(cards: dict[str, dict[str, Any]]) -> str:
+    plain = {name: _plain(card) for name, card in cards.items()}
+    names = {scorecard.base(k): k for card in plain.values() for k, score in card.items() if "why" not in score}
+    columns = [name for name in _COLUMNS if name in names]
+    rows = [["", *columns]]
+    rows += [[title, *[_cell(card.get(names[c])) for c in columns]] for title, card in zip(map(_title, cards.items()), plain.values(), strict=True)]
+    conditions: dict[str, list[str]] = {}
+    for column in columns:
+        conditions.setdefault(names[column].removeprefix(column), []).append(column)
+    said = [f"{', '.join(of)}: {condition.lstrip('@')}" for condition, of in conditions.items() if condition]
+    return "\n".join([*_aligned(rows), "", *said, *_conditions(cards)])
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*lines, *_reasons(cards), *_conditions(cards)])
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _plain(card: dict[str, Any]) -> dict[str, Any]:
+    """A card whose names do not have the sampling options, so that it can be compared with others."""
+    return {scorecard.unnamed(name, score.get("options", {})): score for name, score in card.items()}
+
+
+def _path(row: str, card: dict[str, Any]) -> str:
+    """The path of a row, without its options."""
+    options = next((score["options"] for score in card.values() if "options" in score), {})
+    return row.removesuffix(scorecard.words(options)).rstrip()
+
+
+def _title(item: tuple[str, dict[str, Any]]) -> str:
+    """The name of a run or a folder, with the options of this row."""
+    path = _path(*item)
+    return f"{Path(path).name}{item[0].removeprefix(path)}"
 
 
 def _cell(score: dict[str, Any] | None) -> str:
@@ -399,6 +484,6 @@ def _conditions(cards: dict[str, dict[str, Any]]) -> Iterable[str]:
     said: dict[str, None] = {}
     for name, card in cards.items():
         drawn = next((score["on"] for score in card.values() if "drawn" in score), None)
-        said |= {} if drawn is None else {f"{Path(name).name}: {drawn}": None}
+        said |= {} if drawn is None else {f"{_title((name, card))}: {drawn}": None}
         said |= dict.fromkeys(note for score in card.values() for note in score.get("notes", ()))
     return ["", *said] if said else []

@@ -6,8 +6,8 @@ depends on the number of pictures and a seed alone, so it is the same for a fold
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from limner.core.model import GenerativeModel
 from limner.core.paths import shown, user_path
 from limner.core.run import Run
 from limner.evaluation.draws import counted
+from limner.evaluation.rows import combinations
+from limner.metrics.scorecard import words
 
 _SEED, _HALVES = 0, 1  # of the draw of pictures, and of that of half of the real ones: they share no order
 _BATCH = 256
@@ -66,6 +68,8 @@ class Subject:
         run: None for a folder.
         train: training images.
         heldout: images that were not trained on.
+        learnt: whether the model was trained on `train`, and not on other data.
+        options: sampling options of the model that the user chose.
         notes: sentences on the pictures and the real images that every score should carry.
     """
 
@@ -75,7 +79,27 @@ class Subject:
     run: Run | None
     train: Dataset
     heldout: Dataset
+    learnt: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def rows(self, written: Mapping[str, Any], settings: Iterable[str] = ()) -> list[Subject]:
+        """This subject with each combination of the sampling options that a user wrote (`rows.combinations`).
+
+        Raises:
+            LimnerError: it has no such option, or a value is not possible.
+        """
+        if not written:
+            return [self]
+        if self.model is None:
+            raise LimnerError(f"{self.name} is a folder of pictures, which has no {next(iter(written))}; leave it out")
+        chosen = combinations(self.model, written, settings)
+        return [replace(self, model=self.model.at(**options), options=options) for options in chosen]
+
+    @property
+    def row(self) -> str:
+        """The path and the options, as a user would write them."""
+        return f"{self.name} {words(self.options)}".rstrip()
 
     def draw(self, n: int, seed: int) -> Tensor:
         """`n` pictures of the folder, the same for every seed; or samples of the model."""
@@ -87,7 +111,7 @@ class Subject:
     def samples(self, n: int) -> str:
         """What `draw` gives, in words."""
         if self.pictures is None:
-            return f"{n} samples"
+            return f"{n} samples with {words(self.options)}" if self.options else f"{n} samples"
         return counted(n, self.pictures.of, f"pictures of {_title(self.name)}")
 
 
@@ -114,6 +138,7 @@ def load_subjects(
     n: int,
     device: torch.device | str,
     features: Callable[[Dataset], int],
+    all_of_data: bool = False,
 ) -> list[Subject]:
     """The runs and folders to evaluate.
 
@@ -124,6 +149,8 @@ def load_subjects(
         n: largest number of pictures that are drawn from a folder.
         device: where models are put.
         features: how many features the extractor has that is used for some training images.
+        all_of_data: a run needs nothing but images that it was not trained on, so that a folder of other ones is used
+            as a whole, unless it has a test split.
 
     Raises:
         LimnerError: a path is neither, there is no checkpoint, or no real images can be compared with.
@@ -132,14 +159,16 @@ def load_subjects(
     runs = [(place / "recipe.yaml").is_file() for place in places]
     real = None if all(runs) else _real_images(places[runs.index(False)], data, not any(runs), features)
     return [
-        _load_run(str(path), Run(place), data, which, device)
+        _load_run(str(path), Run(place), data, which, device, all_of_data)
         if is_run or real is None
         else _load_folder(str(path), place, *real, n)
         for path, place, is_run in zip(paths, places, runs, strict=True)
     ]
 
 
-def _load_run(name: str, run: Run, data: Data, which: str, device: torch.device | str) -> Subject:
+def _load_run(
+    name: str, run: Run, data: Data, which: str, device: torch.device | str, all_of_data: bool = False
+) -> Subject:
     run.check()  # before hours of measuring, not when the scores are written
     model = load_model(getattr(run, which) if which in ("latest", "best") else run.checkpoints / which, device)
     trained_on = recipe.of_run(run.recipe).data
@@ -152,13 +181,26 @@ def _load_run(name: str, run: Run, data: Data, which: str, device: torch.device 
     else:
         spec = _sized(recipe.data_of(data, model.batch_type), model, trained_on)
     train: Dataset = spec.build()
-    heldout = heldout_of(spec)
-    if heldout is None:
+    learnt, heldout = data is None or _is_learnt(run, train), heldout_of(spec)
+    if not learnt and all_of_data and spec.name == "folder" and (heldout is None or _chosen_by_limner(heldout)):
+        train = heldout = Spec(spec.kind, spec.name, spec.kwargs | {"split": "all"}).build()
+    if heldout is None and learnt:
         raise LimnerError(
             f"{run.name} was trained on all of {train.name}, so nothing is held out to compare with; name other real"
             " images with data=FOLDER"
         )
-    return Subject(name, model, None, run, train, heldout, tuple(left_out(train, heldout)))
+    if heldout is None:
+        raise LimnerError(f"{train.name} has no held-out images to compare with; leave split out, or name other data")
+    return Subject(name, model, None, run, train, heldout, learnt, notes=tuple(left_out(train, heldout)))
+
+
+def _is_learnt(run: Run, train: Dataset) -> bool:
+    """Whether a run was trained on these images."""
+    try:
+        run_data.refuse_others(run, train, train.name)
+    except LimnerError:
+        return False
+    return True
 
 
 def _sized(spec: Spec, model: GenerativeModel, trained_on: Spec) -> Spec:
@@ -280,7 +322,7 @@ def _load_folder(name: str, place: Path, train: Dataset, heldout: Dataset, about
     source: Dataset = Spec("data", "folder", kwargs).build()
     pictures = _drawn_pictures(source, n)
     same = f"{source.name} and {train.name} are compared at {h}×{w} pixels with {c} channel{'s' * (c > 1)}"
-    return Subject(name, None, pictures, None, train, heldout, (same, *pictures.notes, *about))
+    return Subject(name, None, pictures, None, train, heldout, notes=(same, *pictures.notes, *about))
 
 
 def _drawn_pictures(source: Dataset, n: int) -> Pictures:

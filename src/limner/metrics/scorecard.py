@@ -15,7 +15,8 @@ An absolute number says little: every measure of fidelity and of diversity fails
 arXiv:2505.22450). Each score is therefore compared with two reference values, measured in the same way on the same
 data: the **ceiling**, real training images scored as if a model had made them, and the **floor**, noise with the mean
 and variance of each pixel. `norm` says where between them a score lies, 0 to 1. A score that a model cannot have is
-"n/a" with the reason, never 0. Copying is a property of its own, because a model that repeats its training images
+"n/a" with the reason, never 0. A score of samples that were drawn with options, such as 5 steps, has them in its name,
+so that a card can hold several (``fd@lenet64-v1[n=10000,steps=5]``). Copying is a property of its own, because a model that repeats its training images
 would win all the others.
 
 Samples are first rounded to 8 bits, as they would be saved. Intervals are Student's t intervals over seeds of the
@@ -26,7 +27,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -71,6 +72,7 @@ class Score:
         why: the reason why there is no value.
         drawn: number of pictures of a folder that were drawn to be scored.
         of: number of usable pictures that they were drawn from.
+        options: sampling options that the user chose, by name; empty for the model's defaults.
         notes: sentences on how the images were prepared, and what was left out and why.
     """
 
@@ -89,6 +91,7 @@ class Score:
     why: str = ""
     drawn: int | None = None
     of: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
     @classmethod
@@ -100,8 +103,8 @@ class Score:
     def to_dict(self) -> dict[str, Any]:
         """The attributes that are set, as ``scores.json`` has them."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        values["notes"] = list(self.notes)
-        return {k: v for k, v in values.items() if k == "value" or v not in (None, "", [])}
+        values |= {"options": dict(self.options), "notes": list(self.notes)}
+        return {k: v for k, v in values.items() if k == "value" or v not in (None, "", [], {})}
 
 
 Card = dict[str, Score]
@@ -156,6 +159,46 @@ def base(name: str) -> str:
     ('fd', 'cas')
     """
     return name.partition("@")[0].partition("[")[0]
+
+
+def words(options: Mapping[str, Any]) -> str:
+    """Sampling options as a user writes them, separated by blanks.
+
+    >>> words({"steps": 5, "guidance": 2.0, "interval": (0.3, 5.0)})
+    'steps=5 guidance=2 interval=0.3,5'
+    """
+    return " ".join(f"{key}={_word(value)}" for key, value in options.items())
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(map(_word, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def named(name: str, options: Mapping[str, Any]) -> str:
+    """A score's name with sampling options among its conditions.
+
+    >>> named("fd@lenet64-v1[n=10000]", {"steps": 5}), named("latency_ms", {"steps": 5})
+    ('fd@lenet64-v1[n=10000,steps=5]', 'latency_ms[steps=5]')
+    """
+    if not options:
+        return name
+    conditions = words(options).replace(" ", ",")
+    return f"{name[:-1]},{conditions}]" if name.endswith("]") else f"{name}[{conditions}]"
+
+
+def unnamed(name: str, options: Mapping[str, Any]) -> str:
+    """A score's name without these options: what `named` was given.
+
+    >>> unnamed("fd@lenet64-v1[n=10000,steps=5]", {"steps": 5}), unnamed("latency_ms[steps=5]", {"steps": 5})
+    ('fd@lenet64-v1[n=10000]', 'latency_ms')
+    """
+    conditions = words(options).replace(" ", ",")
+    for ending, rest in ((f"[{conditions}]", ""), (f",{conditions}]", "]")) if options else ():
+        if name.endswith(ending):
+            return name.removesuffix(ending) + rest
+    return name
 
 
 def comparable(cards: Sequence[dict[str, Any]]) -> list[str]:

@@ -25,6 +25,7 @@ class Score:
         text: the value where it is a word, such as a verdict.
         property: the property of a generative model that it measures.
         low, high: ends of the 95 % interval; `error` is one standard error.
+        options: sampling options that were chosen for it; empty for the model's defaults.
         ceiling: score of real images; `floor`: score of noise; `norm`: position between them, from 0 to 1.
     """
 
@@ -42,6 +43,7 @@ class Score:
     floor: float | None = None
     norm: float | None = None
     why: str = ""
+    options: Row = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -248,6 +250,7 @@ def _scores(raw: Row) -> list[Score]:
         values: dict[str, Any] = {k: str(fields.get(k) or "") for k in ("unit", "on", "how", "property", "why")}
         values |= {k: as_number(fields.get(k)) for k in ("value", "error", "low", "high", "ceiling", "floor", "norm")}
         values["on"] = "; ".join(filter(None, (values["on"], *strings(fields.get("notes")))))
+        values["options"] = _as_row(fields.get("options"))
         value = fields.get("value")
         scores.append(Score(key, text=value if isinstance(value, str) else "", **values))
     return scores

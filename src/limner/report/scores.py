@@ -53,14 +53,15 @@ class Spoke:
 
 def score_row(score: Score) -> ScoreRow:
     """The texts of a score."""
-    conditions = score.key.removeprefix(base(score.key)).lstrip("@")
+    measured_with, _, settings = score.key.removeprefix(base(score.key)).lstrip("@").partition("[")
+    conditions = [measured_with, *settings.rstrip("]").replace("=", " = ").split(",")]
     value = score.text or f"{number(score.value)}{f' {score.unit}' if score.unit else ''}"
     interval = f"{number(score.low)} to {number(score.high)}" if score.low is not None else ""
     if not interval and score.error:
         interval = f"± {number(score.error)}"
     return ScoreRow(
         title(base(score.key), score.unit),
-        conditions.replace("[n=", ", n = ").rstrip("]").lstrip(", "),
+        ", ".join(filter(None, conditions)),
         value,
         interval,
         score,
@@ -68,16 +69,21 @@ def score_row(score: Score) -> ScoreRow:
 
 
 def tiles(scores: Sequence[Score]) -> list[Score]:
-    """The scores shown large: the headline of each property, and scores without a property."""
-    headlines = [s for s in scores if s.property and base(s.key) in (HEADLINES.get(s.property), *_TRANSLATION)]
+    """The scores shown large: the headline of each property by default options, and scores without a property."""
+    headlines = [
+        s
+        for s in scores
+        if s.property and not s.options and base(s.key) in (HEADLINES.get(s.property), *_TRANSLATION)
+    ]
     return [s for s in scores if not s.property] + [s for s in headlines if s.value is not None]
 
 
 def groups(scores: Sequence[Score]) -> list[Group]:
-    """Scores by property, in the order of the scorecard."""
+    """Scores by property, in the order of the scorecard; one below another those of the same name with other options."""
     result = []
+    first = {base(s.key): i for i, s in reversed(list(enumerate(scores)))}
     for key, name in PROPERTIES.items():
-        members = [s for s in scores if s.property == key]
+        members = sorted((s for s in scores if s.property == key), key=lambda s: first[base(s.key)])
         rows = [score_row(s) for s in members if s.value is not None or s.text]
         missing = [s.why for s in members if s.value is None and s.why]
         if rows or missing:
@@ -87,7 +93,11 @@ def groups(scores: Sequence[Score]) -> list[Group]:
 
 def radar(scores: Sequence[Score]) -> list[Spoke]:
     """The six headlines between floor (middle) and ceiling (rim); empty where fewer than three can be placed."""
-    norms = {s.property: s.norm for s in scores if s.property and base(s.key) == HEADLINES.get(s.property)}
+    norms = {
+        s.property: s.norm
+        for s in scores
+        if s.property and not s.options and base(s.key) == HEADLINES.get(s.property)
+    }
     if sum(norm is not None for norm in norms.values()) < 3:
         return []
     spokes = []

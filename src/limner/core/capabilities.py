@@ -117,6 +117,26 @@ class HasBound(Protocol):
         ...
 
 
+@runtime_checkable
+class HasElbo(Protocol):
+    """Bounds the likelihood by the variational bound of its own diffusion steps.
+
+    Ho et al. 2020, *Denoising diffusion probabilistic models*, arXiv:2006.11239, eq. 5. A model that only denoises
+    (`Denoises`) has the bound of `limner.samplers.elbo`.
+
+    Attributes:
+        measure: as of `HasBound`.
+        elbo_evaluations: calls of its net for each image.
+    """
+
+    measure: str
+    elbo_evaluations: int
+
+    def elbo(self, x: Tensor, noise: Callable[..., Tensor], y: Tensor | None = None) -> Tensor:
+        """An estimate of the bound for each image in nats, (B,); `noise(*size)` gives standard normal numbers."""
+        ...
+
+
 class SamplesNoise(Protocol):
     """A prior that can be sampled. Its sampling options, such as truncation, are keyword-only and have defaults."""
 
@@ -148,7 +168,10 @@ class HasPosterior(Protocol):
 
 @runtime_checkable
 class HasLogProb(Protocol):
-    """Computes the likelihood of an image: a density, unless an attribute `measure` as of `HasBound` says otherwise."""
+    """Computes the likelihood of an image: a density, unless an attribute `measure` as of `HasBound` says otherwise.
+
+    It is exact, unless an attribute `likelihood_kind` says ``ELBO``, or ``ODE`` for a continuous flow.
+    """
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Log p(x) in nats, (B,), of images (B,C,H,W)."""

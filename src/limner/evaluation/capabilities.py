@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 from limner.core.batch import Dataset
-from limner.core.capabilities import Corrupts, HasBound, Reconstructs
+from limner.core.capabilities import Corrupts, Reconstructs
 from limner.core.model import GenerativeModel
-from limner.evaluation.draws import counted
-from limner.evaluation.likelihood import Likelihood, bits, bounds
+from limner.evaluation.likelihood_scores import quick_likelihood_scores
 from limner.evaluation.reconstruction import denoising_psnr, reconstruction_psnr
 from limner.metrics.modes import Modes, point_modes, stacked_modes
-from limner.metrics.scorecard import Card, Score, normalised
+from limner.metrics.scorecard import Card, Score
 
-MEASURES_OF_P = {
-    "bernoulli": "grey values taken as probabilities of white: comparable among Bernoulli models only",
-    "density": "density of uniformly dequantised pixels",
-    "discrete": "probability of the 256 grey values",
-    "unit_density": "density of uniformly dequantised pixels on [0,1]",
-}
-"""What p(x) is, by the `measure` of a model."""
 _POINT_SAMPLES = 2500  # as in PacGAN
 _STACKED_SAMPLES = 2600  # a tenth of what papers use, so that it takes seconds
-_LIKELIHOOD_IMAGES = 2000
 
 
 def capability_scores(model: GenerativeModel, heldout: Dataset, device: torch.device | str = "cpu") -> Card:
-    """Scores of reconstructions, likelihood bounds and known modes; empty for models and data that have none.
+    """Scores of reconstructions, quick likelihoods and known modes; empty for models and data that have none.
 
     `error` is one standard error over images.
     """
-    card = reconstruction_scores(model, heldout, device)
-    if isinstance(model, HasBound):
-        bound = bounds(model, heldout, k=50, device=device, limit=_LIKELIHOOD_IMAGES)
-        card |= bound_scores(bound, model.measure, heldout)
+    card = reconstruction_scores(model, heldout, device) | quick_likelihood_scores(model, heldout, device)
     return card | known_mode_scores(model, heldout)
 
 
@@ -56,35 +42,6 @@ def reconstruction_scores(model: GenerativeModel, heldout: Dataset, device: torc
             float(values.mean()), unit="dB", on=on, how=how, property="latent", error=error, better="higher"
         )
     return card
-
-
-def bound_scores(bound: Likelihood, measure: str, heldout: Dataset) -> Card:
-    """Bounds of the likelihood as scores."""
-    dims = math.prod(heldout.shape)
-    on, p = counted(bound.n, len(heldout), f"held-out images of {heldout.name}"), MEASURES_OF_P[measure]
-    return {
-        "elbo_nats": Score(
-            bound.elbo, unit="nats per image", on=on, how=f"evidence lower bound, {p}", property="likelihood",
-            error=bound.elbo_error, better="higher",
-        ),
-        "iwae50_nats": Score(
-            bound.iwae, unit="nats per image", on=on, property="likelihood", error=bound.iwae_error, better="higher",
-            how=f"importance-weighted bound with {bound.k} draws (Burda et al. 2015), {p}",
-        ),
-        "bits_per_dim": bits_score(
-            bits(bound.iwae, dims, measure), bound.iwae_error / (dims * math.log(2)), f"IWAE-{bound.k}", measure, on
-        ),
-    }  # fmt: skip
-
-
-def bits_score(value: float, error: float, kind: str, measure: str, on: str) -> Score:
-    """Bits per dimension; of grey values, the ceiling is 0 and the floor 8, what uniform noise needs."""
-    grey = measure != "bernoulli"
-    return Score(
-        value, unit="bits per dimension", on=on, how=f"{kind}, {MEASURES_OF_P[measure]}", property="likelihood",
-        error=error, better="lower", ceiling=0.0 if grey else None, floor=8.0 if grey else None,
-        norm=normalised(value, 8.0, 0.0) if grey else None,
-    )  # fmt: skip
 
 
 def known_mode_scores(model: GenerativeModel, heldout: Dataset) -> Card:

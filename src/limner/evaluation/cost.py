@@ -41,8 +41,8 @@ class Cost:
         throughput: images a second at the best batch size.
         best_batch: the batch size with the highest throughput.
         throughputs: images a second by batch size, for sizes that fit into the time limit and the memory.
-        evaluations: calls of nets to draw one image (`count_evaluations`): 1 for a GAN; for a diffusion model one or two
-            a step, and twice as many with guidance.
+        evaluations: calls of nets to draw one image (`count_evaluations`): 1 for a GAN; for a diffusion model one or
+            two a step, and twice as many with guidance.
         parameters: number of parameters.
         groups: number of parameters by group; groups may share some.
         weight_bytes: size of parameters and buffers in memory.
@@ -188,9 +188,9 @@ def _threads(n: int | None) -> Iterator[None]:
 def count_evaluations(model: GenerativeModel, *, seed: int = 0) -> int:
     """Number of calls of the model's nets to draw one image, the NFE of papers.
 
-    Calls of the model's direct submodules with weights are counted, but not calls within such a call. A call is weighted
-    by its batch: a guided step that puts the image through its net with and without the class, as a batch of two, counts
-    twice. A model may state the number by an attribute `evaluations` instead.
+    Calls of the model's direct submodules with weights are counted, but not calls within such a call. A call is
+    weighted by its batch: a guided step that puts the image through its net with and without the class, as a batch of
+    two, counts twice. A model may state the number by an attribute `evaluations` instead.
     """
     declared = getattr(model, "evaluations", None)
     if isinstance(declared, int):

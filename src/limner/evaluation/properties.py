@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from statistics import fmean
 
 import torch
@@ -13,16 +11,16 @@ from torch import Tensor
 
 from limner.config import recipe
 from limner.core.batch import Dataset, drawn
-from limner.core.capabilities import Conditional, Decodes, Encodes, Generates, HasBound, HasPrior, Reconstructs
+from limner.core.capabilities import Conditional, Decodes, Encodes, Generates, HasPrior, Reconstructs
 from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel
 from limner.core.run import Run
 from limner.evaluation import smoothness
-from limner.evaluation.capabilities import bits_score, bound_scores, known_mode_scores, reconstruction_scores
+from limner.evaluation.capabilities import known_mode_scores, reconstruction_scores
 from limner.evaluation.cost import cost, count_evaluations, training_cost
 from limner.evaluation.draws import batches, counted
 from limner.evaluation.factors import encoded_disentanglement, read_disentanglement
-from limner.evaluation.likelihood import bounds, likelihood
+from limner.evaluation.likelihood_scores import likelihood_scores
 from limner.evaluation.reference_set import MEASURES, ReferenceSet, ScoredImages
 from limner.metrics.copies import copying, nearest
 from limner.metrics.diversity import birthday, duplicate_threshold, ndb
@@ -33,7 +31,6 @@ from limner.metrics.scorecard import Card, Score, missing, normalised, select
 
 _MIDPOINTS = 5000
 _DCGAN_SECONDS = 3.0  # for timing the DCGAN whose speed is the reference
-_LIKELIHOOD_IMAGES = 2000
 
 
 def image_scores(
@@ -367,57 +364,6 @@ def disentanglement_scores(model: GenerativeModel, train: Dataset, device: torch
     }  # fmt: skip
 
 
-def likelihood_scores(
-    model: GenerativeModel, train: Dataset | None, heldout: Dataset, device: torch.device | str, kind: str | None = None
-) -> Card:
-    """Likelihood of held-out images, the time that it takes, and the gap between training and held-out images."""
-    if kind == "AIS":
-        return _annealed_scores(model, heldout, device)
-    if isinstance(model, HasBound):
-        start = time.perf_counter()
-        bound = bounds(model, heldout, k=50, limit=_LIKELIHOOD_IMAGES, device=device)
-        n, kind = bound.n, "IWAE-50"
-        ms = 1000 * (time.perf_counter() - start) / n
-        trained = bounds(model, train, k=50, limit=n, device=device)
-        card = bound_scores(bound, model.measure, heldout)
-        gap, error = trained.iwae - bound.iwae, math.hypot(trained.iwae_error, bound.iwae_error)
-        on = counted(n, len(heldout), f"held-out images of {heldout.name}")
-    else:
-        try:
-            exact = likelihood(model, heldout, train=train, limit=_LIKELIHOOD_IMAGES, device=device)
-        except LimnerError as reason:
-            return {"bits_per_dim": missing("likelihood", f"{reason}; or ask for likelihood=AIS")}
-        n, ms, kind = exact.n, exact.ms_per_image, exact.kind
-        gap, error = exact.train_gap or 0.0, exact.train_gap_error or 0.0
-        on = counted(n, len(heldout), f"held-out images of {heldout.name}")
-        card = {"bits_per_dim": bits_score(exact.bits, exact.bits_error, kind, exact.measure, on)}
-    card["likelihood_ms"] = _likelihood_time(ms, on, kind)
-    card["train_gap"] = Score(
-        gap, unit="nats per image", on=f"{on}, and as many training images", property="likelihood", error=error,
-        how="log-likelihood of training images minus that of held-out images", better="lower",
-    )  # fmt: skip
-    return card
-
-
-def _likelihood_time(ms: float, on: str, kind: str) -> Score:
-    return Score(ms, unit="ms per image", on=on, how=f"time for {kind}", property="likelihood", better="lower")
-
-
-def _annealed_scores(model: GenerativeModel, heldout: Dataset, device: torch.device | str) -> Card:
-    """The likelihood of a decoder with noise on its pixels, by annealed importance sampling."""
-    result = likelihood(model, heldout, kind="AIS", device=device)
-    on = counted(result.n, len(heldout), f"held-out images of {heldout.name}")
-    how = (
-        f"AIS (Wu et al. 2017) with noise of {result.sigma:.3g} on pixels in [-1,1], fitted; the estimates from below"
-        f" and from above differ by {result.ais_gap:.3g} nats, and the number may be off by as much"
-    )
-    score = bits_score(result.bits, result.bits_error, "AIS", result.measure, on)
-    return {
-        "bits_per_dim": replace(score, how=how),
-        "likelihood_ms": _likelihood_time(result.ms_per_image, on, "AIS"),
-    }
-
-
 def spaced_images(dataset: Dataset, n: int, device: torch.device | str) -> tuple[Tensor, Tensor | None]:
     """`n` drawn images (n,C,H,W) of a set in [-1,1], and their classes."""
     parts = list(batches(dataset, min(n, len(dataset)), 256, device))
@@ -435,8 +381,12 @@ def model_scores(
     device: torch.device | str,
     run: Run | None = None,
     kind: str | None = None,
+    learnt: bool = True,
 ) -> Card:
-    """Scores of the model itself: its cost, its latent space, its likelihood, and counts of modes that are known."""
+    """Scores of the model itself: its cost, its latent space, its likelihood, and counts of modes that are known.
+
+    `learnt` says whether the model was trained on `train`, so that overfitting can be told.
+    """
     card: Card = known_mode_scores(model, heldout) if {"quality", "coverage"} & set(properties) else {}
     if "sampling" in properties:
         card |= sampling_scores(model, train, run)
@@ -445,5 +395,5 @@ def model_scores(
     if "disentangled" in properties:
         card |= disentanglement_scores(model, train, device)
     if "likelihood" in properties:
-        card |= likelihood_scores(model, train, heldout, device, kind)
+        card |= likelihood_scores(model, train if learnt else None, heldout, device, kind)
     return select(card, properties)

@@ -1,4 +1,4 @@
-"""Sampling options of an evaluation, such as ``steps=1,5,20``: one row of scores for each combination of their values."""
+"""Sampling options of an evaluation, such as ``steps=1,5,20``: a row of scores for each combination of values."""
 
 from __future__ import annotations
 

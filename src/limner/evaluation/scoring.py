@@ -150,7 +150,8 @@ def evaluate(
         weights: a local file with the weights of effnet-lite0 or inception.
         which: checkpoint of a run: latest, best, or its number.
         likelihood: AIS estimates the likelihood of a decoder by annealed importance sampling, with Gaussian noise on
-            its pixels, and takes minutes for 50 images. By default only models with a likelihood or a bound have one.
+            its pixels, and takes minutes for 50 images. ODE adds that of the flow of a diffusion model to its bound,
+            and takes minutes for 64 images. By default only models with a likelihood or a bound have one.
         device: auto, cpu, cuda or mps.
         progress: receives messages on the progress.
         **options: sampling options of the model, one value or several with commas, such as steps=1,5,20,50,
@@ -169,8 +170,8 @@ def evaluate(
     selected = None if only is None else _parse_properties(only)
     if not paths:
         raise LimnerError("there is nothing to evaluate; name a run folder, or a folder of pictures with data=NAME")
-    if likelihood not in (None, "AIS"):
-        raise unknown("likelihood", str(likelihood), ["AIS"])
+    if likelihood not in (None, "AIS", "ODE"):
+        raise unknown("likelihood", str(likelihood), ["AIS", "ODE"])
     choose = extractor_for(extractor, weights, torch_device)
 
     def number_of_features(train: Dataset) -> int:
@@ -231,8 +232,8 @@ def _evaluate_images(
         card = {name: _with_conditions(score, subject, reference.n) for name, score in card.items()}
     if subject.model is not None:
         card |= properties.model_scores(
-            subject.model, selected, subject.train if subject.learnt else None, subject.heldout, reference, scored, device,
-            subject.run, likelihood,
+            subject.model, selected, subject.train, subject.heldout, reference, scored, device, subject.run, likelihood,
+            subject.learnt,
         )  # fmt: skip
     if subject.model is not None and subject.options and "sampling" not in selected:
         card |= properties.evaluation_scores(subject.model)
@@ -427,7 +428,7 @@ def _rows_table(cards: dict[str, dict[str, Any]]) -> str:
     names = {scorecard.base(k): k for card in plain.values() for k, score in card.items() if "why" not in score}
     columns = [name for name in _COLUMNS if name in names]
     rows = [["", *columns]]
-    rows += [[title, *[_cell(card.get(names[c])) for c in columns]] for title, card in zip(map(_title, cards.items()), plain.values(), strict=True)]
+    rows += [[_title((row, cards[row])), *[_cell(card.get(names[c])) for c in columns]] for row, card in plain.items()]
     conditions: dict[str, list[str]] = {}
     for column in columns:
         conditions.setdefault(names[column].removeprefix(column), []).append(column)
@@ -447,7 +448,7 @@ def _plain(card: dict[str, Any]) -> dict[str, Any]:
 
 def _path(row: str, card: dict[str, Any]) -> str:
     """The path of a row, without its options."""
-    options = next((score["options"] for score in card.values() if "options" in score), {})
+    options: dict[str, Any] = next((score["options"] for score in card.values() if "options" in score), {})
     return row.removesuffix(scorecard.words(options)).rstrip()
 
 

@@ -15,8 +15,8 @@ An absolute number says little: every measure of fidelity and of diversity fails
 arXiv:2505.22450). Each score is therefore compared with two reference values, measured in the same way on the same
 data: the **ceiling**, real training images scored as if a model had made them, and the **floor**, noise with the mean
 and variance of each pixel. `norm` says where between them a score lies, 0 to 1. A score that a model cannot have is
-"n/a" with the reason, never 0. A score of samples that were drawn with options, such as 5 steps, has them in its name,
-so that a card can hold several (``fd@lenet64-v1[n=10000,steps=5]``). Copying is a property of its own, because a model that repeats its training images
+"n/a" with the reason, never 0. Sampling options, such as 5 steps, stand in the name of a score
+(``fd@lenet64-v1[n=10000,steps=5]``). Copying is a property of its own, because a model that repeats its training images
 would win all the others.
 
 Samples are first rounded to 8 bits, as they would be saved. Intervals are Student's t intervals over seeds of the

@@ -71,15 +71,13 @@ def score_row(score: Score) -> ScoreRow:
 def tiles(scores: Sequence[Score]) -> list[Score]:
     """The scores shown large: the headline of each property by default options, and scores without a property."""
     headlines = [
-        s
-        for s in scores
-        if s.property and not s.options and base(s.key) in (HEADLINES.get(s.property), *_TRANSLATION)
+        s for s in scores if s.property and not s.options and base(s.key) in (HEADLINES.get(s.property), *_TRANSLATION)
     ]
     return [s for s in scores if not s.property] + [s for s in headlines if s.value is not None]
 
 
 def groups(scores: Sequence[Score]) -> list[Group]:
-    """Scores by property, in the order of the scorecard; one below another those of the same name with other options."""
+    """Scores by property, in the order of the scorecard; those that differ in options only stand together."""
     result = []
     first = {base(s.key): i for i, s in reversed(list(enumerate(scores)))}
     for key, name in PROPERTIES.items():
@@ -94,9 +92,7 @@ def groups(scores: Sequence[Score]) -> list[Group]:
 def radar(scores: Sequence[Score]) -> list[Spoke]:
     """The six headlines between floor (middle) and ceiling (rim); empty where fewer than three can be placed."""
     norms = {
-        s.property: s.norm
-        for s in scores
-        if s.property and not s.options and base(s.key) == HEADLINES.get(s.property)
+        s.property: s.norm for s in scores if s.property and not s.options and base(s.key) == HEADLINES.get(s.property)
     }
     if sum(norm is not None for norm in norms.values()) < 3:
         return []

@@ -273,7 +273,7 @@ def _fit(prepared: Prepared, run: Run, start: Checkpoint | None, progress: Progr
     dataset, heldout, device = prepared.dataset, prepared.heldout, prepared.device
     is_main = dist.rank() == 0
     try:
-        reference = scoring.training_reference(dataset, heldout, device) if is_main else None
+        reference = scoring.training_reference(prepared.model, dataset, heldout, device) if is_main else None
         scorer = scoring.during_training(reference, heldout) if is_main else None
         if scorer is None and prepared.options.score_images and is_main:
             progress.say("train.score_images has no effect: the data have no held-out images to compare samples with")

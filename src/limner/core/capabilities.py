@@ -119,21 +119,19 @@ class HasBound(Protocol):
 
 @runtime_checkable
 class HasElbo(Protocol):
-    """Bounds the likelihood by the variational bound of its own diffusion steps.
-
-    Ho et al. 2020, *Denoising diffusion probabilistic models*, arXiv:2006.11239, eq. 5. A model that only denoises
-    (`Denoises`) has the bound of `limner.samplers.elbo`.
+    """Bounds the likelihood of images by that of a chain of noise levels: diffusion models.
 
     Attributes:
-        measure: as of `HasBound`.
         elbo_evaluations: calls of its net for each image.
     """
 
-    measure: str
     elbo_evaluations: int
 
     def elbo(self, x: Tensor, noise: Callable[..., Tensor], y: Tensor | None = None) -> Tensor:
-        """An estimate of the bound for each image in nats, (B,); `noise(*size)` gives standard normal numbers."""
+        """An estimate (B,) in nats of the bound of log P(x), the probability of images (B,C,H,W) of 256 grey values.
+
+        `noise(*size)` gives standard normal numbers.
+        """
         ...
 
 

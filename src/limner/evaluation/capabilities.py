@@ -7,6 +7,8 @@ import torch
 from limner.core.batch import Dataset
 from limner.core.capabilities import Corrupts, Reconstructs
 from limner.core.model import GenerativeModel
+from limner.evaluation.cost import SLOW, is_slow
+from limner.evaluation.draws import counted
 from limner.evaluation.likelihood_scores import quick_likelihood_scores
 from limner.evaluation.reconstruction import denoising_psnr, reconstruction_psnr
 from limner.metrics.modes import Modes, point_modes, stacked_modes
@@ -21,17 +23,20 @@ def capability_scores(model: GenerativeModel, heldout: Dataset, device: torch.de
 
     `error` is one standard error over images.
     """
-    card = reconstruction_scores(model, heldout, device) | quick_likelihood_scores(model, heldout, device)
+    limit = SLOW.reconstructions if is_slow(model) else None
+    card = reconstruction_scores(model, heldout, device, limit) | quick_likelihood_scores(model, heldout, device)
     return card | known_mode_scores(model, heldout)
 
 
-def reconstruction_scores(model: GenerativeModel, heldout: Dataset, device: torch.device | str) -> Card:
-    """How well held-out images are reconstructed, for models that encode and decode."""
-    on = f"{len(heldout)} held-out images of {heldout.name}"
+def reconstruction_scores(
+    model: GenerativeModel, heldout: Dataset, device: torch.device | str, limit: int | None = None
+) -> Card:
+    """How well held-out images, at most `limit`, are reconstructed, for models that encode and decode."""
+    on = counted(min(limit or len(heldout), len(heldout)), len(heldout), f"held-out images of {heldout.name}")
     if isinstance(model, Corrupts) and isinstance(model, Reconstructs):
         psnrs = denoising_psnr(model, heldout, device)
     elif isinstance(model, Reconstructs):
-        values = reconstruction_psnr(model, heldout, device)
+        values = reconstruction_psnr(model, heldout, device, limit)
         psnrs = {"psnr_db": (values, "peak signal-to-noise ratio of reconstructions, mean over images")}
     else:
         return {}

@@ -215,6 +215,42 @@ def count_evaluations(model: GenerativeModel, *, seed: int = 0) -> int:
     return max(images, 1)
 
 
+@dataclass(frozen=True)
+class Effort:
+    """How many images are drawn or encoded for the scores of a latent space, and for those of a training.
+
+    Attributes:
+        midpoints: pairs of draws between which images are decoded.
+        paths: paths of a path length.
+        even_paths: paths on which the evenness of steps is measured.
+        codes: images that are encoded.
+        round_trips: images and codes that go to the other side and back.
+        reconstructions: images that are reconstructed; None means all.
+        training_samples: samples that are scored during a training and at its end.
+    """
+
+    midpoints: int = 5000
+    paths: int = 2000
+    even_paths: int = 128
+    codes: int = 2000
+    round_trips: int = 256
+    reconstructions: int | None = None
+    training_samples: int = 2000
+
+
+FULL = Effort()
+SLOW = Effort(500, 100, 16, 200, 32, 64, 500)
+"""The effort for models with many evaluations for one image."""
+
+
+def is_slow(model: GenerativeModel) -> bool:
+    """Whether an image takes more than four evaluations of nets, as those of diffusion models do."""
+    try:
+        return count_evaluations(model) > 4
+    except LimnerError:  # it draws no images
+        return False
+
+
 def _parts(model: nn.Module) -> Iterator[nn.Module]:
     """Direct submodules with weights; those of lists one by one."""
     for part in model.children():

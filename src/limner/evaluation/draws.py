@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from limner.core.batch import Dataset, drawn, to_float
+from limner.core.capabilities import HasPrior
 
 GREY = 2 / 255
 """Width of a grey level on [-1,1]."""
@@ -34,6 +37,13 @@ def batches(
             x = augment(x, torch.tensor(ids, device=device))
         y = None if dataset.labels is None else dataset.labels[ids].to(device)
         yield x, y, ids
+
+
+def drawn_codes(model: HasPrior, n: int, generator: torch.Generator) -> Tensor:
+    """Draws (n,…) of the model's prior, with those of its sampling options that the prior takes, such as truncation."""
+    options: Mapping[str, Any] = getattr(model, "options", {})
+    known = inspect.signature(model.prior.sample).parameters
+    return model.prior.sample(n, generator, **{k: v for k, v in options.items() if k in known})
 
 
 def dequantised(x: Tensor, measure: str, seed: int) -> Tensor:

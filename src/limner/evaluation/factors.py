@@ -26,6 +26,7 @@ from limner.core.batch import Dataset, to_float
 from limner.core.capabilities import Conditional, Encodes, Generates
 from limner.core.errors import LimnerError
 from limner.data.sources.factors import NAMES, SIZES, render
+from limner.evaluation.draws import drawn_codes
 from limner.metrics.disentangle import Disentanglement, disentanglement
 from limner.metrics.extractors.features import grey_batches, read_weights
 
@@ -236,7 +237,7 @@ def read_disentanglement(
     generator = torch.Generator(device).manual_seed(seed)
     codes, parts, matches = [], [], []
     for first in range(0, n, 500):
-        z = model.prior.sample(min(500, n - first), generator)
+        z = drawn_codes(model, min(500, n - first), generator)
         conditions = model.condition.default(first + len(z)) if isinstance(model, Conditional) else None
         y = None if conditions is None else conditions[first:].to(z.device)
         read, match = reader.read_and_match(model.decode(z, y).float().clamp(-1, 1))

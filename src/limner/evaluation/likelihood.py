@@ -4,8 +4,8 @@
 kind       definition
 =========  ============================================================================================================
 exact      log p(x) itself, of a flow or an autoregressive model
-ELBO       a lower bound (Kingma and Welling 2013, arXiv:1312.6114); of a diffusion model the variational bound of all
-           its steps (Ho et al. 2020, arXiv:2006.11239, eq. 5), in continuous time (`limner.samplers.elbo`)
+ELBO       a lower bound (Kingma and Welling 2013, arXiv:1312.6114); of a diffusion model that of its chain of
+           steps (Ho et al. 2020, arXiv:2006.11239, eq. 5)
 IWAE-K     a tighter one from K draws (Burda et al. 2015, arXiv:1509.00519, eq. 8); it rises with K towards log p(x)
 ODE(n)     log p(x) up to the solver's error in n steps, from the change of density along a continuous flow (Chen et al.
            2018, arXiv:1806.07366; the probability flow of Song et al. 2021, arXiv:2011.13456, section 4.3)
@@ -40,22 +40,18 @@ import torch
 from torch import Tensor
 
 from limner.core.batch import Dataset
-from limner.core.capabilities import Conditional, Decodes, Denoises, HasBound, HasElbo, HasLogProb, HasPrior
+from limner.core.capabilities import Conditional, Decodes, HasBound, HasElbo, HasLogProb, HasPrior
 from limner.core.errors import LimnerError
 from limner.core.frame import drawable
-from limner.core.rng import Noise
 from limner.evaluation.annealing import AisOptions, Decoder
 from limner.evaluation.draws import batches, dequantised
 from limner.losses.likelihood import bits_per_dim, log_mean_exp
-from limner.samplers.elbo import elbo
 
 ODE_STEPS = (50, 100, 200, 400, 800)
 """Steps that are tried one after the other until the likelihood of a continuous flow is steady."""
 ODE_TOLERANCE = 0.005
 """The change in nats per dimension, from one number of steps to its double, below which it is."""
 _ODE_PILOT = 8  # images on which this is found out
-_ELBO_DRAWS = 16  # noise levels for each image
-_ELBO_LOWEST = 1e-3  # noise level at which grey values are told apart: a step between them is 7.8 standard deviations
 _BITS = {"bernoulli": 0.0, "discrete": 0.0, "density": math.log2(127.5), "unit_density": 8.0}
 _K = 50
 
@@ -196,11 +192,11 @@ def likelihood(
     """Likelihood of held-out images, by a method that the model supports.
 
     Args:
-        model: has ``log_prob``, or denoises, or gives importance weights (`HasBound`), or, for AIS, decodes normal
+        model: has ``log_prob`` or ``elbo``, or gives importance weights (`HasBound`), or, for AIS, decodes normal
             noise; in evaluation mode.
         dataset: held-out images, with classes if the model is conditional.
         kind: the method; by default that which the model supports, the first of: ``log_prob`` where it is exact or a
-            bound, or on points; the ELBO of a model that denoises; ``log_prob`` of a continuous flow; IWAE-k. AIS and
+            bound, or on points; ``elbo``; ``log_prob`` of a continuous flow; IWAE-k. AIS and
             ODE take minutes for images.
         k: draws per image of IWAE.
         train: training images for the gap, of which as many are used.
@@ -224,7 +220,7 @@ def likelihood(
         name, measure, how, score = _ode(model, dataset, min(n, _ODE_PILOT), dims, device, seed)
         train = None  # it would take as long again
     else:
-        name, measure, how, score = _log_likelihood_fn(model, kind, k, points)
+        name, measure, how, score = _log_likelihood_fn(model, kind, k)
     start = time.perf_counter()
     nats = _log_likelihoods(score, dataset, n, device, seed, measure)
     seconds = time.perf_counter() - start
@@ -248,7 +244,7 @@ def _kind(model: object, points: bool) -> Kind:
     own: Kind | None = getattr(model, "likelihood_kind", "exact") if isinstance(model, HasLogProb) else None
     if own is not None and (own != "ODE" or points):
         return own
-    if isinstance(model, HasElbo | Denoises):
+    if isinstance(model, HasElbo) and not points:
         return "ELBO"
     if own is not None:
         return own
@@ -263,7 +259,7 @@ LikelihoodFn = Callable[[Tensor, Tensor | None, int], Tensor]
 """`score(x, y, seed) -> (B,)` nats."""
 
 
-def _log_likelihood_fn(model: object, kind: Kind, k: int, points: bool) -> tuple[str, str, str, LikelihoodFn]:
+def _log_likelihood_fn(model: object, kind: Kind, k: int) -> tuple[str, str, str, LikelihoodFn]:
     """Name, measure, description and likelihood function of a kind."""
     if isinstance(model, HasLogProb) and kind == getattr(model, "likelihood_kind", "exact"):
         return kind, getattr(model, "measure", "density"), "", _log_prob(model)
@@ -271,8 +267,6 @@ def _log_likelihood_fn(model: object, kind: Kind, k: int, points: bool) -> tuple
         raise LimnerError("this model has no log_prob, so it has no likelihood of kind exact")
     if kind == "ELBO" and isinstance(model, HasElbo):
         return _own_elbo(model)
-    if kind == "ELBO" and isinstance(model, Denoises):
-        return _denoiser_elbo(model, "density" if points else "discrete")
     if not isinstance(model, HasBound):
         raise LimnerError(f"this model gives no importance weights, so it has no likelihood of kind {kind}")
     if k < 1:
@@ -300,22 +294,10 @@ def _own_elbo(model: HasElbo) -> tuple[str, str, str, LikelihoodFn]:
         generator = torch.Generator(x.device).manual_seed(seed)
         return model.elbo(x, lambda *size: torch.randn(*size, generator=generator, device=x.device), y)
 
-    return "ELBO", model.measure, f"{model.elbo_evaluations} evaluations of the net an image", score
-
-
-def _denoiser_elbo(model: Denoises, measure: Literal["discrete", "density"]) -> tuple[str, str, str, LikelihoodFn]:
-    """The bound of any model that denoises, in continuous time."""
-    low = model.sigma_min if measure == "density" else min(model.sigma_min, _ELBO_LOWEST)
-
-    def score(x: Tensor, y: Tensor | None, seed: int) -> Tensor:
-        noise = Noise(seed, len(x), device=x.device)
-        return elbo(
-            lambda x, sigma: model.denoise(x, sigma, y), x, low, model.sigma_max, model.sigma_data, noise,
-            draws=_ELBO_DRAWS, measure=measure,
-        )  # fmt: skip
-
-    how = f"variational bound in continuous time (Kingma et al. 2021), {_ELBO_DRAWS} evaluations of the net an image"
-    return "ELBO", measure, how, score
+    how = (
+        f"bound of the chain of noise levels (Ho et al. 2020), {model.elbo_evaluations} evaluations of the net an image"
+    )
+    return "ELBO", "discrete", how, score
 
 
 def _ode(

@@ -17,7 +17,7 @@ from limner.core.model import GenerativeModel
 from limner.core.run import Run
 from limner.evaluation import smoothness
 from limner.evaluation.capabilities import known_mode_scores, reconstruction_scores
-from limner.evaluation.cost import cost, count_evaluations, training_cost
+from limner.evaluation.cost import FULL, Effort, cost, count_evaluations, training_cost
 from limner.evaluation.draws import batches, counted
 from limner.evaluation.factors import encoded_disentanglement, read_disentanglement
 from limner.evaluation.likelihood_scores import likelihood_scores
@@ -29,7 +29,6 @@ from limner.metrics.frechet import frechet_infinity
 from limner.metrics.quality import gan_test, synthetic_training
 from limner.metrics.scorecard import Card, Score, missing, normalised, select
 
-_MIDPOINTS = 5000
 _DCGAN_SECONDS = 3.0  # for timing the DCGAN whose speed is the reference
 
 
@@ -263,6 +262,7 @@ def latent_scores(
     scored: ScoredImages | None,
     heldout: Dataset,
     device: torch.device | str,
+    effort: Effort,
 ) -> Card:
     """Whether the latent space is smooth and without holes, and whether codes of images follow the prior."""
     card: Card = {}
@@ -271,17 +271,17 @@ def latent_scores(
             "latent": missing("latent", f"{model.spec.name} decodes no draws of a prior, so it has no latent space")
         }
     if reference is not None:
-        card |= _smoothness_scores(model, reference, scored, device)
+        card |= _smoothness_scores(model, reference, scored, device, effort)
     if isinstance(model, Encodes):
-        gap = smoothness.posterior_prior_gap(model, heldout, device=device)
+        gap = smoothness.posterior_prior_gap(model, heldout, n=effort.codes, device=device)
         card["posterior_prior_gap"] = Score(
             gap.value, on=f"{gap.n} codes of held-out images and {gap.n} draws of the prior", property="latent",
             how=f"unbiased squared MMD, Gaussian kernel; {gap.noise:.1g} is the standard deviation for equal"
             " distributions", better="lower",
         )  # fmt: skip
-    card |= reconstruction_scores(model, heldout, device)
+    card |= reconstruction_scores(model, heldout, device, effort.reconstructions)
     if isinstance(model, Reconstructs):
-        x, y = spaced_images(heldout, 256, device)
+        x, y = spaced_images(heldout, effort.round_trips, device)
         trip = smoothness.round_trip(model, x, y)
         card["round_trip"] = Score(
             trip.x_mean, unit="of [-1,1]", property="latent", better="lower",
@@ -292,12 +292,16 @@ def latent_scores(
 
 
 def _smoothness_scores(
-    model: Generates, reference: ReferenceSet, scored: ScoredImages | None, device: torch.device | str
+    model: Generates,
+    reference: ReferenceSet,
+    scored: ScoredImages | None,
+    device: torch.device | str,
+    effort: Effort,
 ) -> Card:
-    at, n = f"@{reference.extractor.key}", min(reference.n, _MIDPOINTS)
+    at, n = f"@{reference.extractor.key}", min(reference.n, effort.midpoints)
     between = smoothness.interpolation_fd(model, reference.extractor, real=reference.moments, n=n, device=device)
-    path = smoothness.path_length(model, reference.extractor, device=device)
-    even = smoothness.step_evenness(model, reference.extractor, device=device)
+    path = smoothness.path_length(model, reference.extractor, n=effort.paths, device=device)
+    even = smoothness.step_evenness(model, reference.extractor, paths=effort.even_paths, device=device)
     card = {
         f"interpolation{at}[n={n}]": Score(
             between.ratio, unit="× samples", on=f"{n} mid-points, {n} samples", property="latent", better="lower",
@@ -382,16 +386,18 @@ def model_scores(
     run: Run | None = None,
     kind: str | None = None,
     learnt: bool = True,
+    effort: Effort = FULL,
 ) -> Card:
     """Scores of the model itself: its cost, its latent space, its likelihood, and counts of modes that are known.
 
-    `learnt` says whether the model was trained on `train`, so that overfitting can be told.
+    `learnt` says whether the model was trained on `train`, so that overfitting can be told, and `effort` how many
+    images are drawn for the latent space.
     """
     card: Card = known_mode_scores(model, heldout) if {"quality", "coverage"} & set(properties) else {}
     if "sampling" in properties:
         card |= sampling_scores(model, train, run)
     if "latent" in properties:
-        card |= latent_scores(model, reference, scored, heldout, device)
+        card |= latent_scores(model, reference, scored, heldout, device, effort)
     if "disentangled" in properties:
         card |= disentanglement_scores(model, train, device)
     if "likelihood" in properties:

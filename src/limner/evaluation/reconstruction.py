@@ -19,9 +19,15 @@ class UndoesCorruption(Reconstructs, Corrupts, Protocol):
 
 
 @torch.inference_mode()
-def reconstruction_psnr(model: Reconstructs, dataset: Dataset, device: torch.device | str = "cpu") -> Tensor:
-    """PSNR in dB of the reconstruction of every image, (N,), on the CPU; the peak is the full range of grey values."""
-    parts = [psnr(reconstruct(model, x, y), x) for x, y, _ in batches(dataset, len(dataset), 256, device)]
+def reconstruction_psnr(
+    model: Reconstructs, dataset: Dataset, device: torch.device | str = "cpu", limit: int | None = None
+) -> Tensor:
+    """PSNR in dB of the reconstruction of every image, (N,), on the CPU; the peak is the full range of grey values.
+
+    `limit` is the largest number of images, which are drawn at random with a fixed seed.
+    """
+    n = min(limit or len(dataset), len(dataset))
+    parts = [psnr(reconstruct(model, x, y), x) for x, y, _ in batches(dataset, n, 256, device)]
     return torch.cat(parts).cpu()
 
 

@@ -40,6 +40,7 @@ from limner.core.run import Run
 from limner.core.units import Count
 from limner.evaluation import properties, translation
 from limner.evaluation.capabilities import capability_scores
+from limner.evaluation.cost import FULL, SLOW, Effort, is_slow
 from limner.evaluation.draws import batches
 from limner.evaluation.reference_set import ReferenceSet
 from limner.evaluation.subjects import Data, Subject, load_subjects
@@ -51,7 +52,6 @@ from limner.metrics.paired import Perceptual
 from limner.metrics.scorecard import PROPERTIES, Card, Score
 
 _TRAINING_SCORES = ("fd", "clipped_density", "clipped_coverage")  # the first one selects the best checkpoint
-_TRAINING_SAMPLES = 2000
 _GALLERY_COLUMNS = 12
 _ROWS = ("sampling", "quality", "coverage")
 """The properties that are measured by default for several rows of sampling options."""
@@ -62,14 +62,21 @@ _COLUMNS = (
 """The scores in the table of such rows."""
 
 
-def training_reference(train: Dataset, heldout: Dataset | None, device: torch.device | str) -> ReferenceSet | None:
+def training_reference(
+    model: GenerativeModel, train: Dataset, heldout: Dataset | None, device: torch.device | str
+) -> ReferenceSet | None:
     """The reference for scores during training; None where samples cannot be compared with the data."""
     if heldout is None:
         return None
     try:
-        return ReferenceSet(train, heldout, n=_TRAINING_SAMPLES, device=device)
+        return ReferenceSet(train, heldout, n=effort_for([model]).training_samples, device=device)
     except LimnerError:  # these are no images, or too few or too small ones: training continues without scores
         return None
+
+
+def effort_for(models: Iterable[GenerativeModel]) -> Effort:
+    """The same effort for all of some models, that of the slowest."""
+    return SLOW if any(is_slow(model) for model in models) else FULL
 
 
 def during_training(
@@ -186,6 +193,7 @@ def evaluate(
     _refuse_different_data(subjects)
     compares = bool({"quality", "coverage", "latent", "copying"} & set(selected))
     references = _references(subjects, n, choose, torch_device) if compares else [None] * len(subjects)
+    effort = effort_for(row.model for own in rows for row in own if row.model is not None)
     cards = {}
     for subject, reference in [(row, ref) for own, ref in zip(rows, references, strict=True) for row in own]:
         progress.say(f"evaluate: {subject.row}")
@@ -197,7 +205,7 @@ def evaluate(
             cards[subject.name] = _evaluate_translator(subject, evaluator, selected)
         else:
             cards[subject.row] = _evaluate_images(
-                subject, reference, selected, seeds, torch_device, progress, likelihood
+                subject, reference, selected, seeds, torch_device, progress, likelihood, effort
             )  # fmt: skip
     scorecard.comparable([_plain({k: v for k, v in card.items() if v["value"] is not None}) for card in cards.values()])
     return cards
@@ -211,6 +219,7 @@ def _evaluate_images(
     device: torch.device,
     progress: Progress,
     likelihood: str | None,
+    effort: Effort,
 ) -> dict[str, Any]:
     """The card of a model that draws images, or of a folder; for a run, it is written too."""
     card: Card = {}
@@ -233,7 +242,7 @@ def _evaluate_images(
     if subject.model is not None:
         card |= properties.model_scores(
             subject.model, selected, subject.train, subject.heldout, reference, scored, device, subject.run, likelihood,
-            subject.learnt,
+            subject.learnt, effort,
         )  # fmt: skip
     if subject.model is not None and subject.options and "sampling" not in selected:
         card |= properties.evaluation_scores(subject.model)

@@ -32,7 +32,7 @@ from limner.core.batch import Dataset, to_uint8
 from limner.core.capabilities import Conditional, Encodes, Generates, HasPosterior, HasPrior, Reconstructs
 from limner.core.errors import LimnerError
 from limner.core.interpolation import Interpolation, interpolation_for, slerp
-from limner.evaluation.draws import batches
+from limner.evaluation.draws import batches, drawn_codes
 from limner.metrics.extractors.features import Extractor
 from limner.metrics.frechet import Moments, frechet_distance
 from limner.metrics.kernel import mmd
@@ -120,7 +120,7 @@ def path_length(
     generator, between = torch.Generator(device).manual_seed(seed), interpolation_for(model.prior)
     parts = []
     for ids, y in _batched_draws(model, n, 250, device):
-        a, b = (model.prior.sample(len(ids), generator) for _ in range(2))
+        a, b = (drawn_codes(model, len(ids), generator) for _ in range(2))
         t = torch.rand(len(ids), generator=generator, device=device)
         y_twice = None if y is None else torch.cat([y, y])
 
@@ -177,7 +177,7 @@ def interpolation_fd(
     generator, between = torch.Generator(device).manual_seed(seed), interpolation_for(model.prior)
     samples, midpoints = Moments(), Moments()
     for ids, y in _batched_draws(model, n, 250, device):
-        a, b = (model.prior.sample(len(ids), generator) for _ in range(2))
+        a, b = (drawn_codes(model, len(ids), generator) for _ in range(2))
         middle = between(a, b, torch.full((len(ids),), 0.5, device=a.device, dtype=a.dtype))
         for moments, z in ((samples, a), (midpoints, middle)):
             moments.update(extractor.features(to_uint8(model.decode(z, y))))
@@ -241,7 +241,7 @@ def step_evenness(
     generator, between = torch.Generator(device).manual_seed(seed), interpolation_for(model.prior)
     parts = []
     for ids, y in _batched_draws(model, paths, 32, device):
-        a, b = (model.prior.sample(len(ids), generator).repeat_interleave(steps + 1, 0) for _ in range(2))
+        a, b = (drawn_codes(model, len(ids), generator).repeat_interleave(steps + 1, 0) for _ in range(2))
         t = torch.linspace(0, 1, steps + 1, dtype=a.dtype, device=a.device).repeat(len(ids))
         images = model.decode(between(a, b, t), None if y is None else y.repeat_interleave(steps + 1))
         parts.append(evenness(extractor.features(images.clamp(-1, 1)).view(len(ids), steps + 1, -1)).cpu())
@@ -315,7 +315,7 @@ def posterior_prior_gap(
         else:
             z = model.encode(x, y)
         codes.append(z.flatten(1))
-    draws, more_draws = (model.prior.sample(n, generator).flatten(1) for _ in range(2))
+    draws, more_draws = (drawn_codes(model, n, generator).flatten(1) for _ in range(2))
     result = mmd(torch.cat(codes), draws)
     return Gap(result.value, result.error, mmd(more_draws, draws).error, n, drawn)
 
@@ -356,7 +356,7 @@ def round_trip(model: Reconstructs, x: Tensor, y: Tensor | None = None, *, seed:
     codes = model.encode(x, y)
     z, source = codes, "images"
     if isinstance(model, HasPrior):
-        z, source = model.prior.sample(len(x), torch.Generator(x.device).manual_seed(seed)), "prior"
+        z, source = drawn_codes(model, len(x), torch.Generator(x.device).manual_seed(seed)), "prior"
     x_errors = (x - model.decode(codes, y)).abs().double()
     z_errors = (z - model.encode(model.decode(z, y), y)).abs().double()
     return RoundTrip(

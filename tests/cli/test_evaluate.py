@@ -129,6 +129,35 @@ def test_a_second_card_changes_only_what_it_measures(run: Path, monkeypatch: pyt
     assert "copying@lenet64-v1[n=100]" in after
 
 
+def test_sampling_options_make_rows_beside_the_default(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limner.evaluate(run, n=100, seeds=1, only="quality")
+    before = limner.Run(run).read_json("scores.json")
+    words = ("truncation=0.3,2", "n=100", "seeds=1", "only=quality")
+    assert verb("evaluate", run, *words, "--json", monkeypatch=monkeypatch) == 0
+    cards = json.loads(capsys.readouterr().out)
+    assert list(cards) == [f"{run} truncation=0.3", f"{run} truncation=2"]
+    after = limner.Run(run).read_json("scores.json")
+    assert {k: after[k] for k in before} == before
+    for value in ("0.3", "2"):
+        card = cards[f"{run} truncation={value}"]
+        assert card.items() <= after.items()
+        assert card[f"evaluations[truncation={value}]"]["value"] == 1
+        score = card[f"fd@lenet64-v1[n=100,truncation={value}]"]
+        assert score["options"] == {"truncation": float(value)}
+        assert f"100 samples with truncation={value} against" in score["on"]
+    assert len({after[f"fd@lenet64-v1[n=100{o}]"]["value"] for o in ("", ",truncation=0.3", ",truncation=2")}) == 3
+    assert verb("evaluate", run, *words, monkeypatch=monkeypatch) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:3] == ["evaluations", "fd", "clipped_density"]
+    assert [line.split()[1] for line in lines[1:3]] == ["truncation=0.3", "truncation=2"]
+    assert limner.Run(run).read_json("scores.json").keys() == after.keys()
+    assert limner.evaluate(run, n=100, seeds=1, only="quality", truncation=[0.3, 2]) == cards
+    page = (run / "report.html").read_text()
+    assert "lenet64-v1, n = 100, truncation = 0.3" in page
+
+
 def test_pictures_from_anywhere_are_judged_alike(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -142,6 +171,8 @@ def test_pictures_from_anywhere_are_judged_alike(
     assert card["copying@lenet64-v1[n=150]"]["value"] == "copies"
     assert card["clipped_density@lenet64-v1[n=150]"]["norm"] > 0.9
     assert "throughput" not in card
+    assert verb("evaluate", tmp_path, "data=mnist-5k", "truncation=1", monkeypatch=monkeypatch) == 2
+    assert "is a folder of pictures, which has no truncation; leave it out" in capsys.readouterr().err
 
 
 def test_sets_of_unlike_sizes_are_compared_at_the_smaller_one(tmp_path: Path) -> None:
@@ -174,7 +205,11 @@ def test_samples_saved_and_judged_are_the_samples_judged(run: Path, tmp_path: Pa
     [
         (["RUN", "only=beauty"], "unknown property 'beauty'"),
         (["RUN", "extractor=inceptoin"], "unknown extractor"),
-        (["RUN", "seed=3"], "unknown setting 'seed'; did you mean 'seeds'"),
+        (["RUN", "seed=3"], "cvae has no sampling option 'seed'; did you mean 'seeds'"),
+        (["RUN", "steps=5"], "cvae has no sampling option 'steps' .it has truncation.; leave steps out"),
+        (["RUN", "truncation=0.5,0"], "truncation must be a number above 0, got 0"),
+        (["RUN", "truncatoin=0.5"], "cvae has no sampling option 'truncatoin'; did you mean 'truncation'"),
+        (["RUN", "likelihood=exact"], "unknown likelihood 'exact'; choose from: AIS, ODE"),
         (["RUN", "n=20"], "at least 65 images"),
         (["RUN", "which=best", "seeds=0"], "seeds: input should be greater than or equal to 1; got 0"),
         (["RUN", "n=many"], "n: .many. is not a count"),

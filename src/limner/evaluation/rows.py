@@ -11,11 +11,11 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from limner.config.call import read_options
 from limner.config.written import read_as
-from limner.core.errors import LimnerError, unknown
+from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel
 from limner.core.yaml_text import Text
 
-_NEAR = 0.7  # similarity of an unknown option to a setting of `evaluate` that makes it a typing error
+_NEAR = 0.7
 
 
 def combinations(
@@ -34,9 +34,8 @@ def combinations(
     """
     for name in written:
         if name not in model.sampling_options:
-            if difflib.get_close_matches(name, list(settings), cutoff=_NEAR):
-                raise unknown("setting", name, settings)
-            model.checked_options({name: written[name]})  # names the options that the model has
+            # steps is not a misspelling of seeds
+            model.checked_options({name: written[name]}, difflib.get_close_matches(name, list(settings), cutoff=_NEAR))
     values = {name: _values(model.sampling_options[name], value) for name, value in written.items()}
     rows = [dict(zip(values, combination, strict=True)) for combination in product(*values.values())]
     chosen = [model.checked_options(read_options(model.sampling_options, row)) for row in rows]

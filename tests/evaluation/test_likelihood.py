@@ -11,13 +11,16 @@ import torch
 from scipy.stats import multivariate_normal
 from torch import Tensor, nn
 
+from limner.core.batch import Dataset
 from limner.core.capabilities import HasBound
 from limner.core.errors import LimnerError
 from limner.core.prior import Prior
+from limner.data import load
 from limner.data.datasets import Pixels
 from limner.evaluation.annealing import AisOptions, Decoder, ais, temperatures, tuned
 from limner.evaluation.draws import dequantised
 from limner.evaluation.likelihood import bits, bounds, likelihood
+from limner.evaluation.likelihood_scores import likelihood_scores, quick_likelihood_scores, true_log_density
 from limner.losses import likelihood as log_p
 
 Z, SIDE, SIGMA = 3, 3, 0.3
@@ -276,7 +279,112 @@ def test_annealing_through_the_one_interface():
 # ---- flows in time -------------------------------------------------------------------------------------------------
 
 
-# ---- a density for codes -------------------------------------------------------------------------------------------
+class Flow(Exact):
+    """A continuous flow whose solver is off by off / steps² nats per dimension."""
+
+    likelihood_kind, probes = "ODE", 2
+
+    def __init__(self, off: float, steps: int = 20) -> None:
+        super().__init__()
+        self.off, self.steps = off, steps
+
+    def at(self, steps: int) -> Flow:
+        return Flow(self.off, steps)
+
+    def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.exact(x) + DIMS * self.off / self.steps**2
+
+
+@pytest.mark.parametrize(("off", "steps"), [(10, 100), (50, 200), (200, 400), (-800, 800)])
+def test_steps_of_a_flow_in_time_are_doubled_until_its_likelihood_is_steady(off, steps):
+    """From n/2 to n steps the number changes by 3 off / n² a dimension."""
+    result = likelihood(Flow(off), heldout(20))
+    assert result.kind == f"ODE({steps})"
+    assert abs(3 * off / steps**2) < 0.005 <= abs(3 * off / (steps / 2) ** 2) or steps == 100
+    assert result.nats == pytest.approx(likelihood(Exact(), heldout(20)).nats, abs=DIMS * 0.005)
+    assert f"{2 * steps - 1} evaluations" in result.how
+    assert "2 probes" in result.how
+    assert f"{abs(3 * off / steps**2):.2g} nats per dimension" in result.how
+
+
+def test_a_likelihood_that_does_not_settle_is_not_printed():
+    with pytest.raises(
+        LimnerError, match=r"not steady: from 400 to 800 steps it changes by 0\.0094 nats per dimension"
+    ):
+        likelihood(Flow(2000), heldout(20))
+    with pytest.raises(LimnerError, match="no flow in time"):
+        likelihood(Exact(), heldout(20), kind="ODE")
+
+
+class Chain(Flow):
+    """The same with a bound."""
+
+    elbo_evaluations = 32
+
+    def elbo(self, x: Tensor, noise: Callable[..., Tensor], y: Tensor | None = None) -> Tensor:
+        return self.exact(x) - 5 + noise(len(x))
+
+
+def test_a_bound_goes_before_a_solver_and_each_says_what_it_is():
+    model, dataset = Chain(50), heldout(400)
+    bound = likelihood(model, dataset)
+    assert (bound.kind, bound.measure) == ("ELBO", "discrete")
+    assert "32 evaluations" in bound.how
+    assert bound.nats == pytest.approx(likelihood(Exact(), dataset).nats - 5, abs=0.2 + DIMS * 0.01)
+    card = likelihood_scores(model, None, dataset, "cpu", "ODE")
+    assert card["bits_per_dim"].unit == "bits per dimension, ELBO"
+    assert card["bits_per_dim_ode"].unit == "bits per dimension, ODE(200)"
+    assert "train_gap" not in card
+    assert "train_gap" in likelihood_scores(Exact(), dataset, dataset, "cpu")
+    assert likelihood_scores(Exact(), None, dataset, "cpu")["bits_per_dim"].unit.endswith("exact")
+    steep = likelihood_scores(Chain(2000), None, dataset, "cpu", "ODE")
+    assert steep["bits_per_dim"].value is not None
+    assert steep["bits_per_dim_ode"].value is None
+    assert "train longer" in steep["bits_per_dim_ode"].why
+    assert quick_likelihood_scores(model, dataset, "cpu") == {}, "at the end of a training only what takes seconds"
+    assert "bits_per_dim" in quick_likelihood_scores(Exact(), dataset, "cpu")
+
+
+# ---- points --------------------------------------------------------------------------------------------------------
+
+
+class Ring(nn.Module):
+    """The density of the ring, off by a factor; the solver of its flow is exact at any number of steps."""
+
+    def __init__(self, dataset: Dataset, off: float) -> None:
+        super().__init__()
+        self.dataset, self.off = dataset, off
+
+    def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        assert x.shape[1:] == (2, 1, 1)
+        true = true_log_density(self.dataset, x)
+        assert true is not None
+        return true - self.off
+
+
+def test_points_have_nats_and_the_gap_to_the_true_density():
+    dataset = load("ring", n=20_000, radius=2.0, sigma=0.3, split="test")
+    card = likelihood_scores(Ring(dataset, 0.25), None, dataset, "cpu")
+    assert set(card) == {"log_likelihood", "density_gap", "likelihood_ms"}
+    assert card["density_gap"].value == pytest.approx(0.25, abs=1e-6)
+    assert card["log_likelihood"].unit == "nats per point, exact"
+    entropy = math.log(2 * math.pi * math.e * 0.3**2) + math.log(8)  # of modes that hardly touch
+    assert -card["log_likelihood"].value - 0.25 == pytest.approx(entropy, abs=0.06)
+    assert "2000 held-out points of ring" in card["density_gap"].on
+    roll = load("swiss-roll", n=1000, split="test")
+    assert true_log_density(roll, torch.zeros(3, 2, 1, 1)) is None
+
+    class Moving(Ring):
+        likelihood_kind = "ODE"
+        elbo_evaluations = 5
+
+        def at(self, steps: int) -> Moving:
+            return self
+
+        def elbo(self, x: Tensor, noise: Callable[..., Tensor], y: Tensor | None = None) -> Tensor:
+            raise AssertionError("points have no grey values")
+
+    assert likelihood(Moving(dataset, 0.0), dataset).kind == "ODE(100)"
 
 
 # ---- what is refused -----------------------------------------------------------------------------------------------

@@ -188,13 +188,13 @@ def test_all_blocks_have_the_same_weights_in_any_size():
         (
             UNet,
             {"shape": (3, 37, 52)},
-            "37×52 pixels do not allow; use images of 36×52 or 40×56, or mults of at most 1 numbers",
+            "37×52 pixels do not allow; use images of 36×52 or 40×56, or at most 1 mults",
         ),
-        (UNet, {"shape": (3, 30, 30)}, "use images of 28×28 or 32×32, or mults of at most 2 numbers"),
+        (UNet, {"shape": (3, 30, 30)}, "use images of 28×28 or 32×32, or at most 2 mults"),
         (
             UNet,
             {"shape": (1, 28, 28), "mults": (1, 2, 2, 2)},
-            "use images of 24×24 or 32×32, or mults of at most 3 numbers",
+            "use images of 24×24 or 32×32, or at most 3 mults",
         ),
         (UNet, {"shape": (1, 28, 28), "width": 12}, "width is a multiple of 8; got 12"),
         (UNet, {"shape": (1, 28, 28), "mults": ()}, "mults=\\[\\] blocks=1"),

@@ -234,7 +234,7 @@ def _check(width: int, mults: Sequence[int], blocks: int, dropout: float, shape:
         most = next(n for n in range(halvings, 0, -1) if not any(side % 2 ** (n - 1) for side in sides))
         raise ValueError(
             f"a UNet of {len(mults)} levels halves images {halvings} times, which {sides[0]}×{sides[1]} pixels do not"
-            f" allow; use images of {good}, or mults of at most {most} numbers"
+            f" allow; use images of {good}, or at most {most} mults"
         )
 
 

@@ -25,7 +25,7 @@ from limner.config.advice import advise as advice_for
 from limner.config.bounded import check_fits
 from limner.config.call import read_options
 from limner.config.explain import explain
-from limner.config.load import load_model
+from limner.config.load import init_weights, load_model
 from limner.config.recipe import Recipe
 from limner.config.spec import Spec
 from limner.core import checkpoint, dist, graph
@@ -113,6 +113,8 @@ def prepare(recipe: Recipe, start: Checkpoint | None = None) -> Prepared:
     torch.manual_seed(seed_of(options.seed, _INIT))
     model: GenerativeModel = spec.build()
     model.spec = spec
+    if options.init is not None and start is None:
+        init_weights(model, options.init)
     try:
         model.check_batch(options.batch // dist.world())
     except ValueError as error:

@@ -37,18 +37,46 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> Generati
     Raises:
         LimnerError: the path does not exist, or holds no intact model.
     """
+    tensors, call = _read(path)
+    return build_model(call, tensors).to(device)
+
+
+def init_weights(model: GenerativeModel, path: str | Path) -> None:
+    """Replaces the weights of a new model by those of a trained one, whose training may have been another.
+
+    Args:
+        model: the model; each of its weights must be in the file, with its shape.
+        path: as for `load_model`.
+
+    Raises:
+        LimnerError: there is no intact model, or its weights do not fit.
+    """
+    tensors, call = _read(path)
+    weights = model.state_dict()
+    for name, value in weights.items():
+        if name not in tensors or tensors[name].shape != value.shape:
+            has = f"has {tuple(tensors[name].shape)} where" if name in tensors else "has no such weights;"
+            raise LimnerError(
+                f"train.init={path}: its {call['name']} {has} {name} {tuple(value.shape)} is needed; give a run of the"
+                " same nets, image size and classes"
+            )
+    load_weights(model, {name: tensors[name] for name in weights})
+
+
+def _read(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The weights of a model, and the constructor call that describes it."""
     path = user_path(path, "a run folder")
     if path.name in (BEST, LATEST):
         path = read_pointer(path.parent, path.name) or path
     if not path.exists():
         raise LimnerError(f"there is no {path}; give a run folder, a checkpoint folder or a {MODEL}")
     if (path / "checkpoints").is_dir() or (path / "recipe.yaml").is_file():
-        return load_model(newest(path / "checkpoints")[0].path, device)
+        return _read(newest(path / "checkpoints")[0].path)
     content, name = (
         (read_verified(path)[MODEL], MODEL) if path.is_dir() else (read_bytes(path, WEIGHTS_LIMIT), path.name)
     )
     tensors, metadata = safetensors(content, name)
-    return build_model(description(metadata, name), tensors).to(device)
+    return tensors, description(metadata, name)
 
 
 def build_model(call: dict[str, Any], weights: dict[str, torch.Tensor]) -> GenerativeModel:

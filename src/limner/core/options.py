@@ -19,6 +19,8 @@ class TrainOptions:
 
     Args:
         images: real images to train on in total, over all ranks. Raise it if quality still rises at the end.
+        init: a run, a checkpoint or a model.safetensors whose weights the training begins with, to tune a model on
+            other data; the nets must be alike. null begins with random weights.
         batch: images per step over all ranks. Raise it for steadier gradients; lower it if memory is short.
         seed: seed of initial weights, order, augmentation and noise.
         ema_images: half-life of the weights' moving average in images; 0 averages nothing. Raise it for calmer samples.
@@ -48,6 +50,7 @@ class TrainOptions:
     def __init__(
         self,
         images: Count,
+        init: str | None = None,
         batch: int = 64,
         seed: int = 0,
         ema_images: Count = 0,
@@ -90,6 +93,7 @@ class TrainOptions:
             raise ValueError(f"ema_ramp must be a share from 0 to 1, got {ema_ramp:g}; write 0.05, or 0 for no bound")
         if time is not None and not time > 0:
             raise ValueError(f"time must be above 0, got {time:g} seconds; write 90s, 20m or 1h30m")
+        self.init = init
         self.images, self.batch, self.seed, self.ema_images = images, batch, seed, ema_images
         self.ema_ramp = ema_ramp
         self.log_images = log_images or 50 * batch

@@ -39,6 +39,19 @@ def weighted_mse(x_hat: Tensor, x: Tensor, weight: Tensor) -> Tensor:
 
 
 @in_float32
+def pseudo_huber(x_hat: Tensor, x: Tensor, c: float) -> Tensor:
+    """The distance √(‖x_hat − x‖² + c²) − c (B,) of images (B,…): squared for near ones, the norm for far ones.
+
+    Charbonnier et al. 1997; for consistency models Song and Dhariwal 2023, arXiv:2310.14189, eq. 8.
+
+    >>> pseudo_huber(torch.tensor([[3.0, 4.0]]), torch.zeros(1, 2), 1e-6).item()
+    4.999999046325684
+    """
+    _same_shape(x_hat, x)
+    return ((x_hat - x).square().flatten(1).sum(1) + c**2).sqrt() - c
+
+
+@in_float32
 def mse(x_hat: Tensor, x: Tensor, reduction: Reduction = "mean") -> Tensor:
     """Squared error of x_hat (B,…) against x (B,…).
 

@@ -53,7 +53,9 @@ def check_halvings(shape: tuple[int, int, int], halvings: int, name: str) -> Non
     """
     h, w = shape[1:]
     if h * w == 1:
-        raise ValueError(f"these data are points, not images; use {name} with images, and real_nvp.Points for points")
+        raise ValueError(
+            f"these data are points, not images; use {name} with images, and real_nvp.PointFlow for points"
+        )
     multiple = 2**halvings
     if h % multiple or w % multiple:
         size = -(-min(h, w) // multiple) * multiple

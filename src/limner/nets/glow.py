@@ -148,8 +148,8 @@ class _AffineCoupling(Bijection):
 
     def scale_and_shift(self, a: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         """Log scale and shift (B,C/2,H,W) of the other half."""
-        h = F.relu(self.bias(self.first(a), y))
-        h, t = self.last(F.relu(self.second(h))).to(a.dtype).chunk(2, 1)
+        h = F.relu(self.bias(self.first(a), y), inplace=True)
+        h, t = self.last(F.relu(self.second(h), inplace=True)).to(a.dtype).chunk(2, 1)
         return F.logsigmoid(bounded(h) + 2), t
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:

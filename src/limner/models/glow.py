@@ -3,15 +3,14 @@
 Kingma and Dhariwal 2018, *Glow: generative flow with invertible 1×1 convolutions*, arXiv:1807.03039.
 
     repeat
-        x ~ data;  u ~ U[0,1);  x = x + (u - 1/2) / 128                       dequantise (eq. 2)
+        x ~ data;  u ~ U[0,1);  x = x + (u - 1/2) · 2/255                     dequantise (eq. 2)
         z = F(x)
         ascend  log p(x) = log N(z; 0, I) + log|det dF/dx|                    change of variables (eq. 6)
 
     sample: z ~ N(0, T² I);  x = F⁻¹(z), at a temperature T of 0.7, say (section 6)
 
-The loss is in nats per dimension. The net (`limner.nets.glow`) sets its activation norms from the first batch. Sampled
-and encoded at a class, it is the conditional model of the paper's code; a class then moves each coupling as well as the
-base.
+The loss is in nats per dimension. The net (`limner.nets.glow`) sets its activation norms from the first batch. With
+classes it is a density p(x|y): a class moves the base, as in the paper's code, and each coupling as well.
 """
 
 from __future__ import annotations

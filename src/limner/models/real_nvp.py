@@ -3,7 +3,7 @@
 Dinh, Sohl-Dickstein and Bengio 2017, *Density estimation using real NVP*, arXiv:1605.08803.
 
     repeat
-        x ~ data;  u ~ U[0,1);  x = x + (u - 1/2) / 128                       dequantise; not for points
+        x ~ data;  u ~ U[0,1);  x = x + (u - 1/2) · 2/255                     dequantise; not for points
         z = F(x)
         ascend  log p(x) = log N(z; 0, I) + log|det dF/dx|                    change of variables (eq. 2 and 3)
 

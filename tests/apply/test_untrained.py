@@ -293,6 +293,25 @@ def test_a_class_may_be_said_to_reconstruct(tmp_path: Path, use: Use) -> None:
         tasks.apply("run", picture, tmp_path / "c.png", task="inpaint", device="cpu")
 
 
+def test_a_conditional_density_scores_pictures_of_unknown_classes(tmp_path: Path, use: Use) -> None:
+    class Density(GenerativeModel):
+        """The darker, the more ordinary."""
+
+        spec: Any = SimpleNamespace(name="density", to_dict=lambda: {"shape": [1, H, W]})
+        condition: Condition = Classes(["x", "y"])
+        device = torch.device("cpu")  # type: ignore[assignment]
+
+        def score_samples(self, x: Tensor) -> Tensor:
+            return -x.flatten(1).sum(1)
+
+    use(Density())
+    for name, value in (("dark", -1.0), ("bright", 1.0)):
+        save(torch.full((1, H, W), value), tmp_path / "in" / f"{name}.png")
+    tasks.apply("run", tmp_path / "in", tmp_path / "out", task="anomaly", device="cpu")
+    rows = (tmp_path / "out" / "scores.csv").read_text(encoding="utf-8").split()
+    assert [row.split(",")[0] for row in rows] == ["picture", "bright.png", "dark.png"]
+
+
 @pytest.mark.parametrize(
     ("model", "words", "said"),
     [

@@ -309,7 +309,7 @@ def _check_task(model: GenerativeModel, task: str | None, y: str | int | None) -
     if not isinstance(model, Conditional):
         if y is not None:
             raise LimnerError(f"{model.spec.name} is not conditional; leave y out")
-    elif task == "anomaly" or (y is None and not isinstance(model, Denoises)):
+    elif y is None and task != "anomaly" and not isinstance(model, Denoises):  # a score is over all classes
         raise LimnerError(
             f"{model.spec.name} needs the class of each picture, and files do not tell it; write y=CLASS, "
             "or use limner sample"

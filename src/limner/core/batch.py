@@ -279,6 +279,10 @@ def at_once(x: Tensor, values: int, most: int) -> int:
     return max(1, min(most, values // max(1, prod(x.shape[1:]))))
 
 
+LEVEL = 2 / 255
+"""Distance of two grey levels of `to_float`."""
+
+
 def to_float(x: Tensor) -> Tensor:
     """Converts uint8 [0,255] to float32 [-1,1]; floats pass unchanged. No other function converts pixels.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import log, pi, prod
 from typing import Any
 
@@ -9,48 +10,77 @@ import torch
 from torch import Tensor, nn
 
 from limner.core import dist
+from limner.core.batch import LEVEL
 from limner.core.condition import Classes, Condition, from_header
 from limner.core.errors import LimnerError
 from limner.core.model import Data, GenerativeModel
 from limner.core.prior import NormalPrior
+from limner.core.rng import keys_of, normal
 
+_STREAM = 4  # of the random numbers that dequantise
 _CLOSE = 1e-3  # of a grey level: rounding of a level in float32 is far below
 
 
 class FlowModel(GenerativeModel):
     """An invertible net F between data x and a base z ~ N(0, I_D), D = C·H·W: exact densities, codes and samples.
 
+    Images of 8 bits become continuous by noise u within the width of a level: x + u. Without a `dequantiser` the noise
+    is even, and likelihoods are exact densities of images that already have it. With one, q(u|x), they are a bound on
+    the probability of the image itself, log P(x) >= E_q[log p(x + u) - log q(u|x)] with p in units of a level (Ho et
+    al. 2019, arXiv:1902.00275, eq. 12).
+
     Attributes:
         F: the net, of `limner.nets.protocols.Flow`.
+        dequantiser: the net of `limner.nets.protocols.Dequantiser`, or None.
         shape: (C,H,W) of a sample. Samples of one pixel are points, whose coordinates are used as they are; all others
-            are images of 8 bits, which training dequantises.
-        measure: what `log_prob` is a density of: images on [-1,1], dequantised, or points.
+            are images of 8 bits.
+        measure: what `log_prob` is about: a density of points or of dequantised images on [-1,1], or discrete levels.
+        likelihood_kind: ``exact``, or ``ELBO`` with a dequantiser.
     """
 
     family = "normalising flow"
     measure = "density"
+    likelihood_kind = "exact"
     static = True
     prior: NormalPrior
 
-    def __init__(self, F: nn.Module, shape: tuple[int, int, int], condition: dict[str, Any] | None) -> None:
+    def __init__(
+        self,
+        F: nn.Module,
+        shape: tuple[int, int, int],
+        condition: dict[str, Any] | None,
+        dequantiser: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.F: Any = F
+        self.dequantiser: Any = dequantiser
+        if dequantiser is not None:
+            self.measure, self.likelihood_kind = "discrete", "ELBO"
         self.shape, self.prior = tuple(shape), NormalPrior((prod(shape),))
         classes: int = getattr(F, "classes", 0)
         if classes:
             self.condition: Condition = from_header(condition) if condition else Classes(classes)
 
     def groups(self) -> dict[str, nn.Module]:
-        return {"F": self.F}
+        return {"F": self.F if self.dequantiser is None else self}
 
     @property
     def is_of_points(self) -> bool:
         """Whether the data are points, not images."""
         return self.shape[1:] == (1, 1)
 
-    def dequantised(self, x: Tensor, data: Data) -> Tensor:
-        """Continuous values (B,C,H,W) of a batch: images with noise from `data`, points as they are."""
+    def spread(self, x: Tensor, u: Tensor) -> Tensor:
+        """Images (B,C,H,W) in [-1,1] with noise u (B,C,H,W) in [0,1) over the width of their levels."""
         raise NotImplementedError
+
+    def dequantised(self, x: Tensor, data: Data) -> tuple[Tensor, Tensor]:
+        """Continuous values (B,C,H,W) of a batch, and log q(u|x) (B,) of the noise from `data`; points stay."""
+        if self.is_of_points:
+            return x, x.new_zeros(len(x))
+        if self.dequantiser is None:
+            return self.spread(x, data.rand(*x.shape)), x.new_zeros(len(x))
+        u, log_q = self.dequantiser(data.randn(*x.shape), x)
+        return self.spread(x, u), log_q
 
     @torch.no_grad()
     def warm_up(self, data: Data) -> None:
@@ -65,7 +95,7 @@ class FlowModel(GenerativeModel):
             raise LimnerError(
                 "a flow learns from images of 8 bits, and these have values between the 256 levels; save them as such"
             )
-        self.F.warm_up(self.dequantised(x, data), y if self.is_conditional else None, _over_ranks)
+        self.F.warm_up(self.dequantised(x, data)[0], y if self.is_conditional else None, _over_ranks)
 
     @property
     def is_conditional(self) -> bool:
@@ -80,8 +110,25 @@ class FlowModel(GenerativeModel):
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Log p(x|y) in nats (B,) of points, or of dequantised images in [-1,1] with classes y (B,).
 
+        With a dequantiser it is a bound on the log P(x|y) of images with 256 levels, whose noise is a function of x.
         Without y a conditional model gives log p(x), the mean of p(x|y) over all classes.
         """
+        if self.dequantiser is None:
+            return self._over_classes(x, y)
+        return self.log_weights(x, 1, lambda *size: normal(keys_of(x), _STREAM, prod(size[1:])).view(size), y)[0]
+
+    def log_weights(self, x: Tensor, k: int, noise: Callable[..., Tensor], y: Tensor | None = None) -> Tensor:
+        """Log P(x + u_k) - log q(u_k|x) in nats (k,B) of images x (B,C,H,W); the exact log p(x) without dequantiser."""
+        if self.dequantiser is None:
+            return self._over_classes(x, y).expand(k, -1)
+        eps = noise(len(x), k, *x.shape[1:]).transpose(0, 1).flatten(0, 1)  # (k·B,C,H,W)
+        repeated = x.repeat(k, 1, 1, 1)
+        u, log_q = self.dequantiser(eps, repeated)
+        log_p = self._over_classes(self.spread(repeated, u), None if y is None else y.repeat(k))
+        return (log_p + prod(self.shape) * log(LEVEL) - log_q).view(k, len(x))
+
+    def _over_classes(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """Log p(x|y) in nats (B,) of continuous x; without y the mean of p over the classes of a conditional model."""
         if y is not None or not self.is_conditional:
             return self.log_density(x, y)[0]
         classes = torch.arange(self.condition.size, device=x.device)

@@ -7,7 +7,7 @@ import torch
 from zuko.transforms import MonotonicRQSTransform
 
 from limner.nets import protocols
-from limner.nets.spline import Autoregressive, Coupling, Knots, knots, rational_quadratic
+from limner.nets.spline import Autoregressive, Coupling, Images, Knots, knots, rational_quadratic
 
 FLOWS = [Coupling, Autoregressive]
 
@@ -180,3 +180,27 @@ def test_log_determinants_are_float32_in_low_precision() -> None:
 def test_impossible_numbers_are_refused(flow: type, bad: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="a spline flow needs"):
         flow(**bad, shape=(2, 1, 1))
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+def test_a_flow_of_images_has_the_jacobian_of_autograd_and_an_inverse(classes: int) -> None:
+    torch.manual_seed(0)
+    net = Images(width=4, steps=2, levels=2, conditional=classes > 0, shape=(1, 4, 4), classes=classes).double()
+    x = torch.randn(8, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = torch.arange(8) % 3 if classes else None
+    net.warm_up(x, y)
+    moved(net, 0.05)
+    z, log_det = net(x, y)
+    for i in range(2):
+        label = None if y is None else y[i : i + 1]
+        jacobian = torch.autograd.functional.jacobian(lambda x, label=label: net(x, label)[0][0], x[i : i + 1])
+        expected = torch.linalg.slogdet(jacobian.flatten(1)).logabsdet
+        assert abs(float((log_det[i] - expected).detach())) < 1e-9
+    torch.testing.assert_close(net.inverse(z, y), x, rtol=0, atol=1e-9)
+
+
+def test_images_that_cannot_be_halved_are_refused() -> None:
+    with pytest.raises(ValueError, match="cannot be halved 2 times"):
+        Images(shape=(1, 30, 30))
+    with pytest.raises(ValueError, match=r"use spline\.Images with images"):
+        Images(shape=(2, 1, 1))

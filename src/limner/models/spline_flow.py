@@ -29,8 +29,8 @@ class SplineFlow(FlowModel):
     """A flow F of splines between points or images and N(0, I), trained by maximum likelihood.
 
     Args:
-        F: the flow: spline.Coupling or spline.Autoregressive of points and small images; of the classes too with
-            ``conditional: true``.
+        F: the flow: spline.Coupling or spline.Autoregressive of points, spline.Images of images; of the classes too
+            with ``conditional: true``.
         dequantiser: net that chooses the noise of dequantisation by what the image is (dequantiser.Coupling). Use it
             for a closer bound on the likelihood of images; null spreads the noise evenly.
         shape: (C,H,W) of an image, or (D,1,1) of a point; filled from the data.

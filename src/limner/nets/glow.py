@@ -78,7 +78,7 @@ class Flow(protocols.Flow):
         self.part_shapes: list[tuple[int, int, int]] = []
         for level in range(levels):
             c, h, w = 4 * c, h // 2, w // 2
-            scales.append(Chain(_step(c, width, self.classes) for _ in range(steps)))
+            scales.append(Chain(self.step(c, width) for _ in range(steps)))
             if level < levels - 1:
                 c //= 2
                 priors.append(SplitPrior(c, c, self.classes))
@@ -86,6 +86,14 @@ class Flow(protocols.Flow):
         self.scales: Sequence[Chain] = nn.ModuleList(scales)  # type: ignore[assignment]
         self.priors: Sequence[SplitPrior] = nn.ModuleList(priors)  # type: ignore[assignment]
         self.top = _ClassAffine(c, self.classes)
+
+    def step(self, channels: int, width: int) -> Chain:
+        """One step of flow (figure 2a)."""
+        return Chain([ActNorm(channels), InvertibleConv(channels), self.coupling(channels, width)])
+
+    def coupling(self, channels: int, width: int) -> Bijection:
+        """The coupling of a step."""
+        return _AffineCoupling(channels, width, self.classes)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Base points z (B,D) of images (B,C,H,W), and log|det dz/dx| (B,) in nats."""
@@ -122,11 +130,6 @@ class Flow(protocols.Flow):
             x = squeeze(x)
             scale.warm_up(x, y, mean)
             x = scale(x, y)[0].chunk(2, 1)[0]  # the half that stays; of no matter after the last scale
-
-
-def _step(channels: int, width: int, classes: int) -> Chain:
-    """One step of flow (figure 2a)."""
-    return Chain([ActNorm(channels), InvertibleConv(channels), _AffineCoupling(channels, width, classes)])
 
 
 class _AffineCoupling(Bijection):

@@ -6,7 +6,8 @@ the identity outside (linear tails). Between two knots it is a quotient of quadr
 `Coupling` is the paper's RQ-NSF (C), where one half of the numbers decides on the knots of the other; `Autoregressive`
 is RQ-NSF (AR), where the numbers before it decide on the knots of each. The steps of both are: a linear map with an LU
 decomposition, after a reversal of the order, and then a layer of splines. Both standardise the data first, as the paper
-does, by the moments of the batch that `warm_up` gets.
+does, by the moments of the batch that `warm_up` gets. `Images` is RQ-NSF (C) of images, which is Glow with other
+couplings.
 
 Departures: the conditioners are plain nets instead of residual ones, and the last step is followed by no linear map.
 """
@@ -23,7 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from limner.nets import _labels as labels
-from limner.nets import protocols
+from limner.nets import glow, protocols
+from limner.nets._flow import Bijection, ClassBias, PixelMap, check_halvings, zero
 from limner.nets._layers import Activation, activation
 
 _LEAST_BIN = 1e-3  # smallest width and height of a bin, as a share of [-B,B]
@@ -205,6 +207,72 @@ class _Coupling(nn.Module):
 
     def inverse(self, z: Tensor, y: Tensor | None) -> Tensor:
         return self(z, y, inverse=True)[0]
+
+
+class Images(glow.Flow):
+    """Images (B,C,H,W) <-> base z (B,C·H·W): the scales and steps of Glow, with splines as couplings (section 5.3).
+
+    Args:
+        width: channels inside a coupling. Raise it for a better likelihood; lower it for speed.
+        steps: steps of flow at each scale. Raise it for a better likelihood; lower it for speed and memory.
+        levels: scales; each halves the sides, so 28 px allow 2, and 64 px 6. Raise it for large images.
+        bins: K, bins of a spline. Raise it for sharper edges; lower it for speed and memory.
+        bound: B, half the side of the box in which splines act; what a coupling changes has a standard deviation of
+            about 1. Raise it if the likelihood stays poor with pixels: linear.
+        pixels: the first map. "linear" takes pixels as they are; "logit" bends them so that no sample is beyond black
+            and white; "marginal" makes each pixel normal by its own distribution function, which is learnt: the best
+            for images with much black or white, such as digits.
+        conditional: whether the class of each image is an input too. Needs labelled data.
+        shape: (C,H,W) of an image; filled from the data.
+        classes: number of classes; filled from the data.
+    """
+
+    def __init__(
+        self,
+        width: int = 64,
+        steps: int = 6,
+        levels: int = 2,
+        bins: int = 4,
+        bound: float = 3.0,
+        pixels: PixelMap = "linear",
+        conditional: bool = False,
+        *,
+        shape: tuple[int, int, int],
+        classes: int = 0,
+    ) -> None:
+        _check(steps, bins, bound, (width,))
+        check_halvings(shape, levels, "spline.Images")
+        self.bins, self.bound = bins, bound  # before the couplings, which need them
+        super().__init__(width, steps, levels, pixels, conditional, shape=shape, classes=classes)
+
+    def coupling(self, channels: int, width: int) -> Bijection:
+        return _MapCoupling(channels, width, self.bins, self.bound, self.classes)
+
+
+class _MapCoupling(Bijection):
+    """Half of the channels of a map give the knots of the splines that change the others."""
+
+    def __init__(self, channels: int, width: int, bins: int, bound: float, classes: int) -> None:
+        super().__init__()
+        self.raw, self.bound = 3 * bins - 1, bound
+        self.first = nn.Conv2d(channels // 2, width, 3, padding=1)
+        self.bias = ClassBias(classes, width)
+        self.second = nn.Conv2d(width, width, 1)
+        self.last = zero(nn.Conv2d(width, (channels - channels // 2) * self.raw, 3, padding=1))
+
+    def _knots(self, a: Tensor, y: Tensor | None) -> Knots:
+        h = F.relu(self.bias(self.first(a), y))
+        raw = self.last(F.relu(self.second(h))).unflatten(1, (-1, self.raw))  # (B,C/2,3K-1,H,W)
+        return knots(raw.movedim(2, -1).to(a.dtype), self.bound)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        a, b = x.chunk(2, 1)
+        b, log_slopes = rational_quadratic(b, self._knots(a, y))
+        return torch.cat([a, b], 1), log_slopes.flatten(1).sum(1)
+
+    def inverse(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        a, b = z.chunk(2, 1)
+        return torch.cat([a, rational_quadratic(b, self._knots(a, y), inverse=True)[0]], 1)
 
 
 class Autoregressive(_SplineFlow):

@@ -6,6 +6,7 @@ import torch
 
 from limner.core.batch import Dataset
 from limner.core.capabilities import Corrupts, Reconstructs
+from limner.core.frame import drawable
 from limner.core.model import GenerativeModel
 from limner.evaluation.cost import SLOW, is_slow
 from limner.evaluation.draws import counted
@@ -33,6 +34,8 @@ def reconstruction_scores(
 ) -> Card:
     """How well held-out images, at most `limit`, are reconstructed, for models that encode and decode."""
     on = counted(min(limit or len(heldout), len(heldout)), len(heldout), f"held-out images of {heldout.name}")
+    if drawable(heldout.shape):
+        return {}  # the ratio to the peak of a signal has no meaning for points
     if isinstance(model, Corrupts) and isinstance(model, Reconstructs):
         psnrs = denoising_psnr(model, heldout, device)
     elif isinstance(model, Reconstructs):

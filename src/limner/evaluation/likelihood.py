@@ -33,7 +33,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -160,6 +160,7 @@ class LogLikelihood:
         ais_gap: difference in nats of the estimates from above and below on simulated images; None for other kinds.
         sigma: standard deviation of the noise on pixels for AIS; None for other kinds.
         how: how it was computed, for kinds where this has numbers: evaluations of the net, steps, probes.
+        each: (n,) nats of each image, on the CPU.
     """
 
     kind: str
@@ -175,6 +176,7 @@ class LogLikelihood:
     ais_gap: float | None = None
     sigma: float | None = None
     how: str = ""
+    each: Tensor = field(default_factory=lambda: torch.zeros(0), repr=False, compare=False)
 
 
 def likelihood(
@@ -236,7 +238,7 @@ def _summary(kind: str, measure: str, nats: Tensor, dims: int, seconds: float) -
     mean, error = _mean(nats)
     bits_error = error / (dims * math.log(2))
     ms = 1000 * seconds / len(nats)
-    return LogLikelihood(kind, measure, mean, error, bits(mean, dims, measure), bits_error, len(nats), ms)
+    return LogLikelihood(kind, measure, mean, error, bits(mean, dims, measure), bits_error, len(nats), ms, each=nats)
 
 
 def _kind(model: object, points: bool) -> Kind:

@@ -7,9 +7,8 @@ import time
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
-from limner.core.batch import Dataset
+from limner.core.batch import Dataset, HasDensity
 from limner.core.capabilities import HasBound, HasLogProb
 from limner.core.errors import LimnerError
 from limner.core.frame import drawable
@@ -26,6 +25,7 @@ MEASURES_OF_P = {
 }
 """What p(x) is, by the `measure` of a model."""
 _IMAGES = 2000
+_POINTS = 10_000  # each takes little, and a gap to the true density can be small
 _ELBO_IMAGES = 500  # of models with a bound that takes many evaluations of a net
 _ODE_IMAGES = 64
 
@@ -59,18 +59,20 @@ def quick_likelihood_scores(model: GenerativeModel, heldout: Dataset, device: to
         assert isinstance(model, HasBound)
         return bound_scores(bounds(model, heldout, k=50, device=device, limit=_IMAGES), model.measure, heldout)
     if isinstance(model, HasLogProb) and getattr(model, "likelihood_kind", "exact") != "ODE":
-        card = result_scores(likelihood(model, heldout, limit=_IMAGES, device=device), heldout, device)
+        card = result_scores(
+            likelihood(model, heldout, limit=_POINTS if drawable(heldout.shape) else _IMAGES, device=device), heldout
+        )
         return {name: score for name, score in card.items() if name != "likelihood_ms"}
     return {}
 
 
-def result_scores(result: LogLikelihood, heldout: Dataset, device: torch.device | str) -> Card:
+def result_scores(result: LogLikelihood, heldout: Dataset) -> Card:
     """A likelihood as scores: bits per dimension of images, or nats of points."""
     points = drawable(heldout.shape)
     on = counted(result.n, len(heldout), f"held-out {'points' if points else 'images'} of {heldout.name}")
     card = {"likelihood_ms": _time_score(result.ms_per_image, on, result.kind)}
     if points:
-        return _point_scores(result, heldout, on, device) | card
+        return _point_scores(result, heldout, on) | card
     how = f"; {result.how}" if result.how else ""
     return {"bits_per_dim": bits_score(result.bits, result.bits_error, result.kind, result.measure, on, how)} | card
 
@@ -128,13 +130,16 @@ def _bounded_scores(
 def _scores(model: GenerativeModel, train: Dataset | None, heldout: Dataset, device: torch.device | str) -> Card:
     """Scores of a model with a likelihood, or with the bound of a diffusion."""
     quick = isinstance(model, HasLogProb) and getattr(model, "likelihood_kind", "exact") != "ODE"
-    limit = _IMAGES if quick or drawable(heldout.shape) else _ELBO_IMAGES
+    if drawable(heldout.shape):
+        limit = _POINTS if quick else _IMAGES
+    else:
+        limit = _IMAGES if quick else _ELBO_IMAGES
     try:
         result = likelihood(model, heldout, train=train, limit=limit, device=device)
     except LimnerError as reason:
         asked = "" if isinstance(model, HasLogProb) else "; or ask for likelihood=AIS"
         return {"bits_per_dim": missing("likelihood", f"{reason}{asked}")}
-    card = result_scores(result, heldout, device)
+    card = result_scores(result, heldout)
     if result.train_gap is not None:
         on = card["likelihood_ms"].on
         card["train_gap"] = _gap_score(result.train_gap, result.train_gap_error or 0.0, on)
@@ -147,10 +152,10 @@ def _ode_scores(model: GenerativeModel, heldout: Dataset, device: torch.device |
         result = likelihood(model, heldout, kind="ODE", limit=_ODE_IMAGES, device=device)
     except LimnerError as reason:
         return {"bits_per_dim_ode": missing("likelihood", str(reason))}
-    return {f"{name}_ode": score for name, score in result_scores(result, heldout, device).items()}
+    return {f"{name}_ode": score for name, score in result_scores(result, heldout).items()}
 
 
-def _point_scores(result: LogLikelihood, heldout: Dataset, on: str, device: torch.device | str) -> Card:
+def _point_scores(result: LogLikelihood, heldout: Dataset, on: str) -> Card:
     """Nats of points, and how far they are from those of the true density."""
     how = f"{result.kind}, log p(x) of points as they are" + (f"; {result.how}" if result.how else "")
     card = {
@@ -159,26 +164,16 @@ def _point_scores(result: LogLikelihood, heldout: Dataset, on: str, device: torc
             error=result.error, better="higher",
         )
     }  # fmt: skip
-    true = [true_log_density(heldout, x) for x, _, _ in batches(heldout, result.n, 1000, device)]
-    if true and all(t is not None for t in true):
-        best = float(torch.cat([t for t in true if t is not None]).mean())
+    if isinstance(heldout, HasDensity) and heldout.entropy is not None:
+        parts = [heldout.log_density(x) for x, _, _ in batches(heldout, result.n, 1000, "cpu")]
+        gaps = torch.cat([part for part in parts if part is not None]) - result.each
         card["density_gap"] = Score(
-            best - result.nats, unit=f"nats per point, {result.kind}", on=on, property="likelihood", better="lower",
-            error=result.error,
-            how=f"mean log density of these points under the true density, {best:.4g}, minus that under the model: an"
-            " estimate of KL(p_data || p_model)",
+            float(gaps.mean()), unit=f"nats per point, {result.kind}", on=on, property="likelihood", better="lower",
+            error=float(gaps.std()) / math.sqrt(len(gaps)) if len(gaps) > 1 else None,
+            how="KL(p_data || p_model): mean over these points of their true log density less that of the model; the"
+            f" entropy of {heldout.name} is {heldout.entropy:.4g} nats",
         )  # fmt: skip
     return card
-
-
-def true_log_density(dataset: Dataset, x: Tensor) -> Tensor | None:
-    """Log density (B,) of points x (B,D,1,1) under the mixture of Gaussians that they come from; None for others."""
-    centres, sigma = getattr(dataset, "centres", None), getattr(dataset, "sigma", 0.0)
-    if centres is None or not sigma:
-        return None
-    squared = torch.cdist(x.flatten(1).double(), centres.to(x.device).double()).square()
-    size = centres.shape[1] * math.log(2 * math.pi * sigma**2) / 2 + math.log(len(centres))
-    return torch.logsumexp(-0.5 * squared / sigma**2, 1) - size
 
 
 def _gap_score(gap: float, error: float, on: str) -> Score:

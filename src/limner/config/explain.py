@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ConfigDict, Field, create_model
 
@@ -17,9 +17,12 @@ from limner.config import recipe as recipes
 from limner.config.catalogue import find, names
 from limner.config.signatures import argument_texts
 from limner.config.spec import Argument, Spec, arguments
-from limner.core.errors import unknown
+from limner.core.errors import LimnerError, unknown
 from limner.core.paths import BUILTIN, exists, user_path
 from limner.core.sampling_options import declared, limits
+
+if TYPE_CHECKING:
+    from limner.core.run import Run
 
 _SAMPLING = "What `limner sample RUN out.png KEY=VALUE` takes, by model; `limner explain RUN` lists those of a run."
 
@@ -114,9 +117,11 @@ def _find(name: str) -> tuple[str, str] | None:
 
 def _recipe(name: str) -> Explanation:
     loaded = recipes.load(f"{BUILTIN}{name}")
+    own = loaded.model.kwargs.get("sampling") or {}  # in place of the class's defaults
+    sampling = [row | {"default": own.get(row["name"], row["default"])} for row in _sampling_of(loaded.model.name)]
     text = recipes.find(f"{BUILTIN}{name}").read_text("utf-8")
     comment = " ".join(line.lstrip("# ").strip() for line in text.splitlines() if line.startswith("#"))
-    return Explanation(name, "recipe", comment, _settings(loaded), _sampling_of(loaded.model.name))
+    return Explanation(name, "recipe", comment, _settings(loaded), sampling)
 
 
 def _run(path: str) -> Explanation:
@@ -126,7 +131,7 @@ def _run(path: str) -> Explanation:
     classes, notes = last.get("classes", []), last.get("notes", [])
     lines = ["classes by number: " + ", ".join(f"{k} {name}" for k, name in enumerate(classes))] if classes else []
     recipe = recipes.of_run(run.recipe)
-    return Explanation(run.name, "run", "\n".join([*lines, *notes]), _settings(recipe), _sampling_of(recipe.model.name))
+    return Explanation(run.name, "run", "\n".join([*lines, *notes]), _settings(recipe), _sampling_of_run(run, recipe))
 
 
 def _declared(model: str) -> dict[str, inspect.Parameter]:
@@ -136,11 +141,22 @@ def _declared(model: str) -> dict[str, inspect.Parameter]:
 
 
 def _sampling_of(model: str) -> list[dict[str, Any]]:
-    """A row for each sampling option of a model."""
+    """A row for each sampling option of a model. A class that declares them may leave out the texts of its bases."""
     declaration = find("model", model).sampling_declaration()  # type: ignore[attr-defined]
-    texts = argument_texts(inspect.getdoc(declaration) or "")
+    parts = declaration.__mro__ if inspect.isclass(declaration) else (declaration,)
+    texts = {k: text for part in reversed(parts) for k, text in argument_texts(inspect.getdoc(part) or "").items()}
     rows = (Argument(k, p.annotation, p.default, texts.get(k, "")) for k, p in _declared(model).items())
     return [_row(a) | {"type": _type(a)} for a in rows]
+
+
+def _sampling_of_run(run: Run, recipe: recipes.Recipe) -> list[dict[str, Any]]:
+    """A row for each sampling option of a trained model, with its own default; of any such model before it is saved."""
+    rows = _sampling_of(recipe.model.name)
+    try:
+        options = import_module("limner.config.load").load_model(run.path).sampling_options
+    except LimnerError:
+        return rows
+    return [row | {"default": options[row["name"]].default} for row in rows if row["name"] in options]
 
 
 def _type(option: Argument) -> str:

@@ -146,6 +146,11 @@ class GenerativeModel(nn.Module):
         raise LimnerError(f"{self.spec.name} makes images of images; use {self.usage}")
 
     @property
+    def title(self) -> str:
+        """The model's name in the catalogue, or that of its class if it was built without a `spec`."""
+        return self.spec.name if hasattr(self, "spec") else type(self).__name__
+
+    @property
     def device(self) -> torch.device:
         """The device of the weights."""
         return next(self.parameters()).device
@@ -296,8 +301,7 @@ class GenerativeModel(nn.Module):
         Raises:
             LimnerError: the model has no such option, or a value has the wrong type or is out of range.
         """
-        name = self.spec.name if hasattr(self, "spec") else type(self).__name__
-        return sampling_options.checked(name, self.sampling_options, options, settings)
+        return sampling_options.checked(self.title, self.sampling_options, options, settings)
 
     def _labels(self, n: int, y: Any) -> Tensor | None:
         if not isinstance(self, Conditional):

@@ -69,6 +69,7 @@ class Sampling:
 
 
 _GUIDANCE = ("guidance", "interval", "rescale")  # what only a model with classes has
+_ONLY_WITH = {"eta": ("sampler", "ancestral"), "churn": ("sampler", "heun"), "shift": ("grid", "flow")}
 
 
 class DiffusionModel(GenerativeModel):
@@ -170,12 +171,26 @@ class DiffusionModel(GenerativeModel):
         Raises:
             LimnerError: the model has no such option, or a value has the wrong type or is out of range.
         """
-        if self.null is None and any(options.get(name) is not None for name in _GUIDANCE):
-            raise LimnerError(
-                f"{self.spec.name} was trained without classes, so there is nothing to guide it by; leave guidance out"
-            )
+        if self.null is None:
+            guiding = {name: options[name] for name in _GUIDANCE if name in options}
+            asked = declarations.checked(self.title, declarations.declared(self.Options), guiding)
+            if any(value != getattr(self._default, name) for name, value in asked.items()):
+                raise LimnerError(
+                    f"{self.title} was trained without classes, so there is nothing to guide it by; leave"
+                    f" {next(iter(asked))} out"
+                )
+            options = {name: value for name, value in options.items() if name not in guiding}
         values = super().checked_options(options, settings)
-        replace(self.sampling, **values)  # checks what options mean together
+        sampling = replace(self.sampling, **values)  # checks what options mean together
+        for name, (key, needed) in _ONLY_WITH.items():
+            if name in values and values[name] != getattr(self._default, name) and getattr(sampling, key) != needed:
+                raise LimnerError(
+                    f"{name} does nothing with {key}={getattr(sampling, key)}; write {key}={needed} too, or leave"
+                    f" {name} out"
+                )
+        for name in _GUIDANCE[1:]:
+            if name in values and values[name] != getattr(self._default, name) and sampling.guidance == 1:
+                raise LimnerError(f"{name} does nothing without guidance; write guidance=2 too, or leave {name} out")
         return values
 
     # ---- training ----------------------------------------------------------------------------------------

@@ -82,6 +82,7 @@ class MeanFlow(DiffusionModel):
         condition: names of the classes; filled from the data.
     """
 
+    family = "flow matching"
     Options = MeanFlowSampling
 
     def __init__(

@@ -47,6 +47,8 @@ class RectifiedFlow(DiffusionModel):
         condition: names of the classes; filled from the data.
     """
 
+    family = "flow matching"
+
     def __init__(
         self,
         F: Denoiser,

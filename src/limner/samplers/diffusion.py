@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from inspect import Parameter
 from math import sqrt
@@ -21,6 +22,7 @@ from limner.core import sampling_options as declarations
 from limner.core.condition import Classes, from_header
 from limner.core.errors import LimnerError
 from limner.core.model import Data, GenerativeModel
+from limner.core.previews import Grid, Level, paths
 from limner.core.prior import NormalPrior
 from limner.core.rng import Noise
 from limner.samplers import grids
@@ -43,9 +45,11 @@ class Sampling:
         guidance: scale of classifier-free guidance: 1 is none. Raise it for images that show their class more clearly;
             lower it for more diverse ones.
         interval: lowest and highest noise level between which there is guidance, such as 0.2,5; null means everywhere.
-        rescale: share by which the contrast of guided images is brought back to that of unguided ones.
+        rescale: share by which the contrast of guided images is brought back to that of unguided ones. Raise it if
+            guided images are too harsh.
         churn: new noise in the steps of heun, S_churn of Karras et al. 2022, to be compared with the number of steps.
-        eta: share of new noise in the steps of ancestral, η of Song et al. 2021.
+            Raise it to mend errors of many steps; lower it for few steps.
+        eta: share of new noise in the steps of ancestral, η of Song et al. 2021. Lower it for few steps; 0 adds none.
         grid: noise levels of the steps: flow is even in t = σ/(1+σ), karras in σ^(1/7).
         shift: moves the levels of the flow grid: above 1 towards noise, which suits larger images.
 
@@ -69,6 +73,7 @@ class Sampling:
 
 
 _GUIDANCE = ("guidance", "interval", "rescale")  # what only a model with classes has
+_PATHS = 4  # samples whose path a preview shows
 _ONLY_WITH = {"eta": ("sampler", "ancestral"), "churn": ("sampler", "heun"), "shift": ("grid", "flow")}
 
 
@@ -100,6 +105,7 @@ class DiffusionModel(GenerativeModel):
     """
 
     Options: ClassVar[type[Sampling]] = Sampling
+    family = "diffusion"
     static = True
     measure = "density"
     likelihood_kind = "ODE"
@@ -236,6 +242,37 @@ class DiffusionModel(GenerativeModel):
     def at_level(self, z: Tensor, sigma: float) -> Tensor:
         """Standard normal noise z (n,C,H,W) with the variance of noisy images at a high level: σ² + σ_data²."""
         return sqrt(sigma**2 + self.sigma_data**2) * z
+
+    def preview(self, batch: Any, n: int, seed: int) -> dict[str, Grid]:
+        """``samples`` of the same noise each time, and ``paths`` from noise to the first of them."""
+        samples = self.sample_grid(n, seed)
+        levels = {} if self.is_points else self.levels_of(min(n, _PATHS), seed)
+        if not levels:
+            return {"samples": samples}
+        grid = paths(list(levels.values()), samples.images[:_PATHS], self.sigma_data)
+        return {"samples": samples, "paths": grid}
+
+    def levels_of(self, n: int, seed: int) -> dict[float, Level]:
+        """What the denoiser got and gave while n samples of a seed were drawn, by noise level, from high to low.
+
+        It is empty for samples that are drawn without a denoiser.
+        """
+        seen: dict[float, Level] = {}
+
+        def watched(*choice: Any) -> Denoiser:
+            D = self.denoiser(*choice)
+
+            def denoise(x: Tensor, sigma: float) -> Tensor:
+                x0 = D(x, sigma)
+                seen[sigma] = Level(sigma, x, x0)  # heun comes twice to a level, the second time with less error
+                return x0
+
+            return denoise
+
+        model = copy(self)
+        model.denoiser = watched  # type: ignore[method-assign,assignment]
+        model.sample(n, seed=seed)
+        return seen
 
     # ---- the probability flow, both ways -----------------------------------------------------------------
 

@@ -215,3 +215,18 @@ def test_what_makes_no_net_is_refused_in_one_line(net: type[nn.Module], options:
 def test_a_wrong_number_of_times_is_refused():
     with pytest.raises(ValueError, match="takes 1 numbers c for each image, not 2"):
         small()(noise(2, 2, 8, 12), torch.rand(2, 2).double())
+
+
+def test_the_finest_wave_bounds_the_derivative_by_the_noise_level() -> None:
+    """A mean flow trains on this derivative; with waves of 1000 radians per unit it is that of noise."""
+
+    def slope(finest: float) -> float:
+        torch.manual_seed(0)
+        net = MLP(width=32, shape=(2, 1, 1), finest=finest)
+        torch.nn.init.normal_(net.last.weight, std=0.1)
+        x, c = torch.randn(64, 2, 1, 1), torch.rand(64)
+        return float(torch.func.jvp(lambda c: net(x, c), (c,), (torch.ones_like(c),))[1].detach().norm())
+
+    assert slope(10) < 0.1 * slope(1000)
+    with pytest.raises(ValueError, match="finest is a frequency from 1"):
+        UNet(shape=(1, 28, 28), finest=0.0)

@@ -71,8 +71,8 @@ class MeanFlow(DiffusionModel):
             faster steps.
         mean: mean of the logits of t and r. Raise it to train more on noise; lower it for details.
         std: standard deviation of these logits.
-        p: power of the adaptive weight; 0 is a plain squared error. Lower it if training is slow, raise it if it
-            diverges.
+        p: power of the adaptive weight; 0 is a plain squared error, which points need: the error of an image is nearly
+            the same for all noise, that of a point is not, and weighting by it moves the mean that is learnt.
         guidance: scale of the guidance by classes that is trained in; 1 is none. Raise it for images that show their
             class more clearly; it cannot be changed after training.
         drop: share of the labels that are hidden in training; guidance needs some.

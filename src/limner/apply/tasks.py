@@ -53,7 +53,7 @@ _RESTORES = ("inpaint", "edit", "upscale", "colourise", "denoise")
 _ASKED = ("y", "steps", "guidance")  # settings of every task of a model that denoises
 _OWN = {
     "translate": ("to", "mask", "blend", "degrade", "tile"),
-    "inpaint": (*_ASKED, "mask", "blend", "degrade", "side", "resample"),
+    "inpaint": (*_ASKED, "mask", "blend", "degrade", "side"),
     "edit": (*_ASKED, "strength", "side"),
     "upscale": (*_ASKED, "scale", "degrade"),
     "colourise": (*_ASKED, "side", "degrade"),
@@ -86,7 +86,6 @@ def apply(
     scale: int | None = None,
     noise: float | None = None,
     side: int | None = None,
-    resample: int | None = None,
     n: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
@@ -113,7 +112,7 @@ def apply(
         tile: for models that translate, side in pixels of the tiles that a large picture is cut into; by default 512
             for pictures above a megapixel, and no tiles below.
         y: for models with classes, the class of the pictures by its name or its index.
-        steps: for diffusion and flow-matching models, evaluations on the way from noise to a picture (50 by default).
+        steps: for diffusion and flow-matching models, evaluations on the way from noise to a picture (20 by default).
             Raise it for finer results. Lower it for speed. To denoise, one is enough for the mean of what may be under
             the noise; if you write steps, one example is drawn, which is sharper.
         guidance: for such a model of classes, how much stronger than in training the class counts (1 by default). Raise
@@ -125,8 +124,6 @@ def apply(
         side: with such a model, the shorter side in pixels at which pictures are inpainted, edited or colourised; by
             default that of the pictures it knows. Raise it for finer results on large pictures, of which it then sees
             parts.
-        resample: to inpaint with such a model, how often each step is repeated (1 by default). Raise it if edges of
-            holes show. Lower it for speed.
         n: to interpolate, the number of pictures (8 by default).
         seed: seed of the noise; for models that translate, of their dropout.
         overwrite: replace earlier results; pictures that are read are never replaced.
@@ -142,7 +139,7 @@ def apply(
     settings: dict[str, Any] = {
         "to": to, "mask": mask, "blend": blend, "degrade": degrade or None, "tile": tile, "y": y, "steps": steps,
         "guidance": guidance, "strength": strength, "scale": scale, "noise": noise, "side": side,
-        "resample": resample, "n": n,
+        "n": n,
     }  # fmt: skip
     settings = {key: value for key, value in settings.items() if value is not None}
     if isinstance(model, Translates):
@@ -219,7 +216,7 @@ def _restore(
     overwrite: bool,
 ) -> dict[str, Any]:
     """Restores pictures with a model that denoises."""
-    asked = {key: settings[key] for key in (*_ASKED, "resample") if key in settings}
+    asked = {key: settings[key] for key in _ASKED if key in settings}
     restorer = Restorer(model, seed=seed, **asked)
     masks = Masks(settings["mask"]) if "mask" in settings else None
     if "blend" in settings:

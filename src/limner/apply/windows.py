@@ -7,9 +7,11 @@ Lipman and Dekel 2023, *MultiDiffusion*, arXiv:2302.08113, eq. 5, with weights t
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 
 def windowed(net: Callable[[Tensor, Tensor], Tensor], x: Tensor, size: tuple[int, int], *, batch: int = 32) -> Tensor:
@@ -29,7 +31,9 @@ def windowed(net: Callable[[Tensor, Tensor], Tensor], x: Tensor, size: tuple[int
     corners = [(top, left) for top in starts(padded.shape[2], h) for left in starts(padded.shape[3], w)]
     windows = torch.cat([padded[..., top : top + h, left : left + w] for top, left in corners])
     images = torch.arange(n, device=x.device).repeat(len(corners))
-    y = torch.cat([net(part, of) for part, of in zip(windows.split(batch), images.split(batch), strict=True)])
+    parts = zip(windows.split(batch), images.split(batch), strict=True)
+    many = len(windows) > batch and torch.is_grad_enabled()  # then memory for a gradient is that of one batch
+    y = torch.cat([_again(net, *part) if many else net(*part) for part in parts])
     if len(corners) == 1:
         return y[..., :height, :width]
     weight = fade(h, x.device)[:, None] * fade(w, x.device)
@@ -38,6 +42,11 @@ def windowed(net: Callable[[Tensor, Tensor], Tensor], x: Tensor, size: tuple[int
         total[..., top : top + h, left : left + w] += weight * part
         weights[..., top : top + h, left : left + w] += weight
     return (total / weights)[..., :height, :width]
+
+
+def _again(net: Callable[[Tensor, Tensor], Tensor], part: Tensor, of: Tensor) -> Tensor:
+    """net(part, of), which keeps nothing for a gradient but its input, and is computed again for it."""
+    return cast(Tensor, checkpoint(net, part, of, use_reentrant=False, preserve_rng_state=False))
 
 
 def starts(n: int, side: int) -> list[int]:

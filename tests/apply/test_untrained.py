@@ -224,7 +224,7 @@ def test_a_folder_is_inpainted_with_its_masks(tmp_path: Path, use: Use) -> None:
     result = tasks.apply("run", tmp_path / "in", tmp_path / "out", **arguments)
     assert (result["task"], result["n"]) == ("inpaint", 3)
     assert [name for name, _ in result["skipped"]] == ["c.png"]
-    assert result["notes"] == [f"holes were filled at {H}×{W} and enlarged (1 picture)"]
+    assert result["notes"] == [f"holes were filled at {H}×{W} (1 picture)"]
     assert (read(tmp_path / "out" / "a.png") - to_uint8(x[0]).int()).abs().max() <= 1
     before, after = read(tmp_path / "in" / "large.png"), read(tmp_path / "out" / "large.png")
     assert torch.equal(after[..., : 3 * W // 2], before[..., : 3 * W // 2])

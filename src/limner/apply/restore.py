@@ -12,7 +12,7 @@ method           what is drawn
 
 The first three are one method: every estimate of the model is made consistent with what is known (Wang, Yu and Zhang
 2022, *DDNM*, arXiv:2212.00490), and is moved along the gradient of what it says of the known part (Song et al. 2023,
-*ΠGDM*), without which the unknown part often does not fit: on digits with holes the perceptual distance was .124
+*ΠGDM*), without which the unknown part often does not fit: on digits with holes the perceptual distance was .123
 with the gradient, .184 without, and .143 with RePaint (arXiv:2201.09865) at twice the time.
 
 A model knows images of one size. `denoise` and `upscale` work at the pixels of an image, in windows of the model's

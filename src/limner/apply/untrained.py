@@ -38,7 +38,7 @@ class Restoration:
         mean: for `denoise`, whether to give the mean of what may be under the noise, or one example.
         side: for tasks that see a picture as a whole, the shorter side in pixels at which they do.
         degrade: degrade whole pictures first, to see how well they are restored.
-        remark: is told what is to be said of a picture.
+        remark: takes what is to be said of a picture.
 
     Attributes:
         estimates: the noise that was estimated, one number for each picture.
@@ -56,12 +56,12 @@ class Restoration:
     mean: bool = True
     side: int | None = None
     degrade: bool = False
-    remark: Callable[[str], None] = print
+    remark: Callable[[str], object] = str  # says it to nobody
     estimates: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if self.degrade and (self.task == "edit" or self.masks is not None):
-            raise LimnerError("degrade makes the holes, or takes what is to be found again; leave degrade out")
+        if self.degrade and self.masks is not None:
+            raise LimnerError("degrade makes holes of its own; leave mask out")
         self.restorer.check(self.task, strength=self.strength, scale=self.scale, noise=self.noise, side=self.side)
 
     @property
@@ -103,7 +103,7 @@ class Restoration:
 
     def _inpaint(self, file: ImageFile, x: Tensor) -> Tensor:
         mask = degradations.Inpaint().holes(self._key, file.size) if self.degrade else self._read_mask(file)
-        self._tell_size(file, "holes were filled at {} and enlarged")
+        self._tell_size(file, "holes were filled at {}")
         return self.restorer.inpaint(x, mask, self.side)
 
     def _edit(self, file: ImageFile, x: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ class Restoration:
         return self.restorer.upscale(F.avg_pool2d(x, self.scale) if self.degrade else x, self.scale)
 
     def _colourise(self, file: ImageFile, x: Tensor) -> Tensor:
-        self._tell_size(file, "colours were found at {} and enlarged")
+        self._tell_size(file, "colours were found at {}")
         return self.restorer.colourise(x, self.side)
 
     def _denoise(self, file: ImageFile, x: Tensor) -> Tensor:

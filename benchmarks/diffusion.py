@@ -103,9 +103,22 @@ def their_step(net: nn.Module, prepared: api.Prepared) -> Train:
     return train
 
 
-def trainer(prepared: api.Prepared) -> Train:
-    """Ddp's Trainer on the folder of the recipe, with the same net."""
-    model = gaussian_diffusion(SameNet(prepared.model.F), prepared)
+def their_net(prepared: api.Prepared) -> nn.Module:
+    """Ddp's own net, of about as many operations as the recipe's."""
+    return ddp().Unet(DIM, dim_mults=(1, 2, 2), channels=prepared.dataset.shape[0])
+
+
+def same_net_in_trainer(prepared: api.Prepared) -> Train:
+    return trainer(SameNet(prepared.model.F), prepared)
+
+
+def their_net_in_trainer(prepared: api.Prepared) -> Train:
+    return trainer(their_net(prepared), prepared)
+
+
+def trainer(net: nn.Module, prepared: api.Prepared) -> Train:
+    """Ddp's Trainer on the folder of the recipe."""
+    model = gaussian_diffusion(net, prepared)
     fixed = {"calculate_fid": False, "augment_horizontal_flip": False, "save_and_sample_every": loops.NEVER}
     theirs = ddp().Trainer(
         model,
@@ -173,13 +186,13 @@ def row(name: str, against: str, batch: int, pairs: list[tuple[Chunk, Chunk]]) -
     return Row(name, against, "fp32", batch, *medians, ratio, min(ratios), max(ratios), processor, others)
 
 
-def training_step(rounds: int, steps: int) -> Iterator[Row]:
+def training_step(names: list[str], rounds: int, steps: int) -> Iterator[Row]:
     """One training step of each recipe, beside ddp's with the same net and with its own."""
-    for name in RECIPES:
+    for name in names:
         prepared = prepare(name, {})
         shape, batch = prepared.dataset.shape, prepared.options.batch
-        own = ddp().Unet(DIM, dim_mults=(1, 2, 2), channels=shape[0])
-        for against, net in (("the same net", SameNet(prepared.model.F)), (f"its Unet({DIM})", own)):
+        nets = {"the same net": SameNet(prepared.model.F), f"its Unet({DIM})": their_net(prepared)}
+        for against, net in nets.items():
             with FlopCounterMode(display=False) as counter:
                 net(torch.randn(1, *shape), torch.zeros(1, dtype=torch.long))
             label = f"{against}, {counter.get_total_flops() / 1e9:.2f} GFLOP"
@@ -188,27 +201,30 @@ def training_step(rounds: int, steps: int) -> Iterator[Row]:
             )
 
 
-def training_loop(rounds: int) -> Iterator[Row]:
+def training_loop(names: list[str], rounds: int) -> Iterator[Row]:
     """`limner train` beside ddp's Trainer, on one folder of PNG files."""
     with tempfile.TemporaryDirectory() as folder:
         digits = limner.data.load("mnist-5k")
         for i, image in enumerate(digits.fetch(range(len(digits)))[:, 0].numpy()):
             Image.fromarray(image).save(Path(folder) / f"{i:05}.png")
-        for name in RECIPES:
-            settings = UNCONDITIONAL | {"data": {"name": "folder", "path": folder, "channels": 1}}
-            found = loops.measure(f"{name} loop", name, settings, trainer, "fp32", rounds)
-            yield Row(**(found.__dict__ | {"against": "its Trainer", "processor_ratio": float("nan")}))
+        settings = UNCONDITIONAL | {"data": {"name": "folder", "path": folder, "channels": 1}}
+        peers = {"its Trainer, the same net": same_net_in_trainer, f"its Trainer, Unet({DIM})": their_net_in_trainer}
+        for name in names:
+            for against, peer in peers.items():
+                found = loops.measure(f"{name} loop", name, settings, peer, "fp32", rounds)
+                yield Row(**(found.__dict__ | {"against": against, "processor_ratio": float("nan")}))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--parts", nargs="+", default=["step", "loop"], choices=["step", "loop"])
+    parser.add_argument("--models", nargs="+", default=list(RECIPES), choices=list(RECIPES), metavar="RECIPE")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=8, help="training steps of a chunk of `step`")
+    parser.add_argument("--steps", type=int, default=8, help="training steps of a chunk, at least")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    loops.RETRIES = 0  # the processes with which ddp reads files are no strangers
+    loops.FIRST, loops.RETRIES = options.steps - 1, 0  # the processes with which ddp reads files are no strangers
     print(
         f"torch {torch.__version__}, {options.threads} threads of {os.cpu_count()} cores ({platform.machine()}, "
         f"{torch.backends.cpu.get_cpu_capability()}), {options.rounds} rounds\n"
@@ -216,8 +232,8 @@ def main() -> None:
         f"{'cpu ratio':>11}{'others':>8}"
     )
     parts = {
-        "step": lambda: training_step(options.rounds, options.steps),
-        "loop": lambda: training_loop(options.rounds),
+        "step": lambda: training_step(options.models, options.rounds, options.steps),
+        "loop": lambda: training_loop(options.models, options.rounds),
     }
     for part in options.parts:
         for r in parts[part]():

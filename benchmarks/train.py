@@ -70,6 +70,7 @@ MODELS: dict[str, dict[str, Any]] = {
 RECIPE = {"wgan-gp mlp": "wgan-gp-mnist"}
 PYTHAE = "vae against pythae"
 QUIET, RETRIES, SECONDS = 0.06, 3, 1.0  # of other processes, again, a chunk at least
+FIRST = 10  # steps that show how long one takes
 NEVER = 10**12
 
 
@@ -314,7 +315,7 @@ class Alternate(Silent):
     def __init__(self, theirs: Train, batch: int, rounds: int) -> None:
         self.theirs, self.batch, self.rounds = theirs, batch, rounds
         self.chunks: list[tuple[Chunk, Chunk]] = []
-        self.steps, self.done, self.retries, self.clock = 10, 0, 0, Clock()
+        self.steps, self.done, self.retries, self.clock = FIRST, 0, 0, Clock()
         self.position, self.warm = 0, False
 
     def step(self, position: int) -> None:
@@ -336,13 +337,13 @@ class Alternate(Silent):
         self.clock.start()
 
     def _calibrate(self, chunk: Chunk) -> None:
-        """Long enough chunks, once ten steps have shown how long they take; then both sides warm up."""
-        if self.steps == 10:
-            self.steps = max(11, round(10 * SECONDS / chunk.wall))
+        """Long enough chunks, once the first steps have shown how long they take; then both sides warm up."""
+        if self.steps == FIRST:
+            self.steps = max(FIRST + 1, round(FIRST * SECONDS / chunk.wall))
         else:
             self.warm = True
             with _plain():
-                self.theirs(10)
+                self.theirs(FIRST)
 
     def _other(self, images: int) -> Chunk:
         with _plain():

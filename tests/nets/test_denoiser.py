@@ -134,11 +134,13 @@ def test_the_gradient_reaches_every_parameter(make):
         assert p.grad.abs().max() > 0, name
 
 
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
 @BOTH
-def test_forward_derivatives_equal_finite_differences(make):
+def test_forward_derivatives_equal_finite_differences(make, form):
     """Mean flow needs d u(x, r, t)/dt along (v, 0, 1), and the gradient of it."""
-    net = make(times=2)
+    net = make(times=2).to(memory_format=form)
     x, v, c = noise(2, *net.shape), noise(2, *net.shape, seed=1), torch.rand(2, 2).double()
+    x, v = x.contiguous(memory_format=form), v.contiguous(memory_format=form)
     dc = torch.tensor([[0.0, 1.0]], dtype=torch.float64).expand(2, 2)
     u, slope = jvp(lambda x, c: net(x, c), (x, c), (v, dc))
     h = 1e-6

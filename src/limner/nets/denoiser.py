@@ -30,6 +30,7 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 from torch.nn import functional as F
 
 from limner.nets import protocols
@@ -74,12 +75,21 @@ class _Level(nn.Module):
         return F.silu(self.second(F.silu(h)))
 
 
+class _GroupNorm(nn.GroupNorm):
+    """Group norm that has forward derivatives in any memory format; PyTorch's has them in the usual one alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.compiler.is_compiling() and unpack_dual(x).tangent is not None:
+            x = x.contiguous()
+        return super().forward(x)
+
+
 class _Attention(nn.Module):
     """x + what each pixel gathers from all pixels of the map (B,channels,H,W), with one head."""
 
     def __init__(self, channels: int, group: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(channels // group, channels)
+        self.norm = _GroupNorm(channels // group, channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = _zero(nn.Conv2d(channels, channels, 1))
 
@@ -105,9 +115,10 @@ class _Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, group: int, dropout: float, attention: bool) -> None:
         super().__init__()
-        self.outputs, self.groups = outputs, outputs // group
-        self.norm = nn.GroupNorm(inputs // group, inputs)
+        self.outputs = outputs
+        self.norm = _GroupNorm(inputs // group, inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.norm2 = _GroupNorm(outputs // group, outputs, affine=False)  # `film` scales and shifts
         self.dropout = nn.Dropout(dropout)
         self.conv2 = _zero(nn.Conv2d(outputs, outputs, 3, padding=1))
         self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
@@ -116,7 +127,7 @@ class _Block(nn.Module):
     def forward(self, x: Tensor, film: Tensor) -> Tensor:
         """Maps (B,outputs,H,W) of maps x (B,inputs,H,W); `film` (B,2·outputs) are scales less one, and shifts."""
         scale, shift = film[:, :, None, None].chunk(2, 1)
-        h = F.group_norm(self.conv1(F.silu(self.norm(x))), self.groups)
+        h = self.norm2(self.conv1(F.silu(self.norm(x))))
         h = torch.addcmul(shift, h, 1 + scale)
         return self.attention(self.skip(x) + self.conv2(self.dropout(F.silu(h))))
 
@@ -204,7 +215,7 @@ class UNet(protocols.Denoiser):
                 c = width * mults[i]
             if i:
                 self.up.append(nn.ConvTranspose2d(c, c, 4, 2, 1))
-        self.norm = nn.GroupNorm(c // group, c)
+        self.norm = _GroupNorm(c // group, c)
         self.last = _zero(nn.Conv2d(c, heads * shape[0], 3, padding=1))
         self.sizes = [2 * m.outputs for m in self.modules() if isinstance(m, _Block)]  # in the order of their use
         self.film = nn.Linear(4 * width, sum(self.sizes))
@@ -213,6 +224,8 @@ class UNet(protocols.Denoiser):
         """The prediction (B,heads·C,H,W) for images x with noise levels c (B,) or (B,times) and classes y (B,)."""
         films = iter(self.film(self.level(c, y)).split(self.sizes, 1))
         h = self.first(x)
+        if x.device.type == "cpu":  # all maps follow the format of the first; with this one CPUs are a sixth faster
+            h = h.contiguous(memory_format=torch.channels_last)
         skips = [h]
         for layer in self.down:
             h = layer(h, next(films)) if isinstance(layer, _Block) else layer(h)

@@ -161,7 +161,7 @@ class Bench:
         """
         self.progress.say(f"lab {self.lab}: training {label}")
         data = self.data | ({"without": list(without)} if without else {})
-        settings = {"data": data, "seed": self.seed, "images": images or self.images} | dict(changes or {})
+        settings = {"data": data, "train.seed": self.seed, "train.images": images or self.images} | dict(changes or {})
         run = api.train(f"{BUILTIN}{name}", out=self.out / "runs" / label, progress=self.progress, **settings)
         self.runs[label] = run
         return api.load(run.latest)
@@ -234,7 +234,8 @@ class Bench:
         for label, run in self.runs.items():
             last_line = (run.metrics() or [{}])[-1]
             scores = run.read_json("scores.json") or {}
-            text = "; ".join(f"{n.replace('_', ' ')} {s['value']:.4g}" for n, s in scores.items())
+            known = {n: s["value"] for n, s in scores.items() if s.get("value") is not None}
+            text = "; ".join(f"{n.replace('_', ' ')} {value:.4g}" for n, value in known.items())
             rows.append(
                 (label, str(run.recipe["name"]), last_line.get("images"), last_line.get("seconds"), text or "–")
             )

@@ -11,6 +11,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -21,6 +22,9 @@ from limner.core.grid import make_grid
 INK, SOFT, RULE = "#231e19", "#655c51", "#ddd5c7"
 COLOURS = ("#35509c", "#b2472f", "#2b7767", "#c18f22", "#8a3460", "#5f9bc4", "#6b7423", "#9a6b4a", "#d98aa8", "#4f5a63")
 """The colours of the reports and two more, for ten classes."""
+
+SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", "#d3dbee", "#7f95cc", "#35509c", "#151f40"])
+"""From nothing to much."""
 
 _STYLE: Any = {
     "figure.dpi": 200,
@@ -149,6 +153,32 @@ def bars(ax: Axes, values: Mapping[str, float], title: str = "", chance: float |
 
 
 @mpl.rc_context(_STYLE)
+def family_bars(ax: Axes, values: Mapping[str, float | None], title: str, *, log: bool = False) -> None:
+    """Draws a bar of its own colour for each name with its value above; "none" where there is no value."""
+    known = [v for v in values.values() if v is not None]
+    for i, (value, colour) in enumerate(zip(values.values(), COLOURS)):
+        if value is not None:
+            ax.bar(i, value, color=colour, width=0.66, alpha=0.85)
+        label = "none" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+        ax.annotate(
+            label,
+            (i, value or min([*known, 0.0])),
+            (0, 2),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+            color=SOFT,
+        )
+    if log:
+        ax.set_yscale("log")
+        ax.set_ylim(bottom=min([1.0, *(v / 2 for v in known)]))
+    ax.margins(y=0.18)
+    ax.set_xticks(range(len(values)), list(values), fontsize=8)
+    ax.grid(False, axis="x")
+    ax.set_title(title, fontsize=8.5)
+
+
+@mpl.rc_context(_STYLE)
 def densities(
     ax: Axes,
     x: NDArray[np.float64],
@@ -223,6 +253,35 @@ def vector_field(
     ax.set_ylim(-extent, extent)
     ax.set_aspect("equal")
     ax.grid(False)
+    ax.set_title(title)
+
+
+@mpl.rc_context(_STYLE)
+def heat_map(
+    ax: Axes, values: NDArray[np.float64], extent: tuple[float, float, float, float], title: str = "", top: float = 1.0
+) -> None:
+    """Draws values (rows upwards, columns) as shades of blue, white for 0.
+
+    Args:
+        ax: the axes to draw on.
+        values: values from 0 up.
+        extent: left, right, lower and upper end of the map.
+        title: title of the axes.
+        top: share of the largest value that has the darkest shade; lower it to see small values.
+    """
+    ax.imshow(values, cmap=SHADES, origin="lower", extent=extent, aspect="auto", vmin=0, vmax=top * float(values.max()))
+    ax.grid(False)
+    ax.set_title(title)
+
+
+@mpl.rc_context(_STYLE)
+def histogram(
+    ax: Axes, samples: NDArray[np.float64], curve: tuple[NDArray[np.float64], NDArray[np.float64]], title: str = ""
+) -> None:
+    """Draws a histogram of samples (N,) under the curve (x, density) that they should have."""
+    x, density = curve
+    ax.hist(samples, bins=np.linspace(x[0], x[-1], 101).tolist(), density=True, color=COLOURS[0], alpha=0.35)
+    ax.plot(x, density, color=COLOURS[1], linewidth=1.1)
     ax.set_title(title)
 
 

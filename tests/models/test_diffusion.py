@@ -265,3 +265,30 @@ def test_wrong_options_are_one_line() -> None:
     with pytest.raises(LimnerError, match="steps=2000 is more than the 1000"):
         ddpm().sample(1, steps=2000, grid="discrete")
     assert ddpm(sampling={"steps": 7}).sampling.steps == 7
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_density_along_the_probability_flow_is_that_of_the_data(name: str) -> None:
+    model, x = MODELS[name]().at(steps=100), S * torch.randn(50, *SHAPE, generator=torch.Generator().manual_seed(0))
+    exact = torch.distributions.Normal(0.0, S).log_prob(x).flatten(1).sum(1)
+    torch.testing.assert_close(model.log_prob(x), exact, rtol=0, atol=0.02)
+    with torch.inference_mode():
+        torch.testing.assert_close(model.log_prob(x[3:5]), model.log_prob(x)[3:5], rtol=0, atol=1e-4)
+
+
+def test_probes_of_an_image_are_the_same_in_any_batch_and_their_mean_is_the_density() -> None:
+    model = described(RectifiedFlow(Exact(flow_velocity), shape=(1, 5, 5)), "rectified_flow").at(steps=50)
+    x = S * torch.randn(20, 1, 5, 5, generator=torch.Generator().manual_seed(0))
+    whole = model.log_prob(x)
+    torch.testing.assert_close(model.log_prob(x[7:9]), whole[7:9], rtol=0, atol=1e-3)
+    exact = torch.distributions.Normal(0.0, S).log_prob(x).flatten(1).sum(1)
+    torch.testing.assert_close(whole, exact, rtol=0, atol=0.25)  # the Jacobian is diagonal, where ±1 are exact
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_points_far_from_the_data_score_low_whatever_is_beside_them(name: str) -> None:
+    model = MODELS[name]()
+    x = torch.tensor([0.0, 1.0, 3.0]).view(-1, 1, 1, 1) * torch.ones(3, *SHAPE)
+    scores = model.score_samples(x)
+    assert scores[0] > scores[1] > scores[2]
+    torch.testing.assert_close(model.score_samples(x[1:2]), scores[1:2])

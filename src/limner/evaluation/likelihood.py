@@ -320,7 +320,7 @@ def _ode(
         if change < ODE_TOLERANCE:
             probes = getattr(model, "probes", 1)
             how = (
-                f"Heun's method in {steps} steps, {2 * steps - 1} evaluations of the net and of its gradient an image,"
+                f"Heun's method in {steps} steps, {2 * steps} evaluations of the net and of its gradient an image,"
                 f" {probes} probe{'s' * (probes > 1)}; half as many steps change it by {change:.2g} nats per dimension"
             )
             return f"ODE({steps})", "density", how, score

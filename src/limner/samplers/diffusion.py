@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from inspect import Parameter
-from math import sqrt
+from math import exp, log, sqrt
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -24,14 +24,17 @@ from limner.core.errors import LimnerError
 from limner.core.model import Data, GenerativeModel
 from limner.core.previews import Grid, Level, paths
 from limner.core.prior import NormalPrior
-from limner.core.rng import Noise
+from limner.core.rng import Noise, keys_of, uniform
 from limner.samplers import grids
 from limner.samplers.bound import decoder_term, prior_term, step_term, strata
 from limner.samplers.guidance import guided
+from limner.samplers.likelihood import EXACT, log_prob
 from limner.samplers.steps import Denoiser, StepNoise, ancestral, dpm2m, euler, heun
 
 Denoise = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """`denoise(x, sigma, y)`, as in `limner.core.capabilities.Denoises`."""
+
+_PARTS = 8  # of the noise levels that `score_samples` goes through
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +104,7 @@ class DiffusionModel(GenerativeModel):
         null: the label that means "no class"; None if the model is not conditional.
         measure: the kind of p(x) that `log_prob` gives.
         likelihood_kind: how `log_prob` is computed.
+        probes: random probes for the trace in `log_prob`, of more than 16 dimensions.
         elbo_evaluations: passes of the net for one estimate of `elbo`.
     """
 
@@ -109,6 +113,7 @@ class DiffusionModel(GenerativeModel):
     static = True
     measure = "density"
     likelihood_kind = "ODE"
+    probes = 1
     elbo_evaluations = 32
     sigma_data: float = 1.0
     sigma_min: float = 0.002
@@ -291,6 +296,43 @@ class DiffusionModel(GenerativeModel):
         return x if self.is_points else x.clamp(-1, 1)
 
     # ---- likelihood --------------------------------------------------------------------------------------
+
+    def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Log p(x) in nats (B,) of points, or of dequantised images in [-1,1], under the probability flow.
+
+        Song et al. 2021, arXiv:2011.13456, section 4.3, by Heun's method in as many steps as `sampling` has. Few steps
+        give a number that means nothing: double them until it stays (`limner.evaluation.likelihood` does). An image has
+        the same probes in any batch.
+
+        Args:
+            x: images (B,C,H,W).
+            y: classes (B,) of a conditional model; without them it is the density over all classes.
+        """
+        probes = None
+        if x[0].numel() > EXACT:
+            keys = keys_of(x)
+            rows = [uniform(keys, k, x[0].numel()).view_as(x) for k in range(self.probes)]
+            probes = torch.stack([torch.where(u < 0.5, -1.0, 1.0) for u in rows])
+        sigmas = grids.karras(self.sampling.steps + 1, self.sigma_min, self.sigma_max)
+        return log_prob(guided(self.denoise, y), x, sigmas, probes, self.sigma_data)[1]
+
+    def score_samples(self, x: Tensor) -> Tensor:
+        """How well noise is told from images (B,): low for images unlike the training set.
+
+        It is -∫ |ε - ε̂|² d ln σ by the middles of eight parts, the part of the variational bound that depends on the
+        net (Kingma et al. 2021, arXiv:2107.00630, eq. 12), in nats. All images have the same noise, so the score of
+        one does not depend on the others.
+
+        Args:
+            x: images (B,C,H,W).
+        """
+        noise, width = Noise(0, 1, device=x.device), log(self.sigma_max / self.sigma_min)
+        score = x.new_zeros(len(x))
+        for k in range(_PARTS):
+            sigma = self.sigma_min * exp(width * (k + 0.5) / _PARTS)
+            error = (x - self.denoise(x + sigma * noise(k, *self.shape), x.new_full((len(x),), sigma))) / sigma
+            score = score - width / _PARTS * error.square().flatten(1).sum(1)
+        return score
 
     def elbo(self, x: Tensor, noise: Callable[..., Tensor], y: Tensor | None = None) -> Tensor:
         """An unbiased estimate of the variational bound (B,) in nats of images x (B,C,H,W) of 256 grey levels.

@@ -155,7 +155,7 @@ def test_time_is_shared_out_alike_and_only_the_rest_is_trained(vae: str, gan: st
         assert run.events()[-1]["budget"] == 0.4
         assert t["images"] == int(run.latest.name) > 0
         assert run.recipe["train"]["checkpoint_images"] == 40, "as often as the recipe's own 400 images ask for"
-        assert {"throughput", "latency_ms"} == set(t["scores"])
+        assert {"throughput", "latency_ms", "evaluations"} == set(t["scores"])
     again = compare.run(vae, gan, budget="0.4s", **wanted)
     assert [t["images"] for t in again["trainings"]] == [t["images"] for t in first["trainings"]]
     longer = compare.run(vae, gan, budget="0.9s", **wanted)

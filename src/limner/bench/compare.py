@@ -343,6 +343,10 @@ def _speed_scores(model: Any) -> dict[str, dict[str, Any]]:
             "value": result.latency_p50_ms, "unit": "ms", "property": "sampling", "better": "lower",
             "how": "time of one image, median",
         },
+        "evaluations": {
+            "value": result.evaluations, "unit": "per image", "property": "sampling", "better": "lower",
+            "how": "calls of nets to draw one image with the model's own sampling options",
+        },
     }  # fmt: skip
 
 

@@ -184,10 +184,11 @@ def evaluate(
     def number_of_features(train: Dataset) -> int:
         return (choose(train) or features.fitted(train, torch_device)).dims
 
+    settings = inspect.signature(evaluate).parameters
     subjects = load_subjects(
-        paths, data, which, n, torch_device, number_of_features, all_of_data=selected == ["likelihood"]
+        paths, data, which, n, torch_device, number_of_features, selected == ["likelihood"], options, settings
     )
-    rows = [subject.rows(options, inspect.signature(evaluate).parameters) for subject in subjects]
+    rows = [subject.rows(options) for subject in subjects]
     if selected is None:
         selected = [*PROPERTIES] if all(len(own) == 1 for own in rows) else [*_ROWS]
     _refuse_different_data(subjects)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -83,7 +84,7 @@ class Subject:
     options: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def rows(self, written: Mapping[str, Any], settings: Iterable[str] = ()) -> list[Subject]:
+    def rows(self, written: Mapping[str, Any]) -> list[Subject]:
         """This subject with each combination of the sampling options that a user wrote (`rows.combinations`).
 
         Raises:
@@ -93,7 +94,7 @@ class Subject:
             return [self]
         if self.model is None:
             raise LimnerError(f"{self.name} is a folder of pictures, which has no {next(iter(written))}; leave it out")
-        chosen = combinations(self.model, written, settings)
+        chosen = combinations(self.model, written)
         return [replace(self, model=self.model.at(**options), options=options) for options in chosen]
 
     @property
@@ -139,6 +140,8 @@ def load_subjects(
     device: torch.device | str,
     features: Callable[[Dataset], int],
     all_of_data: bool = False,
+    options: Mapping[str, Any] = MappingProxyType({}),
+    settings: Iterable[str] = (),
 ) -> list[Subject]:
     """The runs and folders to evaluate.
 
@@ -151,6 +154,8 @@ def load_subjects(
         features: how many features the extractor has that is used for some training images.
         all_of_data: a run needs nothing but images that it was not trained on, so that a folder of other ones is used
             as a whole, unless it has a test split.
+        options: sampling options of all models, as a user wrote them; wrong ones are refused before data are read.
+        settings: names that a wrong option may be a misspelling of.
 
     Raises:
         LimnerError: a path is neither, there is no checkpoint, or no real images can be compared with.
@@ -159,7 +164,7 @@ def load_subjects(
     runs = [(place / "recipe.yaml").is_file() for place in places]
     real = None if all(runs) else _real_images(places[runs.index(False)], data, not any(runs), features)
     return [
-        _load_run(str(path), Run(place), data, which, device, all_of_data)
+        _load_run(str(path), Run(place), data, which, device, all_of_data, options, settings)
         if is_run or real is None
         else _load_folder(str(path), place, *real, n)
         for path, place, is_run in zip(paths, places, runs, strict=True)
@@ -167,10 +172,18 @@ def load_subjects(
 
 
 def _load_run(
-    name: str, run: Run, data: Data, which: str, device: torch.device | str, all_of_data: bool = False
+    name: str,
+    run: Run,
+    data: Data,
+    which: str,
+    device: torch.device | str,
+    all_of_data: bool,
+    options: Mapping[str, Any],
+    settings: Iterable[str],
 ) -> Subject:
     run.check()  # before hours of measuring, not when the scores are written
     model = load_model(getattr(run, which) if which in ("latest", "best") else run.checkpoints / which, device)
+    combinations(model, options, settings)
     trained_on = recipe.of_run(run.recipe).data
     if data is None:
         spec = run_data.located(run, trained_on, "evaluate")

@@ -37,7 +37,8 @@ def inpaint(
         sigmas: noise levels.
         noise: standard normal numbers.
         resample: U, how often each level is drawn. Raise it if what fills a hole does not fit what is around it; time
-            grows as much.
+            grows as much. With U = 3 the error in holes of digits is between that of U = 1 and that of `restore` with
+            `sigma_data`, which takes the same time.
     """
     known, draw = torch.where(mask > 0, 0.0, x), map(noise, count())
     x = sigmas[0] * next(draw)
@@ -64,7 +65,7 @@ def restore(
     """Images x (B,C,H,W) with A(x) = y. DDNM: Wang, Yu and Zhang 2022, arXiv:2212.00490, Algorithm 1.
 
     It is ancestral sampling with a denoiser that is `consistent` with y, and with `sigma_data` also `informed` by it:
-    twice the work for a step, and far fewer images whose unknown part does not fit the known one.
+    two or three times the work for a step, and far fewer images whose unknown part does not fit the known one.
 
     Args:
         D: the denoiser.

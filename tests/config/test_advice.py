@@ -72,6 +72,9 @@ def test_the_recipe_suits_what_the_data_are(folders: Path, folder: str, recipe: 
     assert advice.settings["data"] == str(folders / folder)
     assert advice.reasons[0].startswith(f"{folder}: ")
     assert advice.command in advice.reasons[-1]
+    diffusion = {"grey": "mnist", "letters": "mnist", "colour": "64"}.get(folder)
+    named = [r.split(":")[0] for r in advice.reasons if "diffusion" in r]
+    assert named == ([f"not rectified-flow-{diffusion}"] if diffusion else [])
 
 
 def test_many_images_and_a_fast_machine_get_the_best_images(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +90,8 @@ def test_a_slow_machine_gets_what_is_useful_in_the_time(folders: Path) -> None:
     machine = fast(ada_64=10, dcgan_64=10, conv_vae_mnist=1000)
     advice = advise(folders / "colour", {"time": "10m"}, machine)
     assert advice.recipe == "conv-vae-mnist"
-    assert [r.split(":")[0] for r in advice.reasons if r.startswith("not")] == ["not ada-64"] + ["not dcgan-64"] * 2
+    refused = [r.split(":")[0] for r in advice.reasons if r.startswith("not")]
+    assert refused == ["not rectified-flow-64", "not ada-64"] + ["not dcgan-64"] * 2
     assert advice.settings["train.images"] == 570_000  # 95 % of ten minutes at 1,000 images a second
     assert advise(folders / "colour", {"time": "1h", "images": 5000}, machine).settings["images"] == 5000
 

@@ -49,6 +49,7 @@ class Consistency(GenerativeModel):
         condition: names of the classes; filled from the data.
     """
 
+    family = "consistency model"
     static = True
     sigma_max = 80.0
 

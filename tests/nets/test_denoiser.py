@@ -152,6 +152,16 @@ def test_forward_derivatives_equal_finite_differences(make, form):
 
 
 @BOTH
+def test_forward_derivatives_under_autocast_are_close(make):
+    net = make().float()
+    x, v, c = noise(2, *net.shape).float(), noise(2, *net.shape, seed=1).float(), torch.tensor([0.2, 0.7])
+    _, exact = jvp(lambda x: net(x, c), (x,), (v,))
+    with torch.autocast("cpu", torch.bfloat16):
+        _, rough = jvp(lambda x: net(x, c), (x,), (v,))
+    assert (rough - exact).norm() < 0.1 * exact.norm()
+
+
+@BOTH
 def test_under_autocast_the_result_is_close_and_in_the_type_of_the_images(make):
     net = make(conditional=True, classes=2).float()
     x, c, y = noise(3, *net.shape).float(), torch.rand(3), torch.tensor([0, 1, 2])
@@ -203,6 +213,7 @@ def test_all_blocks_have_the_same_weights_in_any_size():
         (UNet, {"shape": (1, 28, 28), "blocks": 0}, "blocks=0"),
         (UNet, {"shape": (1, 28, 28), "dropout": 1.0}, "below 1, got 1"),
         (UNet, {"shape": (1, 28, 28), "heads": 0}, "heads=0"),
+        (UNet, {"shape": (1, 28, 28), "finest": 0.1}, "from 1 to 1e6, got 0.1"),
         (UNet, {"shape": (1, 28, 28), "conditional": True}, "conditional=true needs data with class labels"),
         (MLP, {"shape": (1, 28, 28)}, "points of 16 numbers at most, not 784; use denoiser.UNet"),
         (MLP, {"shape": (2, 1, 1), "depth": 0}, "depth=0"),

@@ -76,11 +76,14 @@ class _Level(nn.Module):
 
 
 class _GroupNorm(nn.GroupNorm):
-    """Group norm that has forward derivatives in any memory format; PyTorch's has them in the usual one alone."""
+    """Group norm that has forward derivatives in any memory format and precision.
+
+    PyTorch's has them in the usual format alone, and under autocast gives them another precision than the values.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         if not torch.compiler.is_compiling() and unpack_dual(x).tangent is not None:
-            x = x.contiguous()
+            x = x.contiguous().to(torch.promote_types(x.dtype, torch.float32))
         return super().forward(x)
 
 

@@ -20,6 +20,8 @@ class Gaussian(GenerativeModel):
 
     sigma_data, sigma_min, sigma_max = 1.0, 0.002, 80.0
 
+    likelihood_kind = "exact"
+
     def __init__(self, d: int, mean: float = 0.5, std: float = 0.25) -> None:
         super().__init__()
         self.shape, self.mean, self.std = (d, 1, 1), mean, std
@@ -70,6 +72,15 @@ def test_the_gap_is_zero_for_the_true_density_and_the_divergence_for_another(d: 
     other = density(shifted, x, true.log_prob)
     assert float(other["gap"]) == pytest.approx(float((true.log_prob(x) - shifted.log_prob(x)).mean()), abs=1e-6)
     assert "gap" not in density(true, x, lambda x: None)
+
+
+def test_a_density_that_costs_many_evaluations_has_a_coarser_grid() -> None:
+    model = Gaussian(2)
+    exact = density(model, data(2), model.log_prob)
+    model.likelihood_kind = "ODE"
+    solved = density(model, data(2), model.log_prob)
+    assert len(solved["places"]) == len(solved["log_density"]) == 32**2 < len(exact["places"]) == 96**2
+    assert torch.equal(solved["places"].amax(0), exact["places"].amax(0))
 
 
 @pytest.mark.parametrize("d", [1, 2])

@@ -19,7 +19,7 @@ from limner.core.model import GenerativeModel
 
 POINTS = 512  # number of samples, and of real points, in a frame
 _SIDE, _LINE = 48, 256  # grid points for the critic: along each side in the plane, or on a line
-_FINE = 96  # grid points along each side for a density that costs one evaluation of a net
+_FINE, _COARSE = 96, 32  # grid points along each side for a density: of one evaluation of a net, and of many
 _PATHS, _STEPS, _EVERY = 256, 48, 2  # paths from noise to data, their steps, and how many steps apart they are kept
 _FIELD, _FIELD_EVERY = 16, 6  # grid points along each side for the velocity, and the steps between two fields
 _RADII, _SPOKES, _LINE_POINTS = (0.5, 1.0, 1.5, 2.0, 2.5), 16, 128  # circles and spokes of normal noise in the plane
@@ -108,9 +108,9 @@ def density(model: HasLogProb, real: Tensor, truth: LogDensity) -> dict[str, Ten
         the mean of -log p(x) over the data. Where the density of the data is known, ``truth`` (P,): its log there, and
         ``gap`` (): the mean of its log less that of the model over the data, an estimate of KL(data || model).
     """
-    by_solver = getattr(model, "likelihood_kind", "exact") == "ODE"  # many evaluations for each point
-    places = grid_points(real.flatten(1), _SIDE if by_solver else _FINE)
-    points = torch.cat([places[:, :, None, None], real])
+    by_solver = getattr(model, "likelihood_kind", "exact") == "ODE"
+    places = grid_points(real.flatten(1), _COARSE if by_solver else _FINE)
+    points = torch.cat([places[:, :, None, None], real[::2] if by_solver else real])
     log_p = model.log_prob(points)
     tensors = {"places": places, "log_density": log_p[: len(places)], "nats": -log_p[len(places) :].mean()}
     known = truth(points)

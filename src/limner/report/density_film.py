@@ -76,7 +76,7 @@ def draw(frames: list[tuple[int, Frame]]) -> tuple[list[Image.Image], int]:
     seen, last = frames[-1]
     moments = range(len(last["path"])) if "path" in last else ()
     for step in moments:
-        picture(last, f"{seen:,} points seen: from noise to data, t = {last['times'][step]:.2f}", step)
+        picture(last, f"{seen:,} points seen", step)
     return images, len(moments)
 
 
@@ -180,14 +180,15 @@ def _plane_paths(axis: Any, f: Frame, scale: _Scale, step: int | None) -> None:
         places, field = f["field_places"], f["field"][nearest]
         field = field * np.minimum(1, _FASTEST / (np.linalg.norm(field, axis=1, keepdims=True) + 1e-9))
         axis.plot(*f["real"].T, ".", color=_PALE, markersize=1.5)
-        axis.quiver(*places.T, *field.T, color=_INK, alpha=0.35, width=0.003, scale=30, pivot="mid")
+        axis.quiver(*places.T, *field.T, color=_INK, alpha=0.35, width=0.003, scale=24, pivot="mid")
         axis.scatter(*path[step].T, s=6, color=trail(step / max(1, n - 1)), zorder=3)
     else:
         axis.scatter(*path[0].T, s=2, color=_TRAIL[0], alpha=0.35)
         axis.scatter(*path[-1].T, s=5, color=_TRAIL[-1], zorder=3)
     axis.set(xlim=(-scale.noise, scale.noise), ylim=(-scale.noise, scale.noise), aspect="equal", xticks=[], yticks=[])
     axis.spines[:].set_color(_PALE)
-    axis.set_title("from noise (blue) to data (red)", loc="left", fontsize=9)
+    moment = "" if step is None else f", t = {f['times'][step]:.2f}"
+    axis.set_title(f"from noise (blue) to data (red){moment}", loc="left", fontsize=9)
 
 
 # ---- a line ---------------------------------------------------------------------------------------------------------

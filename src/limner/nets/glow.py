@@ -50,7 +50,7 @@ class Flow(protocols.Flow):
         levels: L, scales; each halves the sides, so 28 px allow 2, and 64 px 6. Raise it for large images.
         pixels: the first map. "linear" takes pixels as they are, as in the paper; "logit" bends them so that no sample
             is beyond black and white; "marginal" makes each pixel normal by its own distribution function, which is
-            learnt: the best for images with much black or white, such as digits.
+            learnt: for images with much black or white, such as digits.
         conditional: whether the class of each image is an input too. Needs labelled data.
         shape: (C,H,W) of an image; filled from the data.
         classes: number of classes; filled from the data.

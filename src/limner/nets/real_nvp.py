@@ -55,7 +55,7 @@ class Flow(protocols.Flow):
         levels: scales; all but the last halve the sides, so 28 px allow 3, and 64 px 7. Raise it for large images.
         pixels: the first map. "logit" bends pixels so that no sample is beyond black and white, as in the paper;
             "linear" takes them as they are; "marginal" makes each pixel normal by its own distribution function, which
-            is learnt: the best for images with much black or white, such as digits.
+            is learnt: for images with much black or white, such as digits.
         conditional: whether the class of each image is an input too. Needs labelled data.
         shape: (C,H,W) of an image; filled from the data.
         classes: number of classes; filled from the data.

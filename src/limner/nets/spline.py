@@ -220,7 +220,7 @@ class Images(glow.Flow):
         bound: B, half the side of the box in which splines act; what a coupling changes has a standard deviation of
             about 1. Raise it if the likelihood stays poor with pixels: linear.
         pixels: the first map. "linear" takes pixels as they are; "logit" bends them so that no sample is beyond black
-            and white; "marginal" makes each pixel normal by its own distribution function, which is learnt: the best
+            and white; "marginal" makes each pixel normal by its own distribution function, which is learnt:
             for images with much black or white, such as digits.
         conditional: whether the class of each image is an input too. Needs labelled data.
         shape: (C,H,W) of an image; filled from the data.

@@ -289,6 +289,7 @@ def _check_task(model: GenerativeModel, task: str | None, y: str | int | None) -
     """The task asked for, or the default of a model that does not translate."""
     capabilities = {
         **dict.fromkeys(_RESTORES, isinstance(model, Denoises)),
+        "colourise": isinstance(model, Denoises) and model.shape[0] == 3,
         "denoise": isinstance(model, Denoises) or (isinstance(model, Reconstructs) and isinstance(model, Corrupts)),
         "reconstruct": isinstance(model, Reconstructs),
         "interpolate": isinstance(model, Reconstructs),

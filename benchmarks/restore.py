@@ -82,7 +82,7 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--picture", type=Path, help="a grid of the first images: source, classic, model, image")
+    parser.add_argument("--picture", type=Path, help="a grid of 12 images: source, classic, model, image")
     chosen = parser.parse_args()
     run, model = limner.Run(chosen.run), limner.load(chosen.run)
     source = recipes.load(run.recipe).data
@@ -124,7 +124,8 @@ def main() -> None:
                     end="",
                 )
             print(f"  {seconds / len(ids):.2f} CPU-s an image")
-        rows += [torch.cat(results[name])[:12] for name in ("source", "classic", "model")] + [target[:12]]
+        shown = slice(0, None, max(1, len(ids) // 12))
+        rows += [torch.cat(results[name])[shown][:12] for name in ("source", "classic", "model")] + [target[shown][:12]]
     if chosen.picture:
         save_grid(make_grid(torch.cat(rows), len(rows[0])), chosen.picture)
 

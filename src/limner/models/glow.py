@@ -9,6 +9,7 @@ Kingma and Dhariwal 2018, *Glow: generative flow with invertible 1×1 convolutio
 
     sample: z ~ N(0, T² I);  x = F⁻¹(z), at a temperature T of 0.7, say (section 6)
 
+With a dequantiser, u ~ q(u|x) and the step ascends log p(x) - log q(u|x) (Ho et al. 2019, arXiv:1902.00275, eq. 12).
 The loss is in nats per dimension. The net (`limner.nets.glow`) sets its activation norms from the first batch. With
 classes it is a density p(x|y): a class moves the base, as in the paper's code, and each coupling as well.
 """

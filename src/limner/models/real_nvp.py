@@ -9,6 +9,7 @@ Dinh, Sohl-Dickstein and Bengio 2017, *Density estimation using real NVP*, arXiv
 
     sample: z ~ N(0, I);  x = F⁻¹(z)
 
+With a dequantiser, u ~ q(u|x) and the step ascends log p(x) - log q(u|x) (Ho et al. 2019, arXiv:1902.00275, eq. 12).
 The loss is in nats per dimension. The couplings are in `limner.nets.real_nvp`, with the map of pixels of section 4.1.
 """
 

@@ -9,6 +9,7 @@ Durkan, Bekasov, Murray and Papamakarios 2019, *Neural spline flows*, arXiv:1906
 
     sample: z ~ N(0, I);  x = F⁻¹(z)                                          eq. 6 to 8
 
+With a dequantiser, u ~ q(u|x) and the step ascends log p(x) - log q(u|x) (Ho et al. 2019, arXiv:1902.00275, eq. 12).
 The loss is in nats per dimension. The splines and the nets are in `limner.nets.spline`.
 """
 

@@ -69,6 +69,8 @@ def test_the_lab_trains_four_families_and_leaves_a_page(tmp_path: Path, monkeypa
     assert len(result["run"]) == 4
     page = Path(result["page"]).read_text(encoding="utf-8")
     assert page.count("data:image/png") == len(result["figures"]) == 3
+    assert "limner lab four-families images=64" in page
+    assert "time=1s" in page
     written = json.loads((tmp_path / "lab" / "results.json").read_text(encoding="utf-8"))["results"]["families"]
     assert list(written) == ["VAE", "GAN", "flow", "diffusion"]
     assert written["GAN"]["bits"] is None

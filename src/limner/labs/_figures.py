@@ -157,22 +157,15 @@ def family_bars(ax: Axes, values: Mapping[str, float | None], title: str, *, log
     """Draws a bar of its own colour for each name with its value above; "none" where there is no value."""
     known = [v for v in values.values() if v is not None]
     for i, (value, colour) in enumerate(zip(values.values(), COLOURS)):
-        if value is not None:
-            ax.bar(i, value, color=colour, width=0.66, alpha=0.85)
-        label = "none" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-        ax.annotate(
-            label,
-            (i, value or min([*known, 0.0])),
-            (0, 2),
-            textcoords="offset points",
-            ha="center",
-            fontsize=8,
-            color=SOFT,
-        )
+        ax.bar(i, value or 0, color=colour, width=0.66, alpha=0.85)
+        label = "none" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.{3 if value >= 1 else 2}g}"
+        ax.annotate(label, (i, value or 0), (0, 2), textcoords="offset points", ha="center", fontsize=8, color=SOFT)
     if log:
         ax.set_yscale("log")
         ax.set_ylim(bottom=min([1.0, *(v / 2 for v in known)]))
     ax.margins(y=0.18)
+    if not known:
+        ax.set_ylim(0, 1)
     ax.set_xticks(range(len(values)), list(values), fontsize=8)
     ax.grid(False, axis="x")
     ax.set_title(title, fontsize=8.5)

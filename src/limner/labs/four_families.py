@@ -89,6 +89,7 @@ def run(bench: Bench, *, time: Annotated[Duration, Field(gt=0)] = 90.0) -> None:
         bench: collects the results.
         time: training time of each family, such as 90s or 5m. Raise it for better samples of all.
     """
+    bench.options["time"] = f"{time:g}s"  # as it is written in the command
     models = {f.name: _trained(bench, f, time) for f in FAMILIES}
     found = {f.name: _measured(bench, f, models[f.name]) for f in FAMILIES}
     bench.results["families"] = {name: asdict(m) for name, m in found.items()}

@@ -47,6 +47,8 @@ UNCONDITIONAL = {"model.F.conditional": False, "optim.F.clip": 1.0}  # ddp's Une
 RECIPES = {"ddpm-mnist": "pred_noise", "rectified-flow-mnist": "pred_v"}  # with what ddp predicts in its place
 DIM = 24  # of ddp's Unet (1, 2, 2): 0.326 GFLOP an image of 28×28, where UNet(32, (1, 2, 2)) has 0.340
 
+NETS = {"same": "the same net", "own": f"its Unet({DIM})"}
+
 
 # ---- denoising-diffusion-pytorch -----------------------------------------------------------------------------------
 
@@ -186,39 +188,42 @@ def row(name: str, against: str, batch: int, pairs: list[tuple[Chunk, Chunk]]) -
     return Row(name, against, "fp32", batch, *medians, ratio, min(ratios), max(ratios), processor, others)
 
 
-def training_step(names: list[str], rounds: int, steps: int) -> Iterator[Row]:
+def training_step(names: list[str], nets: list[str], rounds: int, steps: int) -> Iterator[Row]:
     """One training step of each recipe, beside ddp's with the same net and with its own."""
     for name in names:
         prepared = prepare(name, {})
         shape, batch = prepared.dataset.shape, prepared.options.batch
-        nets = {"the same net": SameNet(prepared.model.F), f"its Unet({DIM})": their_net(prepared)}
-        for against, net in nets.items():
+        for against in nets:
+            net = SameNet(prepared.model.F) if against == "same" else their_net(prepared)
             with FlopCounterMode(display=False) as counter:
                 net(torch.randn(1, *shape), torch.zeros(1, dtype=torch.long))
-            label = f"{against}, {counter.get_total_flops() / 1e9:.2f} GFLOP"
+            label = f"{NETS[against]}, {counter.get_total_flops() / 1e9:.2f} GFLOP"
             yield row(
                 f"{name} step", label, batch, alternate(our_step(prepared), their_step(net, prepared), rounds, steps)
             )
 
 
-def training_loop(names: list[str], rounds: int) -> Iterator[Row]:
+def training_loop(names: list[str], nets: list[str], rounds: int) -> Iterator[Row]:
     """`limner train` beside ddp's Trainer, on one folder of PNG files."""
     with tempfile.TemporaryDirectory() as folder:
         digits = limner.data.load("mnist-5k")
         for i, image in enumerate(digits.fetch(range(len(digits)))[:, 0].numpy()):
             Image.fromarray(image).save(Path(folder) / f"{i:05}.png")
         settings = UNCONDITIONAL | {"data": {"name": "folder", "path": folder, "channels": 1}}
-        peers = {"its Trainer, the same net": same_net_in_trainer, f"its Trainer, Unet({DIM})": their_net_in_trainer}
+        peers = {"same": same_net_in_trainer, "own": their_net_in_trainer}
         for name in names:
-            for against, peer in peers.items():
-                found = loops.measure(f"{name} loop", name, settings, peer, "fp32", rounds)
-                yield Row(**(found.__dict__ | {"against": against, "processor_ratio": float("nan")}))
+            for against in nets:
+                found = loops.measure(f"{name} loop", name, settings, peers[against], "fp32", rounds)
+                yield Row(
+                    **(found.__dict__ | {"against": f"its Trainer, {NETS[against]}", "processor_ratio": float("nan")})
+                )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--parts", nargs="+", default=["step", "loop"], choices=["step", "loop"])
     parser.add_argument("--models", nargs="+", default=list(RECIPES), choices=list(RECIPES), metavar="RECIPE")
+    parser.add_argument("--nets", nargs="+", default=list(NETS), choices=list(NETS), help="nets that ddp trains")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=8, help="training steps of a chunk, at least")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -232,8 +237,8 @@ def main() -> None:
         f"{'cpu ratio':>11}{'others':>8}"
     )
     parts = {
-        "step": lambda: training_step(options.models, options.rounds, options.steps),
-        "loop": lambda: training_loop(options.models, options.rounds),
+        "step": lambda: training_step(options.models, options.nets, options.rounds, options.steps),
+        "loop": lambda: training_loop(options.models, options.nets, options.rounds),
     }
     for part in options.parts:
         for r in parts[part]():

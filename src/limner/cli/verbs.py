@@ -168,7 +168,7 @@ def stylise(content: str, *style: str, out: str | None = None, model: str | None
     return Result({"written": path}, path)
 
 
-@verb("limner.evaluation.scoring.evaluate")
+@verb("limner.evaluation.scoring.evaluate", named=_sampling_settings)
 def evaluate(*paths: str, **settings: str) -> Result:
     """Score runs or pictures by six properties, and find copies: limner evaluate runs/mine only=quality,coverage."""
     from limner.cli.progress import terminal

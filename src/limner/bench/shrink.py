@@ -83,6 +83,8 @@ def narrow(model: dict[str, Any]) -> None:
             net["layer"] = "relu2_1"
         if kind == "resnet":
             net["blocks"] = 1
+        if kind == "glow":
+            net["steps"] = 2
         if kind == "mlp" and net.get("widths"):
             net["widths"] = [min(w, 32) for w in net["widths"]]
 

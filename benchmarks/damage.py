@@ -267,7 +267,7 @@ def _subject(path: Path) -> None:
 
 
 def _scores(path: Path) -> None:
-    scoring._write_scores(Run(path), {})
+    scoring._write_scores(Run(path), {}, ())
 
 
 def _same_settings(path: Path) -> None:

@@ -41,11 +41,26 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return dict(json.loads((place / "found.json").read_text()))
 
 
+def is_same_machine(found: dict[str, Any]) -> bool:
+    """Whether this machine computes to the bit what the machine of the fixtures did.
+
+    The canary misses some kernels, so most runs must agree too. A change of limner concerns a few models, another
+    processor concerns most.
+    """
+    agree = [digests(found[name]) == digests(EXPECTED[name]) for name in RUNS]
+    return (found["torch"], found["canary"]) == (EXPECTED["torch"], EXPECTED["canary"]) and 2 * sum(agree) > len(RUNS)
+
+
+def digests(outcome: dict[str, Any]) -> list[Any]:
+    """The picture of a run before it is resumed, and the digests of its weights at the end."""
+    return [outcome.get("picture"), *(tensor["sha256"] for tensor in outcome.get("final", {}).values())]
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_of_before_loads_samples_and_resumes(found: dict[str, Any], name: str) -> None:
     new, old = found[name], EXPECTED[name]
     assert "error" not in new, new.get("error")
-    exact = (found["torch"], found["canary"]) == (EXPECTED["torch"], EXPECTED["canary"])
+    exact = is_same_machine(found)
     near = {"rtol": 0, "atol": 0} if exact else {"rtol": 1e-2, "atol": 1e-3}
     torch.testing.assert_close(torch.tensor(new["picture"]), torch.tensor(old["picture"]), **near)
     assert new["final"].keys() == old["final"].keys()

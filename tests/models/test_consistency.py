@@ -42,7 +42,7 @@ class Perfect(protocols.Denoiser):
     """The net whose f is always 0, the only image of the data."""
 
     def __init__(self) -> None:
-        super().__init__(SHAPE)
+        super().__init__(shape=SHAPE)
         self.weight = torch.nn.Parameter(torch.ones(()))
 
     def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:

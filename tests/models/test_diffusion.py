@@ -29,7 +29,7 @@ class Exact(protocols.Denoiser):
     """The net that makes the denoiser of N(0, S²) exact, from what it should predict."""
 
     def __init__(self, predict: Callable[[Tensor, Tensor], Tensor], times: int = 1) -> None:
-        super().__init__(SHAPE, times=times)
+        super().__init__(times=times, shape=SHAPE)
         self.weight = torch.nn.Parameter(torch.ones(()))
         self.predict = predict
 

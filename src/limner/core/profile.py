@@ -17,7 +17,7 @@ def profile(model: GenerativeModel) -> dict[str, Any]:
     """
     defaults = {key: p.default for key, p in model.sampling_options.items()} | dict(model.options)
     kinds = [getattr(model, "likelihood_kind", "exact")] if isinstance(model, HasLogProb) else []
-    if isinstance(model, HasBound) or hasattr(model, "elbo"):
+    if kinds != ["exact"] and (isinstance(model, HasBound) or hasattr(model, "elbo")):
         kinds.append("ELBO")
     facts = {
         "family": model.family,

@@ -36,6 +36,7 @@ def uniform(x: Tensor, u: Tensor) -> Tensor:
 def bits_per_dim(log_density: Tensor, dims: int) -> Tensor:
     """Bits per dimension of 8-bit levels from a log density on [-1,1] in nats; smaller is better.
 
+    >>> import torch
     >>> bits_per_dim(torch.tensor([-784 * log(2 + LEVEL)]), 784)  # uniform over all levels
     tensor([8.])
 

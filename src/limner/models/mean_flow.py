@@ -84,6 +84,7 @@ class MeanFlow(DiffusionModel):
 
     family = "flow matching"
     Options = MeanFlowSampling
+    static = False  # forward derivatives are not recorded
 
     def __init__(
         self,

@@ -187,7 +187,7 @@ class UNet(protocols.Denoiser):
         shape: tuple[int, int, int],
         classes: int = 0,
     ) -> None:
-        super().__init__(shape, heads, times, conditional, classes)
+        super().__init__(heads, times, conditional, shape=shape, classes=classes)
         if not 1 <= finest <= 1e6:
             raise ValueError(f"finest is a frequency from 1 to 1e6, got {finest:g}; 1000 is usual, 10 for a mean flow")
         _check(width, mults, blocks, dropout, shape)
@@ -291,7 +291,7 @@ class MLP(protocols.Denoiser):
         shape: tuple[int, int, int],
         classes: int = 0,
     ) -> None:
-        super().__init__(shape, heads, times, conditional, classes)
+        super().__init__(heads, times, conditional, shape=shape, classes=classes)
         if prod(shape) > 16:
             raise ValueError(f"denoiser.MLP is for points of 16 numbers at most, not {prod(shape)}; use denoiser.UNet")
         if width < 1 or depth < 1:

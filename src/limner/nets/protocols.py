@@ -78,15 +78,21 @@ class Denoiser(nn.Module):
     class is not told; y=None is the null class for all. A net with ``classes == 0`` does not look at y.
 
     Args:
-        shape: (C,H,W) of an image.
         heads: numbers for each entry of an image in the output: 2 for a mean and a variance.
         times: numbers in c.
         conditional: whether the class is an input.
-        classes: number of classes of the data.
+        shape: (C,H,W) of an image; filled from the data.
+        classes: number of classes; filled from the data.
     """
 
     def __init__(
-        self, shape: tuple[int, int, int], heads: int = 1, times: int = 1, conditional: bool = False, classes: int = 0
+        self,
+        heads: int = 1,
+        times: int = 1,
+        conditional: bool = False,
+        *,
+        shape: tuple[int, int, int],
+        classes: int = 0,
     ) -> None:
         super().__init__()
         if heads < 1 or times < 1:

@@ -132,7 +132,7 @@ class Facts:
 
     @property
     def profile(self) -> list[tuple[str, str]]:
-        """What the model is, in (name, words): its family, how it draws, how its likelihood is known."""
+        """What the model is, in pairs of a heading and words: its family, how it draws, how its likelihood is known."""
         sampling = self.last("sampling")
         options = sampling.items() if isinstance(sampling, dict) else ()
         shown = ((key, f"{value:g}" if isinstance(value, float) else value) for key, value in options)

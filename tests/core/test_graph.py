@@ -173,7 +173,7 @@ def test_a_recorded_step_reads_nothing_and_gives_the_bits_of_the_eager_one(name:
 
 def test_most_recipes_are_static() -> None:
     others = {recipes.load(r).model.name for r in limner.list_recipes() if r not in RECIPES}
-    assert others == {"progressive_gan", "style_transfer"}
+    assert others == {"mean_flow", "progressive_gan", "style_transfer"}
 
 
 def test_each_phase_of_a_lazy_penalty_has_its_own_recording() -> None:

@@ -145,10 +145,10 @@ class MeanFlow(DiffusionModel):
         return z - t.view(-1, 1, 1, 1) * self._u(z, t, t, y)
 
     def path(self) -> list[float]:
-        """The noise levels at which `encode` and `decode` stop: 20 unless a sampler along the velocity is chosen."""
+        """The noise levels at which `encode` and `decode` stop: 10 unless a sampler along the velocity is chosen."""
         sampling = self.sampling
         is_long = isinstance(sampling, MeanFlowSampling) and sampling.is_long
-        return self.at(sampler="dpm2m", steps=20).path() if is_long else super().path()
+        return self.at(sampler="dpm2m", steps=10).path() if is_long else super().path()
 
     def _u(self, z: Tensor, t: Tensor, r: Tensor, y: Tensor | None) -> Tensor:
         """The mean velocity (B,C,H,W) from t (B,) back to r (B,)."""

@@ -23,7 +23,6 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from limner.core.errors import LimnerError
 from limner.core.model import Data, Logs, Update
@@ -156,17 +155,16 @@ class MeanFlow(DiffusionModel):
         return out.float()
 
     def _mean_and_target(self, z: Tensor, v: Tensor, t: Tensor, r: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
-        """U and the value v − (t − r) du/dt that it should have (eq. 10 and 11), both (n,C,H,W)."""
+        """The mean velocity u and the value v − (t − r) du/dt that it should have (eq. 10, 11), both (n,C,H,W)."""
 
         def u(z: Tensor, t: Tensor, r: Tensor) -> Tensor:
             return self._u(z, t, r, y)
 
-        with sdpa_kernel(SDPBackend.MATH):  # the other kernels of CUDA have no forward derivative
-            value, slope = torch.func.jvp(u, (z, t, r), (v, torch.ones_like(t), torch.zeros_like(r)))[:2]
+        value, slope = torch.func.jvp(u, (z, t, r), (v, torch.ones_like(t), torch.zeros_like(r)))[:2]
         return value, v - (t - r).view(-1, 1, 1, 1) * slope.detach()
 
     def _guided_velocity(self, v: Tensor, x: Tensor, noise: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-        """G v + (1 − g) u(z_t, t, t) without a class (B,C,H,W): eq. 19."""
+        """The velocity with guidance, g v + (1 − g) u(z_t, t, t) with u of the null class (B,C,H,W): eq. 19."""
         if self.guidance == 1:
             return v
         with torch.no_grad():

@@ -11,9 +11,8 @@ conditional optimal-transport path of Lipman et al. 2022, arXiv:2210.02747, eq. 
 
 In the coordinate x_t / (1 − t) with σ = t / (1 − t) its denoiser is x_t − t F(x_t, t). Options beyond the papers'
 boxes: t from a logit-normal distribution, which trains more on the middle of the way (Esser et al. 2024,
-    arXiv:2403.03206, eq. 19); noise that
-is assigned to the images of a batch by optimal transport, which makes the paths straighter (Pooladian et al. 2023,
-arXiv:2304.14772; Tong et al. 2023, arXiv:2302.00482, algorithm 3).
+arXiv:2403.03206, eq. 19); noise that is assigned to the images of a batch by optimal transport, which makes the paths
+straighter (Pooladian et al. 2023, arXiv:2304.14772; Tong et al. 2023, arXiv:2302.00482, algorithm 3).
 """
 
 from __future__ import annotations

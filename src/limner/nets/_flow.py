@@ -359,7 +359,7 @@ class SplitPrior(nn.Module):
         return mean, bounded(log_std)
 
     def standardised(self, x: Tensor, given: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
-        """X as noise, and log|det| (B,)."""
+        """The pixels x as noise, and log|det| (B,)."""
         mean, log_std = self.moments(given, y)
         return (x - mean) * (-log_std).exp(), -log_std.flatten(1).sum(1)
 

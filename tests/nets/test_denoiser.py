@@ -243,3 +243,10 @@ def test_the_finest_wave_bounds_the_derivative_by_the_noise_level() -> None:
     assert slope(10) < 0.1 * slope(1000)
     with pytest.raises(ValueError, match="finest is a frequency from 1"):
         UNet(shape=(1, 28, 28), finest=0.0)
+
+
+def test_a_unet_refuses_points_and_names_each_size_that_works_once() -> None:
+    with pytest.raises(ValueError, match=r"these data are points; use denoiser\.MLP"):
+        UNet(shape=(2, 1, 1))
+    with pytest.raises(ValueError, match="use images of 4×4, or at most 1 mults"):
+        UNet(shape=(1, 3, 3))

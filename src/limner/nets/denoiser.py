@@ -248,11 +248,13 @@ def _check(width: int, mults: Sequence[int], blocks: int, dropout: float, shape:
         raise ValueError(f"a UNet has levels of 1 or more blocks and channels; got mults={list(mults)} blocks={blocks}")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout is a probability of at least 0 and below 1, got {dropout:g}")
-    halvings, sides = len(mults) - 1, shape[1:]
+    halvings, sides = len(mults) - 1, tuple(shape[1:])
     multiple = 2**halvings
+    if sides == (1, 1):
+        raise ValueError("a UNet is for images, and these data are points; use denoiser.MLP, as the toy recipes do")
     if any(side % multiple for side in sides):
         below, above = ([max(1, side // multiple + k) * multiple for side in sides] for k in (0, 1))
-        good = " or ".join("×".join(map(str, size)) for size in (below, above))
+        good = " or ".join(dict.fromkeys("×".join(map(str, size)) for size in (below, above)))
         most = next(n for n in range(halvings, 0, -1) if not any(side % 2 ** (n - 1) for side in sides))
         raise ValueError(
             f"a UNet of {len(mults)} levels halves images {halvings} times, which {sides[0]}×{sides[1]} pixels do not"

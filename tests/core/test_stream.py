@@ -124,6 +124,24 @@ def test_images_from_files_equal_those_in_memory(tmp_path: Path, world: int) -> 
             assert torch.equal(y, y_read)
 
 
+def test_what_is_drawn_ahead_is_drawn_again(tmp_path: Path) -> None:
+    for i, level in enumerate(range(0, 240, 12)):
+        Image.new("L", (8, 8), level).save(tmp_path / f"{i:02d}.png")
+    for images in (digits(), data.load(f"{tmp_path}/", cache=False)):
+        stream, fresh = (Stream(images, 4, seed=5) for _ in range(2))
+        with stream.ahead():
+            first, noise = next(stream).x, stream.randn(3)
+            next(stream)
+        assert stream.position == 0
+        stream.begin()
+        fresh.begin()
+        for _ in range(3):
+            assert torch.equal(next(stream).x, next(fresh).x)
+        stream.begin(0)
+        assert torch.equal(stream.randn(3), noise), "the noise of the first step"
+        assert torch.equal(first, next(Stream(images, 4, seed=5)).x)
+
+
 def test_dropout_depends_on_seed_rank_and_position() -> None:
     """`begin` seeds the default generator, which dropout uses, differently for each rank."""
 

@@ -178,6 +178,21 @@ def test_mean_flow_learns_the_mean_of_the_velocity() -> None:
     assert loss_of(wrong, Batches(torch.zeros(64, *SHAPE))) > 1e-3
 
 
+def test_the_exact_mean_velocity_of_a_gaussian_is_its_own_target() -> None:
+    """The flow of N(0, S²) scales: z_r = z_t s_r/s_t with s_t² = (1−t)² S² + t², so u = z_t (1 − s_r/s_t)/(t − r)."""
+
+    class Mean(Exact):
+        def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
+            t, gap = (c[:, k].view(-1, 1, 1, 1) for k in (0, 1))
+            s_t, s_r = (((1 - time) ** 2 * S**2 + time**2).sqrt() for time in (t, t - gap))
+            return x * (1 - s_r / s_t) / gap
+
+    model = MeanFlow(Mean(lambda x, t: x, times=2), shape=SHAPE)
+    t, r, z = torch.tensor([0.9, 0.6, 0.3]), torch.tensor([0.1, 0.5, 0.0]), torch.randn(3, *SHAPE)
+    u, target = model._mean_and_target(z, flow_velocity(z, t.view(-1, 1, 1, 1)), t, r, None)
+    torch.testing.assert_close(u, target, rtol=1e-4, atol=1e-5)
+
+
 def test_one_step_of_mean_flow_is_its_box() -> None:
     model = described(MeanFlow(Exact(lambda z, t: 0.25 * z, times=2), shape=SHAPE), "mean_flow")
     z = Noise(int(torch.empty((), dtype=torch.int64).random_(generator=torch.Generator().manual_seed(0))), 5)(0, *SHAPE)
@@ -231,6 +246,31 @@ def test_the_bound_is_the_entropy_of_the_data_under_an_exact_net() -> None:
     assert abs(float(nats.mean()) / 2 - float(chain + prior)) < 0.05
     information = 0.5 * torch.log(1 + S**2 / lower[0] ** 2)
     assert float(information) < float(chain + prior) < float(information) + 0.1, "a bound, tight with many levels"
+
+
+def test_a_learnt_variance_at_its_lower_bound_is_the_fixed_one_and_at_its_upper_bound_beta() -> None:
+    class Pair(protocols.Denoiser):
+        """The noise of a zero image, and a share of log β that is the same everywhere."""
+
+        def __init__(self, share: float) -> None:
+            super().__init__(heads=2, shape=SHAPE)
+            self.share = share
+
+        def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
+            return torch.cat([0 * x, torch.full_like(x, 2 * self.share - 1)], 1)
+
+    x = torch.randn(5, *SHAPE)
+    models = {share: described(DDPM(Pair(share), shape=SHAPE), "ddpm") for share in (0.0, 1.0)}
+    levels = torch.tensor(models[0.0].elbo_levels[400:402]).expand(5, 2).float()
+    lower, sigma = levels.unbind(1)
+    noisy = x + sigma.view(-1, 1, 1, 1) * torch.randn(5, *SHAPE)
+    fixed = DDPM(Exact(lambda x, c: 0 * x), shape=SHAPE).step_nats(x, noisy, lower, sigma, None)
+    learnt = {share: model.step_nats(x, noisy, lower, sigma, None) for share, model in models.items()}
+    torch.testing.assert_close(learnt[0.0], fixed, rtol=1e-3, atol=1e-6)
+    # β/β̃ = (1−ᾱ_t)/(1−ᾱ_s): KL of two numbers each is ½(β̃/β − 1 + ln β/β̃), and the error counts β̃/β times.
+    ratio = (1 + lower**-2) / (1 + sigma**-2)
+    expected = fixed / ratio + (1 / ratio - 1 + ratio.log())
+    torch.testing.assert_close(learnt[1.0], expected.double(), rtol=1e-2, atol=1e-6)
 
 
 def test_learnt_variance_is_trained_and_between_the_bounds() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import limner
-from limner.core.condition import Classes, from_header
+from limner.core.condition import Attributes, Classes, from_header
 from limner.core.errors import LimnerError
 
 SETTINGS = {"data.limit": 64, "data.size": 16, "images": 64, "batch": 8, "samples": 4, "device": "cpu", "threads": 1}
@@ -74,3 +74,66 @@ def test_where_all_names_are_numbers_no_number_is_an_index(asked):
 
 def test_names_may_be_listed():
     assert Classes(["cat", "dog"]).read(["dog", "cat"], 2).tolist() == [1, 0]
+
+
+FACES = Attributes(
+    {"hair": ["red", "grey"], "glasses": ["none", "round", "very large"]}, [[0, 0], [0, 1], [1, 2], [1, 2]]
+)
+
+
+def test_attributes_are_read_named_and_encoded():
+    y = FACES.read("hair=grey, glasses=very large", 2)
+    assert y.tolist() == [[0, 1, 0, 0, 1]] * 2
+    assert torch.equal(FACES.encode(y), y)
+    assert FACES.name(y) == ["hair=grey glasses=very large"] * 2
+    assert FACES.features(y).tolist() == [[1, 2]] * 2
+    assert torch.equal(FACES.read({"hair": "grey", "glasses": "very large"}, 2), y)
+    assert torch.equal(FACES.read(FACES.features(y), 2), y)
+    assert torch.equal(FACES.read(y, 2), y)
+    assert FACES.features(torch.zeros(1, 5)).tolist() == [[-1, -1]], "zeros are not known"
+    assert from_header(FACES.header()) == FACES
+
+
+def test_what_is_left_open_is_as_in_the_data():
+    assert FACES.name(FACES.default(5)) == [*FACES.name(FACES.default(4)), "hair=red glasses=none"]
+    asked = FACES.read("hair=red", 4)
+    assert FACES.name(asked) == ["hair=red glasses=none", "hair=red glasses=round"] * 2
+    assert FACES.name(FACES.read("glasses=round", 2)) == ["hair=red glasses=round"] * 2
+    never = FACES.read("hair=grey glasses=none", 1)
+    assert FACES.name(never) == ["hair=grey glasses=none"], "a combination that does not occur is what was asked for"
+    assert FACES.name(FACES.read(["hair=red", {"hair": "grey"}], 2))[1].startswith("hair=grey")
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ("hare=red", r"no attribute 'hare' \(did you mean 'hair'\?\); choose from: hair, glasses"),
+        ("hair=rde", r"hair has no value 'rde' \(did you mean 'red'\?\); choose from: red, grey"),
+        ("red", r"'red' names no attribute; write for example 'hair=grey glasses=very large'"),
+        ("", "an empty text names no attribute"),
+        (3, "3 names no attribute"),
+        ("hair=red hair=grey", "hair is asked for twice"),
+        (["hair=red"], "1 labels for 2 images"),
+        (torch.tensor([[0, 3], [0, 0]]), "no value of such an index"),
+        (torch.zeros(2, 4), r"vectors \(2, 5\)"),
+    ],
+)
+def test_attributes_that_do_not_exist_are_refused(asked, message):
+    with pytest.raises(LimnerError, match=message):
+        FACES.read(asked, 2)
+
+
+def test_a_sheet_shares_noise_along_its_rows(tmp_path):
+    run = limner.train("cvae-mnist", out=tmp_path / "run", **SETTINGS)
+    model = limner.load(run.path)
+    sheet = model.sample(20, seed=1, columns=10)
+    rows = model.prior.sample(2, torch.Generator().manual_seed(1))
+    expected = model.decode(rows[1].expand(10, -1), torch.arange(10))
+    assert torch.allclose(sheet[10:], expected, atol=1e-5)
+    two = model.sample(4, seed=1, y=["3", "7"], columns=2)
+    assert torch.allclose(two[3], sheet[17], atol=1e-5)
+    with pytest.raises(LimnerError, match="a row of 0 images is none"):
+        model.sample(4, columns=0)
+    grid = model.sample_grid(20, 1)
+    assert grid.headings == [str(k) for k in range(10)]
+    assert torch.allclose(grid.images, sheet, atol=1e-5)

@@ -32,7 +32,7 @@ class Drawn:
         model: name of the model.
         n: number of images.
         seed: seed of the noise.
-        y: the class that was asked for; None stands for all classes in turn.
+        y: the label that was asked for; None stands for a sheet of labels.
         options: every sampling option of the model with the value that was used.
     """
 
@@ -58,15 +58,17 @@ def draw(
 ) -> Drawn:
     """Draws samples of a trained model, as one grid or as single PNG files in a folder.
 
-    A grid and a folder of the same seed hold the same images. The EXIF description of a file names the model, the seed,
-    the class and the options that were chosen.
+    Without `y`, samples of a conditional model are a sheet: the images of a row share their noise, and each column has
+    a label of its own, which is its heading in a grid. A grid and a folder of the same seed hold the same images. The
+    EXIF description of a file names the model, the seed, the label and the options that were chosen.
 
     Args:
         path: run folder, checkpoint folder or ``model.safetensors``.
         out: a .png or .webp file for one grid, or a folder for single images.
         n: number of images.
         seed: seed of the noise; the same seed gives the same images.
-        y: for conditional models, a class by its name or its index; all classes in turn by default.
+        y: for conditional models, a class by its name or its index, attributes such as "hair=red glasses=round", or
+            a text, as the data of the model have them; all classes in turn or labels of the data by default.
         overwrite: replace files that exist; earlier samples are replaced in any case.
         batch: images at a time; lower it if memory is short. The images stay the same.
         device: auto, cpu, cuda or mps.
@@ -89,7 +91,8 @@ def draw(
     outputs.refuse_existing([f for f in files if not _is_sample(f)], overwrite)
     model = load_model(user_path(path), pick(device))
     chosen = model.checked_options(read_options(model.sampling_options, options), keywords(draw))
-    x = model.sample(n, seed=seed, y=y, batch=batch, **chosen)
+    columns = model.sheet_columns if y is None else None
+    x = model.sample(n, seed=seed, y=y, batch=batch, columns=columns, **chosen)
     said = {"seed": seed, **({} if y is None else {"class": y}), **chosen}
     origin = f"{_ORIGIN}{model.spec.name}, " + ", ".join(f"{k} {_text(v)}" for k, v in said.items())
     if as_folder and x.shape[2] * x.shape[3] == 1:
@@ -97,9 +100,13 @@ def draw(
     if as_folder:
         written = [save(image, file, origin) for image, file in zip(x, files)]
     else:
-        classes = model.condition.size if isinstance(model, Conditional) and y is None else 0
-        columns = classes if 1 < classes <= 16 else max(1, round(n**0.5))  # one column for each class
-        written = [outputs.write(make_grid(x, columns), target, Metadata().described(origin))]
+        headings = (
+            model.condition.name(model.condition.default(columns))
+            if isinstance(model, Conditional) and columns
+            else None
+        )
+        grid = make_grid(x, columns or max(1, round(n**0.5)), headings=headings)
+        written = [outputs.write(grid, target, Metadata().described(origin))]
     defaults = {k: p.default for k, p in model.sampling_options.items()}
     return Drawn(written, model.spec.name, n, seed, y, {**defaults, **model.options, **chosen})
 

@@ -237,7 +237,8 @@ class Restorer:
         model, (_, h, w) = self._denoises, self.shape
         labels = null = None
         if isinstance(self.model, Conditional) and self.y is not None:
-            labels, null = self.model.condition.read(self.y, n).to(self.model.device), self.model.condition.size
+            labels = self.model.condition.read(self.y, n).to(self.model.device)
+            null = self.model.condition.size if labels.dim() == 1 else 0
 
         def D(x: Tensor, sigma: float) -> Tensor:
             def net(part: Tensor, of: Tensor) -> Tensor:

@@ -1,13 +1,18 @@
-"""Conditions: the labels of data sets and of conditional models.
+"""Conditions: what images are asked for by, in data sets and in conditional models.
 
-A condition reads the label that a user writes (``y=3``), gives default labels and encodes labels for nets. Labelled
-data sets and conditional models have one. A model saves it in its checkpoint, so that it knows its classes by name.
+A condition reads what a user writes (``y=3``, ``y="hair=red glasses=round"``), gives default labels, names labels in
+figures and encodes them for nets. Data sets with labels and conditional models have one. A model saves it in its
+checkpoint, so that it knows its classes and attributes by name.
+
+Labels are class indices (B,) int64, or vectors (B,size) float32 that nets take as they are.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from itertools import accumulate, pairwise
 from numbers import Integral
 from typing import Any, Protocol
 
@@ -26,10 +31,13 @@ class Condition(Protocol):
     Attributes:
         size: length of the vector that a net takes for each image.
         names: names of the classes, in order; None if the labels are no classes.
+        values: the names of the values of each feature that a label tells: one feature ``class`` for classes, the
+            attributes, or none for vectors of any meaning.
     """
 
     size: int
     names: list[str] | None
+    values: Mapping[str, Sequence[str]]
 
     def encode(self, y: Tensor) -> Tensor:
         """Encodes labels y (B,…) as vectors (B,size) float32 for nets."""
@@ -45,6 +53,14 @@ class Condition(Protocol):
         Raises:
             LimnerError: the value is no label; the message says which values are.
         """
+        ...
+
+    def name(self, y: Tensor) -> list[str]:
+        """What each of the labels (B,…) says, as `read` reads it."""
+        ...
+
+    def features(self, y: Tensor) -> Tensor:
+        """Indices (B,F) int64 into `values` for each feature of labels (B,…); -1 where a label leaves it open."""
         ...
 
     def header(self) -> dict[str, Any]:
@@ -68,6 +84,7 @@ class Classes:
             raise ValueError(f"there cannot be {number} classes; 0 to {_MOST} are possible")
         self.names: list[str] | None = [str(n) for n in (range(names) if isinstance(names, int) else names)]
         self.size = len(self.names)
+        self.values: Mapping[str, Sequence[str]] = {"class": self.names}
 
     def encode(self, y: Tensor) -> Tensor:
         """One-hot vectors (B,K) of class indices (B,).
@@ -127,6 +144,14 @@ class Classes:
         names = self.names or []
         return "" if names == [str(k) for k in range(self.size)] else f", or names: {_listed(names)}"
 
+    def name(self, y: Tensor) -> list[str]:
+        """The names of classes (B,)."""
+        return [(self.names or [])[k] for k in y.tolist()]
+
+    def features(self, y: Tensor) -> Tensor:
+        """The classes (B,) as (B,1)."""
+        return y[:, None]
+
     def header(self) -> dict[str, Any]:
         """The kind of the condition and the names of the classes."""
         return {"kind": "classes", "names": self.names}
@@ -138,7 +163,161 @@ class Classes:
         return hash(tuple(self.names or ()))
 
 
-KINDS = {"classes": lambda header: Classes(header["names"])}
+_ROWS = 512  # labels of the data that a condition keeps, so that default labels are as frequent as in the data
+
+
+class Attributes:
+    """Several named features at once, such as hair and glasses.
+
+    Labels are (B,size) float32: for each attribute in order a one-hot vector of its value, or zeros where the value is
+    not known. What a user leaves open is filled in as the data have it, from rows that agree with what was asked for:
+    a model has seen only combinations that occur (glasses on a bald head, but no beard on a child).
+
+    Args:
+        values: names of the values of each attribute.
+        rows: value indices (N,F) of labels of the data, -1 where unknown; `sampled_rows` chooses them. Without rows
+            every value of an attribute is equally likely.
+    """
+
+    names: list[str] | None = None
+
+    def __init__(self, values: Mapping[str, Sequence[str]], rows: Iterable[Sequence[int]] = ()) -> None:
+        self.values: Mapping[str, Sequence[str]] = {str(k): [str(v) for v in known] for k, known in values.items()}
+        counts = [len(known) for known in self.values.values()]
+        if not counts or min(counts) < 1 or sum(counts) > _MOST:
+            raise ValueError(f"attributes need 1 to {_MOST} values; got {counts or 'no attribute'}")
+        self.size = sum(counts)
+        self._bounds = list(pairwise(accumulate(counts, initial=0)))
+        table = torch.tensor([list(row) for row in rows], dtype=torch.int64)
+        if not len(table):
+            table = torch.stack([torch.arange(_ROWS) * (2 * f + 1) % k for f, k in enumerate(counts)], 1)
+        if table.shape[1:] != (len(counts),) or bool(((table < -1) | (table >= torch.tensor(counts))).any()):
+            raise ValueError("rows do not fit the attributes")
+        self.rows = table[:_ROWS]
+
+    @staticmethod
+    def sampled_rows(features: Tensor) -> Tensor:
+        """At most 512 of the rows of (N,F), drawn at random; always the same."""
+        order = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))
+        return features[order[:_ROWS]]
+
+    def vectors(self, features: Tensor) -> Tensor:
+        """Labels (B,size) float32 of value indices (B,F), where -1 gives zeros.
+
+        >>> Attributes({"hair": ["red", "grey"], "glasses": ["none", "round"]}).vectors(torch.tensor([[1, -1]]))
+        tensor([[0., 1., 0., 0.]])
+        """
+        columns = zip(features.unbind(1), self._bounds, strict=True)
+        return torch.cat([(v[:, None] == torch.arange(b - a, device=v.device)).float() for v, (a, b) in columns], dim=1)
+
+    def encode(self, y: Tensor) -> Tensor:
+        """The labels (B,size) themselves."""
+        return y
+
+    def features(self, y: Tensor) -> Tensor:
+        """Value indices (B,F) of labels (B,size); -1 where a value is not known."""
+        parts = [y[:, a:b] for a, b in self._bounds]
+        return torch.stack([torch.where(part.amax(1) > 0, part.argmax(1), -1) for part in parts], 1)
+
+    def default(self, n: int) -> Tensor:
+        """Labels (n,size) of the data, as frequent as there."""
+        return self.vectors(self.rows[torch.arange(n) % len(self.rows)])
+
+    def read(self, y: Any, n: int) -> Tensor:
+        """Labels (n,size) of what was asked for.
+
+        This is text such as ``hair=red glasses=round``, a dictionary, a list of n of them, or a tensor (n,size) of
+        labels or (n,F) of value indices.
+
+        Raises:
+            LimnerError: there is no such attribute or value, or the number of labels is not n.
+        """
+        if isinstance(y, (str, Mapping)):
+            return self.vectors(self._completed(self._asked(y), n))
+        if isinstance(y, (list, tuple)) and y and all(isinstance(label, (str, Mapping)) for label in y):
+            if len(y) != n:
+                raise LimnerError(f"there are {len(y)} labels for {n} images; write one, or one for each")
+            # each row has its own place in the table, so that equal texts do not give equal images
+            return self.vectors(torch.cat([self._completed(self._asked(v), n)[i : i + 1] for i, v in enumerate(y)]))
+        if isinstance(y, Integral):
+            raise LimnerError(f"{y} names no attribute; write for example {self._example}")
+        labels = torch.as_tensor(y)
+        if labels.shape == (n, len(self.values)) and not labels.is_floating_point():
+            counts = torch.tensor([b - a for a, b in self._bounds], device=labels.device)
+            if bool(((labels < -1) | (labels >= counts)).any()):
+                raise LimnerError("an attribute has no value of such an index; write -1 to leave it open")
+            return self.vectors(labels.long())
+        if labels.shape != (n, self.size) or not labels.is_floating_point():
+            raise LimnerError(f"labels must be text such as {self._example}, or vectors ({n}, {self.size})")
+        return labels.float()
+
+    def _asked(self, y: str | Mapping[str, Any]) -> dict[str, int]:
+        """The index of each value that was asked for, by attribute."""
+        asked: dict[str, int] = {}
+        for attribute, value in y.items() if isinstance(y, Mapping) else self._pairs(y):
+            known = self.values.get(attribute)
+            if known is None:
+                raise LimnerError(
+                    f"there is no attribute {attribute!r}{_nearest(attribute, self.values)}; "
+                    f"choose from: {_listed(list(self.values))}"
+                )
+            if str(value) not in known:
+                near = _nearest(str(value), known)
+                raise LimnerError(f"{attribute} has no value {str(value)!r}{near}; choose from: {_listed(known)}")
+            if attribute in asked:
+                raise LimnerError(f"{attribute} is asked for twice; write it once")
+            asked[attribute] = list(known).index(str(value))
+        return asked
+
+    def _pairs(self, text: str) -> Iterable[tuple[str, str]]:
+        """``hair=red glasses=very round`` -> (hair, red), (glasses, very round); a comma may stand between them."""
+        found = list(re.finditer(r"(?:^|(?<=[\s,;]))([^\s=,;]+)\s*=\s*", text))
+        if not found or text[: found[0].start()].strip(" ,;"):
+            first = repr(text.strip()) if text.strip() else "an empty text"
+            raise LimnerError(f"{first} names no attribute; write for example {self._example}")
+        ends = [*(m.start() for m in found[1:]), len(text)]
+        return [(m[1], text[m.end() : end].strip(" ,;")) for m, end in zip(found, ends, strict=True)]
+
+    def _completed(self, asked: Mapping[str, int], n: int) -> Tensor:
+        """Value indices (n,F): rows of the data with the values that were asked for, or with most of them, replaced."""
+        names = list(self.values)
+        agreement = torch.zeros(len(self.rows), dtype=torch.int64)
+        for attribute, index in asked.items():
+            agreement += self.rows[:, names.index(attribute)] == index
+        nearest = self.rows[agreement == agreement.max()]
+        rows = nearest[torch.arange(n) % len(nearest)].clone()
+        for attribute, index in asked.items():
+            rows[:, names.index(attribute)] = index
+        return rows
+
+    @property
+    def _example(self) -> str:
+        """How two attributes are asked for."""
+        return repr(" ".join(f"{attribute}={known[-1]}" for attribute, known in list(self.values.items())[:2]))
+
+    def name(self, y: Tensor) -> list[str]:
+        """The known attributes of labels (B,size), such as ``hair=red glasses=round``."""
+        known = [(attribute, list(values)) for attribute, values in self.values.items()]
+        return [
+            " ".join(f"{attribute}={values[k]}" for (attribute, values), k in zip(known, row, strict=True) if k >= 0)
+            for row in self.features(y).tolist()
+        ]
+
+    def header(self) -> dict[str, Any]:
+        """The attributes with their values, and labels of the data."""
+        return {"kind": "attributes", "values": dict(self.values), "rows": self.rows.tolist()}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Attributes) and self.values == other.values
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.values))
+
+
+KINDS: dict[str, Any] = {
+    "classes": lambda header: Classes(header["names"]),
+    "attributes": lambda header: Attributes(header["values"], header["rows"]),
+}
 
 
 def from_header(header: Mapping[str, Any]) -> Condition:
@@ -148,10 +327,17 @@ def from_header(header: Mapping[str, Any]) -> Condition:
         ValueError: `header` describes no condition.
     """
     try:
-        return KINDS[header["kind"]](header)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{dict(header)!r} describes no condition of this version of limner") from error
+        condition: Condition = KINDS[header["kind"]](header)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{str(dict(header))[:200]!r} describes no condition of this version of limner") from error
+    return condition
 
 
 def _listed(names: Sequence[str], limit: int = 12) -> str:
     return ", ".join(names[:limit]) + (f" … ({len(names)} in all)" if len(names) > limit else "")
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    """``, did you mean 'red'?``, or nothing where no known word is near."""
+    near = get_close_matches(word, list(known), 1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

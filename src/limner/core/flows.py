@@ -18,6 +18,7 @@ from limner.core.prior import NormalPrior
 from limner.core.rng import keys_of, normal
 
 _STREAM = 4  # of the random numbers that dequantise
+_LABELS = 32  # over which p(x) is a mean where labels are no classes
 _CLOSE = 1e-3  # of a grey level: rounding of a level in float32 is far below
 
 
@@ -128,12 +129,13 @@ class FlowModel(GenerativeModel):
         return (log_p + prod(self.shape) * log(LEVEL) - log_q).view(k, len(x))
 
     def _over_classes(self, x: Tensor, y: Tensor | None) -> Tensor:
-        """Log p(x|y) in nats (B,) of continuous x; without y the mean of p over the classes of a conditional model."""
+        """Log p(x|y) in nats (B,) of continuous x; without y the mean of p over classes, or over labels of the data."""
         if y is not None or not self.is_conditional:
             return self.log_density(x, y)[0]
-        classes = torch.arange(self.condition.size, device=x.device)
-        log_p = torch.stack([self.log_density(x, k.expand(len(x)))[0] for k in classes])  # (K,B)
-        return log_p.logsumexp(0) - log(len(classes))
+        count = _LABELS if self.condition.names is None else self.condition.size
+        labels = self.condition.default(count).to(x.device)
+        log_p = torch.stack([self.log_density(x, y.expand(len(x), *y.shape))[0] for y in labels])  # (K,B)
+        return log_p.logsumexp(0) - log(count)
 
     def score_samples(self, x: Tensor) -> Tensor:
         """Log p(x) in nats (B,): low for images unlike the training set."""

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from limner.core.batch import to_uint8
 from limner.core.errors import LimnerError
 
+_TEXT = 12  # pixels, of headings
 
-def make_grid(x: Tensor, columns: int, gap: int = 2, extent: float | None = None) -> Image.Image:
-    """Images (N,C,H,W) in [-1,1] in a grid with `columns` columns on white.
+
+def make_grid(
+    x: Tensor,
+    columns: int,
+    gap: int = 2,
+    extent: float | None = None,
+    headings: Sequence[str] | None = None,
+) -> Image.Image:
+    """Images (N,C,H,W) in [-1,1] in a grid with `columns` columns on white, with a heading above each.
 
     Two channels are grey with alpha. Points (H = W = 1, one or two coordinates) are plotted as dots in the square
     [-extent,extent]²; by default it contains all points.
@@ -29,7 +38,25 @@ def make_grid(x: Tensor, columns: int, gap: int = 2, extent: float | None = None
     for i, pixels in enumerate(to_uint8(x).permute(0, 2, 3, 1).cpu().numpy()):
         tile = Image.fromarray(pixels[..., 0] if c == 1 else pixels, mode if c != 1 else None)
         grid.paste(tile, (i % columns * (w + gap), i // columns * (h + gap)))
-    return grid if c in (1, 3) else grid.convert("RGBA")
+    grid = grid if c in (1, 3) else grid.convert("RGBA")
+    return grid if headings is None else _with_headings(grid, headings, w + gap, gap)
+
+
+def _with_headings(grid: Image.Image, headings: Sequence[str], step: int, gap: int) -> Image.Image:
+    """The grid below the headings of its columns, which begin every `step` pixels; wide ones are turned upwards."""
+    font = ImageFont.load_default(_TEXT)
+    turned = max(font.getlength(text) for text in headings) > step
+    height = round(max(font.getlength(text) for text in headings) if turned else 1.25 * _TEXT) + 2 * gap
+    background = 255 if grid.mode == "L" else (255,) * len(grid.getbands())
+    sheet = Image.new(grid.mode, (grid.width, height + grid.height), background)
+    sheet.paste(grid, (0, height))
+    for k, text in enumerate(headings):
+        label = Image.new("L", (height, step) if turned else (step, height), 0)
+        place = (gap, label.height / 2) if turned else (label.width / 2, label.height / 2)
+        ImageDraw.Draw(label).text(place, text, fill=255, font=font, anchor="lm" if turned else "mm")
+        mask = label.transpose(Image.Transpose.ROTATE_90) if turned else label
+        sheet.paste(0 if grid.mode == "L" else (0, 0, 0, 255)[: len(grid.getbands())], (k * step, 0), mask)
+    return sheet
 
 
 def save_grid(image: Image.Image, path: Path) -> None:

@@ -214,6 +214,7 @@ class GenerativeModel(nn.Module):
         seed: int | None = None,
         generator: torch.Generator | None = None,
         batch: int = 256,
+        columns: int | None = None,
         **options: Any,
     ) -> Tensor:
         """Draws samples in evaluation mode, one batch at a time, and restores the mode.
@@ -225,10 +226,13 @@ class GenerativeModel(nn.Module):
 
         Args:
             n: number of images.
-            y: one label for all images, or n labels, for conditional models; by default all classes in turn.
+            y: for conditional models: one label for all images, or n labels; by default all classes in turn, or
+                labels of the data. With `columns` also one label for each column.
             seed: seeds a new generator on the model's device.
             generator: used instead of `seed`.
             batch: images per forward pass. Lower it if memory is short.
+            columns: images of a row, which share their noise, so that only their labels tell them apart; each image
+                has noise of its own by default.
             **options: further options of this model; `sampling_options` lists them.
 
         Returns:
@@ -243,8 +247,10 @@ class GenerativeModel(nn.Module):
             raise LimnerError(f"seed: {seed} has more than 64 bits; write a smaller number")
         if batch < 1:
             raise LimnerError(f"batch: {batch} images at a time is none; write 1 or more")
-        options = {**self.options, **self.checked_options(options, ("y", "seed", "batch"))}
-        labels = self._labels(n, y)
+        if columns is not None and columns < 1:
+            raise LimnerError(f"columns: a row of {columns} images is none; write 1 or more")
+        options = {**self.options, **self.checked_options(options, ("y", "seed", "batch", "columns"))}
+        labels = self._labels(n, y, columns)
         if generator is None:
             generator = torch.Generator(self.device)
             generator.manual_seed(seed) if seed is not None else generator.seed()
@@ -252,23 +258,30 @@ class GenerativeModel(nn.Module):
         self.eval()
         try:
             with seeded(generator):
-                return torch.cat(list(self._batches(n, labels, generator, batch, options))).float()
+                return torch.cat(list(self._batches(n, labels, generator, batch, columns or 1, options))).float()
         finally:
             self.train(mode)
 
     def _batches(
-        self, n: int, labels: Tensor | None, generator: torch.Generator, batch: int, options: dict[str, Any]
+        self,
+        n: int,
+        labels: Tensor | None,
+        generator: torch.Generator,
+        batch: int,
+        columns: int,
+        options: dict[str, Any],
     ) -> Iterator[Tensor]:
         decoder = self._noise_decoder
-        z = decoder.prior.sample(n, generator, **options) if decoder else None
+        z = decoder.prior.sample(-(-n // columns), generator, **options) if decoder else None
         seed = 0 if decoder else seed_from(generator)
         for i in range(0, n, batch):
             y = None if labels is None else labels[i : i + batch]
+            size = min(batch, n - i)
             if decoder is not None and z is not None:
-                yield decoder.decode(z[i : i + batch], y)
+                rows = torch.arange(i, i + size, device=z.device) // columns
+                yield decoder.decode(z[rows], y)
             else:
-                size = min(batch, n - i)
-                yield self.draw(size, y, Noise(seed, size, i, generator.device), **options)
+                yield self.draw(size, y, Noise(seed, size, i, generator.device, columns), **options)
 
     def preview(self, batch: Any, n: int, seed: int) -> dict[str, Grid]:
         """Image grids, by name, that show the progress of a training; the model is in evaluation mode.
@@ -286,10 +299,21 @@ class GenerativeModel(nn.Module):
         return grids
 
     def sample_grid(self, n: int, seed: int) -> Grid:
-        """Samples of a seed, with a column for each class if these have names and are not too many."""
-        condition = self.condition if isinstance(self, Conditional) else None
-        columns = condition.size if condition and condition.names and condition.size <= COLUMNS else None
-        return Grid(self.sample(n, seed=seed), columns)
+        """Samples of a seed; of a conditional model a sheet, in which rows share noise and columns have a heading."""
+        columns = self.sheet_columns
+        if columns is None or not isinstance(self, Conditional):
+            return Grid(self.sample(n, seed=seed))
+        headings = self.condition.name(self.condition.default(columns))
+        return Grid(self.sample(n, seed=seed, columns=columns), columns, headings)
+
+    @property
+    def sheet_columns(self) -> int | None:
+        """Columns of a sheet of samples, each with a label of its own; None where labels are none or too many."""
+        if not isinstance(self, Conditional):
+            return None
+        if self.condition.names is None:
+            return COLUMNS // 2
+        return self.condition.size if 1 < self.condition.size <= COLUMNS else None
 
     def checked_options(self, options: Mapping[str, Any], settings: Iterable[str] = ()) -> dict[str, Any]:
         """The sampling options whose value is not None, which stands for the default.
@@ -303,12 +327,15 @@ class GenerativeModel(nn.Module):
         """
         return sampling_options.checked(self.title, self.sampling_options, options, settings)
 
-    def _labels(self, n: int, y: Any) -> Tensor | None:
+    def _labels(self, n: int, y: Any, columns: int | None) -> Tensor | None:
         if not isinstance(self, Conditional):
             if y is not None:
                 raise LimnerError(f"{self.spec.name} is not conditional; leave the class out")
             return None
-        return (self.condition.default(n) if y is None else self.condition.read(y, n)).to(self.device)
+        width = columns or n
+        is_row = y is None or (isinstance(y, (list, tuple, Tensor)) and len(y) == width)
+        labels = self.condition.default(width) if y is None else self.condition.read(y, width if is_row else n)
+        return labels[torch.arange(n) % len(labels)].to(self.device)
 
 
 def parameters(model: GenerativeModel) -> dict[str, dict[str, int]]:

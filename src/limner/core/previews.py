@@ -17,10 +17,14 @@ COLUMNS = 16
 
 
 class Grid(NamedTuple):
-    """Images (N,C,H,W) in [-1,1] and the number of columns; None makes the grid as square as possible."""
+    """Images (N,C,H,W) in [-1,1] and the number of columns; None makes the grid as square as possible.
+
+    `headings` has a text for each column, or is None.
+    """
 
     images: Tensor
     columns: int | None = None
+    headings: Sequence[str] | None = None
 
 
 def reconstructions(model: Reconstructs, batch: Images, seed: int = 0) -> Grid:

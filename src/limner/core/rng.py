@@ -100,10 +100,11 @@ class Noise:
         n: number of images.
         first: index of the first image.
         device: device of the noise.
+        columns: images of a row, which share their noise.
     """
 
-    def __init__(self, seed: int, n: int, first: int = 0, device: torch.device | str = "cpu") -> None:
-        ids = torch.arange(first, first + n, device=device)
+    def __init__(self, seed: int, n: int, first: int = 0, device: torch.device | str = "cpu", columns: int = 1) -> None:
+        ids = torch.arange(first, first + n, device=device) // columns
         self.n, self.keys = n, keys(seed, torch.zeros_like(ids), ids)
 
     def __call__(self, step: int, *shape: int) -> Tensor:

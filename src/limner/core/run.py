@@ -12,7 +12,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -237,14 +237,21 @@ class Run:
         (self.path / "frames").mkdir(exist_ok=True)
         replace_file(self.path / "frames" / f"{images:08d}.npz", content.getvalue())
 
-    def save_grid(self, name: str, x: Tensor, columns: int, extent: float | None = None) -> Path:
+    def save_grid(
+        self,
+        name: str,
+        x: Tensor,
+        columns: int,
+        extent: float | None = None,
+        headings: Sequence[str] | None = None,
+    ) -> Path:
         """Writes images (N,C,H,W) in [-1,1] as one grid; `name` ends in ``.webp`` (lossless) or ``.png``.
 
         Points are plotted within [-extent,extent]², which is the same for all grids of a run.
         """
         path = self.path / name
         path.parent.mkdir(exist_ok=True)
-        save_grid(make_grid(x, columns, extent=extent), path)
+        save_grid(make_grid(x, columns, extent=extent, headings=headings), path)
         return path
 
 

@@ -415,7 +415,7 @@ class _Training:
         """Saves a grid, or warns if it cannot: a lost image must not end the training."""
         columns = grid.columns or max(1, round(len(grid.images) ** 0.5))
         try:
-            self.run.save_grid(name, grid.images, columns, self.extent)
+            self.run.save_grid(name, grid.images, columns, self.extent, grid.headings)
         except OSError as error:
             self.warn(f"image {name} was not written: {error.strerror or error}")
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from limner.nets import _labels as labels
 from limner.nets import protocols
 
 Mean = Callable[[Tensor], Tensor]
@@ -315,7 +316,7 @@ class ClassBias(nn.Module):
         super().__init__()
         self.classes = classes
         if classes:
-            self.embed = nn.Embedding(classes, channels)
+            self.embed = labels.Embedding(classes, channels)
             nn.init.zeros_(self.embed.weight)
 
     def forward(self, h: Tensor, y: Tensor | None) -> Tensor:
@@ -323,7 +324,7 @@ class ClassBias(nn.Module):
         if not self.classes:
             return h
         if y is None:
-            raise ValueError("this flow is conditional; give the class y of every sample")
+            raise ValueError("this flow is conditional; give the label y of every sample")
         return h + self.embed(y)[:, :, None, None]
 
 

@@ -279,7 +279,7 @@ class Encoder(protocols.Encoder):
 
     def layers(self, x: Tensor, y: Tensor | None = None) -> list[Tensor]:
         """The map after each convolution, then the code (B,heads*z)."""
-        h = labels.append_one_hot(x, y, self.classes)
+        h = labels.append_vectors(x, y, self.classes)
         maps = []
         for block in self.blocks:
             h = block(h)
@@ -336,5 +336,5 @@ class Decoder(protocols.Decoder):
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (B,outputs*C,H,W) of codes (B,z)."""
         h, w = self.size
-        x = self.stem(labels.append_one_hot(z, y, self.classes)).unflatten(1, self.map_shape)
+        x = self.stem(labels.append_vectors(z, y, self.classes)).unflatten(1, self.map_shape)
         return self.net(x)[..., :h, :w]

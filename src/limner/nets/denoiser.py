@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 from torch.nn import functional as F
 
+from limner.nets import _labels as labels
 from limner.nets import protocols
 
 _GROUP = 8  # channels that are normalised together, at least: fewer are slow on a CPU
@@ -60,7 +61,7 @@ class _Level(nn.Module):
         self.times = times
         self.register_buffer("frequencies", finest ** torch.linspace(0, 1, waves), persistent=False)
         self.first = nn.Linear(2 * times * waves, features)
-        self.label = nn.Embedding(classes + 1, features) if classes else None
+        self.label = labels.Embedding(classes, features, null=True) if classes else None
         self.second = nn.Linear(features, features)
 
     def forward(self, c: Tensor, y: Tensor | None) -> Tensor:

@@ -75,7 +75,7 @@ class Encoder(protocols.Encoder):
 
     def layers(self, x: Tensor, y: Tensor | None = None) -> list[Tensor]:
         """The output of every layer: one (B,width) for each hidden layer, then the code (B,heads*z)."""
-        h = labels.append_one_hot(x.flatten(1), y, self.classes)
+        h = labels.append_vectors(x.flatten(1), y, self.classes)
         outputs = []
         for block in (*self.hidden, self.head):
             h = block(h)
@@ -132,7 +132,7 @@ class Decoder(protocols.Decoder):
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (B,outputs*C,H,W) of codes (B,z)."""
-        h = labels.append_one_hot(z, y, self.classes)
+        h = labels.append_vectors(z, y, self.classes)
         for block in self.hidden:
             h = block(h)
         return self.out(self.head(h)).unflatten(1, self.image_shape)
@@ -192,7 +192,7 @@ class Discriminator(Critic):
 
     def inputs(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Input of the first layer for images (B,C,H,W): (B/pack,pack*(C*H*W+classes))."""
-        return self.packed(labels.append_one_hot(x.flatten(1), y, self.classes))
+        return self.packed(labels.append_vectors(x.flatten(1), y, self.classes))
 
 
 def tie(encoder: nn.Module, decoder: nn.Module) -> None:

@@ -36,7 +36,7 @@ from limner.nets._flow import (
     without_ranks,
     zero,
 )
-from limner.nets._labels import append_one_hot, one_hot_size
+from limner.nets._labels import append_vectors, one_hot_size
 
 _BOUND = 2.0  # a: one coupling scales by e^±2 at most
 
@@ -261,7 +261,7 @@ class _PointNet(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Numbers (B,2D,1,1) of points (B,D,1,1) and classes (B,)."""
-        h = append_one_hot(x.flatten(1), y, self.classes)
+        h = append_vectors(x.flatten(1), y, self.classes)
         for layer in self.hidden:
             h = F.silu(layer(h))
         return self.last(h)[:, :, None, None]

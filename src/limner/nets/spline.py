@@ -198,7 +198,7 @@ class _Coupling(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor | None, inverse: bool = False) -> tuple[Tensor, Tensor]:
         kept, changed = x[:, : self.kept], x[:, self.kept :]
-        inputs = labels.append_one_hot(kept, y, self.classes)
+        inputs = labels.append_vectors(kept, y, self.classes)
         raw = self.net(inputs if inputs.shape[1] else changed.new_zeros(len(x), 1))
         changed, log_slopes = rational_quadratic(
             changed, knots(raw.unflatten(1, (-1, 3 * self.bins - 1)), self.bound), inverse
@@ -341,7 +341,7 @@ class _Autoregressive(nn.Module):
         return x
 
     def _knots(self, x: Tensor, y: Tensor | None) -> Knots:
-        raw = self.net(labels.append_one_hot(x, y, self.classes))
+        raw = self.net(labels.append_vectors(x, y, self.classes))
         return knots(raw.unflatten(1, (self.d, -1)), self.bound)
 
 

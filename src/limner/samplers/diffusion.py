@@ -101,7 +101,8 @@ class DiffusionModel(GenerativeModel):
         sigma_data: standard deviation of the data that the model assumes.
         sigma_min: smallest noise level that it is trained on.
         sigma_max: largest noise level, which samples start from.
-        null: the label that means "no class"; None if the model is not conditional.
+        null: the label that means "no class", or each entry of it where labels are vectors; None if the model is not
+            conditional.
         measure: the kind of p(x) that `log_prob` gives.
         likelihood_kind: how `log_prob` is computed.
         probes: random probes for the trace in `log_prob`, of more than 16 dimensions.
@@ -135,8 +136,8 @@ class DiffusionModel(GenerativeModel):
         self.is_points = self.shape[1:] == (1, 1)
         self.null: int | None = None
         if known:
-            self.null = known
             self.condition = from_header(condition) if condition else Classes(classes)
+            self.null = known if self.condition.names is not None else 0
         if not 0 <= drop < 1:
             raise ValueError(f"drop={drop:g} must be a share from 0 to below 1; 0.1 is usual")
         declared = declarations.declared(self.Options)
@@ -213,7 +214,8 @@ class DiffusionModel(GenerativeModel):
         """
         if self.null is None or y is None:
             return None
-        return torch.where(data.rand(len(y)) < self.drop, self.null, y)
+        hidden = (data.rand(len(y)) < self.drop).view(-1, *[1] * (y.dim() - 1))
+        return torch.where(hidden, self.null, y)
 
     # ---- drawing -----------------------------------------------------------------------------------------
 

@@ -25,10 +25,10 @@ def guided(
     denoisers are one batch of 2B; where g = 1 or σ is outside the interval there is no second pass.
 
     Args:
-        denoise: `denoise(x, sigma, y)` of a model, with x (B,…), sigma (B,) and y (B,) int64 or None.
-        y: classes (B,), or None for a model without a condition.
+        denoise: `denoise(x, sigma, y)` of a model, with x (B,…), sigma (B,) and y (B,…) or None.
+        y: labels (B,…), or None for a model without a condition.
         scale: g. Raise it for samples that show their class more clearly; lower it for more diverse ones.
-        null: the class that means "none": the number of classes.
+        null: the label that means "none": the number of classes, or 0 where labels are vectors.
         interval: (low, high) noise levels between which there is guidance (Kynkäänniemi et al. 2024,
             arXiv:2404.07724); everywhere if None. Narrow it if guided samples are alike or their colours too strong.
         rescale: φ in [0,1], how far the standard deviation of each guided prediction is brought back to that of D_c
@@ -39,7 +39,7 @@ def guided(
         ValueError: there is a scale, and no class or no `null`.
     """
     if scale != 1 and (y is None or null is None):
-        raise ValueError("guidance needs classes y and the index of the null class; leave scale at 1")
+        raise ValueError("guidance needs labels y and the null label; leave scale at 1")
     low, high = interval or (0.0, float("inf"))
 
     def D(x: Tensor, sigma: float) -> Tensor:

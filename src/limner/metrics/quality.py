@@ -14,17 +14,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from limner.core.batch import at_once, to_float
 from limner.core.errors import LimnerError
-from limner.metrics.extractors.features import check_range, resized
+from limner.metrics.extractors.features import check_range
+from limner.metrics.extractors.readers import SmallReader
 from limner.metrics.neighbours import wilson
 
 _BATCH = 500
 _VALUES = 1 << 22  # of images filtered at once; a convolution copies each nine times
-_SIDE = 28
 
 
 @torch.inference_mode()
@@ -101,26 +101,6 @@ def gan_test(logits: Tensor, labels: Tensor) -> Accuracy:
     return Accuracy(sum(hits) / len(labels), low, high, len(labels), per_class)
 
 
-class _SmallNet(nn.Module):
-    """Images (B,C,28,28) -> logits (B,K)."""
-
-    def __init__(self, channels: int, classes: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, 16, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(16, 32, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Linear(32 * 7 * 7, 128),
-            nn.ReLU(),
-            nn.Linear(128, classes),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.body(x)
-
-
 def synthetic_training(
     *,
     fake: Tensor,
@@ -156,39 +136,10 @@ def synthetic_training(
         raise LimnerError(f"generated images have {fake.shape[1]} channels and real ones {real.shape[1]}; convert them")
     if len(fake) < 2:
         raise LimnerError(f"training needs at least 2 generated images, there are {len(fake)}; draw more")
-    y, labels = _classes(fake_labels).to(device), _classes(real_labels)
-    classes = int(max(y.max(), labels.max())) + 1
-    x = torch.cat([_resized(part, device) for part in fake.split(_BATCH)])
-    net = _trained(x, y, classes, epochs, seed)
-    with torch.inference_mode():
-        logits = torch.cat([net(_resized(part, device)) for part in real.split(_BATCH)])
-    return gan_test(logits.cpu(), labels)
-
-
-def _trained(x: Tensor, y: Tensor, classes: int, epochs: int, seed: int) -> nn.Module:
-    batch = min(64, len(x))
-    steps = epochs * (len(x) // batch)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = _SmallNet(x.shape[1], classes)
-    net = net.to(x.device)
-    generator = torch.Generator().manual_seed(seed)
-    adam = torch.optim.Adam(net.parameters(), lr=2e-3)
-    schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: 1 - step / steps)
-    with torch.enable_grad():
-        for _ in range(epochs):
-            order = torch.randperm(len(x), generator=generator).to(x.device)
-            for ids in order.split(batch)[: len(x) // batch]:
-                loss = F.cross_entropy(net(x[ids]), y[ids])
-                adam.zero_grad()
-                loss.backward()
-                adam.step()
-                schedule.step()
-    return net.eval()
-
-
-def _resized(x: Tensor, device: torch.device | str) -> Tensor:
-    return resized(to_float(x.to(device)).float(), (_SIDE, _SIDE))
+    y, labels = _classes(fake_labels), _classes(real_labels)
+    classes = {"class": [str(k) for k in range(int(max(y.max(), labels.max())) + 1)]}
+    reader = SmallReader.trained(fake, y[:, None].cpu(), classes, epochs=epochs, seed=seed, device=device)
+    return gan_test(reader.logits(real)["class"], labels)
 
 
 def _classes(y: Tensor) -> Tensor:

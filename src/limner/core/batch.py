@@ -125,6 +125,7 @@ class Dataset(Protocol):
         shape: (C,H,W) of every item.
         condition: the kind of labels, which a conditional model takes too, or None.
         labels: (N,…) on the CPU, the labels as `condition` reads them, or None.
+        texts: the captions of each image, none or several; None if the set has no captions.
         pixels: all items as one (N,C,H,W) uint8 (or float32) tensor if they are in memory, else None.
         augment: pure functions that are applied in order to each training batch.
         fingerprint: sha256 of the content and of how it was prepared.
@@ -136,6 +137,7 @@ class Dataset(Protocol):
     shape: tuple[int, int, int]
     condition: Condition | None
     labels: Tensor | None
+    texts: Sequence[Sequence[str]] | None
     pixels: Tensor | None
     augment: tuple[Augment, ...]
     notes: list[str]
@@ -197,6 +199,7 @@ class ImageSet:
     shape: tuple[int, int, int]
     batch_type: type = Images
     condition: Condition | None = None
+    texts: Sequence[Sequence[str]] | None = None
 
     @property
     def classes(self) -> list[str] | None:

@@ -21,13 +21,15 @@ class Arrays:
 
     Args:
         images: (N,H,W) or (N,H,W,C) uint8, C in 1..4 (grey, grey+alpha, RGB, RGBA).
-        labels: (N,) class indices.
+        labels: (N,) class indices, or (N,F) the index of the value of each attribute, -1 where it is not known.
         classes: names of the classes.
         test: (N,) bool, True for held-out images.
         factors: (N,F) the generative factors, where they are known.
         factor_sizes: the number of values of each factor.
         factor_names: the names of the factors.
         notes: messages for the user.
+        attributes: instead of classes, the names of the values of each attribute.
+        texts: the captions of each image; none or several.
     """
 
     images: NDArray[np.uint8]
@@ -38,6 +40,8 @@ class Arrays:
     factor_sizes: tuple[int, ...] | None = None
     factor_names: tuple[str, ...] | None = None
     notes: list[str] = field(default_factory=list)
+    attributes: dict[str, list[str]] | None = None
+    texts: list[list[str]] | None = None
 
 
 @dataclass

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from limner.core.batch import Augment, Dataset, ImageSet, Part, Styled, evenly_spaced, to_float
-from limner.core.condition import Classes
+from limner.core.condition import Classes, Condition
 from limner.core.errors import LimnerError
 from limner.data.arrays import Arrays, Cloud
 from limner.data.densities import Density
 from limner.data.files import decode
 from limner.data.options import Options
-from limner.data.steps import augmentations, binarised, choose_classes, fingerprint, identity
+from limner.data.steps import augmentations, binarised, captions, choose, conditioned, fingerprint, identity
 
 
 class Pixels(ImageSet):
@@ -27,8 +27,10 @@ class Pixels(ImageSet):
     Args:
         name: the name of the set.
         pixels: (N,C,H,W) uint8, or float32 where the items are not images.
-        labels: (N,) int64 class indices.
+        labels: (N,…), as the condition reads them: (N,) int64 class indices, or (N,size) float32 vectors.
         classes: names of the classes.
+        condition: instead of classes, what the labels are.
+        texts: the captions of each image, none or several.
         augment: functions applied to each training batch.
         notes: messages for the user.
         quarantine: (path, reason) of each file that was left out.
@@ -46,6 +48,8 @@ class Pixels(ImageSet):
         *,
         labels: Tensor | None = None,
         classes: list[str] | None = None,
+        condition: Condition | None = None,
+        texts: Sequence[Sequence[str]] | None = None,
         augment: tuple[Augment, ...] = (),
         notes: Sequence[str] = (),
         quarantine: Sequence[tuple[str, str]] = (),
@@ -61,10 +65,12 @@ class Pixels(ImageSet):
         _, c, h, w = pixels.shape
         self.shape = (int(c), int(h), int(w))
         self.labels, self.augment = labels, augment
-        self.condition = None if classes is None else Classes(classes)
+        self.condition = condition if classes is None else Classes(classes)
+        self.texts = texts
         self.notes, self.quarantine, self.paths = list(notes), list(quarantine), paths
         self.factors, self.factor_sizes, self.factor_names = factors, factor_sizes, factor_names
-        self.fingerprint = fingerprint(prepared, pixels.numpy(), None if labels is None else labels.numpy())
+        labels_ = None if labels is None else labels.numpy()
+        self.fingerprint = fingerprint(prepared, pixels.numpy(), labels_, *captions(texts))
 
     def __len__(self) -> int:
         return len(self._pixels)
@@ -193,10 +199,10 @@ def from_arrays(name: str, arrays: Arrays, options: Options) -> Pixels:
     """Makes a data set of the images that the options select, at the size and channels that they ask for.
 
     Raises:
-        LimnerError: no image is left, or a class does not exist.
+        LimnerError: no image is left, or a class or value does not exist.
     """
-    labels, classes, of_class = choose_classes(name, arrays.labels, arrays.classes, options)
-    keep = np.ones(len(arrays.images), dtype=bool) if of_class is None else of_class.copy()
+    labels, known, chosen = choose(name, arrays.labels, arrays.classes or arrays.attributes, options)
+    keep = np.ones(len(arrays.images), dtype=bool) if chosen is None else chosen.copy()
     if options.split != "all" and arrays.test is not None:
         keep &= arrays.test == (options.split == "test")
     ids = np.flatnonzero(keep)
@@ -208,17 +214,19 @@ def from_arrays(name: str, arrays: Arrays, options: Options) -> Pixels:
     pixels = torch.from_numpy(_prepared(images if images.ndim == 4 else images[..., None], options, notes))
     if options.binarise == "static":
         pixels = binarised(pixels, torch.from_numpy(ids))
+    y, condition = conditioned(None if labels is None else labels[ids], known)
     return Pixels(
         name,
         pixels,
-        labels=None if labels is None else torch.from_numpy(labels[ids].astype(np.int64)),
-        classes=classes,
+        labels=y,
+        condition=condition,
+        texts=None if arrays.texts is None else [arrays.texts[i] for i in ids],
         augment=augmentations(options),
         notes=notes,
         factors=None if arrays.factors is None else torch.from_numpy(arrays.factors[ids]),
         factor_sizes=arrays.factor_sizes,
         factor_names=arrays.factor_names,
-        prepared=identity(classes, options),
+        prepared=identity(known, options),
     )
 
 

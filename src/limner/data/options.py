@@ -21,8 +21,9 @@ class Options:
         size: side in pixels, or (height, width): images are resized to cover it and cropped at their centre.
             Raise it if you need detail; lower it if training is too slow.
         channels: 1 grey, 2 grey with alpha, 3 RGB, 4 RGB with alpha; by default what the images have.
-        only: names of the classes to keep.
-        without: names of the classes to leave out.
+        only: names of the classes to keep, or values of attributes such as `[glasses=round, hair=red]`: of each
+            attribute that is named, the images with one of its named values.
+        without: names of the classes, or values of attributes, to leave out.
         limit: take this many images, evenly spaced in the set. Lower it if you want a quick try.
         flip: mirror each image left to right half of the time. Set it if a mirrored image is as good as the original.
         shift: move each image by up to this many pixels along both axes and repeat its edge. Raise it for few images.
@@ -49,7 +50,7 @@ class Options:
             raise LimnerError(f"size: {self.size!r} is not a size; write 64, or [height, width], each from 1 to 8192")
         for key, names in (("only", self.only), ("without", self.without)):
             if isinstance(names, str):
-                raise LimnerError(f"{key}: {names!r} is one name; write a list of class names, such as [{names}]")
+                raise LimnerError(f"{key}: {names!r} is one name; write a list of names, such as [{names}]")
         if self.limit is not None and self.limit < 1:
             raise LimnerError(f"limit: {self.limit} leaves no image; write 1 or more, or leave it out")
         if not 0 <= self.shift <= 8192:

@@ -312,6 +312,7 @@ class Part(ImageSet):
         self.name, self.shape, self.augment = whole.name, whole.shape, whole.augment
         self.condition, self.notes, self.quarantine = whole.condition, whole.notes, whole.quarantine
         self.labels = None if whole.labels is None else whole.labels[torch.tensor(self.ids)]
+        self.texts = None if whole.texts is None else [whole.texts[i] for i in self.ids]
 
     def __len__(self) -> int:
         return len(self.ids)

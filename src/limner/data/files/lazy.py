@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from limner.core.batch import Augment, ImageSet
-from limner.core.condition import Classes
+from limner.core.condition import Condition
 from limner.core.errors import LimnerError
 from limner.data.datasets import Pixels
 from limner.data.files import decode, limits
@@ -20,7 +20,7 @@ from limner.data.files.index import index_of
 from limner.data.files.shaped import fit, read_at
 from limner.data.files.store import Store
 from limner.data.files.threads import in_threads
-from limner.data.steps import binarised, fingerprint
+from limner.data.steps import binarised, captions, fingerprint
 
 BadFile = tuple[str, str]  # path and reason
 
@@ -59,15 +59,16 @@ class Files(ImageSet):
     """A set read from a folder or ZIP. Satisfies `limner.core.batch.Dataset`; picklable for data loader workers.
 
     A file whose pixels cannot be decoded stays in the set: it is added to `quarantine`, and the next readable image of
-    its class replaces it.
+    its class, or with its attributes, replaces it.
 
     Args:
         name: the name of the set.
         store: has the files.
         paths: the images in the store, in order.
         shape: (C,H,W) of every item.
-        labels: (N,) int64 class indices.
-        classes: names of the classes.
+        labels: (N,…), as the condition reads them.
+        condition: what the labels are.
+        texts: the captions of each image, none or several.
         ids: (N,) int64 sample ids where images are binarised statically, else None.
         augment: functions applied to each training batch.
         notes: messages for the user.
@@ -86,7 +87,8 @@ class Files(ImageSet):
         shape: tuple[int, int, int],
         *,
         labels: Tensor | None = None,
-        classes: list[str] | None = None,
+        condition: Condition | None = None,
+        texts: Sequence[Sequence[str]] | None = None,
         ids: Tensor | None = None,
         augment: tuple[Augment, ...] = (),
         notes: Sequence[str] = (),
@@ -97,7 +99,7 @@ class Files(ImageSet):
         self._rows = rows
         self.name, self.store, self.paths, self.shape = name, store, paths, shape
         self.labels, self.ids, self.augment = labels, ids, augment
-        self.condition = None if classes is None else Classes(classes)
+        self.condition, self.texts = condition, texts
         self.notes, self.quarantine = list(notes), list(quarantine)
         self.prepared = prepared
 
@@ -112,7 +114,7 @@ class Files(ImageSet):
         """SHA-256 of paths, sizes, checksums, labels and options. The first access reads what is not in the index."""
         lines = "".join(f"{p}\0{size}\0{crc:08x}\n" for p, (size, crc) in zip(self.paths, self.stamps()))
         labels = None if self.labels is None else self.labels.numpy()
-        return fingerprint(self.prepared, repr(self.shape), lines, labels)
+        return fingerprint(self.prepared, repr(self.shape), lines, labels, *captions(self.texts))
 
     def stamps(self) -> Iterable[tuple[int, int]]:
         """Size in bytes and CRC-32 of each image file."""
@@ -127,12 +129,12 @@ class Files(ImageSet):
     def _image(self, index: int) -> NDArray[np.uint8]:
         """One image (C,H,W), or the image that replaces it."""
         following = ((index + step) % len(self) for step in range(len(self)))
-        same_class = (i for i in following if self.labels is None or self.labels[i] == self.labels[index])
-        image = first_readable(self.read_or_reason, same_class, self.quarantine)
+        y = self.labels
+        alike = (i for i in following if y is None or torch.equal(y[i], y[index]))
+        image = first_readable(self.read_or_reason, alike, self.quarantine)
         if image is None:
-            raise LimnerError(
-                f"{self.name}: no image of the class of {self.paths[index]} is readable; restore the files"
-            )
+            same = "of the class" if y is None or self.classes else "with the attributes"
+            raise LimnerError(f"{self.name}: no image {same} of {self.paths[index]} is readable; restore the files")
         return image
 
     def read_or_reason(self, index: int) -> NDArray[np.uint8] | BadFile:
@@ -165,7 +167,8 @@ class Files(ImageSet):
             self.name,
             pixels if self.ids is None else binarised(pixels, self.ids[indices]),
             labels=None if self.labels is None else self.labels[indices],
-            classes=self.classes,
+            condition=self.condition,
+            texts=None if self.texts is None else [self.texts[i] for i in indices],
             augment=self.augment,
             notes=self.notes,
             quarantine=[*self.quarantine, *bad],

@@ -171,31 +171,32 @@ def select(found: Found, options: Options) -> tuple[NDArray[np.int64], dict[str,
 
     from limner.core.batch import evenly_spaced
     from limner.data.files.layout import sample_ids
-    from limner.data.steps import augmentations, choose_classes, identity
+    from limner.data.steps import augmentations, choose, conditioned, identity
 
     name, layout = found.name, found.layout
     if options.split == "train" and not layout.train.any():
         raise LimnerError(
             f"{name} has nothing to train on ({found.notes[1]}); name a folder train/, or write split: all"
         )
-    labels, classes, of_class = choose_classes(name, layout.labels, layout.classes, options)
+    labels, known, chosen = choose(name, layout.labels, layout.classes, options)
     keep = layout.mask(options.split)
-    indices = np.flatnonzero(keep if of_class is None else keep & of_class)
+    indices = np.flatnonzero(keep if chosen is None else keep & chosen)
     if options.limit is not None and options.limit < len(indices):
         indices = indices[evenly_spaced(len(indices), options.limit)]
     if not len(indices):
         raise LimnerError(f"{name}: no image is left in split {options.split!r}; loosen 'split', 'only' or 'without'")
+    y, condition = conditioned(None if labels is None else labels[indices], known)
     ids = sample_ids([found.names[i] for i in indices]) if options.binarise == "static" else None
     return indices, {
         "name": name,
         "shape": found.shape,
-        "labels": None if labels is None else torch.from_numpy(labels[indices].astype(np.int64)),
-        "classes": classes,
+        "labels": y,
+        "condition": condition,
         "ids": None if ids is None else torch.from_numpy(ids),
         "augment": augmentations(options),
         "notes": list(found.notes),
         "quarantine": found.quarantine,
-        "prepared": identity(classes, options),
+        "prepared": identity(known, options),
     }
 
 

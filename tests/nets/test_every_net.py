@@ -94,9 +94,18 @@ def test_the_forward_is_one_graph(name):
     assert torch.equal(call(compiled, name), call(net, name))
 
 
-@pytest.mark.parametrize("name", ["mlp.Encoder", "mlp.Decoder", "mlp.Discriminator", "conv.Encoder", "conv.Decoder"])
-def test_a_conditional_forward_is_one_graph(name):
-    net = build(name, conditional=True).eval()
+CONDITIONAL = [
+    *((n, True) for n in ("mlp.Encoder", "mlp.Decoder", "mlp.Discriminator", "conv.Encoder", "conv.Decoder")),
+    *((f"dcgan.{n}", True) for n in ("Generator", "Discriminator")),
+    ("dcgan.Generator", "cbn"),
+    ("dcgan.Discriminator", "projection"),
+    ("mlp.Discriminator", "projection"),
+]
+
+
+@pytest.mark.parametrize(("name", "way"), CONDITIONAL)
+def test_a_conditional_forward_is_one_graph(name, way):
+    net = build(name, conditional=way).eval()
     x, y = inputs(net, name), torch.tensor([0, 5, 9])
     compiled = torch.compile(net, backend="eager", fullgraph=True)
     assert torch.equal(compiled(x, y), net(x, y))

@@ -78,7 +78,7 @@ def test_a_conditional_net_depends_on_the_class_and_others_ignore_it():
         net = make(conditional=True, shape=DIGIT, classes=10)
         assert net.classes == 10
         assert not torch.allclose(net(x, y), net(x, y.flip(0)))
-        with pytest.raises(ValueError, match="give the class"):
+        with pytest.raises(ValueError, match="give the label"):
             net(x)
         with pytest.raises(ValueError, match="labelled set"):
             make(conditional=True, shape=DIGIT)

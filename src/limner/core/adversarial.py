@@ -52,19 +52,26 @@ class AdversarialModel(GenerativeModel):
     def groups(self) -> dict[str, nn.Module]:
         return {"G": self.G, "D": self.D}
 
-    def critic(self, x: Tensor) -> Tensor:
-        """Logits (B,) of images (B,C,H,W). A D that takes packs of images gets packs of copies."""
+    def critic(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Logits (B,) of images (B,C,H,W), and of their labels (B,…) if D takes labels.
+
+        A D that takes packs of images gets packs of copies.
+        """
         pack: Any = getattr(self.D, "pack", 1)
-        logits: Tensor = self.D(x.repeat_interleave(pack, 0))
+        copies = x.repeat_interleave(pack, 0)
+        logits: Tensor = self.D(copies) if y is None else self.D(copies, y.repeat_interleave(pack, 0))
         return logits.float()
 
-    def sample_gradient(self, fake: Tensor, real: Tensor) -> Tensor:
-        """The direction in which G's loss moves each sample, of the shape of `fake` (B,C,H,W)."""
-        return sample_gradient(self.objective, self.critic, fake, real)
+    def sample_gradient(self, fake: Tensor, real: Tensor, y: Tensor | None = None) -> Tensor:
+        """The direction in which G's loss moves each sample, of the shape of `fake` (B,C,H,W).
+
+        `y` (B,…) are the labels of both, if D takes labels.
+        """
+        return sample_gradient(self.objective, lambda x: self.critic(x, y), fake, real)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Images (B,C,H,W) in [-1,1] of noise (B,z)."""
-        images: Tensor = self.G(z)
+        """Images (B,C,H,W) in [-1,1] of noise (B,z), and of labels (B,…) if G takes labels."""
+        images: Tensor = self.G(z) if y is None else self.G(z, y)
         return images
 
 

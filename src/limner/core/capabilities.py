@@ -207,12 +207,15 @@ class Denoises(Protocol):
 class HasCritic(Protocol):
     """Has a critic, whose gradient trains the generator."""
 
-    def critic(self, x: Tensor) -> Tensor:
-        """Logits (B,) of images (B,C,H,W); high means real."""
+    def critic(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Logits (B,) of images (B,C,H,W), with labels (B,…) for a conditional critic; high means real."""
         ...
 
-    def sample_gradient(self, fake: Tensor, real: Tensor) -> Tensor:
-        """The direction in which the generator's loss moves each sample, of the shape of `fake` (B,C,H,W)."""
+    def sample_gradient(self, fake: Tensor, real: Tensor, y: Tensor | None = None) -> Tensor:
+        """The direction in which the generator's loss moves each sample, of the shape of `fake` (B,C,H,W).
+
+        A relativistic loss compares them with as many real images (B,C,H,W), and all have the labels y (B,…).
+        """
         ...
 
 

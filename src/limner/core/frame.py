@@ -14,10 +14,11 @@ from math import pi
 import torch
 from torch import Tensor
 
-from limner.core.capabilities import Denoises, Encodes, Generates, HasCritic, HasLogProb
+from limner.core.capabilities import Conditional, Denoises, Encodes, Generates, HasCritic, HasLogProb
 from limner.core.model import GenerativeModel
 
 POINTS = 512  # number of samples, and of real points, in a frame
+_LABELS = 12  # labels over which the logits of a conditional critic are averaged
 _SIDE, _LINE = 48, 256  # grid points for the critic: along each side in the plane, or on a line
 _FINE, _COARSE = 96, 32  # grid points along each side for a density: of one evaluation of a net, and of many
 _PATHS, _STEPS, _EVERY = 256, 48, 2  # paths from noise to data, their steps, and how many steps apart they are kept
@@ -90,12 +91,16 @@ def critic_frame(model: HasCritic, fake: Tensor, real: Tensor) -> dict[str, Tens
 
     Returns:
         ``fake`` (N,D), ``real`` (M,D), ``pull`` (N,D): the directions in which G's loss moves the samples, ``places``
-        (P,D): the points of a grid, and ``logits`` (P,): the logits of D there.
+        (P,D): the points of a grid, and ``logits`` (P,): the logits of D there, of a conditional D their mean over some
+        labels.
     """
-    gradient = model.sample_gradient(fake, real[torch.arange(len(fake), device=real.device) % len(real)])
+    y = model.condition.default(len(fake)).to(fake.device) if isinstance(model, Conditional) else None  # as in `sample`
+    gradient = model.sample_gradient(fake, real[torch.arange(len(fake), device=real.device) % len(real)], y)
     with torch.no_grad():
         points = grid_points(real.flatten(1))
-        logits = model.critic(points[:, :, None, None])
+        x = points[:, :, None, None]
+        shown = [None] if y is None else [label.expand(len(x), *label.shape) for label in y[:_LABELS]]
+        logits = torch.stack([model.critic(x, label) for label in shown]).mean(0)
     tensors = {"fake": fake, "real": real, "pull": gradient, "places": points}
     return {k: v.detach().flatten(1).float() for k, v in tensors.items()} | {"logits": logits.detach().float()}
 

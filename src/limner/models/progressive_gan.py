@@ -117,7 +117,7 @@ class ProgressiveGAN(AdversarialModel):
         """Restores the number of images."""
         self.images = int(state)
 
-    def critic(self, x: Tensor) -> Tensor:
+    def critic(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Scores (B,) of images (B,C,H,W), downsampled to the current level."""
         logits: Tensor = self.D(downsample(x, self._missing_doublings), level=self.level)
         return logits.float()

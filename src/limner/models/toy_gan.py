@@ -71,7 +71,7 @@ class ToyGAN(AdversarialModel):
         theta, slope = self.G.theta.mean(), self.D.weight.norm()
         return adversarial_logs(loss_D, loss_G, real_logits, fake_logits, theta=theta, slope=slope)
 
-    def critic(self, x: Tensor) -> Tensor:
+    def critic(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Logits (B,) of samples (B,C,H,W)."""
         return self.D(x.flatten(1)).squeeze(1).float()
 

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.nn.utils.parametrize import type_before_parametrizations
 
+from limner.nets import _labels as labels
 from limner.nets._layers import Maxout, SameConv2d
 
 aten = torch.ops.aten
@@ -29,7 +30,7 @@ Minibatch = Literal["none", "std", "discrimination"]
 # ---- the gradient at the input --------------------------------------------------------------------------------------
 
 VJP = Callable[[Tensor], Tensor]  # the gradient at a layer's output -> that at its input
-Rule = Callable[[Any, Tensor], tuple[Tensor, VJP]]  # a layer and its input -> its output and its VJP
+Rule = Callable[..., tuple[Tensor, VJP]]  # a layer and its input (and labels) -> its output and its VJP
 
 
 def _linear(layer: nn.Linear, x: Tensor) -> tuple[Tensor, VJP]:
@@ -67,6 +68,19 @@ def _flatten(layer: nn.Flatten, x: Tensor) -> tuple[Tensor, VJP]:
     return layer(x), lambda g: g.view(x.shape)
 
 
+def _shift(layer: labels.Shift, x: Tensor, y: Tensor | None) -> tuple[Tensor, VJP]:
+    return layer(x, y), lambda g: g
+
+
+def _projection(layer: labels.Projection, x: Tensor, y: Tensor | None) -> tuple[Tensor, VJP]:
+    if y is None:
+        y = labels.vectors(y, layer.size)
+    linear, vjp = RULES[type_before_parametrizations(layer.head)](layer.head, x)
+    v = layer.V(y)  # (B,F), read once
+    logits = linear.flatten() + (v * x.flatten(1)).sum(1)
+    return logits, lambda g: vjp(g.view_as(linear)) + (g[:, None] * v).view_as(x)
+
+
 def _pointwise(vjp: Callable[[Any, Tensor, Tensor, Tensor], Tensor]) -> Rule:
     """The rule of an activation h = f(x) whose VJP is g·f'(x)."""
 
@@ -89,6 +103,8 @@ RULES: dict[type[nn.Module], Rule] = {
     Maxout: _maxout,
     nn.Dropout: _dropout,
     nn.Flatten: _flatten,
+    labels.Shift: _shift,
+    labels.Projection: _projection,
     # The kernels of PyTorch's backward pass. A piecewise constant derivative needs no gradient through h: hence detach.
     nn.ReLU: _pointwise(lambda layer, x, h, g: aten.threshold_backward(g, h.detach(), 0)),
     nn.LeakyReLU: _pointwise(
@@ -115,18 +131,20 @@ def rules(layers: Iterable[nn.Module]) -> list[tuple[Rule, nn.Module]] | None:
     return None if any(rule is None for rule, _ in pairs) else [(rule, layer) for rule, layer in pairs if rule]
 
 
-def compose(chain: Iterable[tuple[Rule, nn.Module]], x: Tensor) -> tuple[Tensor, VJP]:
-    """The output of a chain of layers and its VJP."""
+def compose(chain: Iterable[tuple[Rule, nn.Module]], x: Tensor, y: Tensor | None = None) -> tuple[Tensor, VJP]:
+    """The output of a chain of layers, some of which may take labels y, and its VJP."""
     vjps = []
     for rule, layer in chain:
-        x, vjp = rule(layer, x)
+        x, vjp = rule(layer, x, y) if isinstance(layer, labels.Labelled) else rule(layer, x)
         vjps.append(vjp)
     return x, lambda g: reduce(lambda v, vjp: vjp(v), reversed(vjps), g)
 
 
-def gradient_by_rules(chain: Iterable[tuple[Rule, nn.Module]], x: Tensor) -> tuple[Tensor, Tensor]:
+def gradient_by_rules(
+    chain: Iterable[tuple[Rule, nn.Module]], x: Tensor, y: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The output of a chain of layers and the gradient of its sum at x, by forward operations only."""
-    h, vjp = compose(chain, x)
+    h, vjp = compose(chain, x, y)
     return h, vjp(torch.ones_like(h)).to(x.dtype)
 
 
@@ -212,15 +230,30 @@ def minibatch_features(name: Minibatch, inputs: int) -> tuple[list[nn.Module], i
     raise ValueError(f"unknown minibatch {name!r}; choose from: none, std, discrimination")
 
 
+def projected(head: nn.Linear | nn.Conv2d, features: int, size: int, pack: int) -> labels.Projection:
+    """The last layer of a projection discriminator, around the last layer of an unconditional one.
+
+    Raises:
+        ValueError: the net packs images.
+    """
+    if pack > 1:
+        raise ValueError("a pack of images has no label to project on; use pack=1, or conditional=true")
+    return labels.Projection(head, size, features)
+
+
 def apply_spectral_norm(net: nn.Module) -> None:
     """Adds spectral normalisation to `net` in place: every weight matrix is divided by its largest singular value.
 
     Miyato et al. 2018, *Spectral normalization for GANs*, arXiv:1802.05957: one power iteration at each training pass;
-    a convolution's matrix is its kernel as (outputs, inputs·k·k). Biases and the scales of norms are not changed.
+    a convolution's matrix is its kernel as (outputs, inputs·k·k). Biases and the scales of norms are not changed, nor
+    what a label adds before the first activation, which does not change D's slope in the image; the V of a projection
+    is normalised.
     """
     for layer in list(net.modules()):
         if isinstance(layer, (nn.Linear, nn.Conv2d)):
             spectral_norm(layer)
+        elif isinstance(layer, labels.Projection):
+            spectral_norm(layer.V)
 
 
 # ---- the discriminator ----------------------------------------------------------------------------------------------
@@ -229,16 +262,20 @@ def apply_spectral_norm(net: nn.Module) -> None:
 class Critic(nn.Module):
     """Base of discriminators: images (B,C,H,W) -> logits (B/pack,), high means real.
 
-    A subclass sets `net`, or overrides `layers` if its layers are not one Sequential.
+    A subclass sets `net`, or overrides `layers` if its layers are not one Sequential. The last layer gives the logits;
+    what it gets are the features φ(x).
 
     Attributes:
-        classes: number of classes; 0 if the net is not conditional.
+        classes: length of the labels' vectors, such as the number of classes; 0 if the net does not take labels.
+        classifiers: number of class-logit vectors that `classify` gives besides the logits, such as 1 for AC-GAN.
         pack: number of neighbours of the batch that are stacked along the channels and get one logit (Lin et al. 2018,
             *PacGAN*, arXiv:1712.04086). A pack must not have both real and generated images.
     """
 
     classes: int = 0
+    classifiers: int = 0
     net: nn.Sequential
+    C: nn.Linear
 
     def __init__(self, pack: int = 1) -> None:
         super().__init__()
@@ -256,10 +293,29 @@ class Critic(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Logits (B/pack,) of images (B,C,H,W)."""
-        h = self.inputs(x, y)
-        for layer in self.layers():
-            h = layer(h)
-        return h.flatten()
+        return labels.through(self.layers(), self.inputs(x, y), y).flatten()
+
+    def add_classifiers(self, classifiers: int, features: int, classes: int) -> None:
+        """Adds linear layers from φ(x), of so many features, to class logits; a subclass calls it in its constructor.
+
+        Raises:
+            ValueError: there are no classes, or the net packs images.
+        """
+        if classifiers < 0:
+            raise ValueError(f"classifiers is the number of class-logit vectors, 0 or more; got {classifiers}")
+        if classifiers and classes < 1:
+            raise ValueError("classifiers needs data with class labels; use a labelled set or classifiers=0")
+        if classifiers and self.pack > 1:
+            raise ValueError("a pack of images has no class; use pack=1 or classifiers=0")
+        if classifiers:
+            self.classifiers, self.C = classifiers, nn.Linear(features, classifiers * classes)
+
+    def classify(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Logits (B,) of images (B,C,H,W), and `classifiers` vectors of class logits (B,classes)."""
+        *body, head = self.layers()
+        phi = labels.through(body, self.inputs(x, y), y)
+        logits: Tensor = head(phi, y) if isinstance(head, labels.Labelled) else head(phi)
+        return logits.flatten(), self.C(phi.flatten(1)).chunk(self.classifiers, 1)
 
     def packed(self, x: Tensor) -> Tensor:
         """Packs (B/pack,pack*n,…) of inputs (B,n,…)."""
@@ -276,7 +332,7 @@ class Critic(nn.Module):
         chain = None if any(v is not None for v in kwargs.values()) else rules(self.layers())
         if chain is None:
             return gradient_by_autograd(lambda images: self(images, y, **kwargs), x)
-        logits, g = gradient_by_rules(chain, self.inputs(x, y))
+        logits, g = gradient_by_rules(chain, self.inputs(x, y), y)
         return logits.flatten(), g.reshape(len(x), -1)[:, : x[0].numel()].reshape(x.shape)  # without the labels' part
 
     def bind(self, *args: Any, **kwargs: Any) -> BoundCritic:

@@ -1,18 +1,21 @@
-"""Labels as inputs of a net: vectors, or constant planes of a map (Mirza and Osindero 2014, arXiv:1411.1784).
+"""Labels as inputs of a net: vectors, constant planes, scales and shifts of a norm, or a term of a logit.
 
 Labels are class indices (B,) int64, which stand for one-hot vectors, or vectors (B,size) of attributes or of a text.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
 
-def one_hot_size(conditional: bool, classes: int) -> int:
-    """Number of label inputs of a net: `classes` if it is conditional, else 0."""
+def one_hot_size(conditional: bool | str, classes: int) -> int:
+    """Number of label inputs of a net: `classes` if it is conditional in any way, else 0."""
     if conditional and classes < 1:
-        raise ValueError("conditional=true needs data with class labels; use a labelled set or conditional=false")
+        way = "true" if conditional is True else conditional
+        raise ValueError(f"conditional={way} needs data with class labels; use a labelled set or conditional=false")
     return classes if conditional else 0
 
 
@@ -72,3 +75,92 @@ class Embedding(nn.Embedding):
             raise ValueError(f"this net takes label vectors of {self.size} numbers, got {y.shape[1]}")
         v = torch.cat([y, 1 - y.any(1, keepdim=True).to(y.dtype)], 1) if self.null else y
         return v.to(self.weight.dtype) @ self.weight
+
+
+class Labelled(nn.Module):
+    """A layer that takes labels as well, ``layer(h, y)``."""
+
+
+def through(layers: Iterable[nn.Module], h: Tensor, y: Tensor | None) -> Tensor:
+    """The output of layers in a row for an input h (B,…); those that are `Labelled` get the labels y too."""
+    for layer in layers:
+        if isinstance(layer, nn.Sequential):
+            h = through(layer, h, y)
+        else:
+            h = layer(h, y) if isinstance(layer, Labelled) else layer(h)
+    return h
+
+
+class Shift(Labelled):
+    """Adds numbers that the label chooses to each channel of a map, after a convolution.
+
+    A convolution of (x, planes of the label's vector) is the convolution of x plus a shift for each label, except at
+    the border, where zeros are in the planes' place. So this is the label as an input of the layer before (Mirza and
+    Osindero 2014, arXiv:1411.1784), at no cost however long the vector is.
+
+    Args:
+        size: length of the labels' vectors.
+        channels: channels of the map.
+        pack: images of one input, each with a label.
+    """
+
+    def __init__(self, size: int, channels: int, pack: int = 1) -> None:
+        super().__init__()
+        self.size, self.pack = size, pack
+        self.E = Embedding(pack * size, channels)
+        nn.init.normal_(self.E.weight, 0.0, 0.1)  # as large as the sum of 25 weights of N(0, 0.02)
+
+    def forward(self, h: Tensor, y: Tensor | None) -> Tensor:
+        """Maps (B/pack,channels,H,W) of maps and labels (B,…)."""
+        if y is None or self.pack > 1:
+            y = vectors(y, self.size).unflatten(0, (-1, self.pack)).flatten(1)
+        return h + self.E(y)[:, :, None, None]
+
+
+class ConditionalNorm(Labelled):
+    """A norm whose scale and shift the label chooses.
+
+    With batch norm this is conditional batch norm (de Vries et al. 2017, arXiv:1707.00683), with instance norm that of
+    Dumoulin et al. 2017 (arXiv:1610.07629).
+
+    Args:
+        norm: a norm without scale and shift.
+        size: length of the labels' vectors.
+        channels: channels of the map, or units.
+    """
+
+    def __init__(self, norm: nn.Module, size: int, channels: int) -> None:
+        super().__init__()
+        self.norm, self.size = norm, size
+        self.scale, self.shift = Embedding(size, channels), Embedding(size, channels)
+        nn.init.normal_(self.scale.weight, 0.0, 0.02)  # about 1: a vector of several ones chooses a sum
+        nn.init.zeros_(self.shift.weight)
+
+    def forward(self, h: Tensor, y: Tensor | None) -> Tensor:
+        """Maps (B,channels,H,W) or units (B,channels) of the same, with labels (B,…)."""
+        y = vectors(y, self.size) if y is None else y
+        places = (slice(None), slice(None), *[None] * (h.dim() - 2))
+        return self.norm(h) * (1 + self.scale(y)[places]) + self.shift(y)[places]
+
+
+class Projection(Labelled):
+    """The last layer of a projection discriminator: f(x,y) = l(φ(x)) + ⟨V_y, φ(x)⟩.
+
+    Miyato and Koyama 2018, *cGANs with projection discriminator*, arXiv:1802.05637, eq. 3 and figure 1d.
+
+    Args:
+        head: l, a linear layer or a convolution over the whole map, with one output.
+        size: length of the labels' vectors.
+        features: number of entries of φ(x).
+    """
+
+    def __init__(self, head: nn.Linear | nn.Conv2d, size: int, features: int) -> None:
+        super().__init__()
+        self.head, self.size = head, size
+        self.V = Embedding(size, features)
+        nn.init.normal_(self.V.weight, 0.0, 0.02)
+
+    def forward(self, phi: Tensor, y: Tensor | None) -> Tensor:
+        """Logits (B,) of features (B,…) and labels (B,…)."""
+        y = vectors(y, self.size) if y is None else y
+        return self.head(phi).flatten() + (self.V(y) * phi.flatten(1)).sum(1)

@@ -38,15 +38,16 @@ def norm_2d(name: MapNorm, channels: int, *, affine: bool = True) -> list[nn.Mod
     """The normalisation of a map of `channels` channels, as a list of one module or none.
 
     Layer norm (Ba et al. 2016, arXiv:1607.06450) is that of WGAN-GP's critics: mean and variance over (C,H,W) of an
-    image, scale and shift for each channel, which is group norm with one group. `affine` is for instance norm.
+    image, scale and shift for each channel, which is group norm with one group. Without `affine` there is no scale and
+    no shift.
     """
     match name:
         case "batch":
-            return [nn.BatchNorm2d(channels)]
+            return [nn.BatchNorm2d(channels, affine=affine)]
         case "instance":
             return [nn.InstanceNorm2d(channels, affine=affine)]
         case "layer":
-            return [nn.GroupNorm(1, channels)]
+            return [nn.GroupNorm(1, channels, affine=affine)]
         case "none":
             return []
     raise ValueError(f"unknown norm {name!r}; choose from: batch, instance, layer, none")
@@ -71,16 +72,16 @@ def translator_norm(name: MapNorm, channels: int, statistics: Statistics) -> lis
     """The norm of a translator: batch norm with either statistics, or instance norm without scale and shift."""
     if name == "batch" and statistics == "image":
         return [ImageBatchNorm2d(channels)]
-    return norm_2d(name, channels, affine=False)
+    return norm_2d(name, channels, affine=name != "instance")
 
 
-def norm_1d(name: VectorNorm, units: int) -> list[nn.Module]:
-    """The normalisation of `units` units, as a list of one module or none."""
+def norm_1d(name: VectorNorm, units: int, *, affine: bool = True) -> list[nn.Module]:
+    """The normalisation of `units` units, as a list of one module or none; scale and shift only if `affine`."""
     match name:
         case "batch":
-            return [nn.BatchNorm1d(units)]
+            return [nn.BatchNorm1d(units, affine=affine)]
         case "layer":
-            return [nn.LayerNorm(units)]
+            return [nn.LayerNorm(units, elementwise_affine=affine)]
         case "none":
             return []
     raise ValueError(f"unknown norm {name!r}; choose from: batch, layer, none")

@@ -18,19 +18,20 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from limner.nets import _labels as labels
 from limner.nets import protocols
-from limner.nets._critic import Critic, Minibatch, apply_spectral_norm, minibatch_features
+from limner.nets._critic import Critic, Minibatch, apply_spectral_norm, minibatch_features, projected
 from limner.nets._layers import (
     MapNorm,
     SameConv2d,
     SameConvTranspose2d,
-    activation,
     always_on_dropout,
     check_batch_norm,
     needs_bias,
     norm_2d,
     normal_init,
 )
+from limner.nets._layers import activation as rectifier
 
 Rectifier = Literal["relu", "leaky_relu"]
 
@@ -44,9 +45,10 @@ def _doublings(shape: tuple[int, int, int]) -> int:
     return n
 
 
-def _after(channels: int, norm: MapNorm, act: Rectifier, dropout: float) -> list[nn.Module]:
-    """The modules after a hidden layer of G."""
-    return [*norm_2d(norm, channels), activation(act), *always_on_dropout(dropout)]
+def _norm(name: MapNorm, channels: int, size: int) -> list[nn.Module]:
+    """The norm of a map; labels of `size` numbers choose its scale and shift if `size` is not 0."""
+    norms = norm_2d(name, channels, affine=not size)
+    return [labels.ConditionalNorm(norm, size, channels) for norm in norms] if size else norms
 
 
 class Generator(protocols.Generator):
@@ -62,10 +64,12 @@ class Generator(protocols.Generator):
             (Isola et al. 2017, arXiv:1611.07004, section 3.1). Raise it (to 0.5 there) if samples are too alike; lower
             it if they are noisy.
         activation: "relu" as in the paper; "leaky_relu" (slope 0.2) if many units stay at zero.
+        conditional: whether the label of each image is an input too: true appends its vector to the noise; with "cbn"
+            it chooses the scale and shift of every norm (conditional batch norm, de Vries et al. 2017), which tells the
+            label to all layers. Needs labelled data.
         shape: (C,H,W) of an image; filled from the data.
+        classes: length of the labels' vectors, such as the number of classes; filled from the data.
     """
-
-    classes = 0
 
     def __init__(
         self,
@@ -74,29 +78,41 @@ class Generator(protocols.Generator):
         norm: MapNorm = "batch",
         dropout: float = 0.0,
         activation: Rectifier = "relu",
+        conditional: bool | Literal["cbn"] = False,
         *,
         shape: tuple[int, int, int],
+        classes: int = 0,
     ) -> None:
         super().__init__()
         self.z, self.code_shape = z, (z,)
+        self.classes = labels.one_hot_size(conditional, classes)
+        by_norm = self.classes if conditional == "cbn" else 0
+        if by_norm and norm == "none":
+            raise ValueError("conditional=cbn sets the scale and shift of a norm; use norm=batch, or conditional=true")
+        self.appended = self.classes - by_norm
         self.size = shape[1:]
         n = _doublings(shape)
         scale = 2**n
         base = (-(-shape[1] // scale), -(-shape[2] // scale))  # rounded up, and cropped in `forward`
         bias = needs_bias(norm)
         widths = [width << k for k in reversed(range(n))]
-        self.net = nn.Sequential(nn.ConvTranspose2d(z, widths[0], base, bias=bias))
+
+        def after(channels: int) -> list[nn.Module]:
+            return [*_norm(norm, channels, by_norm), rectifier(activation), *always_on_dropout(dropout)]
+
+        self.net = nn.Sequential(nn.ConvTranspose2d(z + self.appended, widths[0], base, bias=bias))
         for a, b in pairwise(widths):
-            self.net.extend(_after(a, norm, activation, dropout))
+            self.net.extend(after(a))
             self.net.append(nn.ConvTranspose2d(a, b, 4, 2, 1, bias=bias))
-        self.net.extend(_after(width, norm, activation, dropout))
+        self.net.extend(after(width))
         self.net.extend([nn.ConvTranspose2d(width, shape[0], 4, 2, 1, bias=bias), nn.Tanh()])
         normal_init(self)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Images (B,C,H,W) of noise (B,z)."""
+        """Images (B,C,H,W) of noise (B,z), and of labels if the net is conditional."""
         h, w = self.size
-        return self.net(z[:, :, None, None])[..., :h, :w]
+        seed = labels.append_vectors(z, y, self.appended)[:, :, None, None]
+        return labels.through(self.net, seed, y)[..., :h, :w]
 
 
 class Discriminator(Critic):
@@ -115,7 +131,12 @@ class Discriminator(Critic):
             spaces (Salimans et al. 2016), slower and larger. "none" if D wins at once with them.
         pack: images that get one logit (Lin et al. 2018). Raise it (to 2, 3 or 4) if modes are missing; lower it for
             more logits from the same images. It must divide the batch.
+        conditional: whether the label of each image is an input too: true as constant planes beside the image, in the
+            form of what they add to the first map; "projection" adds the product of the last map with a learnt vector
+            of the label to the logit (Miyato and Koyama 2018), which suits many classes. Needs labelled data.
+        classifiers: vectors of class logits that D gives besides its logit: 1 for AC-GAN, 2 for its successors.
         shape: (C,H,W) of an image; filled from the data.
+        classes: length of the labels' vectors, such as the number of classes; filled from the data.
     """
 
     def __init__(
@@ -126,10 +147,14 @@ class Discriminator(Critic):
         spectral: bool = False,
         minibatch: Minibatch = "none",
         pack: int = 1,
+        conditional: bool | Literal["projection"] = False,
+        classifiers: int = 0,
         *,
         shape: tuple[int, int, int],
+        classes: int = 0,
     ) -> None:
         super().__init__(pack)
+        self.classes = labels.one_hot_size(conditional, classes)
         n = _doublings(shape)
         base = (shape[1] >> n, shape[2] >> n)
         bias = needs_bias(norm)
@@ -137,11 +162,18 @@ class Discriminator(Critic):
         self.net = nn.Sequential()
         for i, (a, b) in enumerate(pairwise(widths)):
             self.net.append(nn.Conv2d(a, b, 4, 2, 1, bias=bias))
+            if not i and conditional is True:
+                self.net.append(labels.Shift(self.classes, b, pack))
             self.net.extend([*(norm_2d(norm, b) if i else []), nn.LeakyReLU(0.2)])
             if dropout:
                 self.net.append(nn.Dropout(dropout))
         features, extra = minibatch_features(minibatch, widths[-1] * prod(base))
-        self.net.extend([*features, nn.Conv2d(widths[-1] + extra, 1, base, bias=bias)])
+        head = nn.Conv2d(widths[-1] + extra, 1, base, bias=bias)
+        n_phi = (widths[-1] + extra) * prod(base)
+        self.net.extend(
+            [*features, projected(head, n_phi, self.classes, pack) if conditional == "projection" else head]
+        )
+        self.add_classifiers(classifiers, n_phi, classes)
         normal_init(self)
         if spectral:
             apply_spectral_norm(self)
@@ -168,8 +200,6 @@ class TFGenerator(protocols.Generator):
         z: size of the noise vector.
         shape: (C,H,W) of an image; filled from the data.
     """
-
-    classes = 0
 
     def __init__(self, z: int = 100, *, shape: tuple[int, int, int]) -> None:
         super().__init__()

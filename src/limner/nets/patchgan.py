@@ -72,10 +72,14 @@ class PairDiscriminator(nn.Module):
 
 
 def _net(channels: int, size: tuple[int, ...], width: int, patch: Patch, norm: MapNorm) -> nn.Sequential:
-    bias = norm != "batch"
+    bias, affine = norm != "batch", norm != "instance"
     if patch == 1:
         layers = [nn.Conv2d(channels, width, 1), nn.LeakyReLU(0.2), nn.Conv2d(width, 2 * width, 1, bias=bias)]
-        layers += [*norm_2d(norm, 2 * width, affine=False), nn.LeakyReLU(0.2), nn.Conv2d(2 * width, 1, 1, bias=bias)]
+        layers += [
+            *norm_2d(norm, 2 * width, affine=affine),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(2 * width, 1, 1, bias=bias),
+        ]
     else:
         n = _HALVINGS[patch]
         if min(size) >> n < 3:
@@ -85,7 +89,10 @@ def _net(channels: int, size: tuple[int, ...], width: int, patch: Patch, norm: M
         layers = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
         for k in range(1, n + 1):
             a, b = width * min(2 ** (k - 1), 8), width * min(2**k, 8)
-            layers += [nn.Conv2d(a, b, 4, 2 if k < n else 1, 1, bias=bias), *norm_2d(norm, b, affine=False)]
+            layers += [
+                nn.Conv2d(a, b, 4, 2 if k < n else 1, 1, bias=bias),
+                *norm_2d(norm, b, affine=affine),
+            ]
             layers.append(nn.LeakyReLU(0.2))
         layers.append(nn.Conv2d(width * min(2**n, 8), 1, 4, 1, 1))
     net = nn.Sequential(*layers)

@@ -14,8 +14,9 @@ constructor and write `forward`:
             return self.net(z).tanh().unflatten(1, self.shape)
 
 A net may have a method ``check_batch(n)``, which raises ValueError for batches of n images that it cannot be trained
-on. Image-to-image nets need no base class: models call them with images (B,C',H,W) alone. In the others y are the class
-indices (B,) int64 of conditional nets, or None.
+on. Image-to-image nets need no base class: models call them with images (B,C',H,W) alone. In the others y are the
+labels of conditional nets, class indices (B,) int64 or vectors (B,size) float32, or None. A net that can be conditional
+has an argument ``conditional``: true means in its usual way, a word in another one, such as "cbn" or "projection".
 """
 
 from __future__ import annotations
@@ -60,10 +61,12 @@ class Decoder(nn.Module):
     Attributes:
         z: number of entries of a code.
         code_shape: shape of one code, without the batch; (z,) for a vector.
+        classes: length of the labels' vectors, such as the number of classes; 0 if the net does not take labels.
     """
 
     z: int
     code_shape: tuple[int, ...]
+    classes: int = 0
 
 
 Generator = Decoder

@@ -215,6 +215,8 @@ def from_arrays(name: str, arrays: Arrays, options: Options) -> Pixels:
     if options.binarise == "static":
         pixels = binarised(pixels, torch.from_numpy(ids))
     y, condition = conditioned(None if labels is None else labels[ids], known)
+    if isinstance(known, dict):
+        notes.append("attributes: " + ", ".join(f"{attribute} {len(values)}" for attribute, values in known.items()))
     return Pixels(
         name,
         pixels,

@@ -7,14 +7,19 @@ or a file that a Linux distribution installs. Downloads go to ``$LIMNER_CACHE``,
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from limner.core.errors import LimnerError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -161,6 +166,31 @@ def replacing(path: Path) -> Iterator[Path]:
         new.replace(path)
     finally:
         new.unlink(missing_ok=True)
+
+
+def computed(name: str, key: str, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """Arrays of a set that take long to make: from the cache, or made and written there.
+
+    Args:
+        name: the name of the set.
+        key: what the arrays depend on, as a file name.
+        make: makes them.
+    """
+    import numpy as np
+
+    path = cache_folder(name) / f"{key}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {k: file[k] for k in file.files}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        pass  # the file does not exist or is damaged
+    arrays = make()
+    try:
+        with replacing(path) as new, new.open("wb") as stream:
+            np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]  # numpy's own annotation is too narrow
+    except OSError:
+        pass  # a cache that cannot be written only costs time
+    return arrays
 
 
 def _pooch() -> Any:

@@ -13,7 +13,6 @@ import hashlib
 import io
 import json
 import tarfile
-import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -301,22 +300,5 @@ def _checksum(archive: Path) -> str:
 
 def _cached(name: str, key: str, note: str, make: Callable[[], dict[str, Any]]) -> _Emoji:
     """Reads images from the cache, or makes them and writes them there."""
-    import numpy as np
-
-    path = download.cache_folder(name) / f"{key}.npz"
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return _from_dict({k: file[k] for k in file.files}, note)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-        pass  # the file does not exist or is damaged
-    arrays = make()
-    try:
-        with download.replacing(path) as new, new.open("wb") as stream:
-            np.savez_compressed(stream, **arrays)
-    except OSError:
-        pass  # a cache that cannot be written only costs time
-    return _from_dict(arrays, note)
-
-
-def _from_dict(arrays: dict[str, Any], note: str) -> _Emoji:
+    arrays = download.computed(name, key, make)
     return _Emoji(arrays.pop("codes").tolist(), arrays.pop("groups").tolist(), arrays, note)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from limner.core.batch import Dataset, drawn, to_float
-from limner.core.capabilities import HasPrior
+from limner.core.capabilities import Conditional, HasPrior
 
 GREY = 2 / 255
 """Width of a grey level on [-1,1]."""
@@ -37,6 +37,20 @@ def batches(
             x = augment(x, torch.tensor(ids, device=device))
         y = None if dataset.labels is None else dataset.labels[ids].to(device)
         yield x, y, ids
+
+
+def asked_labels(model: object, heldout: Dataset, n: int) -> Tensor | None:
+    """Labels (n,…) of the samples that are scored; None for a model without a condition.
+
+    They are all classes in turn; of other labels those of held-out images, so that samples and the images that they are
+    compared with have the same combinations.
+    """
+    if not isinstance(model, Conditional):
+        return None
+    if model.condition.names is not None or heldout.labels is None or heldout.condition != model.condition:
+        return model.condition.default(n)
+    ids = torch.tensor(drawn(len(heldout), n))
+    return heldout.labels[ids[torch.arange(n) % len(ids)]]
 
 
 def drawn_codes(model: HasPrior, n: int, generator: torch.Generator) -> Tensor:

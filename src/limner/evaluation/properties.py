@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from limner.config import recipe
-from limner.core.batch import Dataset, drawn
-from limner.core.capabilities import Conditional, Decodes, Encodes, Generates, HasPrior, Reconstructs
+from limner.core.batch import Dataset
+from limner.core.capabilities import Decodes, Encodes, Generates, HasPrior, Reconstructs
 from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel
 from limner.core.run import Run
 from limner.evaluation import smoothness
 from limner.evaluation.capabilities import known_mode_scores, reconstruction_scores
+from limner.evaluation.conditional import condition_scores
 from limner.evaluation.cost import FULL, Effort, cost, count_evaluations, training_cost
 from limner.evaluation.draws import batches, counted
 from limner.evaluation.factors import encoded_disentanglement, read_disentanglement
@@ -24,9 +25,7 @@ from limner.evaluation.likelihood_scores import likelihood_scores
 from limner.evaluation.reference_set import MEASURES, ReferenceSet, ScoredImages
 from limner.metrics.copies import copying, nearest
 from limner.metrics.diversity import birthday, duplicate_threshold, ndb
-from limner.metrics.extractors.features import Classifier
 from limner.metrics.frechet import frechet_infinity
-from limner.metrics.quality import gan_test, synthetic_training
 from limner.metrics.scorecard import Card, Score, missing, normalised, select
 
 _DCGAN_SECONDS = 3.0  # for timing the DCGAN whose speed is the reference
@@ -139,9 +138,13 @@ def _dcgan_speed(train: Dataset, device: torch.device) -> float | None:
 
 
 def first_seed_scores(
-    reference: ReferenceSet, scored: ScoredImages, model: GenerativeModel | None, properties: Sequence[str]
+    reference: ReferenceSet,
+    scored: ScoredImages,
+    model: GenerativeModel | None,
+    heldout: Dataset,
+    properties: Sequence[str],
 ) -> Card:
-    """Scores that need one set of samples only: extrapolated distance, bins, duplicates, agreement with classes."""
+    """Scores that need one set of samples only: extrapolated distance, bins, duplicates, agreement with labels."""
     card: Card = {}
     if "quality" in properties:
         card[f"fd_infinity{reference.conditions}"] = Score(
@@ -151,8 +154,8 @@ def first_seed_scores(
         )  # fmt: skip
     if "coverage" in properties:
         card |= _bins(reference, scored) | _birthday(reference, scored)
-    if isinstance(model, Conditional) and {"quality", "coverage"} & set(properties):
-        card |= _class_scores(reference, scored, model)
+    if {"quality", "coverage"} & set(properties):
+        card |= condition_scores(reference, scored, model, heldout, properties)
     return select(card, properties)
 
 
@@ -182,39 +185,6 @@ def _birthday(reference: ReferenceSet, scored: ScoredImages) -> Card:
     value, unit = (result.at_least, "images at least") if result.support is None else (result.support, "images")
     score = Score(value, unit=unit, on=f"{result.n} samples", how=how, property="coverage", better="higher")
     return {f"support{reference.conditions}": score}
-
-
-def _class_scores(reference: ReferenceSet, scored: ScoredImages, model: Conditional) -> Card:
-    """GAN-test, whether samples are of the requested class; and CAS, whether a classifier can be trained on them."""
-    labels, classes = model.condition.default(reference.n), model.condition.size
-    card: Card = {}
-    if scored.logits is not None and scored.logits.shape[1] == classes:
-        test = gan_test(scored.logits, labels)
-        assert isinstance(reference.extractor, Classifier)
-        ceiling = reference.extractor.about.get("accuracy_test")
-        card[f"gan_test{reference.conditions}"] = Score(
-            test.value, on=f"{reference.n} samples, every class in turn", property="quality", low=test.low,
-            high=test.high, better="higher", ceiling=ceiling, floor=1 / classes,
-            how="share of samples whose class, by the classifier, is the requested one (Shmelkov et al. 2018)",
-            norm=normalised(test.value, 1 / classes, ceiling),
-        )  # fmt: skip
-    real, real_labels = reference.real.images, reference.real.labels
-    if real_labels is not None:
-        trained = reference.trained_on
-        assert trained.labels is not None
-        cas = synthetic_training(fake=scored.images, fake_labels=labels, real=real, real_labels=real_labels)
-        ids = torch.tensor(drawn(len(trained), reference.n))
-        ceiling = synthetic_training(
-            fake=trained.images[ids], fake_labels=trained.labels[ids], real=real, real_labels=real_labels
-        ).value
-        card[f"cas[n={reference.n}]"] = Score(
-            cas.value, property="quality",
-            on=counted(len(real_labels), reference.real.of, f"held-out images of {reference.real.name}"),
-            how="accuracy on real images of a small net trained on samples alone (Ravuri and Vinyals 2019)",
-            low=cas.low, high=cas.high, better="higher", ceiling=ceiling, floor=1 / classes,
-            norm=normalised(cas.value, 1 / classes, ceiling),
-        )  # fmt: skip
-    return card
 
 
 def copying_scores(reference: ReferenceSet, scored: ScoredImages) -> Card:

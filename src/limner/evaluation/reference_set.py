@@ -160,7 +160,7 @@ class ReferenceSet:
         if extractor is None:
             known = features.KEYS.get(train.name)
             extractor = features.classifier(known, device) if known else features.fitted(train, device)
-        self.extractor, self.train, self.n = extractor, train, min(n, len(train))
+        self.extractor, self.train, self.n, self.device = extractor, train, min(n, len(train)), torch.device(device)
         self.apart = heldout is not train
         need = extractor.dims + 1
         if self.n < need or len(heldout) < need:

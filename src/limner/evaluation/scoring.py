@@ -234,7 +234,7 @@ def _evaluate_images(
         progress.say(f"evaluate: {reference.n} samples, {reference.extractor.key}, seeds: {n_seeds}")
         samples, scored = properties.image_scores(reference, range(n_seeds), subject.draw)
         card |= scorecard.select(samples, selected)
-        card |= properties.first_seed_scores(reference, scored, subject.model, selected)
+        card |= properties.first_seed_scores(reference, scored, subject.model, subject.heldout, selected)
         if "copying" in selected:
             progress.say("evaluate: copying")
             card |= properties.copying_scores(reference, scored)

@@ -24,7 +24,7 @@ from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel
 from limner.core.paths import shown, user_path
 from limner.core.run import Run
-from limner.evaluation.draws import counted
+from limner.evaluation.draws import asked_labels, counted
 from limner.evaluation.rows import combinations
 from limner.metrics.scorecard import words
 
@@ -103,9 +103,9 @@ class Subject:
         return f"{self.name} {words(self.options)}".rstrip()
 
     def draw(self, n: int, seed: int) -> Tensor:
-        """`n` pictures of the folder, the same for every seed; or samples of the model."""
+        """`n` pictures of the folder, the same for every seed; or samples of the model with `asked_labels`."""
         if self.model is not None:
-            return self.model.sample(n, seed=seed)
+            return self.model.sample(n, seed=seed, y=asked_labels(self.model, self.heldout, n))
         assert self.pictures is not None
         return self.pictures.take(n)
 

@@ -86,7 +86,7 @@ class ConditionalVAE(GenerativeModel):
         eps = noise(len(x), k, mu.shape[1]).transpose(0, 1)  # (k,B,z)
         z = mu + (0.5 * logvar).exp() * eps
         log_ratio = 0.5 * (eps.square() + logvar - z.square()).sum(2)
-        labels = None if y is None else y.repeat(k)
+        labels = None if y is None else torch.cat([y] * k)
         log_px = log_p.bernoulli(self.decoder(z.flatten(0, 1), labels), x.repeat(k, 1, 1, 1))
         return log_px.view(k, len(x)) + log_ratio
 

@@ -6,7 +6,7 @@ images of the user. It is a small net, so its accuracy on held-out images is par
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -147,8 +147,60 @@ class SmallReader:
             raise LimnerError(f"training needs at least 2 images, there are {len(x)}; give more")
         side = _SIDES[len(sizes) > 1 and min(x.shape[2:]) > _SIDES[0]]
         inputs = torch.cat([_prepared(part, side, device) for part in x.split(_BATCH)])
-        net = _trained(inputs, labels.to(device), sizes, side, epochs, seed)
-        return cls(values, {"trained_on": len(x)}, net, side)
+        y, batch = labels.to(device), min(64, len(x))
+        generator = torch.Generator().manual_seed(seed)
+
+        def batches() -> Iterator[tuple[Tensor, Tensor]]:
+            for _ in range(epochs):
+                order = torch.randperm(len(x), generator=generator).to(device)
+                for ids in order.split(batch)[: len(x) // batch]:
+                    yield inputs[ids], y[ids]
+
+        steps = epochs * (len(x) // batch)
+        return cls.taught(
+            batches(), steps, x.shape[1], values, {"trained_on": len(x)}, side=side, seed=seed, device=device
+        )
+
+    @classmethod
+    def taught(
+        cls,
+        batches: Iterable[tuple[Tensor, Tensor]],
+        steps: int,
+        channels: int,
+        values: Mapping[str, Sequence[str]],
+        about: Mapping[str, Any],
+        *,
+        side: int = _SIDES[0],
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> SmallReader:
+        """A reader trained with one step of Adam on each of some batches.
+
+        Args:
+            batches: images (B,C,H,W) in [-1,1] and their labels (B,F).
+            steps: number of the batches, over which the learning rate falls to 0.
+            channels: C of the images.
+            values: names of the values of each attribute.
+            about: what the reader says about its training.
+            side: pixels of a side that it looks at: 28 or 56.
+            seed: seed of the weights.
+            device: where it is trained.
+        """
+        sizes = [len(names) for names in values.values()]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            net = _SmallNet(channels, sum(sizes), side)
+        net = net.to(device)
+        adam = torch.optim.Adam(net.parameters(), lr=2e-3)
+        schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: 1 - step / max(steps, 1))
+        with torch.inference_mode(False), torch.enable_grad():
+            for x, y in batches:
+                loss = cross_entropies(net(_prepared(x, side, device)), y.to(device), sizes)
+                adam.zero_grad()
+                loss.backward()
+                adam.step()
+                schedule.step()
+        return cls(values, about, net.eval(), side)
 
     @torch.inference_mode()
     def logits(self, x: Tensor, *, batch: int = _BATCH) -> dict[str, Tensor]:
@@ -161,28 +213,6 @@ class SmallReader:
 
 def _prepared(x: Tensor, side: int, device: torch.device | str) -> Tensor:
     return resized(to_float(x.to(device)).float(), (side, side))
-
-
-def _trained(x: Tensor, labels: Tensor, sizes: Sequence[int], side: int, epochs: int, seed: int) -> nn.Module:
-    batch = min(64, len(x))
-    steps = epochs * (len(x) // batch)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = _SmallNet(x.shape[1], sum(sizes), side)
-    net = net.to(x.device)
-    generator = torch.Generator().manual_seed(seed)
-    adam = torch.optim.Adam(net.parameters(), lr=2e-3)
-    schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: 1 - step / steps)
-    with torch.inference_mode(False), torch.enable_grad():
-        for _ in range(epochs):
-            order = torch.randperm(len(x), generator=generator).to(x.device)
-            for ids in order.split(batch)[: len(x) // batch]:
-                loss = cross_entropies(net(x[ids]), labels[ids], sizes)
-                adam.zero_grad()
-                loss.backward()
-                adam.step()
-                schedule.step()
-    return net.eval()
 
 
 def cross_entropies(logits: Tensor, labels: Tensor, sizes: Sequence[int]) -> Tensor:

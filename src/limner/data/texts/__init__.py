@@ -1,0 +1,1 @@
+"""Texts as vectors: what captions of images are for a net."""

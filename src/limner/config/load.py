@@ -24,6 +24,7 @@ from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel, load_weights
 from limner.core.paths import user_path
 from limner.core.records import read_bytes
+from limner.data.texts import vectors as vectors  # its text encoder becomes known, so that models read captions
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> GenerativeModel:

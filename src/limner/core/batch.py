@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from limner.core.condition import Condition
+from limner.core.labelling import Captions, Mismatches
 from limner.core.rng import keys, seed_of
 
 Augment = Callable[[Tensor, Tensor], Tensor]
@@ -28,6 +29,17 @@ class Images(NamedTuple):
 
     x: Tensor
     y: Tensor | None = None
+
+
+class Mismatched(NamedTuple):
+    """Images `x` (B,C,H,W) float32 in [-1,1] with their labels `y`, and labels `wrong` that do not describe them.
+
+    Both are labels of `Dataset.condition`. Wrong labels are those of other images, all of which are equally likely.
+    """
+
+    x: Tensor
+    y: Tensor
+    wrong: Tensor
 
 
 class Paired(NamedTuple):
@@ -76,6 +88,12 @@ class Kind:
 
 KINDS: dict[type, Kind] = {
     Images: Kind("images", "folder", "images alone", "images alone, such as data=photos/"),
+    Mismatched: Kind(
+        "mismatched",
+        "folder",
+        "wrong labels too",
+        "images with labels, such as data=photos/ with a folder for each class",
+    ),
     Paired: Kind("pairs", "pairs", "pairs", "pairs, such as data=photos/ task=colourise, or a folder with A/ and B/"),
     Unpaired: Kind(
         "domains",
@@ -194,12 +212,19 @@ class HasDensity(Protocol):
 
 
 class ImageSet:
-    """Base of data sets whose batches are images with their labels."""
+    """Base of data sets whose batches are images with their labels.
+
+    Attributes:
+        captions: the captions as vectors, if they are the labels.
+        mismatches: the wrong labels of a batch, if it has any.
+    """
 
     shape: tuple[int, int, int]
     batch_type: type = Images
     condition: Condition | None = None
     texts: Sequence[Sequence[str]] | None = None
+    captions: Captions | None = None
+    mismatches: Mismatches | None = None
 
     @property
     def classes(self) -> list[str] | None:
@@ -211,9 +236,12 @@ class ImageSet:
         return (self,)
 
     def collate(self, parts: Sequence[Part]) -> Any:
-        """The images and labels of the only part."""
+        """The images and labels of the only part; of several captions of an image, one that its key draws."""
         (part,) = parts
-        return Images(part.x, part.y)
+        y = part.y if self.captions is None else self.captions.draw(part.ids, part.keys)
+        if self.mismatches is None or y is None:
+            return Images(part.x, y)
+        return Mismatched(part.x, y, self.mismatches.draw(part.ids, part.keys))
 
     def facts(self) -> dict[str, Any]:
         """Shape, number of classes and condition."""

@@ -1,21 +1,24 @@
 """Conditions: what images are asked for by, in data sets and in conditional models.
 
-A condition reads what a user writes (``y=3``, ``y="hair=red glasses=round"``), gives default labels, names labels in
-figures and encodes them for nets. Data sets with labels and conditional models have one. A model saves it in its
-checkpoint, so that it knows its classes and attributes by name.
+A condition reads what a user writes (``y=3``, ``y="hair=red glasses=round"``, a caption), gives default labels, names
+labels in figures and encodes them for nets. Data sets with labels and conditional models have one. A model saves it in
+its checkpoint, so that it knows its classes and attributes by name.
 
 Labels are class indices (B,) int64, or vectors (B,size) float32 that nets take as they are.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import accumulate, pairwise
 from numbers import Integral
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -314,9 +317,117 @@ class Attributes:
         return hash(tuple(self.values))
 
 
+TextEncoder = Callable[[Sequence[str]], Tensor]
+"""``encode(texts) -> (N,size)``: vectors float32 of N texts, on the CPU."""
+
+ENCODERS: dict[str, TextEncoder] = {}
+"""Text encoders by name. `core` has none; `limner.data.texts` adds its own."""
+
+_TEXTS = 64  # captions that a condition keeps
+
+
+class Vectors:
+    """Captions. Labels are their vectors (B,size) float32, as a text encoder gives them.
+
+    Some captions of the data are kept with their vectors, so that sheets and default labels need no encoder.
+
+    Args:
+        encoder: the name of the text encoder.
+        texts: captions of the data.
+        vectors: (N,size) their vectors; of more than 64, evenly spaced ones are kept.
+    """
+
+    names: list[str] | None = None
+
+    def __init__(self, encoder: str, texts: Sequence[str], vectors: Tensor) -> None:
+        if not len(texts) or vectors.dim() != 2 or len(texts) != len(vectors) or not 1 <= vectors.shape[1] <= _MOST:
+            raise ValueError("captions need one vector each, and there must be a caption")
+        kept = [k * len(texts) // min(_TEXTS, len(texts)) for k in range(min(_TEXTS, len(texts)))]
+        self.encoder, self.size = encoder, vectors.shape[1]
+        self.texts, self.vectors = [str(texts[k]) for k in kept], vectors[kept].float().cpu()
+        self.values: Mapping[str, Sequence[str]] = {}
+        self._known = dict(zip(self.texts, self.vectors, strict=True))  # also texts that were read, for `name`
+
+    def encode(self, y: Tensor) -> Tensor:
+        """The labels (B,size) themselves."""
+        return y
+
+    def default(self, n: int) -> Tensor:
+        """Vectors (n,size) of captions of the data in turn."""
+        return self.vectors[torch.arange(n) % len(self.texts)]
+
+    def read(self, y: Any, n: int) -> Tensor:
+        """Vectors (n,size) of a text, of a list of n texts, or of a tensor of n vectors.
+
+        Raises:
+            LimnerError: a text is empty or cannot be encoded here, or the number of labels is not n.
+        """
+        if isinstance(y, str):
+            return self._encoded([y]).expand(n, -1)
+        if isinstance(y, (list, tuple)) and y and all(isinstance(text, str) for text in y):
+            if len(y) != n:
+                raise LimnerError(f"there are {len(y)} texts for {n} images; write one, or one for each")
+            return self._encoded(y)
+        if isinstance(y, Tensor) and y.shape == (n, self.size) and y.is_floating_point():
+            return y.float()
+        raise LimnerError(f"labels must be text such as {self.texts[0]!r}, or vectors ({n}, {self.size})")
+
+    def _encoded(self, texts: Sequence[str]) -> Tensor:
+        """Vectors (N,size) of texts; those of known ones need no encoder."""
+        if not all(text.strip() for text in texts):
+            raise LimnerError(f"an empty text says nothing; write for example {self.texts[0]!r}")
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if new and self.encoder not in ENCODERS:
+            raise LimnerError(
+                f"this version of limner has no text encoder {self.encoder!r}; it reads {_listed(self.texts, 2)}"
+            )
+        if new:
+            self._known |= dict(zip(new, ENCODERS[self.encoder](new).float().cpu(), strict=True))
+        return torch.stack([self._known[text] for text in texts])
+
+    def name(self, y: Tensor) -> list[str]:
+        """For each of the labels (B,size) the nearest text, of those that were read and of those of the data."""
+        known = F.normalize(torch.stack(list(self._known.values())), dim=1)
+        texts = list(self._known)
+        return [texts[k] for k in (F.normalize(y.float().cpu(), dim=1) @ known.T).argmax(1).tolist()]
+
+    def features(self, y: Tensor) -> Tensor:
+        """A caption has no features: (B,0)."""
+        return torch.empty(len(y), 0, dtype=torch.int64, device=y.device)
+
+    def header(self) -> dict[str, Any]:
+        """The encoder's name, and captions with their vectors as little-endian float32 in base 64."""
+        content = base64.b64encode(self.vectors.numpy().astype("<f4").tobytes()).decode("ascii")
+        return {"kind": "vectors", "encoder": self.encoder, "size": self.size, "texts": self.texts, "vectors": content}
+
+    @classmethod
+    def from_header(cls, header: Mapping[str, Any]) -> Vectors:
+        """The condition of a header.
+
+        Raises:
+            ValueError: the vectors are not those of the texts.
+        """
+        try:
+            content = base64.b64decode(header["vectors"], validate=True)
+        except binascii.Error as error:
+            raise ValueError(f"the vectors of captions cannot be read: {error}") from None
+        size, texts = int(header["size"]), list(header["texts"])
+        if size < 1 or len(content) != 4 * size * len(texts):
+            raise ValueError(f"there are {len(content)} bytes for the vectors of {len(texts)} captions")
+        numbers = np.frombuffer(content, "<f4").astype(np.float32)
+        return cls(str(header["encoder"]), texts, torch.from_numpy(numbers).view(len(texts), size))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vectors) and (self.encoder, self.size) == (other.encoder, other.size)
+
+    def __hash__(self) -> int:
+        return hash((self.encoder, self.size))
+
+
 KINDS: dict[str, Any] = {
     "classes": lambda header: Classes(header["names"]),
     "attributes": lambda header: Attributes(header["values"], header["rows"]),
+    "vectors": Vectors.from_header,
 }
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import typing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Literal
 
 from limner.core.errors import LimnerError
 from limner.core.units import Count
 
 Split = Literal["train", "test", "all"]
+_LATER = ("condition", "captions", "mismatch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,11 @@ class Options:
         shift: move each image by up to this many pixels along both axes and repeat its edge. Raise it for few images.
         binarise: draw each pixel black or white, with its intensity as the probability of white: "static" once for each
             image, "dynamic" in every epoch.
+        condition: what tells a conditional model which picture is meant: "labels", the classes or attributes, or
+            "text", the captions. Of several captions of an image each epoch draws one.
+        captions: captions of each image that are used. Lower it if reading them for the first time takes too long.
+        mismatch: give each image of a batch a wrong label too, that of an image with another one. Models that learn
+            from wrong labels set it themselves.
     """
 
     split: Split = "train"
@@ -40,11 +46,17 @@ class Options:
     flip: bool = False
     shift: int = 0
     binarise: Literal["none", "static", "dynamic"] = "none"
+    condition: Literal["labels", "text"] = "labels"
+    captions: Count = 4
+    mismatch: bool = False
 
     def __post_init__(self) -> None:
         _one_of("split", self.split, typing.get_args(Split))
         _one_of("binarise", self.binarise, ("none", "static", "dynamic"))
         _one_of("channels", self.channels, (None, 1, 2, 3, 4))
+        _one_of("condition", self.condition, ("labels", "text"))
+        if self.captions < 1:
+            raise LimnerError(f"captions: {self.captions} leaves none; write 1 or more, or condition=labels")
         sides = (self.size,) if isinstance(self.size, int) or self.size is None else tuple(self.size)
         if self.size is not None and (len(sides) > 2 or not all(isinstance(s, int) and 1 <= s <= 8192 for s in sides)):
             raise LimnerError(f"size: {self.size!r} is not a size; write 64, or [height, width], each from 1 to 8192")
@@ -64,8 +76,9 @@ class Options:
         return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
 
     def text(self) -> str:
-        """All options as text for a fingerprint."""
-        return repr(sorted(asdict(self).items()))
+        """All options as text for a fingerprint; later ones only where they were set, or old runs would not go on."""
+        defaults = {f.name: f.default for f in fields(self) if f.name in _LATER}
+        return repr(sorted((k, v) for k, v in asdict(self).items() if k not in defaults or v != defaults[k]))
 
 
 def _one_of(name: str, value: object, known: tuple[object, ...]) -> None:

@@ -61,11 +61,10 @@ class Source:
             raise LimnerError(f"data source {self.name!r}: {error}; see 'limner explain {self.name}'") from None
         bound.apply_defaults()
         result = self.function(*bound.args, **bound.kwargs)
-        if self._takes_options:
-            return result
         datasets = import_module("limner.data.datasets")  # imports torch, which names and help do not need
         if Options in self.declares:
-            return datasets.from_arrays(self.name, result, options)
+            dataset = result if self._takes_options else datasets.from_arrays(self.name, result, options)
+            return import_module("limner.data.labels").labelled(dataset, options)
         # Options that are None are dropped, so that a new option does not change older fingerprints.
         arguments = repr(sorted((k, v) for k, v in bound.arguments.items() if v is not None))
         return datasets.from_cloud(self.name, result, arguments)
@@ -91,7 +90,10 @@ def source(name: str, *, images: bool = True, gives: Gives | None = None) -> Cal
     """
 
     def register(function: Callable[..., Any]) -> Source:
-        SOURCES[name] = Source(name, function, gives or (IMAGES if images else POINTS), images)
+        kinds = dict(gives or (IMAGES if images else POINTS))
+        if "images" in kinds:  # the same, with a wrong label for each image
+            kinds["mismatched"] = {**kinds["images"], "mismatch": True}
+        SOURCES[name] = Source(name, function, kinds, images)
         return SOURCES[name]
 
     return register

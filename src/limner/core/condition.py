@@ -378,8 +378,9 @@ class Vectors:
             raise LimnerError(f"an empty text says nothing; write for example {self.texts[0]!r}")
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         if new and self.encoder not in ENCODERS:
+            known = _listed([repr(text) for text in self.texts], 2)
             raise LimnerError(
-                f"this version of limner has no text encoder {self.encoder!r}; it reads {_listed(self.texts, 2)}"
+                f"there is no text encoder {self.encoder!r} in this version of limner; write one of {known}"
             )
         if new:
             self._known |= dict(zip(new, ENCODERS[self.encoder](new).float().cpu(), strict=True))

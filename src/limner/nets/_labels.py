@@ -117,6 +117,49 @@ class Shift(Labelled):
         return h + self.E(y)[:, :, None, None]
 
 
+class Reduced(nn.Module):
+    """A label's vector, reduced to fewer numbers: a linear map and LeakyReLU 0.2 (Reed et al. 2016, section 4.1).
+
+    Args:
+        size: length of the labels' vectors.
+        features: length of the result; 128 in the paper.
+    """
+
+    def __init__(self, size: int, features: int = 128) -> None:
+        super().__init__()
+        self.features, self.E, self.bias = features, Embedding(size, features), nn.Parameter(torch.zeros(features))
+        nn.init.normal_(self.E.weight, 0.0, size**-0.5)  # numbers of about 1 for entries of about 1
+
+    def forward(self, y: Tensor | None) -> Tensor:
+        """Vectors (B,features) of labels (B,…)."""
+        y = vectors(y, self.E.size) if y is None else y
+        return nn.functional.leaky_relu(self.E(y) + self.bias, 0.2)
+
+
+class Joined(Labelled):
+    """A small map that is joined by the reduced vector of the label at every place, and mixed with it by a convolution.
+
+    Reed et al. 2016, *Generative adversarial text to image synthesis*, arXiv:1605.05396, figure 2: D looks at the image
+    first, and compares what it saw with the text.
+
+    Args:
+        size: length of the labels' vectors.
+        channels: channels of the map.
+        norm: the norm after the 1×1 convolution.
+    """
+
+    def __init__(self, size: int, channels: int, norm: list[nn.Module]) -> None:
+        super().__init__()
+        self.reduced = Reduced(size)
+        mixed = nn.Conv2d(channels + self.reduced.features, channels, 1, bias=not norm)
+        self.net = nn.Sequential(mixed, *norm, nn.LeakyReLU(0.2))
+
+    def forward(self, h: Tensor, y: Tensor | None) -> Tensor:
+        """Maps (B,channels,H,W) of the same, with labels (B,…)."""
+        v = self.reduced(y)
+        return self.net(append_vectors(h, v, self.reduced.features))
+
+
 class ConditionalNorm(Labelled):
     """A norm whose scale and shift the label chooses.
 

@@ -64,9 +64,10 @@ class Generator(protocols.Generator):
             (Isola et al. 2017, arXiv:1611.07004, section 3.1). Raise it (to 0.5 there) if samples are too alike; lower
             it if they are noisy.
         activation: "relu" as in the paper; "leaky_relu" (slope 0.2) if many units stay at zero.
-        conditional: whether the label of each image is an input too: true appends its vector to the noise; with "cbn"
-            it chooses the scale and shift of every norm (conditional batch norm, de Vries et al. 2017), which tells the
-            label to all layers. Needs labelled data.
+        conditional: whether the label of each image is an input too: true appends its vector to the noise, and "text"
+            its vector reduced to 128 numbers (Reed et al. 2016), for captions; with "cbn" it chooses the scale and
+            shift of every norm (conditional batch norm, de Vries et al. 2017), which tells the label to all layers.
+            Needs labelled data.
         shape: (C,H,W) of an image; filled from the data.
         classes: length of the labels' vectors, such as the number of classes; filled from the data.
     """
@@ -78,7 +79,7 @@ class Generator(protocols.Generator):
         norm: MapNorm = "batch",
         dropout: float = 0.0,
         activation: Rectifier = "relu",
-        conditional: bool | Literal["cbn"] = False,
+        conditional: bool | Literal["cbn", "text"] = False,
         *,
         shape: tuple[int, int, int],
         classes: int = 0,
@@ -89,7 +90,8 @@ class Generator(protocols.Generator):
         by_norm = self.classes if conditional == "cbn" else 0
         if by_norm and norm == "none":
             raise ValueError("conditional=cbn sets the scale and shift of a norm; use norm=batch, or conditional=true")
-        self.appended = self.classes - by_norm
+        self.reduced = labels.Reduced(self.classes) if conditional == "text" else None
+        self.appended = self.reduced.features if self.reduced else self.classes - by_norm
         self.size = shape[1:]
         n = _doublings(shape)
         scale = 2**n
@@ -111,7 +113,8 @@ class Generator(protocols.Generator):
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (B,C,H,W) of noise (B,z), and of labels if the net is conditional."""
         h, w = self.size
-        seed = labels.append_vectors(z, y, self.appended)[:, :, None, None]
+        label = self.reduced(y) if self.reduced else y
+        seed = labels.append_vectors(z, label, self.appended)[:, :, None, None]
         return labels.through(self.net, seed, y)[..., :h, :w]
 
 
@@ -133,7 +136,8 @@ class Discriminator(Critic):
             more logits from the same images. It must divide the batch.
         conditional: whether the label of each image is an input too: true as constant planes beside the image, in the
             form of what they add to the first map; "projection" adds the product of the last map with a learnt vector
-            of the label to the logit (Miyato and Koyama 2018), which suits many classes. Needs labelled data.
+            of the label to the logit (Miyato and Koyama 2018), which suits many classes; "text" joins the vector,
+            reduced to 128 numbers, to the last map (Reed et al. 2016), for captions. Needs labelled data.
         classifiers: vectors of class logits that D gives besides its logit: 1 for AC-GAN, 2 for its successors.
         shape: (C,H,W) of an image; filled from the data.
         classes: length of the labels' vectors, such as the number of classes; filled from the data.
@@ -147,7 +151,7 @@ class Discriminator(Critic):
         spectral: bool = False,
         minibatch: Minibatch = "none",
         pack: int = 1,
-        conditional: bool | Literal["projection"] = False,
+        conditional: bool | Literal["projection", "text"] = False,
         classifiers: int = 0,
         *,
         shape: tuple[int, int, int],
@@ -167,6 +171,10 @@ class Discriminator(Critic):
             self.net.extend([*(norm_2d(norm, b) if i else []), nn.LeakyReLU(0.2)])
             if dropout:
                 self.net.append(nn.Dropout(dropout))
+        if conditional == "text":
+            if pack > 1:
+                raise ValueError("a pack of images has no text; use pack=1, or conditional=true")
+            self.net.append(labels.Joined(self.classes, widths[-1], norm_2d(norm, widths[-1])))
         features, extra = minibatch_features(minibatch, widths[-1] * prod(base))
         head = nn.Conv2d(widths[-1] + extra, 1, base, bias=bias)
         n_phi = (widths[-1] + extra) * prod(base)

@@ -26,6 +26,8 @@ _AT_ONCE = 500  # texts that are computed before they are written: an interrupti
 def encode(texts: Sequence[str]) -> Tensor:
     """Vectors (N,384) float32 of texts, by `minilm`: from the cache, or computed and written there.
 
+    They have the length √384, so that their entries are about as large as those of noise, beside which nets take them.
+
     Raises:
         LimnerError: a text is not in the cache and the extra ``text`` is not installed.
     """
@@ -38,7 +40,8 @@ def encode(texts: Sequence[str]) -> Tensor:
             rows = minilm.encode([new[key] for key in part]).numpy()
             known |= dict(zip(part, rows, strict=True))
             _write(cache, {key: known[key] for key in part})
-    return torch.from_numpy(np.stack([known[key] for key in keys])) if keys else torch.empty(0, minilm.SIZE)
+    found = np.stack([known[key] for key in keys]) if keys else np.empty((0, minilm.SIZE), np.float32)
+    return torch.from_numpy(found) * minilm.SIZE**0.5
 
 
 def _cache() -> sqlite3.Connection:

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from limner.core import dist
+from limner.core.condition import Condition
 from limner.core.model import GenerativeModel, Logs
 from limner.core.prior import Prior
 
@@ -62,6 +64,16 @@ class AdversarialModel(GenerativeModel):
         logits: Tensor = self.D(copies) if y is None else self.D(copies, y.repeat_interleave(pack, 0))
         return logits.float()
 
+    def real_and_fake(self, x: Tensor, fake: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B,) of real and of generated images, both with labels y (B,…); in one pass if D does not mix images.
+
+        One pass is faster, and with spectral norm both halves see the same weights.
+        """
+        if getattr(self.D, "mixes", True):
+            return self.D(x, y), self.D(fake, y)
+        real_logits, fake_logits = self.D(torch.cat([x, fake]), torch.cat([y, y])).chunk(2)
+        return real_logits, fake_logits
+
     def sample_gradient(self, fake: Tensor, real: Tensor, y: Tensor | None = None) -> Tensor:
         """The direction in which G's loss moves each sample, of the shape of `fake` (B,C,H,W).
 
@@ -85,6 +97,46 @@ def sample_gradient(objective: Objective, critic: Callable[[Tensor], Tensor], fa
         loss = objective.g(critic(fake), critic(real) if objective.relativistic else None)
         (grad,) = torch.autograd.grad(loss * len(fake), fake)
     return -grad
+
+
+def mean_sign(real_logits: Tensor) -> Tensor:
+    """The mean sign () of D's logits of real images over all ranks: near 1 when D overfits."""
+    sign = real_logits.detach().sign().mean()
+    dist.average_([sign])
+    return sign
+
+
+def require_labels(way: str = "true", **nets: nn.Module) -> None:
+    """Checks that nets take labels.
+
+    Args:
+        way: the word for `conditional` that the message recommends.
+        **nets: the nets by the names of their arguments.
+
+    Raises:
+        ValueError: a net does not take labels.
+    """
+    for name, net in nets.items():
+        if not getattr(net, "classes", 0):
+            raise ValueError(f"{name} is not told the label; write {name}.conditional={way}")
+
+
+def require_classifiers(D: nn.Module, number: int, condition: Condition) -> list[int]:
+    """Checks that D gives `number` vectors of class logits, and that the labels are what a classifier can tell.
+
+    Returns:
+        the number of values of each feature of the labels.
+
+    Raises:
+        ValueError: D gives another number of vectors, or the labels are neither classes nor attributes.
+    """
+    if getattr(D, "classifiers", 0) != number:
+        vectors = "a vector" if number == 1 else f"{number} vectors"
+        raise ValueError(f"D must give {vectors} of class logits; write D.classifiers={number}")
+    sizes = [len(known) for known in condition.values.values()]
+    if not sizes:
+        raise ValueError("a classifier tells classes or attributes, not texts; use cgan or projection_gan for captions")
+    return sizes
 
 
 def adversarial_logs(

@@ -445,6 +445,21 @@ def from_header(header: Mapping[str, Any]) -> Condition:
     return condition
 
 
+def required(header: Mapping[str, Any] | None, classes: int) -> Condition:
+    """The condition of a model that needs labels, from the facts of its data.
+
+    Args:
+        header: what `Condition.header` returned; None for classes without names.
+        classes: length of the labels' vectors.
+
+    Raises:
+        ValueError: the data have no labels, or only one class.
+    """
+    if classes < 2:
+        raise ValueError("this model needs data with labels; use class sub-folders, attributes or a labelled set")
+    return from_header(header) if header else Classes(classes)
+
+
 def _listed(names: Sequence[str], limit: int = 12) -> str:
     return ", ".join(names[:limit]) + (f" … ({len(names)} in all)" if len(names) > limit else "")
 

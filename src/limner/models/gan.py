@@ -23,8 +23,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from limner.core import dist
-from limner.core.adversarial import AdversarialModel, adversarial_logs
+from limner.core.adversarial import AdversarialModel, adversarial_logs, mean_sign
 from limner.core.model import Data, Logs, Update
 from limner.core.prior import Prior
 from limner.losses.adversarial import OBJECTIVES, Objective, labelled
@@ -123,7 +122,7 @@ class GAN(AdversarialModel):
             loss_D = self.loss_D(real_logits, fake_logits, data)
             terms = self.penalty_terms((x, fake), seen) if penalise else dict.fromkeys(self.penalties, 0 * loss_D)
             update("D", loss_D + sum(weight * terms[p] for p, weight in self.penalties.items()))
-            self.transform.observe(self._mean_sign(real_logits), data.batch)
+            self.transform.observe(mean_sign(real_logits), data.batch)
         loss_G = self.loss_G(self.G(self.prior.batch(len(x), data)), x)
         update("G", loss_G)
         return adversarial_logs(loss_D, loss_G, real_logits, fake_logits, terms)
@@ -159,9 +158,3 @@ class GAN(AdversarialModel):
         flip, u = data.rand(n) < self.flip, data.rand(n)
         low, high = (torch.where(flip, b, a) for a, b in zip(interval, flipped_interval, strict=True))
         return low + (high - low) * u
-
-    def _mean_sign(self, real_logits: Tensor) -> Tensor:
-        """The mean sign of D's logits of real images over all ranks: near 1 when D overfits."""
-        sign = real_logits.detach().sign().mean()
-        dist.average_([sign])
-        return sign

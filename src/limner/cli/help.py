@@ -49,6 +49,9 @@ def _usage(name: Parameter) -> str:
 
 
 def _name(setting: Setting) -> str:
+    """The name of a setting, with its short form if it has one."""
+    if len(setting.name) == 1:
+        return f"{setting.name}, -{setting.name}"
     return "config, -c" if setting.name == "config" else setting.name
 
 

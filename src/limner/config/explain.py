@@ -150,13 +150,21 @@ def _sampling_of(model: str) -> list[dict[str, Any]]:
 
 
 def _sampling_of_run(run: Run, recipe: recipes.Recipe) -> list[dict[str, Any]]:
-    """A row for each sampling option of a trained model, with its own default; of any such model before it is saved."""
+    """A row for each sampling option of a trained model, with its own default; of any such model before it is saved.
+
+    The first row of a conditional model says what `y` may be.
+    """
     rows = _sampling_of(recipe.model.name)
     try:
-        options = import_module("limner.config.load").load_model(run.path).sampling_options
+        model = import_module("limner.config.load").load_model(run.path)
     except LimnerError:
         return rows
-    return [row | {"default": options[row["name"]].default} for row in rows if row["name"] in options]
+    options, condition = model.sampling_options, getattr(model, "condition", None)
+    rows = [row | {"default": options[row["name"]].default} for row in rows if row["name"] in options]
+    if condition is None:
+        return rows
+    text = import_module("limner.core.condition").choices(condition)
+    return [{"name": "y", "type": "label", "default": None, "required": False, "text": text}, *rows]
 
 
 def _type(option: Argument) -> str:

@@ -140,7 +140,7 @@ class Classes:
             if 0 <= number < self.size:
                 return number
             raise LimnerError(f"class labels must be names or integers from 0 to {self.size - 1}{self._choices}")
-        raise LimnerError(f"there is no class {label!r}; choose from: {_listed(names)}")
+        raise LimnerError(f"there is no class {label!r}{_nearest(text, names)}; choose from: {_listed(names)}")
 
     @property
     def _choices(self) -> str:
@@ -443,6 +443,19 @@ def from_header(header: Mapping[str, Any]) -> Condition:
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{str(dict(header))[:200]!r} describes no condition of this version of limner") from error
     return condition
+
+
+def choices(condition: Condition) -> str:
+    """What a user may write as ``y``, in one line.
+
+    >>> choices(Classes(["cat", "dog"])), choices(Attributes({"hair": ["red", "grey"], "glasses": ["none", "round"]}))
+    ('a class: cat, dog', "attributes such as 'hair=grey glasses=round': hair (red, grey), glasses (none, round)")
+    """
+    if condition.names is not None:
+        return f"a class: {_listed(condition.names)}"
+    known = [f"{attribute} ({_listed(values)})" for attribute, values in condition.values.items()]
+    example = " ".join(f"{attribute}={values[-1]}" for attribute, values in list(condition.values.items())[:2])
+    return f"attributes such as {example!r}: {', '.join(known)}" if known else "a text"
 
 
 def required(header: Mapping[str, Any] | None, classes: int) -> Condition:

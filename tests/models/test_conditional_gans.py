@@ -332,3 +332,18 @@ def test_each_class_arrives_at_its_place(name):
         model.step(data, update)
     means = torch.stack([model.sample(200, y=k, seed=0).flatten(1).mean(0) for k in (0, 1)])
     assert (means - points).norm(dim=1).max() < 0.4
+
+
+def test_the_frame_of_points_shows_what_d_says_on_average_over_labels() -> None:
+    from limner.core.frame import frame
+
+    g = {"name": "mlp.Decoder", "z": 2, "widths": [8], "out": "linear", "conditional": True}
+    d = {"name": "mlp.Discriminator", "widths": [8], "conditional": True}
+    model = Spec.parse("model", {"name": "cgan", "G": g, "D": d}).build(shape=(2, 1, 1), classes=2).eval()
+    shown = frame(model, torch.randn(50, 2, 1, 1), seed=0)
+    x = shown["places"][:, :, None, None]
+    expected = torch.stack([model.critic(x, torch.full((len(x),), k)) for k in (0, 1)]).mean(0)
+    torch.testing.assert_close(shown["logits"], expected)
+    y = torch.arange(len(shown["fake"])) % 2
+    pull = model.sample_gradient(shown["fake"][:, :, None, None], shown["fake"][:, :, None, None], y)
+    torch.testing.assert_close(shown["pull"], pull.flatten(1))

@@ -15,6 +15,7 @@ from limner.config import run_data
 from limner.config.spec import Spec
 from limner.core.errors import LimnerError
 from limner.core.run import Run
+from limner.data.files.reading import LATEST
 from limner.evaluation.subjects import load_subjects
 
 QUICK = {"batch": 8, "images": 16, "size": 8, "log_images": 16, "checkpoint_images": 16, "samples": 2, "device": "cpu"}
@@ -71,7 +72,7 @@ def test_a_run_is_explained_by_its_classes_and_settings(project: Path) -> None:
     assert explained.text.splitlines()[0] == "classes by number: 0 a, 1 b"
     assert "found 24 images in 2 class folders (a 12, b 12)" in explained.text
     values = {row["name"]: row.get("value") for row in explained.options}
-    assert (values["train.batch"], values["data.path"], values["data.reading"]) == (8, "photos/", 2)
+    assert (values["train.batch"], values["data.path"], values["data.reading"]) == (8, "photos/", LATEST)
 
 
 def test_a_folder_of_that_name_here_is_not_taken_for_the_data_of_the_run(project: Path) -> None:

@@ -32,7 +32,8 @@ from limner.core.yaml_text import Text, nested, read_written
 
 SECTIONS = ("model", "data", "optim", "train")
 _READING = "reading"  # how folders are read; later versions may read them in another way, so a run records it
-_LOCATIONS = ("name", "path", "a", "b", "limit", "only", "without")  # which images; other data do not inherit it
+# which images and what is known of them; other data do not inherit it
+_LOCATIONS = ("name", "path", "a", "b", "limit", "only", "without", "attributes", "bins")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from PIL import Image
 
 from limner.core.paths import shown
 from limner.data.files import decode, limits
+from limner.data.files.distributions import distribution, never_together
 from limner.data.files.formats import UNREAD
 from limner.data.files.layout import Layout, layout_of
 from limner.data.files.left_out import other_files, unread_pictures
@@ -32,7 +33,7 @@ TINY = 16
 
 _FEW, _FEW_PER_CLASS, _UNBALANCED = 500, 20, 10
 _NEAR_BITS, _NEAR_LEVELS, _LARGEST_GROUP = 3, 6.0, 200
-_SHOWN = 5
+_SHOWN, _ATTRIBUTES = 5, 50
 
 
 @dataclass
@@ -44,6 +45,10 @@ class Report:
         images: number of images that can be used.
         layout: sentences on classes and splits.
         classes: number of images of each class, or None.
+        attributes: for each attribute the number of images of each value, "" where it is not known; or None.
+        captions: number of captions, of different ones, and of images that have one; or None.
+        never_together: pairs of values of attributes that no image has, and how many images would have them if the
+            attributes were independent, at least 5.
         formats: number of images of each file format.
         modes: number of images of each pixel format (Pillow's names).
         sizes: number of images of each HEIGHTxWIDTH when upright, most frequent first.
@@ -58,6 +63,7 @@ class Report:
         tiny: images with a shorter side below 16 pixels.
         duplicates: groups of images with the same pixels.
         near_duplicates: pairs of images that are almost the same at 16×16.
+        table_faults: what is wrong with tables of attributes and captions.
         findings: sentences on what to mend, and how.
     """
 
@@ -65,6 +71,9 @@ class Report:
     images: int = 0
     layout: list[str] = field(default_factory=list)
     classes: dict[str, int] | None = None
+    attributes: dict[str, dict[str, int]] | None = None
+    captions: dict[str, int] | None = None
+    never_together: list[tuple[str, str, float]] = field(default_factory=list)
     formats: dict[str, int] = field(default_factory=dict)
     modes: dict[str, int] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
@@ -79,6 +88,7 @@ class Report:
     tiny: list[str] = field(default_factory=list)
     duplicates: list[list[str]] = field(default_factory=list)
     near_duplicates: list[tuple[str, str]] = field(default_factory=list)
+    table_faults: list[str] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
 
     @property
@@ -95,6 +105,7 @@ class Report:
         """The report as text."""
         lines = [f"{self.name}: {self.images} images"]
         lines += [f"  {note}" for note in self.layout]
+        lines += [f"  {note}" for note in self._attributes()]
         for title, counts in (("formats", self.formats), ("modes", self.modes), ("sizes", self.sizes)):
             if counts:
                 lines.append(f"  {title}: {listed(counts.items())}")
@@ -107,6 +118,13 @@ class Report:
         return str(_printable("\n".join(lines)))
 
     __str__ = text
+
+    def _attributes(self) -> list[str]:
+        """A line for each attribute."""
+        counts = {a: listed((v or "not known", n) for v, n in of.items()) for a, of in (self.attributes or {}).items()}
+        lines = [f"{attribute}: {values}" for attribute, values in counts.items()]
+        more = [f"and {len(lines) - _ATTRIBUTES} more attributes (--json lists all)"][: len(lines) > _ATTRIBUTES]
+        return lines[:_ATTRIBUTES] + more
 
     def _other_files(self) -> list[str]:
         """Sentences on files that are no images, with some of their names; pictures of unread formats are findings."""
@@ -147,8 +165,10 @@ def check(path: str | os.PathLike[str]) -> Report:
     if results:
         _describe(report, results)
         layout = layout_of(store, list(results))
-        report.layout = layout.notes
+        report.layout = [note for note in layout.notes if note not in layout.faults]
+        report.table_faults = layout.faults
         report.classes = _class_sizes(layout)
+        _describe_attributes(report, layout)
         report.left_out = [(list(results)[i], reason) for i, reason in layout.left_out.items()]
         report.layout += _as_pairs(list(results))
         report.duplicates = _duplicates(results)
@@ -206,6 +226,18 @@ def _class_sizes(layout: Layout) -> dict[str, int] | None:
     return {name: int(n) for name, n in zip(layout.classes, counts)}
 
 
+def _describe_attributes(report: Report, layout: Layout) -> None:
+    used = layout.mask("all")
+    if layout.labels is not None and layout.attributes:
+        features = layout.labels[used]
+        report.attributes = distribution(layout.attributes, features)
+        report.never_together = never_together(layout.attributes, features)
+    if layout.texts is not None:
+        texts = [text for of, is_used in zip(layout.texts, used) if is_used for text in of]
+        with_text = sum(bool(of) for of, is_used in zip(layout.texts, used) if is_used)
+        report.captions = {"captions": len(texts), "different": len(set(texts)), "images": with_text}
+
+
 def _duplicates(results: dict[str, _Result]) -> list[list[str]]:
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for name, result in results.items():
@@ -250,7 +282,9 @@ def _findings(report: Report) -> Iterator[str]:
     if report.images < _FEW:
         yield f"only {report.images} images: expect the model to memorise them; add some, or set flip and shift"
     yield from _form_findings(report)
+    yield from report.table_faults
     yield from _class_findings(report)
+    yield from _attribute_findings(report)
     if report.duplicates:
         copies = sum(len(group) - 1 for group in report.duplicates)
         example = " = ".join(report.duplicates[0][:2])
@@ -287,6 +321,20 @@ def _class_findings(report: Report) -> Iterator[str]:
         yield f"{len(small)} classes have fewer than {_FEW_PER_CLASS} images ({examples}): add some, or leave them out"
     if many > _UNBALANCED * few:
         yield f"classes are unbalanced ({most} {many}, {least} {few}): expect poor images of the small ones"
+
+
+def _attribute_findings(report: Report) -> Iterator[str]:
+    counts = [(f"{a}={v}", n) for a, of in (report.attributes or {}).items() for v, n in of.items() if v]
+    small = sorted([(name, n) for name, n in counts if n < _FEW_PER_CLASS], key=lambda item: item[1])
+    if small:
+        examples = listed(small, most=3)
+        yield f"{len(small)} values have fewer than {_FEW_PER_CLASS} images ({examples}): add some, or leave them out"
+    if report.never_together:
+        a, b, expected = report.never_together[0]
+        yield (
+            f"{len(report.never_together)} pairs of values occur in no image (such as {a} with {b}, in "
+            f"{expected:.0f} if they were independent): a model can only guess what such images look like"
+        )
 
 
 def _printable(value: Any) -> Any:

@@ -38,6 +38,8 @@ def prepare(
     *,
     size: int | tuple[int, int] | None = None,
     channels: Literal[1, 2, 3, 4] | None = None,
+    attributes: list[str] | None = None,
+    bins: dict[str, list[float]] | None = None,
     on_image: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Decodes all images of a folder, a ZIP or a data set into ``out.limner``, from which ``data=out.limner`` trains.
@@ -50,6 +52,8 @@ def prepare(
         out: the new folder, whose name ends in ``.limner``.
         size: side in pixels, or (height, width), as the option of the same name of data; by default what it would be.
         channels: 1 grey, 2 grey with alpha, 3 RGB, 4 RGB with alpha; by default what the images have.
+        attributes: columns of the table to take as attributes; by default all that can be.
+        bins: borders of intervals for columns of numbers, such as `{age: [20, 40, 60]}`.
         on_image: receives the number of decoded images and the number of all images.
 
     Returns:
@@ -68,18 +72,19 @@ def prepare(
     if prepared.is_prepared(source):
         raise LimnerError(f"{source.name} is prepared already; give the folder that it was made from")
     store = open_store(source)
-    found = folder.find(store, str(path), options)
+    found = folder.find(store, str(path), options, folder.asked_of(attributes, bins))
     rows, facts = folder.select(found, options)
     files = Files(store=store, paths=[found.names[i] for i in rows], rows=found.rows[rows], **facts)
     partial = target.with_name(_PARTIAL.format(target.name))
     partial.mkdir(parents=True, exist_ok=True)
     with _alone(partial):
         header = _header(files, options)
+        header.attributes = found.layout.attributes
         _write(partial, files, header, on_image or (lambda done, total: None))
         splits = np.stack([found.layout.train[rows], found.layout.test[rows]], axis=1).astype(np.uint8)
         _save(partial / "splits.npy", splits)
-        if files.labels is not None:
-            _save(partial / "labels.npy", files.labels.numpy())
+        if found.layout.labels is not None:
+            _save(partial / "labels.npy", found.layout.labels[rows].astype(np.int64))
         write_durably(partial / HEADER, header.to_json().encode())
         sync_folder(partial)
         (partial / "done.json").unlink(missing_ok=True)
@@ -119,6 +124,7 @@ def _header(files: Files, options: Options) -> Header:
         notes=files.notes,
         quarantine=files.quarantine,
         source=source,
+        texts=None if files.texts is None else [list(texts) for texts in files.texts],
     )
 
 

@@ -58,7 +58,8 @@ class Archive(Listing):
                 offsets.append(m.offset)
                 ends.append(m.offset + m.packed)
                 name = m.name if reading == 1 else _plain(m.name)
-                if name and not name.endswith("/") and (self.is_image(name) or name in self.labels[-1:]):
+                is_kept = bool(name) and not name.endswith("/") and self.is_image(name)
+                if is_kept or (name and name in (*self.labels[-1:], *self.tables[-1:])):
                     names.append(name)
                     places.extend((m.size, m.packed, m.crc, m.method, m.offset))
         except TooLarge as error:
@@ -76,12 +77,11 @@ class Archive(Listing):
         twice = next((name for name, following in zip(self.names, self.names[1:]) if name == following), None)
         if twice is not None:
             raise LimnerError(f"{path.name} contains {twice!r} twice; create it again")
-        labels = {name: self._place(name) for name in self.labels}
-        if labels:
-            is_image = np.array([name not in labels for name in self.names])
-            self.names, self._places = [n for n in self.names if n not in labels], self._places[is_image]
-        chosen = self.choose_labels()
-        self._metadata = None if chosen is None else labels[chosen]
+        self._others = {name: self._place(name) for name in (*self.labels, *self.tables)}
+        if self._others:
+            is_image = np.array([name not in self._others for name in self.names])
+            self.names, self._places = [n for n in self.names if n not in self._others], self._places[is_image]
+        self._metadata = self.choose_labels()
 
     def _bytes_of_bitmaps(self, places: NDArray[np.int64]) -> int:
         """The unpacked bytes of those images that are much larger than in the ZIP because they are of one colour."""
@@ -117,14 +117,17 @@ class Archive(Listing):
 
     def metadata(self) -> bytes | None:
         """The content of ``dataset.json`` at the top, or in the folder that holds everything; or None."""
-        if self._metadata is None:
-            return None
-        if self._metadata[0] > MAX_METADATA:
-            raise LimnerError(f"{self.title}: dataset.json is larger than {MAX_METADATA >> 20} MiB; leave it out")
+        return None if self._metadata is None else self.table(self._metadata)
+
+    def table(self, path: str) -> bytes:
+        """The content of one of the tables."""
+        place, name = self._others[path], path if path in self.tables else "dataset.json"
+        if place[0] > MAX_METADATA:
+            raise LimnerError(f"{self.title}: {name} is larger than {MAX_METADATA >> 20} MiB; leave it out")
         try:
-            return zip_directory.read(self.path, *self._metadata)
+            return zip_directory.read(self.path, *place)
         except (BadMember, OSError) as error:
-            raise LimnerError(f"{self.title}: dataset.json cannot be read ({error}); create the ZIP again") from None
+            raise LimnerError(f"{self.title}: {name} cannot be read ({error}); create the ZIP again") from None
 
 
 def _refuse_hostile(path: Path, member: Member) -> None:

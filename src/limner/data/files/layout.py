@@ -2,7 +2,7 @@
 
 Where there is a folder to train on, its siblings are the held-out part: test/, or else valid/. Where both exist, valid/
 is neither trained on nor tested on, and a note says so. Without a folder to train on, 5 % are held out by a hash of the
-path. Classes are the folders below, in natural order (2 before 10).
+path. Classes are the folders below, in natural order (2 before 10), unless a table gives the images attributes.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -20,7 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limner.core.errors import LimnerError
-from limner.data.files import first_reading, splits
+from limner.data.files import first_reading, image_tables, splits
+from limner.data.files.columns import Asked
+from limner.data.files.distributions import described, distribution
+from limner.data.files.image_tables import Annotations
+from limner.data.files.natural import composed, natural_order
 from limner.data.files.reading import LATEST
 from limner.data.files.splits import TEST, TRAIN, VALID, Splits
 from limner.data.steps import listed
@@ -36,15 +39,19 @@ _FEW = 0.1  # at most this share of the images may lie beside the class folders
 
 @dataclass
 class Layout:
-    """Splits and classes of images, in the order of their paths.
+    """Splits, classes or attributes, and captions of images, in the order of their paths.
 
     Args:
         train: (N,) bool, True for training images.
         test: (N,) bool, True for held-out images. Where there are too few images to hold any out, it equals `train`.
-        labels: (N,) class indices, or None; -1 for images that are left out.
+        labels: (N,) class indices, -1 for images that are left out; or (N,F) the index of the value of each attribute,
+            -1 where it is not known; or None.
         classes: names of the classes, or None.
         notes: messages for the user.
         left_out: index and reason of each image that belongs to no split or class.
+        attributes: instead of classes, the names of the values of each attribute.
+        texts: the captions of each image, none or several; or None.
+        faults: those of the notes that say what to mend.
     """
 
     train: NDArray[np.bool_]
@@ -53,6 +60,14 @@ class Layout:
     classes: list[str] | None = None
     notes: list[str] = field(default_factory=list)
     left_out: dict[int, str] = field(default_factory=dict)
+    attributes: dict[str, list[str]] | None = None
+    texts: list[list[str]] | None = None
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def known(self) -> list[str] | dict[str, list[str]] | None:
+        """The names of the classes, or of the values of each attribute."""
+        return self.classes or self.attributes
 
     def mask(self, split: str) -> NDArray[np.bool_]:
         """(N,) bool, True for the images of the split "train", "test" or "all"."""
@@ -72,18 +87,27 @@ class HasLayout(Protocol):
         ...
 
 
-def layout_of(store: Store, names: list[str]) -> Layout:
-    """Splits and classes of some images of a store: as the store knows them, or as their paths say.
+ALL = Asked()
+"""All columns of a table that can be attributes."""
+
+
+def layout_of(store: Store, names: list[str], asked: Asked = ALL) -> Layout:
+    """Splits and classes of some images of a store: as the store knows them, or as tables and their paths say.
 
     Raises:
-        LimnerError: ``dataset.json`` has another format.
+        LimnerError: ``dataset.json`` has another format, a table cannot be used, or it has not what is asked for.
     """
     if isinstance(store, HasLayout):
+        if asked.names_columns:
+            raise LimnerError(f"attributes: {store.title} has no table of attributes; leave attributes and bins out")
         return store.layout(names)
-    return read_layout(store.title, names, store.metadata(), store.reading)
+    table = image_tables.read(store, names, asked) if store.reading > 2 else None
+    return read_layout(store.title, names, store.metadata(), store.reading, table)
 
 
-def read_layout(title: str, names: list[str], metadata: bytes | None, reading: int = LATEST) -> Layout:
+def read_layout(
+    title: str, names: list[str], metadata: bytes | None, reading: int = LATEST, table: Annotations | None = None
+) -> Layout:
     """Reads splits and classes from the paths, or classes from StyleGAN's ``dataset.json`` where there is one.
 
     Args:
@@ -91,18 +115,46 @@ def read_layout(title: str, names: list[str], metadata: bytes | None, reading: i
         names: the paths.
         metadata: the content of ``dataset.json``, or None.
         reading: as in `limner.data.files.reading`.
+        table: what a table says of the images. Its attributes come before classes.
 
     Raises:
         LimnerError: ``dataset.json`` has another format.
     """
     found = find_splits(unwrapped(names, reading), reading)
+    if table is not None and table.attributes:
+        return _attributed(names, found, metadata, table)
     labels, classes, messages, beside = _classes(title, names, found, metadata, reading)
     found.left_out |= beside
     train, test, notes = parts_of(found, "images")
     if labels is not None and classes is not None and reading > 1:
         untrained = [name for name, n in zip(classes, np.bincount(labels[train], minlength=len(classes))) if not n]
         notes += [f"classes without an image to train on: {', '.join(untrained[:12])}"] if untrained else []
-    return Layout(train, test, labels, classes, [*messages, *notes], found.left_out)
+    layout = Layout(train, test, labels, classes, [*messages, *notes], found.left_out)
+    if table is not None:
+        layout.notes += [*table.notes, *table.faults]
+        layout.texts, layout.faults = table.texts, table.faults
+    return layout
+
+
+def _attributed(names: list[str], found: Splits, metadata: bytes | None, table: Annotations) -> Layout:
+    """The layout of images of which a table gives attributes."""
+    train, test, notes = parts_of(found, "images")
+    used = np.setdiff1d(np.arange(len(names)), list(found.left_out))
+    counts = distribution(table.attributes, table.features[used])
+    n = len(table.attributes)
+    what = f"{n} attribute{'s' * (n > 1)}: {described(counts)}"
+    notes.insert(0, f"found {len(used)} images; {table.source} {'gives' if n else 'give'} them {what}")
+    known = _class_folders(found)
+    if metadata is not None or known is not None:
+        other = "dataset.json" if metadata is not None else f"the {len(known[1]) if known else 0} class folders"
+        notes.append(f"{table.source} comes before {other}: attributes=[] takes those instead")
+    trained = distribution(table.attributes, table.features[train])
+    unseen = [f"{a}={v}" for a, of in trained.items() for v, count in of.items() if v and not count]
+    notes += [f"values without an image to train on: {', '.join(unseen[:12])}"] if unseen else []
+    return Layout(
+        train, test, table.features, None, [*notes, *table.notes, *table.faults], found.left_out,
+        table.attributes, table.texts, table.faults,
+    )  # fmt: skip
 
 
 def unwrapped(names: Sequence[str], reading: int = LATEST) -> list[str]:
@@ -189,21 +241,6 @@ def sample_ids(names: list[str]) -> NDArray[np.int64]:
 # --- classes ---------------------------------------------------------------------------------------
 
 
-def natural_order(names: Iterable[str]) -> list[str]:
-    """Names in the order that people expect: numbers by their value, also inside of names.
-
-    >>> natural_order(["10", "9", "-1", "0.5"]), natural_order(["b10", "b9", "a"])
-    (['-1', '0.5', '9', '10'], ['a', 'b9', 'b10'])
-    """
-    names = list(names)
-    if all(_NUMBER.fullmatch(name) for name in names):
-        return sorted(names, key=lambda name: (float(name), name))
-    return sorted(names, key=lambda name: ([int(p) if k % 2 else p for k, p in enumerate(_DIGITS.split(name))], name))
-
-
-_NUMBER = re.compile(r"[-+]?[0-9]{1,300}(\.[0-9]{1,300})?")
-_DIGITS = re.compile(r"([0-9]{1,300})")
-
 _Classes = tuple[NDArray[np.int64] | None, list[str] | None, list[str], dict[int, str]]
 
 
@@ -247,7 +284,7 @@ def _class_folders(found: Splits) -> tuple[NDArray[np.int64], list[str]] | None:
     """Class indices, -1 for an image without a class, and class names; None where there are no class folders."""
     used = [i for i in range(len(found.inner)) if i not in found.left_out]
     inner = splits.unwrapped([found.inner[i] for i in used]) if found.found else [found.inner[i] for i in used]
-    folders = [_composed(folder) for folder in splits.first_folders(inner)]
+    folders = [composed(folder) for folder in splits.first_folders(inner)]
     counts = Counter(folders)
     counts.pop("", None)
     direct = sum([name.count("/") == 1 for name in inner])
@@ -260,11 +297,6 @@ def _class_folders(found: Splits) -> tuple[NDArray[np.int64], list[str]] | None:
     labels = np.full(len(found.inner), -1, dtype=np.int64)
     labels[used] = [index.get(folder, -1) for folder in folders]
     return labels, classes
-
-
-def _composed(name: str) -> str:
-    """A name in Unicode's composed form, as macOS writes é as e and an accent, and others as one character."""
-    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def _numbers(classes: list[str], reading: int) -> list[str]:
@@ -288,7 +320,7 @@ def _stylegan_labels(title: str, metadata: bytes) -> dict[str, object] | None:
     try:
         entries = json.loads(metadata)["labels"]
         plain = ((str(n).replace("\\", "/").removeprefix("./"), y) for n, y in entries or ())
-        return None if entries is None else {_composed(n): y for n, y in plain}
+        return None if entries is None else {composed(n): y for n, y in plain}
     except (ValueError, TypeError, KeyError, RecursionError):
         raise LimnerError(f'{title}: write dataset.json as {{"labels": [["PATH", CLASS], …]}}') from None
 
@@ -302,7 +334,7 @@ def _looked_up(title: str, names: list[str], found: Splits, table: dict[str, obj
     shared = len(deep[0]) - len(splits.unwrapped(deep)[0]) if beside and deep else 0
     for i, name in enumerate(names):
         ends = [0, *(m.end() for m in re.finditer("/", name))]
-        places = (_composed(name[at:]) for at in ends if at <= max(shared, len(name) - len(found.inner[i])))
+        places = (composed(name[at:]) for at in ends if at <= max(shared, len(name) - len(found.inner[i])))
         label = next((table[place] for place in places if place in table), None)
         if isinstance(label, int) and not isinstance(label, bool):
             labels.append(label)

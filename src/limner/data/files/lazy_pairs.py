@@ -23,6 +23,7 @@ from limner.data.files.left_out import other_files
 from limner.data.files.pair_layout import NO_PARTNER, DomainPath, MatchedPairs, domain_paths, match_names, on_no_side
 from limner.data.files.reading import LATEST
 from limner.data.files.store import open_store
+from limner.data.files.table_names import by_suffix
 from limner.data.options import Options
 from limner.data.pairs import PairSet, StackedPairs
 from limner.data.sources import folder
@@ -163,7 +164,7 @@ def read_pairs(
         notes.append("exchanged: A is made of B")
     selected = _select(pairs, options, notes, reading)
     notes += [] if joined else on_no_side(survey.names, domain_paths(survey.names, reading) or {})
-    notes += other_files(store.ignored, store.hidden)
+    notes += other_files(store.ignored + by_suffix(store.tables), store.hidden)
     shapes = _shapes(_surveys(survey, pairs, joined), options, source_channels, notes)
     title, quarantine = name or Path(path).name or store.title, [*survey.quarantine, *pairs.left_out]
 

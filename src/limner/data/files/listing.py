@@ -8,6 +8,7 @@ from itertools import takewhile
 
 from limner.data.files import first_reading
 from limner.data.files.formats import SUFFIXES
+from limner.data.files.table_names import TABLES
 
 MAX_DEPTH = 16
 TOO_DEEP = f"more than {MAX_DEPTH} folders deep"
@@ -51,6 +52,7 @@ class Listing:
         self.quarantine: list[tuple[str, str]] = []
         self.examples: dict[str, list[str]] = {}
         self.labels: list[str] = []
+        self.tables: list[str] = []
         self.usual = SUFFIXES if reading > 1 else first_reading.SUFFIXES
         self._folders: dict[str, bool] = {}  # whether each folder is passed over
 
@@ -76,6 +78,8 @@ class Listing:
             self.quarantine.append((path, TOO_DEEP))
         elif file == _LABELS:
             self.labels.append(path)
+        elif self.reading > 2 and file.lower() in TABLES:
+            self.tables.append(path)
         else:
             self.ignored[suffix or "no suffix"] += 1
             if self.ignored[suffix or "no suffix"] <= _EXAMPLES:

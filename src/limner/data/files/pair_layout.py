@@ -158,6 +158,7 @@ class View:
         self.examples: dict[str, list[str]] = {}
         self.hidden: set[str] = set()
         self.quarantine: list[tuple[str, str]] = []
+        self.tables: list[str] = []
 
     def open(self, name: str) -> BinaryIO:
         """Opens an image for reading."""
@@ -174,3 +175,7 @@ class View:
     def metadata(self) -> bytes | None:
         """None, because domains have no classes."""
         return None
+
+    def table(self, path: str) -> bytes:
+        """The content of a table of the store."""
+        return self.store.table(path)

@@ -4,7 +4,7 @@
     pixels.npy       (N,C,H,W) uint8
     checksums.npy    (N,2) int64, size and CRC-32 of each image file
     splits.npy       (N,2) bool, whether an image is trained on and whether it is tested on
-    labels.npy       (N,) int64, where there are classes
+    labels.npy       (N,) int64 class indices; or (N,F) the index of the value of each attribute, -1 where unknown
 
 A set read from it equals the set read from the folder at that size: the same pixels, order, splits and fingerprint.
 """
@@ -48,6 +48,8 @@ class Header:
         quarantine: (path, reason) of each file that was left out.
         bad: row -> reason, of images whose pixels could not be decoded.
         source: identifies the files and options that it was made of.
+        attributes: the names of the values of each attribute, or None.
+        texts: the captions of each image, none or several; or None.
     """
 
     title: str
@@ -60,10 +62,14 @@ class Header:
     quarantine: list[tuple[str, str]] = field(default_factory=list)
     bad: dict[int, str] = field(default_factory=dict)
     source: str = ""
+    attributes: dict[str, list[str]] | None = None
+    texts: list[list[str]] | None = None
 
     def to_json(self) -> str:
         """The header as JSON."""
         facts = {f.name: getattr(self, f.name) for f in fields(self)}
+        # versions of limner without attributes read what has none
+        facts = {k: v for k, v in facts.items() if not (k in ("attributes", "texts") and v is None)}
         return json.dumps({"format": _FORMAT, "version": _VERSION} | facts)
 
 
@@ -94,6 +100,11 @@ class Prepared:
             self.labels = _read(path / "labels.npy", np.dtype(np.int64), (n,))
             if n and not 0 <= self.labels.min() <= self.labels.max() < len(self.header.classes):
                 raise _damaged(path, "a label is not that of a class")
+        elif self.header.attributes:
+            counts = np.array([len(values) for values in self.header.attributes.values()])
+            self.labels = _read(path / "labels.npy", np.dtype(np.int64), (n, len(counts)))
+            if (self.labels < -1).any() or (self.labels >= counts).any():
+                raise _damaged(path, "a label is not that of a value")
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path}  # a mapped array would be copied
@@ -188,8 +199,14 @@ def _check(header: Header) -> None:
     lists: list[Any] = [header.names, header.notes, header.classes or []]
     c, h, w = header.shape
     sides: tuple[Any, ...] = header.size if isinstance(header.size, tuple) else (header.size,)
+    for names in (header.attributes or {}).values():
+        texts, lists = [*texts, *names], [*lists, names]
+    for captions in header.texts or ():
+        lists.append(captions)
+        texts += captions
     fits = (
         all(isinstance(text, str) for text in texts)
+        and (header.texts is None or len(header.texts) == len(header.names))
         and all(isinstance(values, list) for values in lists)
         and 1 <= c <= 4
         and 1 <= min(h, w) <= max(h, w) <= _MAX_SIDE

@@ -5,11 +5,13 @@
    pictures.
 2. Classes in natural order (2 before 10); the usual names of splits in any case; single pictures beside the class
    folders, and files of the system, are left out.
+3. Tables beside the pictures (``metadata.csv`` and others, `limner.data.files.image_tables`) give attributes and
+   captions.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-Reading = Literal[1, 2]
-LATEST: Reading = 2
+Reading = Literal[1, 2, 3]
+LATEST: Reading = 3

@@ -27,6 +27,7 @@ from limner.core.errors import LimnerError
 from limner.data.files.decode import MAX_BYTES, SUFFIXES, BadImage
 from limner.data.files.download import cache_folder, replacing
 from limner.data.files.index import prune, reader
+from limner.data.files.natural import natural_order
 from limner.data.files.reading import LATEST
 from limner.data.files.shard import Shard
 from limner.data.files.splits import TRAIN, WORDS, Splits
@@ -91,6 +92,7 @@ class Shards:
         self.quarantine: list[tuple[str, str]] = []
         self.ignored: Counter[str] = Counter()
         self.hidden: set[str] = set()
+        self.tables: list[str] = []
         self.examples: dict[str, list[str]] = {}
         shards, status, prefixes = [], [], []
         for path in paths:
@@ -143,6 +145,10 @@ class Shards:
         """None; the shards have the labels."""
         return None
 
+    def table(self, path: str) -> bytes:
+        """Nothing; there are no tables beside shards."""
+        raise KeyError(path)
+
     def layout(self, names: list[str]) -> Layout:
         """Splits by the names of the shards, and classes by the labels in them."""
         from limner.data.files.layout import Layout, parts_of
@@ -181,8 +187,6 @@ def _labels(shards: list[Shard], order: NDArray[np.int64]) -> tuple[NDArray[np.i
     labels = [s.labels for s in shards]
     if all(s.ordered and s.classes == shards[0].classes for s in shards):
         return np.concatenate(labels)[order], shards[0].classes
-    from limner.data.files.layout import natural_order
-
     classes = natural_order({c for s in shards for c in s.classes})
     number = {name: k for k, name in enumerate(classes)}
     renumbered = [np.array([*(number[c] for c in s.classes), -1], np.int64)[x] for s, x in zip(shards, labels)]

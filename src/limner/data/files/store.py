@@ -41,6 +41,7 @@ class Store(Protocol):
         examples: the paths of the first few of them, by suffix.
         hidden: names of hidden files and folders and of those of the system, which are passed over.
         quarantine: (path, reason) of what could not be listed.
+        tables: the paths of tables of attributes (`limner.data.files.table_names`).
         key: where it is; no other store has the same.
         looked: when the images were listed, in nanoseconds since 1970.
     """
@@ -54,6 +55,7 @@ class Store(Protocol):
     examples: dict[str, list[str]]
     hidden: set[str]
     quarantine: list[tuple[str, str]]
+    tables: list[str]
 
     def open(self, name: str) -> BinaryIO:
         """Opens an image for reading."""
@@ -69,6 +71,10 @@ class Store(Protocol):
 
     def metadata(self) -> bytes | None:
         """The content of ``dataset.json`` at the top, or in the folder that holds everything; or None."""
+        ...
+
+    def table(self, path: str) -> bytes:
+        """The content of one of the tables."""
         ...
 
 
@@ -184,6 +190,18 @@ class Folder(Listing):
         if path.stat().st_size > MAX_METADATA:
             raise LimnerError(f"{self.title}: dataset.json is larger than {MAX_METADATA >> 20} MiB; leave it out")
         return path.read_bytes()
+
+    def table(self, path: str) -> bytes:
+        """The content of one of the tables."""
+        file = self.root / path
+        try:
+            if not stat.S_ISREG(file.stat().st_mode):
+                raise LimnerError(f"{self.title}: {path} is not a regular file; remove it")
+            if file.stat().st_size > MAX_METADATA:
+                raise LimnerError(f"{self.title}: {path} is larger than {MAX_METADATA >> 20} MiB; divide it by folders")
+            return file.read_bytes()
+        except OSError as error:
+            raise LimnerError(f"{self.title}: {path} cannot be read ({error.strerror}); check it") from None
 
 
 def _stamp(entry: os.DirEntry[str]) -> tuple[int, int, int, int]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from limner.core.batch import Dataset
+    from limner.data.files.columns import Asked
     from limner.data.files.headers import Headers
     from limner.data.files.layout import Layout
     from limner.data.files.lazy import Files
@@ -39,24 +40,49 @@ _FORMATS = f"{KNOWN} images"
 
 @source("folder")
 def folder(  # noqa: D417 - see Options
-    path: str, cache: bool | None = None, reading: Reading = LATEST, *, options: Options
+    path: str,
+    cache: bool | None = None,
+    reading: Reading = LATEST,
+    attributes: list[str] | None = None,
+    bins: dict[str, list[float]] | None = None,
+    *,
+    options: Options,
 ) -> Dataset:
     """Your own images: a folder or a ZIP; sub-folders are classes, train/ and test/ (or valid/) at the top are splits.
+
+    A table metadata.csv or metadata.jsonl beside the images, CelebA's table, or UTKFace's file names give them
+    attributes and captions; they come before classes.
 
     Args:
         path: the folder or ZIP.
         cache: hold all images in memory; by default if they take at most 512 MiB. Set it to false if memory is short.
-        reading: how splits and classes are found: 2, or 1 as limner 0.1 did it (classes in text order). Recipes of runs
-            record it, and you need not write it.
+        reading: how splits and classes are found: 3; or 2, without tables; or 1 as limner 0.1 did it (classes in text
+            order). Recipes of runs record it, and you need not write it.
+        attributes: columns of the table to take as attributes, such as `[glasses, hair]`; by default all that can be;
+            `[]` for none, so that sub-folders are classes.
+        bins: borders of intervals for columns of numbers, such as `{age: [20, 40, 60]}`.
     """
     from limner.data.files.store import open_store
 
+    asked = asked_of(attributes, bins)
     if (store := prepared_store(path)) is not None:
-        return read_prepared(store, path, cache, options)
-    return read(open_store(path, reading), path, cache, options)
+        return read_prepared(store, path, cache, options, asked)
+    return read(open_store(path, reading), path, cache, options, asked)
 
 
-def read(store: Store, path: str, cache: bool | None, options: Options) -> Dataset:
+def asked_of(attributes: list[str] | None, bins: dict[str, list[float]] | None) -> Asked:
+    """The options `attributes` and `bins` as one value.
+
+    Raises:
+        LimnerError: the borders of an interval do not ascend.
+    """
+    from limner.data.files.columns import Asked, plain_name
+
+    borders = {plain_name(column): tuple(values) for column, values in (bins or {}).items()}
+    return Asked(None if attributes is None else tuple(attributes), borders)
+
+
+def read(store: Store, path: str, cache: bool | None, options: Options, asked: Asked | None = None) -> Dataset:
     """The images of a store as a data set.
 
     Args:
@@ -64,13 +90,14 @@ def read(store: Store, path: str, cache: bool | None, options: Options) -> Datas
         path: the path that the user gave, for messages.
         cache: as in `folder`.
         options: the shared options.
+        asked: what is asked of tables.
 
     Raises:
         LimnerError: there are too few usable images, or none in the split.
     """
     from limner.data.files.lazy import Files
 
-    found = find(store, path, options)
+    found = find(store, path, options, asked)
     indices, facts = select(found, options)
     files = Files(store=store, paths=[found.names[i] for i in indices], rows=found.rows[indices], **facts)
     return in_memory_if_small(path, files, cache)
@@ -84,11 +111,14 @@ def prepared_store(path: str) -> Prepared | None:
     return prepared.Prepared(place) if prepared.is_prepared(place) else None
 
 
-def read_prepared(store: Prepared, path: str, cache: bool | None, options: Options) -> Dataset:
+def read_prepared(
+    store: Prepared, path: str, cache: bool | None, options: Options, asked: Asked | None = None
+) -> Dataset:
     """The images of a prepared store, as `read` would give them from the folder that it was made from.
 
     Raises:
-        LimnerError: another size or other channels are asked for, or no image is in the split.
+        LimnerError: another size, other channels or attributes that it has not are asked for, or no image is in the
+            split.
     """
     import numpy as np
 
@@ -103,10 +133,36 @@ def read_prepared(store: Prepared, path: str, cache: bool | None, options: Optio
     channels: Any = options.channels or header.channels
     options = replace(options, size=options.size or header.size, channels=channels)
     layout = Layout(store.train, store.test, store.labels, header.classes)
+    layout.attributes, layout.texts = header.attributes, header.texts
+    if asked is not None:
+        _choose_attributes(path, layout, asked)
     rows = np.arange(len(header.names))
     found = Found(Path(path).name, header.names, rows, layout, header.shape, header.notes, header.quarantine)
     rows, facts = select(found, options)
     return in_memory_if_small(path, PreparedFiles(store, rows, **facts), cache)
+
+
+def _choose_attributes(path: str, layout: Layout, asked: Asked) -> None:
+    """Takes some of the attributes of a prepared store.
+
+    Raises:
+        LimnerError: it has not those that are asked for, or intervals are asked for.
+    """
+    from limner.core.errors import unknown
+    from limner.data.files.columns import plain_name
+
+    if asked.bins or (asked.attributes is not None and layout.attributes is None):
+        what = "bins" if asked.bins else "attributes"
+        raise LimnerError(f"{path!r} was prepared without {what}; leave them out, or prepare it again with {what}=…")
+    if asked.attributes is None or layout.attributes is None or layout.labels is None:
+        return
+    has = layout.attributes
+    names = list(dict.fromkeys(plain_name(name) for name in asked.attributes))
+    for name in names:
+        if name not in has:
+            raise unknown(f"attribute of {path}", name, has)
+    layout.labels = layout.labels[:, [list(has).index(name) for name in names]] if names else None
+    layout.attributes = {name: has[name] for name in names} or None
 
 
 @dataclass
@@ -132,27 +188,29 @@ class Found:
     quarantine: list[tuple[str, str]]
 
 
-def find(store: Store, path: str, options: Options) -> Found:
+def find(store: Store, path: str, options: Options, asked: Asked | None = None) -> Found:
     """Reads headers and layout of a store.
 
     Raises:
-        LimnerError: there are too few usable images.
+        LimnerError: there are too few usable images, or a table cannot be used.
     """
     from limner.data.files.looks import seen
 
-    return seen(("found", store, path, str(options.size), options.channels), lambda: _find(store, path, options))
+    key = ("found", store, path, str(options.size), options.channels, repr(asked))
+    return seen(key, lambda: _find(store, path, options, asked))
 
 
-def _find(store: Store, path: str, options: Options) -> Found:
+def _find(store: Store, path: str, options: Options, asked: Asked | None) -> Found:
     import numpy as np
 
+    from limner.data.files.layout import ALL
     from limner.data.files.layout_cache import known_layout
     from limner.data.files.left_out import other_files
 
     survey = read_headers(store, path)
     if len(survey.names) < 2:
         raise LimnerError(f"{path!r} has one image and a model needs at least 2; add more")
-    layout = known_layout(store, survey.names)
+    layout = known_layout(store, survey.names, ALL if asked is None else asked)
     notes = [*layout.notes, *other_files(store.ignored, store.hidden)]
     usable = survey.rows(np.flatnonzero(layout.mask("all"))) if layout.left_out else survey
     shape = (channels_of(usable, options.channels, notes), *size_of(usable, options, notes))
@@ -178,7 +236,7 @@ def select(found: Found, options: Options) -> tuple[NDArray[np.int64], dict[str,
         raise LimnerError(
             f"{name} has nothing to train on ({found.notes[1]}); name a folder train/, or write split: all"
         )
-    labels, known, chosen = choose(name, layout.labels, layout.classes, options)
+    labels, known, chosen = choose(name, layout.labels, layout.known, options)
     keep = layout.mask(options.split)
     indices = np.flatnonzero(keep if chosen is None else keep & chosen)
     if options.limit is not None and options.limit < len(indices):
@@ -192,6 +250,7 @@ def select(found: Found, options: Options) -> tuple[NDArray[np.int64], dict[str,
         "shape": found.shape,
         "labels": y,
         "condition": condition,
+        "texts": None if layout.texts is None else [layout.texts[i] for i in indices.tolist()],
         "ids": None if ids is None else torch.from_numpy(ids),
         "augment": augmentations(options),
         "notes": list(found.notes),

@@ -202,6 +202,7 @@ def _read_domains(path: str, name: str, options: Options, reading: Reading = LAT
     """Reads the two domains of a folder or ZIP."""
     from limner.data.files.pair_layout import View, domain_paths, on_no_side
     from limner.data.files.store import open_store
+    from limner.data.files.table_names import by_suffix
 
     store = open_store(path, reading)
     folder.refuse_empty(path, store)
@@ -212,7 +213,8 @@ def _read_domains(path: str, name: str, options: Options, reading: Reading = LAT
             "or give two folders, a=… and b=…"
         )
     views = [View(store, {p.path: n for n, p in paths.items() if p.domain == letter}, letter) for letter in ("a", "b")]
-    views[0].quarantine, views[0].ignored, views[0].hidden = store.quarantine, store.ignored, store.hidden
+    views[0].quarantine, views[0].hidden = store.quarantine, store.hidden
+    views[0].ignored = store.ignored + by_suffix(store.tables)
     first, second = (partial(folder.read, view, path, None) for view in views)
     both = _same_shape(first, second, options, name)
     both.notes += on_no_side(store.names, paths)

@@ -352,6 +352,7 @@ def _plan(
             "items": len(dataset),
             "shape": list(dataset.shape),
             "classes": dataset.classes,
+            "attributes": dataset.attributes,
             "notes": list(dataset.notes),
             "left_out": list(dataset.quarantine),
         },

@@ -324,7 +324,7 @@ def data_get(name: str) -> Result:
 
     info = get(name)
     shape = "×".join(str(side) for side in info["shape"])
-    classes = f", {len(info['classes'])} classes" if info["classes"] else ""
+    classes = next((f", {len(info[key])} {key}" for key in ("classes", "attributes") if info[key]), "")
     what = {"pairs": "pairs", "domains": "images in each of two domains,"}.get(info["gives"], "images")
     text = f"{info['name']}: {info['images']} {what} of {shape}{classes}; {info['held_out']} held out for testing"
     return Result(info, text)

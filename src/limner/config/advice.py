@@ -46,6 +46,7 @@ class Facts:
         n: number of training images.
         shape: (C,H,W) at which they are read by default.
         classes: number of classes, or 0.
+        attributes: number of attributes, or 0.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Facts:
     n: int
     shape: tuple[int, int, int]
     classes: int
+    attributes: int = 0
 
     @property
     def text(self) -> str:
@@ -61,6 +63,7 @@ class Facts:
         colours = {1: "grey", 2: "grey with alpha", 3: "colour", 4: "colour with alpha"}[c]
         what = {"images": "images", "pairs": "pairs of images", "domains": "images in each of two domains"}[self.kind]
         classes = f" in {self.classes} classes" if self.classes else ""
+        classes = f" with {self.attributes} attributes" if self.attributes else classes
         return f"{self.name}: {self.n:,} {what} to train on{classes}, read as {colours} of {h}x{w}"
 
 
@@ -274,20 +277,22 @@ def survey(source: str | os.PathLike[str], settings: Mapping[str, Any]) -> Facts
     options = ("size", "channels", "limit", "only", "without")
     given = {k: settings[key] for k in options for key in (k, f"data.{k}") if key in settings}
     shared = Spec.parse("data", {"name": "domains", **given}).kwargs
+    tables = {k: settings[key] for k in ("attributes", "bins") for key in (k, f"data.{k}") if key in settings}
+    own = Spec.parse("data", {"name": "folder", "path": str(path), **tables}).kwargs
     if path.is_dir() or path.suffix.lower() == ".zip":
         names = [] if prepared_store(str(path)) is not None else open_store(path).names
         domains = domain_paths(names)
         if domains is not None and len(domains) == len(names):  # else a/ and b/ are classes beside others
             kind = "pairs" if match_names(domains).names else "domains"
             return _facts(data.SOURCES[kind](str(path), **shared), kind, path)
-        return _facts(data.SOURCES["folder"](str(path), cache=False, **shared), "images", path)
+        return _facts(data.SOURCES["folder"](**own, cache=False, **shared), "images", path)
     return _facts(data.load(str(path), **shared), "images", path)
 
 
 def _facts(dataset: Dataset, kind: str, path: Path) -> Facts:
-    condition = getattr(dataset, "condition", None)
     channels, height, width = dataset.shape
-    return Facts(path.name or str(path), kind, len(dataset), (channels, height, width), getattr(condition, "size", 0))
+    known = {"classes": len(dataset.classes or ()), "attributes": len(dataset.attributes or ())}
+    return Facts(path.name or str(path), kind, len(dataset), (channels, height, width), **known)
 
 
 def _try(
@@ -335,6 +340,9 @@ def _try(
         reasons.append(
             "half of them are mirrored at random: write flip=false where left and right differ, as in writing"
         )
+    if facts.kind == "images" and (facts.classes or facts.attributes):
+        what = "classes" if facts.classes else "attributes"
+        reasons.append(f"its samples are of all {what}; to ask for one of them, train a conditional recipe by name")
     if images < candidate.enough:
         reasons.append(f"this is little: {candidate.enough:,} images are better; give it more time, as in time=3h")
     advice = Advice(candidate.recipe, own | settings, reasons, plan)

@@ -127,9 +127,10 @@ def _recipe(name: str) -> Explanation:
 def _run(path: str) -> Explanation:
     run = import_module("limner.core.run").Run(user_path(path))  # imports numpy, which names and options do without
     events = run.events()
-    last: dict[str, list[str]] = {k: e[k] for e in events for k in ("classes", "notes") if e.get(k)}
+    last: dict[str, Any] = {k: e[k] for e in events for k in ("classes", "attributes", "notes") if e.get(k)}
     classes, notes = last.get("classes", []), last.get("notes", [])
     lines = ["classes by number: " + ", ".join(f"{k} {name}" for k, name in enumerate(classes))] if classes else []
+    lines += [f"attribute {name}: {', '.join(values)}" for name, values in last.get("attributes", {}).items()]
     recipe = recipes.of_run(run.recipe)
     return Explanation(run.name, "run", "\n".join([*lines, *notes]), _settings(recipe), _sampling_of_run(run, recipe))
 

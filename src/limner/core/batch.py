@@ -174,6 +174,11 @@ class Dataset(Protocol):
         ...
 
     @property
+    def attributes(self) -> dict[str, list[str]] | None:
+        """Names of the values of each attribute when `condition` is one of attributes, else None."""
+        ...
+
+    @property
     def fingerprint(self) -> str:
         """A hash that changes with the content of the set."""
         ...
@@ -230,6 +235,13 @@ class ImageSet:
     def classes(self) -> list[str] | None:
         """Names of the classes, or None."""
         return None if self.condition is None else self.condition.names
+
+    @property
+    def attributes(self) -> dict[str, list[str]] | None:
+        """Names of the values of each attribute, or None."""
+        if self.condition is None or self.condition.names is not None:
+            return None
+        return {attribute: list(values) for attribute, values in self.condition.values.items()} or None
 
     def parts(self) -> tuple[Any, ...]:
         """The set itself."""

@@ -272,7 +272,8 @@ class _Training:
         if self.left_out and all(part.pixels is None for part in data.parts()):  # scores have read more of the files
             reasons = Counter(reason for _, reason in self.left_out)
             notes.append(f"left out so far: {', '.join(f'{n} {reason}' for reason, n in reasons.most_common())}")
-        facts |= {"notes": notes} | ({"classes": data.classes} if data.classes else {})
+        known = {"classes": data.classes, "attributes": data.attributes}
+        facts |= {"notes": notes} | {key: names for key, names in known.items() if names}
         sizes = {group: n["total"] for group, n in parameters(self.model).items()}
         facts |= {**self.model.preview_facts, **profile(self.model)}
         self.event("resume" if self.start else "start", **facts, parameters=sizes)

@@ -141,6 +141,7 @@ def get(name: str) -> dict[str, Any]:
         "held_out": len(test),
         "shape": list(whole.shape),
         "classes": whole.classes,
+        "attributes": whole.attributes,
         "fingerprint": whole.fingerprint,
         "notes": list(whole.notes),
     }

@@ -175,6 +175,8 @@ def _bins(reference: ReferenceSet, scored: ScoredImages) -> Card:
 
 def _birthday(reference: ReferenceSet, scored: ScoredImages) -> Card:
     labels = reference.real.labels
+    if labels is not None:
+        labels = labels.unique(dim=0, return_inverse=True)[1]  # each combination of attributes is a class
     if labels is not None and int(labels.unique(return_counts=True)[1].min()) < 2:
         labels = None  # an image that is alone in its class has no neighbour there
     result = birthday(scored.features, duplicate_threshold(reference.real.features, labels))

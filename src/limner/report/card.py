@@ -16,7 +16,7 @@ from limner.report.page import save
 from limner.report.run_page import command
 from limner.report.words import duration, number, public, title
 
-_CLASSES = 200  # names that the card lists
+_CLASSES, _ATTRIBUTES, _VALUES = 200, 50, 20  # names that the card lists
 _USE = """\
 - Meant for study, teaching and experiments with small images. It was not tested for any other use.
 - What it makes looks like its training data, with that data's gaps and biases. Look at many samples before you
@@ -62,6 +62,11 @@ def _data(facts: Facts) -> list[str]:
         lines.append(
             f"- Classes by number: {shown}" + (f", and {more} more (events.jsonl lists all)" if more > 0 else "")
         )
+    if facts.attributes:
+        named = [f"{_code(a)} ({', '.join(map(_code, v[:_VALUES]))})" for a, v in facts.attributes.items()]
+        rest = len(named) - _ATTRIBUTES
+        others = f", and {rest} more (events.jsonl lists all)" if rest > 0 else ""
+        lines.append(f"- Attributes: {', '.join(named[:_ATTRIBUTES])}{others}")
     lines += [f"- {_plain(note)}" for note in facts.data_notes]
     if fingerprint:
         lines.append(f"- Fingerprint (SHA-256 of what it holds): {_code(fingerprint)}")

@@ -125,6 +125,13 @@ class Facts:
         return [str(name) for name in names] if isinstance(names, list) else []
 
     @property
+    def attributes(self) -> dict[str, list[str]]:
+        """The names of the values of each attribute."""
+        known = self.last("attributes")
+        items = known.items() if isinstance(known, dict) else ()
+        return {str(name): [str(v) for v in values] for name, values in items if isinstance(values, list)}
+
+    @property
     def data_notes(self) -> list[str]:
         """How the data were read and what was left out, in sentences."""
         notes = self.last("notes")

@@ -19,13 +19,13 @@ from limner.report.page import render, save
 from limner.report.words import number, public, title
 
 _MAX_EVENTS = 200
-_CLASSES = 200
+_CLASSES, _ATTRIBUTES, _VALUES = 200, 50, 20
 _MAX_FIGURES = 24
 _ANIMATION_BYTES = 3_000_000  # larger than other images, because an animation cannot be encoded again
 _WARNINGS = ("warning", "skip")  # events of these kinds come first
 _SHOWN_ELSEWHERE = frozenset(
     {"event", "images", "seconds", "message", "command", "data", "items", "shape", "fingerprint", "licence"}
-    | {"parameters", "rows", "learnt", "classes", "notes", "family", "sampling", "likelihood"}
+    | {"parameters", "rows", "learnt", "classes", "attributes", "notes", "family", "sampling", "likelihood"}
 )
 _YAML_LINE = re.compile(r"^(\s*(?:- )*)([\w./-]+:)(?=\s|$)(.*)$")
 
@@ -138,10 +138,12 @@ def _size(facts: Facts) -> list[tuple[str, str]]:
     ]
     classes = ", ".join(f"{k} {name}" for k, name in enumerate(facts.classes[:_CLASSES]))
     more = len(facts.classes) - _CLASSES
+    attributes = [f"{name} ({', '.join(values[:_VALUES])})" for name, values in facts.attributes.items()]
     rows = [
         *facts.profile,
         ("Data", ", ".join(filter(None, data))),
         ("Classes by number", classes + (f", and {more} more" if more > 0 else "")),
+        ("Attributes", ", ".join(attributes[:_ATTRIBUTES]) + ", …"[: 3 * (len(attributes) > _ATTRIBUTES)]),
         ("How the data were read", "; ".join(facts.data_notes)),
         ("Parameters", ", ".join(f"{name} {number(n)}" for name, n in facts.parameters)),
     ]

@@ -15,6 +15,7 @@ from limner.core.capabilities import Decodes, Encodes, Generates, HasPrior, Reco
 from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel
 from limner.core.run import Run
+from limner.data.sources.factors import NAMES as SPRITES
 from limner.evaluation import smoothness
 from limner.evaluation.capabilities import known_mode_scores, reconstruction_scores
 from limner.evaluation.conditional import condition_scores
@@ -305,13 +306,18 @@ def _smoothness_scores(
 
 def disentanglement_scores(model: GenerativeModel, train: Dataset, device: torch.device | str) -> Card:
     """Whether each number of the code stands for one factor, where the factors of the data are known."""
-    if getattr(train, "factors", None) is None:
+    factors, names = getattr(train, "factors", None), getattr(train, "factor_names", None)
+    if factors is None:
         why = f"the factors behind {train.name} are not known; train on mini-dsprites to measure disentanglement"
         return {"mig": missing("disentangled", why)}
+    if factors.shape[1] < 2:
+        return {"mig": missing("disentangled", f"{train.name} has one factor, and a code is compared with several")}
     if isinstance(model, Encodes):
         result = encoded_disentanglement(model, train, device=device)
-    elif isinstance(model, HasPrior) and isinstance(model, Decodes):
+    elif isinstance(model, HasPrior) and isinstance(model, Decodes) and names == SPRITES:
         result = read_disentanglement(model, device=device)
+    elif isinstance(model, HasPrior) and isinstance(model, Decodes):
+        return {"mig": missing("disentangled", f"no reader tells the factors of pictures like those of {train.name}")}
     else:
         return {"mig": missing("disentangled", f"{model.spec.name} has no codes that factors could be compared with")}
     scores = result.scores

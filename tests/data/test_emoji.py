@@ -70,7 +70,17 @@ def local_data(monkeypatch, tmp_path):
 def openmoji(local_data):
     """Orange discs; the first drawing has no outline."""
     pytest.importorskip("resvg_py", reason="resvg-py draws OpenMoji: pip install 'limner[emoji]'")
-    entries = [{"hexcode": c, "group": "flags" if c.startswith("1F1") else "people"} for c in [*CODES, "1F999"]]
+    entries = [
+        {
+            "hexcode": c,
+            "group": "flags" if c.startswith("1F1") else "people",
+            "subgroups": "country" if c.startswith("1F1") else "hands" if c.startswith("1F91D") else "person",
+            "annotation": f"the emoji {c.removeprefix('0')}",
+            # OpenMoji writes a number, an empty text, or several numbers
+            "skintone": 1 if "1F3FB" in c else 3 if "1F3FD" in c else "1,3" if "1F3FF" in c else "",
+        }
+        for c in [*CODES, "1F999"]
+    ]
     files = {"data/openmoji.json": json.dumps(entries).encode(), "README.md": b"read me"}
     files |= {f"color/svg/{c}.svg": svg("#f80") for c in [*CODES, "1F999"]}
     files |= {f"black/svg/{c}.svg": svg("none") for c in CODES}
@@ -125,6 +135,27 @@ def test_outlines_and_colours(openmoji):
     assert any("CC BY-SA 4.0" in note for note in train.notes)
     drawn = (openmoji.parents[1].parent / "cache/openmoji").iterdir()
     assert [p.name[:5] for p in drawn] == ["64px-"]
+
+
+def test_annotations_are_attributes_and_captions(openmoji):
+    plain = load("openmoji", part="colour", split="all")
+    told = load("openmoji", part="colour", labels="annotations", split="all")
+    assert plain.texts is None
+    assert torch.equal(told.pixels, plain.pixels)
+    values = told.condition.values
+    assert list(values) == ["group", "subgroup", "skin_tone"]
+    assert values["skin_tone"] == ["none", "light", "medium", "several"], "those that occur, from light to dark"
+    rows = told.condition.features(told.labels).tolist()
+    names = {code: [v[k] for v, k in zip(values.values(), row)] for code, row in zip(CODES, rows, strict=True)}
+    assert names["1F468-1F3FB-200D-1F680"] == ["people", "person", "light"]
+    assert names["1F91D-1F3FD"] == ["people", "hands", "medium"]
+    assert names["1F91D-1F3FF"] == ["people", "hands", "several"]
+    assert names["1F1E9-1F1EA"] == ["flags", "country", "none"]
+    assert told.texts[0] == ["the emoji 1F601"]
+    with pytest.raises(LimnerError, match="write part=colour too"):
+        load("openmoji", labels="annotations")
+    light = load("openmoji", part="colour", labels="annotations", only=["skin_tone=light"], split="all")
+    assert len(light) == sum("1F3FB" in code for code in CODES)
 
 
 def test_rendered_once_at_each_size(openmoji, monkeypatch):

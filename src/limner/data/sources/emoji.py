@@ -89,12 +89,17 @@ def held_out(code: str) -> bool:
     return int.from_bytes(digest[:8]) < HELD_OUT * 2**64
 
 
+_TONES = ("none", "light", "medium-light", "medium", "medium-dark", "dark")  # 0 to 5 in OpenMoji's list
+_SEVERAL = "several"  # of persons with different skin tones
+
+
 @source("openmoji", gives={"pairs": {}, "images": {"part": "colour"}})
 def openmoji(  # noqa: D417 - see Options
     part: Literal["pairs", "colour"] = "pairs",
     task: TaskName | None = None,
     amount: float | None = None,
     source_channels: Channels = 1,
+    labels: Literal["group", "annotations"] = "group",
     *,
     options: Options,
 ) -> Dataset:
@@ -105,9 +110,13 @@ def openmoji(  # noqa: D417 - see Options
         task: make pairs of the colour pictures instead: colourise, upscale, inpaint, edges, denoise, deblur or labels.
         amount: strength of the task, in its unit; `limner explain pairs` lists them.
         source_channels: channels of the outlines.
+        labels: what is told of the colour pictures alone: their "group", as classes, or OpenMoji's "annotations":
+            group, subgroup and skin tone as attributes, and their name in English as a caption.
     """
     if part not in ("pairs", "colour"):
         raise LimnerError(f"part: {part!r} is not possible; choose from: pairs, colour")
+    if labels != "group" and (part != "colour" or task is not None):
+        raise LimnerError("labels belong to the colour pictures alone; write part=colour too, or leave labels out")
     if amount is not None and task is None:
         raise LimnerError("amount belongs to a task; write task too, or leave amount out")
     height, width = options.height_width or (_SIDE, _SIDE)
@@ -119,8 +128,12 @@ def openmoji(  # noqa: D417 - see Options
     from limner.data.pairs import PairSet, StackedPairs
 
     remote = download.REMOTES["openmoji"]
-    images = _openmoji(download.fetch(remote, next(iter(remote.sha256))), max(height, width))
-    colour = from_arrays("openmoji", images.arrays("colour"), options)
+    archive = download.fetch(remote, next(iter(remote.sha256)))
+    images = _openmoji(archive, max(height, width))
+    arrays = images.arrays("colour")
+    if labels == "annotations":
+        arrays = _annotated(arrays, archive, images.codes)
+    colour = from_arrays("openmoji", arrays, options)
     if task is not None:
         return make_pairs(colour, task, amount)
     if part == "colour":
@@ -216,6 +229,36 @@ def _render(archive: Path, side: int, resvg: Any) -> dict[str, Any]:
             out[i] = np.asarray(Image.open(io.BytesIO(bytes(png)), formats=("PNG",)).convert(mode))
     codes, groups = ([str(e[k]) for e in both] for k in ("hexcode", "group"))
     return {"codes": np.array(codes), "groups": np.array(groups), "colour": colour, "black": black}
+
+
+def _annotated(arrays: Arrays, archive: Path, codes: list[str]) -> Arrays:
+    """The same images with OpenMoji's annotations: three attributes, and the English name as a caption."""
+    import numpy as np
+
+    files = dict(_members(archive, ("data/openmoji.json",)))
+    keys = ("hexcode", "group", "subgroups", "annotation")
+    entries = {e["hexcode"]: e for e in _entries(archive, files.get("data/openmoji.json"), keys)}
+    listed = [entries[code] for code in codes]
+    columns = {
+        "group": [e["group"] for e in listed],
+        "subgroup": [e["subgroups"] for e in listed],
+        "skin_tone": [_tone(str(e.get("skintone", ""))) for e in listed],
+    }
+    order = {"skin_tone": [*_TONES, _SEVERAL]}
+    values = {name: [v for v in order.get(name, sorted(set(of))) if v in of] for name, of in columns.items()}
+    features = [[values[name].index(v) for v in of] for name, of in columns.items()]
+    return replace(
+        arrays,
+        labels=np.array(features, dtype=np.int64).T.copy(),
+        classes=None,
+        attributes=values,
+        texts=[[e["annotation"]] for e in listed],
+    )
+
+
+def _tone(text: str) -> str:
+    """The name of a skin tone of OpenMoji's list: empty, 1 to 5, or several of them such as "1,3"."""
+    return _TONES[int(text or 0)] if text in ("", "1", "2", "3", "4", "5") else _SEVERAL
 
 
 # --- Twemoji and Noto ------------------------------------------------------------------------------

@@ -13,7 +13,10 @@ from limner.core.errors import unknown
 if TYPE_CHECKING:
     from limner.core.progress import Progress
 
-_TITLES = {"modes": "Modes found on the ring, the grid and Stacked MNIST: recipes × testbeds × seeds"}
+_TITLES = {
+    "modes": "Modes found on the ring, the grid and Stacked MNIST: recipes × testbeds × seeds",
+    "augment": "Whether generated images help a classifier that has 10, 20 or 50 real ones a class",
+}
 
 
 def titles() -> dict[str, str]:

@@ -1,9 +1,9 @@
-"""Scatter plots of samples over their training data, from the last frames of runs."""
+"""Figures of benches: samples over their training data, from the last frames of runs, and lines with intervals."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from limner.core.frame import POINTS as SHOWN
 
-__all__ = ["SHOWN", "scatter"]
+__all__ = ["SHOWN", "lines", "scatter"]
 
 _COLUMNS = 3
 
@@ -38,6 +38,30 @@ def scatter(clouds: Mapping[str, Path]) -> bytes:
         axes.set_title(title, loc="left", fontsize=9)
     for axes in panels[len(clouds) :]:
         axes.set_axis_off()
+    content = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(content)
+    return content.getvalue()
+
+
+def lines(named: Mapping[str, Sequence[tuple[float, float, float | None, float | None]]], x: str, y: str) -> bytes:
+    """A PNG of lines with bars for intervals.
+
+    Args:
+        named: points (x, mean, low, high) by name of the line; low and high are None without an interval.
+        x: what the horizontal axis shows.
+        y: what the vertical axis shows.
+    """
+    figure = Figure((6.4, 4), dpi=130, layout=ConstrainedLayoutEngine())
+    axes = figure.subplots()
+    for i, (name, points) in enumerate(named.items()):
+        places = [p[0] * (1 + 0.015 * (i - (len(named) - 1) / 2)) for p in points]  # bars beside each other
+        bars = [[p[1] - p[2], p[3] - p[1]] if p[2] is not None and p[3] is not None else [0.0, 0.0] for p in points]
+        axes.errorbar(places, [p[1] for p in points], np.array(bars).T, marker="o", markersize=4, capsize=3, label=name)
+    axes.set(xlabel=x, ylabel=y, xscale="log")
+    ticks = sorted({p[0] for points in named.values() for p in points})
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.legend(frameon=False, fontsize=8)
     content = io.BytesIO()
     FigureCanvasAgg(figure).print_png(content)
     return content.getvalue()

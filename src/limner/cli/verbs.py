@@ -278,7 +278,7 @@ def lab(name: str, **settings: str) -> Result:
 
 @verb("limner.bench.{name}.run")
 def bench(name: str, **settings: str) -> Result:
-    """Count modes of recipes beside published numbers: limner bench modes recipes=toy-gan,toy-r1* testbeds=ring.
+    """Answer a question by many trainings: limner bench modes recipes=toy-gan, limner bench augment per_class=10,50.
 
     Args:
         name: a name of `limner list benches`; limner bench NAME --help lists its settings.

@@ -156,6 +156,15 @@ class Generates(HasPrior, Decodes, Protocol):
 
 
 @runtime_checkable
+class DrawsPairs(HasPrior, Protocol):
+    """Makes corresponding images of two domains of one noise from its prior: CoGAN."""
+
+    def decode_pair(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Images of both domains, (B,C,H,W) in [-1,1] each, of noise (B,z)."""
+        ...
+
+
+@runtime_checkable
 class HasPosterior(Protocol):
     """Encodes an image as a distribution of codes, N(mean, exp(logvar)) with independent components."""
 

@@ -20,6 +20,7 @@ from limner.evaluation import smoothness
 from limner.evaluation.capabilities import known_mode_scores, reconstruction_scores
 from limner.evaluation.conditional import condition_scores
 from limner.evaluation.cost import FULL, Effort, cost, count_evaluations, training_cost
+from limner.evaluation.domain_pairs import pair_scores
 from limner.evaluation.draws import batches, counted
 from limner.evaluation.factors import encoded_disentanglement, read_disentanglement
 from limner.evaluation.likelihood_scores import likelihood_scores
@@ -372,6 +373,8 @@ def model_scores(
     images are drawn for the latent space.
     """
     card: Card = known_mode_scores(model, heldout) if {"quality", "coverage"} & set(properties) else {}
+    if "quality" in properties:
+        card |= pair_scores(model, train, heldout, device)
     if "sampling" in properties:
         card |= sampling_scores(model, train, run)
     if "latent" in properties:

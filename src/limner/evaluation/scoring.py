@@ -28,7 +28,7 @@ from torch import Tensor
 from limner import report
 from limner.config import recipe
 from limner.config.call import checked
-from limner.core.batch import Dataset, to_float, to_uint8
+from limner.core.batch import KINDS, Dataset, Images, to_float, to_uint8
 from limner.core.capabilities import Translates
 from limner.core.device import pick
 from limner.core.errors import LimnerError, unknown
@@ -226,7 +226,12 @@ def _evaluate_images(
     card: Card = {}
     scored = None
     if reference is None:
-        why = "these are points, not images; their modes are counted instead"
+        why = (
+            "these are points, not images; their modes are counted instead"
+            if subject.train.batch_type is Images
+            else f"samples are compared with images alone, and {subject.train.name} has"
+            f" {KINDS[subject.train.batch_type].contents}"
+        )
         card |= {k: scorecard.missing(k, why) for k in ("quality", "coverage") if k in selected}
     elif {"quality", "coverage", "copying"} & set(selected):
         several = subject.model is not None and bool({"quality", "coverage"} & set(selected))
@@ -379,11 +384,15 @@ def _refuse_different_data(subjects: Sequence[Subject]) -> None:
 def _references(
     subjects: Sequence[Subject], n: int, choose: ExtractorFor, device: torch.device
 ) -> list[ReferenceSet | None]:
-    """The reference set of each subject, shared between equal training data; None for points and for translators.
+    """The reference set of each subject, shared between equal training data; None for points, translators and domains.
 
     All of them compare the same number of images: at most n, and as many as every subject has.
     """
-    scored = [s for s in subjects if not (drawable(s.train.shape) or isinstance(s.model, Translates))]
+    scored = [
+        s
+        for s in subjects
+        if s.train.batch_type is Images and not (drawable(s.train.shape) or isinstance(s.model, Translates))
+    ]
     count = min([n, *(len(s.train) for s in scored), *(len(s.pictures) for s in scored if s.pictures is not None)])
     references: dict[str, ReferenceSet] = {}
     result: list[ReferenceSet | None] = []

@@ -1,0 +1,87 @@
+"""Pair agreement: do the two images that a model of two domains makes of one noise show the same (CoGAN)?
+
+Liu and Tuzel 2016 (arXiv:1606.07536, section 4) count how often a classifier reads the same digit in both. Here each
+domain has a judge of its own, a small net that learns from the labelled training images of that domain. Two controls
+stand beside the number: its floor, the agreement after one side was shuffled, and its ceiling, the agreement that two
+perfectly corresponding images would have with judges that err as these do.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from limner.core.batch import Dataset, Unpaired, drawn, to_uint8
+from limner.core.capabilities import DrawsPairs
+from limner.core.model import GenerativeModel
+from limner.evaluation.draws import batches
+from limner.metrics.conditions import agreement
+from limner.metrics.extractors.readers import SmallReader, reading
+from limner.metrics.scorecard import Card, Score, missing, normalised
+
+_PAIRS = 1000
+_TAUGHT = 5000  # images that a judge learns from
+
+
+def pair_scores(
+    model: GenerativeModel, train: Dataset, heldout: Dataset, device: torch.device | str = "cpu", pairs: int = _PAIRS
+) -> Card:
+    """The agreement of pairs; "n/a", with the reason, where the classes of the domains are not known.
+
+    Args:
+        model: makes pairs.
+        train: two domains, whose images the judges learn from.
+        heldout: images of both that the judges are tested on.
+        device: where images are drawn.
+        pairs: number of pairs.
+    """
+    if not isinstance(model, DrawsPairs):
+        return {}
+    domains, tests = train.parts(), heldout.parts()
+    values = None if domains[0].condition is None else domains[0].condition.values
+    is_known = train.batch_type is Unpaired and all(p.labels is not None for p in (*domains, *tests))
+    if not is_known or not values or any(p.condition != domains[0].condition for p in (*domains, *tests)):
+        why = f"the domains of {train.name} have no labels in common, so nobody can tell whether a pair shows the same"
+        return {"pair_agreement": missing("quality", why)}
+    condition = domains[0].condition
+    assert condition is not None
+    judges, right = [], []
+    for domain, test in zip(domains, tests, strict=True):
+        x, y = _labelled(domain)
+        judge = SmallReader.trained(x, condition.features(y), values, device=device)
+        x, y = _labelled(test)
+        right.append(agreement(reading(judge.logits(x), judge.values, values), condition.features(y)).value)
+        judges.append(judge)
+    sides = _drawn_pairs(model, pairs)
+    a, b = (reading(judge.logits(x), judge.values, values) for judge, x in zip(judges, sides, strict=True))
+    found, ceiling = agreement(a, b), right[0] * right[1]
+    return {
+        f"pair_agreement@small-v1[n={pairs}]": Score(
+            found.value, unit="of pairs", on=f"{pairs} pairs, each of one noise", property="quality", low=found.low,
+            high=found.high, better="higher", floor=found.chance, ceiling=ceiling,
+            how=f"pairs whose two images read the same (Liu and Tuzel 2016), by a small net for each domain, right in"
+            f" {right[0]:.1%} and {right[1]:.1%} of held-out images; {found.chance:.3g} with one side shuffled",
+            norm=normalised(found.value, found.chance, ceiling),
+        )
+    }  # fmt: skip
+
+
+def _labelled(part: Dataset) -> tuple[Tensor, Tensor]:
+    """Images (N,C,H,W) uint8 and labels of a domain, at most 5,000, drawn at random."""
+    assert part.labels is not None
+    n = min(len(part), _TAUGHT)
+    x = torch.cat([to_uint8(x) for x, _, _ in batches(part, n, 500, "cpu")])
+    return x, part.labels[torch.tensor(drawn(len(part), n))]
+
+
+@torch.inference_mode()
+def _drawn_pairs(model: DrawsPairs, n: int) -> tuple[Tensor, Tensor]:
+    """Images of both domains (n,C,H,W) uint8 of the same noise, in evaluation mode."""
+    assert isinstance(model, GenerativeModel)
+    generator = torch.Generator(model.device).manual_seed(0)
+    mode = model.training
+    model.eval()
+    parts = [model.decode_pair(z) for z in model.prior.sample(n, generator).split(250)]
+    model.train(mode)
+    a, b = (to_uint8(torch.cat(side).clamp(-1, 1)).cpu() for side in zip(*parts, strict=True))
+    return a, b

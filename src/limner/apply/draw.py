@@ -21,6 +21,7 @@ from limner.core.paths import user_path
 
 _MOST = 100_000
 _ORIGIN = "limner sample: "
+_STEPS = 8  # images between two labels, with both ends
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def draw(
     n: int = 64,
     seed: int = 0,
     y: str | int | None = None,
+    to: str | int | None = None,
     overwrite: bool = False,
     batch: int = 256,
     device: str = "auto",
@@ -69,6 +71,8 @@ def draw(
         seed: seed of the noise; the same seed gives the same images.
         y: for conditional models, a class by its name or its index, attributes such as "hair=red glasses=round", or
             a text, as the data of the model have them; all classes in turn or labels of the data by default.
+        to: with y, another label: the eight images of a row share their noise and go from the one label to the other,
+            as between two captions.
         overwrite: replace files that exist; earlier samples are replaced in any case.
         batch: images at a time; lower it if memory is short. The images stay the same.
         device: auto, cpu, cuda or mps.
@@ -91,20 +95,20 @@ def draw(
     outputs.refuse_existing([f for f in files if not _is_sample(f)], overwrite)
     model = load_model(user_path(path), pick(device))
     chosen = model.checked_options(read_options(model.sampling_options, options), keywords(draw))
-    columns = model.sheet_columns if y is None else None
-    x = model.sample(n, seed=seed, y=y, batch=batch, columns=columns, **chosen)
-    said = {"seed": seed, **({} if y is None else {"class": y}), **chosen}
+    columns = _STEPS if to is not None else model.sheet_columns if y is None else None
+    x = model.sample(n, seed=seed, y=y, to=to, batch=batch, columns=columns, **chosen)
+    said = {"seed": seed, **({} if y is None else {"class": y}), **({} if to is None else {"to": to}), **chosen}
     origin = f"{_ORIGIN}{model.spec.name}, " + ", ".join(f"{k} {_text(v)}" for k, v in said.items())
     if as_folder and x.shape[2] * x.shape[3] == 1:
         raise LimnerError("the samples of this model are points, not images; give a file that ends in .png for a plot")
     if as_folder:
         written = [save(image, file, origin) for image, file in zip(x, files)]
     else:
-        headings = (
-            model.condition.name(model.condition.default(columns))
-            if isinstance(model, Conditional) and columns
-            else None
-        )
+        headings = None
+        if to is not None:
+            headings = [str(y), *[""] * (_STEPS - 2), str(to)]
+        elif isinstance(model, Conditional) and columns:
+            headings = model.condition.name(model.condition.default(columns))
         grid = make_grid(x, columns or max(1, round(n**0.5)), headings=headings)
         written = [outputs.write(grid, target, Metadata().described(origin))]
     defaults = {k: p.default for k, p in model.sampling_options.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -43,20 +43,47 @@ def make_grid(
 
 
 def _with_headings(grid: Image.Image, headings: Sequence[str], step: int, gap: int) -> Image.Image:
-    """The grid below the headings of its columns, which begin every `step` pixels; wide ones are turned upwards."""
-    font = ImageFont.load_default(_TEXT)
-    turned = max(font.getlength(text) for text in headings) > step
-    height = round(max(font.getlength(text) for text in headings) if turned else 1.25 * _TEXT) + 2 * gap
+    """The grid below the headings of its columns, which begin every `step` pixels.
+
+    Long ones are wrapped; where a word is wider than a column, or that takes less room, they are turned upwards.
+    """
+    font, line = ImageFont.load_default(_TEXT), round(1.25 * _TEXT)
+
+    def wrapped(width: float) -> list[list[str]]:
+        return [_lines(text, width, font.getlength) for text in headings]
+
+    upright = wrapped(step)
+    fits = all(font.getlength(part) <= step for lines in upright for part in lines)
+    height = line * max(map(len, upright)) + 2 * gap
+    longest = max(font.getlength(text) for text in headings)
+    widths = [longest * share / 10 for share in range(10, 0, -1)]
+    sideways = next(w for w in map(wrapped, reversed(widths)) if max(map(len, w)) <= max(1, step // line))
+    tall = round(max(font.getlength(part) for lines in sideways for part in lines)) + 2 * gap
+    turned = not fits or (height > line + 2 * gap and tall < height)
+    height, shown = (tall, sideways) if turned else (height, upright)
     background = 255 if grid.mode == "L" else (255,) * len(grid.getbands())
     sheet = Image.new(grid.mode, (grid.width, height + grid.height), background)
     sheet.paste(grid, (0, height))
-    for k, text in enumerate(headings):
+    for k, text in enumerate("\n".join(lines) for lines in shown):
         label = Image.new("L", (height, step) if turned else (step, height), 0)
         place = (gap, label.height / 2) if turned else (label.width / 2, label.height / 2)
-        ImageDraw.Draw(label).text(place, text, fill=255, font=font, anchor="lm" if turned else "mm")
+        anchor, align = ("lm", "left") if turned else ("mm", "center")
+        ImageDraw.Draw(label).text(place, text, fill=255, font=font, anchor=anchor, align=align)
         mask = label.transpose(Image.Transpose.ROTATE_90) if turned else label
         sheet.paste(0 if grid.mode == "L" else (0, 0, 0, 255)[: len(grid.getbands())], (k * step, 0), mask)
     return sheet
+
+
+def _lines(text: str, width: float, length: Callable[[str], float]) -> list[str]:
+    """A text in lines that are no longer than `width`, unless a word is."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and length(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def save_grid(image: Image.Image, path: Path) -> None:

@@ -19,6 +19,7 @@ from limner.core import sampling_options
 from limner.core.batch import Images
 from limner.core.capabilities import Conditional, Generates, Reconstructs
 from limner.core.errors import LimnerError
+from limner.core.interpolation import lerp
 from limner.core.previews import COLUMNS, Grid, reconstructions
 from limner.core.rng import Noise, seed_from, seeded
 
@@ -211,6 +212,7 @@ class GenerativeModel(nn.Module):
         n: int,
         *,
         y: Any = None,
+        to: Any = None,
         seed: int | None = None,
         generator: torch.Generator | None = None,
         batch: int = 256,
@@ -228,6 +230,8 @@ class GenerativeModel(nn.Module):
             n: number of images.
             y: for conditional models: one label for all images, or n labels; by default all classes in turn, or
                 labels of the data. With `columns` also one label for each column.
+            to: with `y` and `columns`, the label of the last column: those between `y` and it lie on a line, in even
+                steps. Images between two captions are an example.
             seed: seeds a new generator on the model's device.
             generator: used instead of `seed`.
             batch: images per forward pass. Lower it if memory is short.
@@ -249,8 +253,8 @@ class GenerativeModel(nn.Module):
             raise LimnerError(f"batch: {batch} images at a time is none; write 1 or more")
         if columns is not None and columns < 1:
             raise LimnerError(f"columns: a row of {columns} images is none; write 1 or more")
-        options = {**self.options, **self.checked_options(options, ("y", "seed", "batch", "columns"))}
-        labels = self._labels(n, y, columns)
+        options = {**self.options, **self.checked_options(options, ("y", "to", "seed", "batch", "columns"))}
+        labels = self._labels(n, y, columns) if to is None else self._labels_between(n, y, to, columns)
         if generator is None:
             generator = torch.Generator(self.device)
             generator.manual_seed(seed) if seed is not None else generator.seed()
@@ -336,6 +340,16 @@ class GenerativeModel(nn.Module):
         is_row = y is None or (isinstance(y, (list, tuple, Tensor)) and len(y) == width)
         labels = self.condition.default(width) if y is None else self.condition.read(y, width if is_row else n)
         return labels[torch.arange(n) % len(labels)].to(self.device)
+
+    def _labels_between(self, n: int, y: Any, to: Any, columns: int | None) -> Tensor:
+        """Label vectors (n,size) of rows whose columns go from one label to another."""
+        if not isinstance(self, Conditional):
+            raise LimnerError(f"{self.spec.name} is not conditional; leave the labels out")
+        if y is None or columns is None or columns < 2:
+            raise LimnerError("to needs the label that a row begins with, y, and 2 columns or more")
+        first, last = (self.condition.encode(self.condition.read(label, 1)) for label in (y, to))
+        row = lerp(first.expand(columns, -1), last.expand(columns, -1), torch.linspace(0, 1, columns))
+        return row[torch.arange(n) % columns].to(self.device)
 
 
 def parameters(model: GenerativeModel) -> dict[str, dict[str, int]]:

@@ -1,0 +1,35 @@
+"""Headings of sheets: in one line, wrapped, or turned upwards, whichever fits and takes less room."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from limner.core.grid import make_grid
+
+
+def height(headings: list[str], side: int = 64) -> int:
+    """Pixels above the images."""
+    image = make_grid(torch.zeros(len(headings), 1, side, side), len(headings), headings=headings)
+    return image.height - side
+
+
+def test_short_headings_take_one_line_and_stand_upright():
+    assert height(["cat", "dog"]) == height(["3", "7"]) < 20
+    ink = np.asarray(make_grid(torch.ones(1, 1, 64, 64), 1, headings=["llllllll"]))[:18] < 128
+    assert ink.any(1).sum() > 8, "letters stand"
+
+
+def test_long_headings_are_wrapped():
+    text = "a face with curly red hair, brown skin and round glasses"
+    assert height([text], 64) < height([text.replace(" ", "_")], 64) / 2
+    assert height([text], 400) < 20, "where there is room nothing is wrapped"
+
+
+def test_no_heading_leaves_its_column():
+    words = "a portrait of somebody with a thick beard, round glasses and wild silver hair " * 2
+    image = np.asarray(make_grid(torch.ones(2, 1, 32, 32), 2, headings=[words, ""]))
+    above = image[: image.shape[0] - 32]
+    assert (above[:, :32] < 128).any()
+    assert not (above[:, 34:] < 128).any()
+    assert not (above[0] < 128).any(), "nor is it cut at the top"

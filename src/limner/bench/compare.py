@@ -36,7 +36,7 @@ from limner.bench._trainings import (
 from limner.bench._verdicts import verdicts
 from limner.config import recipe
 from limner.config.recipe import Recipe
-from limner.core.batch import Dataset, Images
+from limner.core.batch import Dataset, Images, Mismatched
 from limner.core.capabilities import Translates
 from limner.core.device import pick
 from limner.core.durable import replace_file
@@ -267,7 +267,7 @@ def _make_reference(recipes: Sequence[Recipe], selected: Sequence[str], n: int, 
         raise LimnerError(
             f"{data.name} has no held-out images to compare with; leave data.split out, or choose other data=NAME"
         )
-    if data.batch_type is not Images:
+    if data.batch_type not in (Images, Mismatched):
         return translation.TranslationEvaluator(data, heldout, translation.Effort(n, n), make_extractor(data))
     if not {"quality", "coverage"} & set(selected):
         return None

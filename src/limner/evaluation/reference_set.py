@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from limner.core.batch import KINDS, Dataset, Images, at_once, to_uint8
+from limner.core.batch import KINDS, Dataset, Images, Mismatched, at_once, to_uint8
 from limner.core.errors import LimnerError
 from limner.evaluation.real_features import RealImages, extract, load_real_images, uint8_images
 from limner.metrics.diversity import inception_style_score, vendi
@@ -149,7 +149,7 @@ class ReferenceSet:
         device: torch.device | str = "cpu",
     ) -> None:
         c, h, w = train.shape
-        if train.batch_type is not Images:
+        if train.batch_type not in (Images, Mismatched):
             raise LimnerError(
                 f"{train.name} has {KINDS[train.batch_type].contents}; scores compare images alone; give data=FOLDER"
             )

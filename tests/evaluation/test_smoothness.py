@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from limner.core.condition import Classes
+from limner.core.condition import Attributes, Classes
 from limner.core.errors import LimnerError
 from limner.core.interpolation import interpolation_for, lerp, slerp
 from limner.core.prior import EmpiricalPrior, Prior
@@ -194,6 +194,14 @@ def test_even_and_uneven_paths():
     result = step_evenness(Jump(), PixelFeatures(), paths=200)
     assert result.worst == pytest.approx(16)
     assert 1 < result.value < 16  # half of the paths stay on one side
+
+
+def test_all_steps_of_a_path_have_the_label_of_its_draw():
+    model, attributes = Linear(), Attributes({"hair": ["red", "grey"], "glasses": ["none", "round"]})
+    model.condition = attributes
+    step_evenness(model, PixelFeatures(), paths=3, steps=4)
+    (y,) = model.labels
+    assert torch.equal(y.view(3, 5, 4), attributes.default(3)[:, None].expand(3, 5, 4))
 
 
 def test_straight_mid_points_of_normal_codes_lie_too_near_the_middle():

@@ -181,6 +181,20 @@ def test_a_conditional_glow_knows_its_classes() -> None:
     assert not torch.allclose(a, b)
 
 
+def test_a_flow_is_conditional_on_attributes_as_on_classes() -> None:
+    """Vectors that say the class of each image give the likelihood that the classes give."""
+    model = moved(digits("glow-class-mnist"), 0.2)
+    batch = next(Stream(data.load("digits"), 5))
+    vectors = torch.nn.functional.one_hot(batch.y, 10).float()
+    with torch.no_grad():
+        torch.testing.assert_close(model.log_prob(batch.x, vectors), model.log_prob(batch.x, batch.y))
+        noise = [torch.rand(5, 3, *batch.x.shape[1:], generator=torch.Generator().manual_seed(0)) for _ in range(2)]
+        of_vectors, of_classes = (
+            model.log_weights(batch.x, 3, lambda *_, u=u: u, y) for u, y in zip(noise, (vectors, batch.y), strict=True)
+        )
+    torch.testing.assert_close(of_vectors, of_classes)
+
+
 def test_the_first_batch_is_not_used_up_and_all_ranks_take_part(monkeypatch: pytest.MonkeyPatch) -> None:
     averaged: list[Tensor] = []
     monkeypatch.setattr(dist, "average_", lambda tensors: averaged.extend(tensors))

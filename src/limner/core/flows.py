@@ -125,7 +125,7 @@ class FlowModel(GenerativeModel):
         eps = noise(len(x), k, *x.shape[1:]).transpose(0, 1).flatten(0, 1)  # (k·B,C,H,W)
         repeated = x.repeat(k, 1, 1, 1)
         u, log_q = self.dequantiser(eps, repeated)
-        log_p = self._over_classes(self.spread(repeated, u), None if y is None else y.repeat(k))
+        log_p = self._over_classes(self.spread(repeated, u), None if y is None else torch.cat([y] * k))
         return (log_p + prod(self.shape) * log(LEVEL) - log_q).view(k, len(x))
 
     def _over_classes(self, x: Tensor, y: Tensor | None) -> Tensor:

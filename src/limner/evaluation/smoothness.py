@@ -243,7 +243,7 @@ def step_evenness(
     for ids, y in _batched_draws(model, paths, 32, device):
         a, b = (drawn_codes(model, len(ids), generator).repeat_interleave(steps + 1, 0) for _ in range(2))
         t = torch.linspace(0, 1, steps + 1, dtype=a.dtype, device=a.device).repeat(len(ids))
-        images = model.decode(between(a, b, t), None if y is None else y.repeat_interleave(steps + 1))
+        images = model.decode(between(a, b, t), None if y is None else y.repeat_interleave(steps + 1, 0))
         parts.append(evenness(extractor.features(images.clamp(-1, 1)).view(len(ids), steps + 1, -1)).cpu())
     value = torch.cat(parts)
     return Evenness(float(value.mean()), float(value.quantile(0.95)), paths, steps)

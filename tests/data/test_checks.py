@@ -14,6 +14,8 @@ from limner.cli import main
 from limner.core import train as trainer
 from limner.core.errors import LimnerError
 from limner.data import check, load
+from limner.data.arrays import Arrays
+from limner.data.registry import IMAGES, SOURCES, Source
 
 
 def has_finding(report, part: str) -> bool:
@@ -227,3 +229,31 @@ def test_only_pictures_of_unread_formats_are_refused_with_the_remedy(tmp_path):
     (tmp_path / "a.jp2").write_bytes(b"x")
     with pytest.raises(LimnerError, match=r"no images that are read: left out 1 pictures .* convert it to PNG"):
         load(tmp_path)
+
+
+def test_a_named_set_is_described_like_a_folder(monkeypatch):
+    digits = check("digits")
+    assert (digits.images, digits.sizes, digits.modes) == (1797, {"8x8": 1797}, {"L": 1797})
+    assert sum(digits.classes.values()) == 1797
+    assert digits.attributes is None
+    assert "179 of them are held out" in digits.text()
+    with pytest.raises(LimnerError, match="ring has points"):
+        check("ring")
+
+    def faces():
+        """Faces."""
+        images = np.arange(600, dtype=np.uint8).repeat(64).reshape(600, 8, 8)  # 600 = 2 · 256 + 88 pictures
+        rows = np.stack([np.arange(600) % 3, np.arange(600) % 2], 1)
+        attributes = {"glasses": ["none", "round", "square"], "hair": ["red", "grey"]}
+        return Arrays(images, rows, attributes=attributes, test=np.arange(600) < 60, texts=[["a face"]] * 600)
+
+    monkeypatch.setitem(SOURCES, "faces", Source("faces", faces, IMAGES, True))
+    report = check("faces")
+    assert report.attributes == {
+        "glasses": {"none": 200, "round": 200, "square": 200},
+        "hair": {"red": 300, "grey": 300},
+    }
+    assert report.captions == {"captions": 600, "different": 1, "images": 600}
+    assert "glasses: none 200, round 200, square 200" in report.text()
+    assert len(report.duplicates) == 256, "pictures of the same pixels"
+    assert report.duplicates[0] == ["#0", "#256", "#512"]

@@ -356,7 +356,7 @@ def data_check(path: str) -> Result:
     """Find bad files, duplicates and small classes before you train: limner data check photos/.
 
     Args:
-        path: a folder or a ZIP of images.
+        path: a folder or a ZIP of images, or the name of a set.
     """
     from limner.data import check
 

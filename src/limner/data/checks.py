@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from limner.core.paths import shown
+from limner.core.errors import LimnerError
+from limner.core.paths import named, shown
 from limner.data.files import decode, limits
 from limner.data.files.distributions import distribution, never_together
 from limner.data.files.formats import UNREAD
@@ -26,6 +27,7 @@ from limner.data.files.left_out import other_files, unread_pictures
 from limner.data.files.pair_layout import domain_paths, match_names
 from limner.data.files.store import Store, open_store
 from limner.data.files.threads import in_threads
+from limner.data.registry import SOURCES, USER_FILES
 from limner.data.steps import by_reason, listed
 
 TINY = 16
@@ -34,6 +36,7 @@ TINY = 16
 _FEW, _FEW_PER_CLASS, _UNBALANCED = 500, 20, 10
 _NEAR_BITS, _NEAR_LEVELS, _LARGEST_GROUP = 3, 6.0, 200
 _SHOWN, _ATTRIBUTES = 5, 50
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
 @dataclass
@@ -143,14 +146,57 @@ class _Result:
 
 
 def check(path: str | os.PathLike[str]) -> Report:
-    """Examines a folder or a ZIP of images.
+    """Examines a folder or a ZIP of images, or a named set.
 
     Args:
-        path: the folder or ZIP.
+        path: the folder or ZIP, or the name of a set.
 
     Raises:
-        LimnerError: there is no folder or ZIP at `path`, or it cannot be read at all.
+        LimnerError: there is no folder or ZIP at `path`, nor a set of that name, or it cannot be read at all.
     """
+    import limner.data.sources  # noqa: F401 - its modules register their sources
+
+    name = named(path, [name for name in SOURCES if name not in USER_FILES], "data set")
+    return _check_set(name) if name is not None else _check_files(path)
+
+
+def _check_set(name: str) -> Report:
+    """What is in a named set. Its images are numbered in the order of `split: all`.
+
+    Raises:
+        LimnerError: the set has points instead of images.
+    """
+    if "points" in SOURCES[name].gives:
+        raise LimnerError(
+            f"{name} has points, of which nothing can be wrong; look at them: limner train toy-gan data={name}"
+        )
+    whole, test = SOURCES[name](split="all"), SOURCES[name](split="test")
+    channels, height, width = whole.shape
+    report = Report(name, images=len(whole), layout=[*whole.notes, f"{len(test)} of them are held out"])
+    report.sizes = {f"{height}x{width}": len(whole)}
+    report.modes = {_MODES.get(channels, f"{channels} channels"): len(whole)}
+    condition, labels = whole.condition, whole.labels
+    if condition is not None and labels is not None and condition.values:
+        counts = distribution(condition.values, condition.features(labels).numpy())
+        if condition.names is None:
+            report.attributes = counts
+        else:
+            report.classes = counts["class"]
+            report.layout.append(f"classes: {listed(report.classes.items())}")
+    texts = getattr(whole, "texts", None)
+    if texts is not None:
+        every = [text for of in texts for text in of]
+        report.captions = {"captions": len(every), "different": len(set(every)), "images": sum(map(bool, texts))}
+    if whole.pixels is not None:
+        groups: defaultdict[bytes, list[str]] = defaultdict(list)
+        for i, x in enumerate(whole.pixels.numpy()):
+            groups[hashlib.sha256(x.tobytes()).digest()].append(f"#{i}")
+        report.duplicates = [numbers for numbers in groups.values() if len(numbers) > 1]
+    report.findings = list(_findings(report))
+    return report
+
+
+def _check_files(path: str | os.PathLike[str]) -> Report:
     store = open_store(path)
     report = Report(store.title, bad=list(store.quarantine), ignored=dict(store.ignored.most_common()))
     report.examples, report.hidden = store.examples, sorted(store.hidden)

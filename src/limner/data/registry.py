@@ -129,7 +129,7 @@ def get(name: str) -> dict[str, Any]:
     Raises:
         LimnerError: there is no such source, or it cannot be downloaded.
     """
-    named = [s for s in SOURCES if s not in _USER_FILES]
+    named = [s for s in SOURCES if s not in USER_FILES]
     if name not in named:
         raise unknown("data source", name, named)
     whole, test = SOURCES[name](split="all"), SOURCES[name](split="test")
@@ -147,4 +147,5 @@ def get(name: str) -> dict[str, Any]:
     }
 
 
-_USER_FILES = ("folder", "pairs", "domains")  # sources of the user's own files have nothing to download
+USER_FILES = ("folder", "pairs", "domains")
+"""Sources of the user's own files: there is nothing to download, and no set of that name."""

@@ -182,7 +182,8 @@ def reference(name: str, model: Any) -> list[Tensor]:
     """Losses of D and G of one step, from the papers' formulas."""
     data = classes()
     x, y = next(data)
-    z_D, z_G = data.randn(6, Z), data.randn(6, Z)
+    z_D = data.randn(6, Z)
+    z_G = z_D if name == "cgan" else data.randn(6, Z)
     fake_D, fake_G = reference_G(model, z_D, y).detach(), reference_G(model, z_G, y)
     real, fake, fooled = (reference_phi(model, images, y) for images in (x, fake_D, fake_G))
     head = model.D.head.head if name == "projection_gan" else model.D.head

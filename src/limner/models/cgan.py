@@ -5,19 +5,16 @@ Mirza and Osindero 2014, *Conditional generative adversarial nets*, arXiv:1411.1
     repeat
         x, y ~ data;  z ~ p_z
         ascend for D   log D(x|y) + log(1 - D(G(z|y)|y))
-        z ~ p_z
         ascend for G   log D(G(z|y)|y)                  the non-saturating form of their eq. 2
 
 D sees pairs of an image and a label, and rejects an image of another label as it rejects a bad image: so G has to obey.
-Generated images have the labels of the real batch. The paper's nets are fully connected with maxout; here any nets that
-take labels (``conditional: true``) will do.
+Generated images have the labels of the real batch, and one batch of them serves both updates, which saves a pass of G.
+The paper's nets are fully connected with maxout; here any nets that take labels (``conditional: true``) will do.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal
-
-import torch
 
 from limner.core.adversarial import AdversarialModel, adversarial_logs, mean_sign, require_labels
 from limner.core.condition import required
@@ -61,13 +58,11 @@ class CGAN(AdversarialModel):
 
     def step(self, data: Data, update: Update) -> Logs:
         x, y = next(data)  # (B,C,H,W) in [-1,1], labels (B,…)
-        with torch.no_grad():
-            fake = self.G(self.prior.batch(len(x), data), y)
-        real_logits, fake_logits = self.real_and_fake(self.transform(x), self.transform(fake), y)
+        fake = self.G(self.prior.batch(len(x), data), y)
+        real_logits, fake_logits = self.real_and_fake(self.transform(x), self.transform(fake.detach()), y)
         loss_D = nonsaturating.d(real_logits, fake_logits)  # -log D(x|y) - log(1 - D(G(z|y)|y))
         update("D", loss_D)
         self.transform.observe(mean_sign(real_logits), data.batch)
-        fake = self.G(self.prior.batch(len(x), data), y)
         loss_G = nonsaturating.g(self.D(self.transform(fake), y), None)  # -log D(G(z|y)|y)
         update("G", loss_G)
         return adversarial_logs(loss_D, loss_G, real_logits, fake_logits)

@@ -6,7 +6,7 @@ any new model that has it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -30,6 +30,21 @@ class Decodes(Protocol):
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (B,C,H,W) in [-1,1] of codes (B,…)."""
+        ...
+
+
+@runtime_checkable
+class EstimatesCodes(Protocol):
+    """Estimates the named codes that an image was generated from; the noise beside them is not recovered.
+
+    Attributes:
+        code_values: the number of values of each code by its name, in order; 0 for a continuous one.
+    """
+
+    code_values: Mapping[str, int]
+
+    def estimate_codes(self, x: Tensor) -> Tensor:
+        """One number (B,K) for each code of images (B,C,H,W): the likeliest value, or the mean of a continuous one."""
         ...
 
 
@@ -132,6 +147,21 @@ class HasElbo(Protocol):
 
         `noise(*size)` gives standard normal numbers.
         """
+        ...
+
+
+@runtime_checkable
+class DecodesPairs(Protocol):
+    """Makes corresponding images of two domains from one noise; it also has a prior and decodes (`Generates`).
+
+    Attributes:
+        domains: names of the domains.
+    """
+
+    domains: tuple[str, ...]
+
+    def decode_pair(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B,C,H,W) in [-1,1] of both domains of noise (B,z)."""
         ...
 
 

@@ -213,7 +213,13 @@ class Run:
         """Deletes metrics after `logged` and previews after `images`, which a resumed training writes again."""
         lines = [line for line in self.metrics() if line["images"] <= logged]
         replace_file(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
-        for folder, suffix in (("samples", "webp"), ("reconstructions", "webp"), ("paths", "webp"), ("frames", "npz")):
+        for folder, suffix in (
+            ("samples", "webp"),
+            ("reconstructions", "webp"),
+            ("paths", "webp"),
+            ("details", "webp"),
+            ("frames", "npz"),
+        ):
             for position, file in self._numbered(folder, suffix):
                 if position > images:
                     file.unlink()

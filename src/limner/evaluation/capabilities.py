@@ -5,15 +5,16 @@ from __future__ import annotations
 import torch
 
 from limner.core.batch import Dataset
-from limner.core.capabilities import Corrupts, Reconstructs
+from limner.core.capabilities import Corrupts, EstimatesCodes, Reconstructs
 from limner.core.frame import drawable
 from limner.core.model import GenerativeModel
 from limner.evaluation.cost import SLOW, is_slow
-from limner.evaluation.draws import counted
+from limner.evaluation.draws import batches, counted
 from limner.evaluation.likelihood_scores import quick_likelihood_scores
 from limner.evaluation.reconstruction import denoising_psnr, reconstruction_psnr
+from limner.metrics.matching import match
 from limner.metrics.modes import Modes, point_modes, stacked_modes
-from limner.metrics.scorecard import Card, Score
+from limner.metrics.scorecard import Card, Score, normalised
 
 _POINT_SAMPLES = 2500  # as in PacGAN
 _STACKED_SAMPLES = 2600  # a tenth of what papers use, so that it takes seconds
@@ -26,7 +27,7 @@ def capability_scores(model: GenerativeModel, heldout: Dataset, device: torch.de
     """
     limit = SLOW.reconstructions if is_slow(model) else None
     card = reconstruction_scores(model, heldout, device, limit) | quick_likelihood_scores(model, heldout, device)
-    return card | known_mode_scores(model, heldout)
+    return card | known_mode_scores(model, heldout) | code_scores(model, heldout, device)
 
 
 def reconstruction_scores(
@@ -49,6 +50,32 @@ def reconstruction_scores(
         card[name] = Score(
             float(values.mean()), unit="dB", on=on, how=how, property="latent", error=error, better="higher"
         )
+    return card
+
+
+@torch.inference_mode()
+def code_scores(model: GenerativeModel, heldout: Dataset, device: torch.device | str = "cpu") -> Card:
+    """Whether the values of categorical codes are the classes, for models that estimate codes and data with classes."""
+    if not isinstance(model, EstimatesCodes) or heldout.classes is None:
+        return {}
+    mode = model.training
+    model.eval()
+    parts = [(model.estimate_codes(x).cpu(), y) for x, y, _ in batches(heldout, len(heldout), 250, device)]
+    model.train(mode)
+    codes, labels = torch.cat([c for c, _ in parts]), torch.cat([y.cpu() for _, y in parts if y is not None])
+    card = {}
+    for k, (name, values) in enumerate(model.code_values.items()):
+        if not values:
+            continue
+        best = match(codes[:, k], labels, values, len(heldout.classes))
+        names = ", ".join(f"{v} = {heldout.classes[c]}" for v, c in best.pairs)
+        card[f"{name}_accuracy"] = Score(
+            best.accuracy, unit="of images", on=f"{len(labels)} held-out images of {heldout.name}",
+            how=f"share of images whose {name}, as Q estimates it, is matched to their class, which the training never"
+            f" saw; the best one-to-one matching is {names}",
+            property="disentangled", better="higher", floor=best.floor, ceiling=1.0,
+            norm=normalised(best.accuracy, best.floor, 1.0),
+        )  # fmt: skip
     return card
 
 

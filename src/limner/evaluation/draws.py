@@ -56,8 +56,9 @@ def asked_labels(model: object, heldout: Dataset, n: int) -> Tensor | None:
 def drawn_codes(model: HasPrior, n: int, generator: torch.Generator) -> Tensor:
     """Draws (n,…) of the model's prior, with those of its sampling options that the prior takes, such as truncation."""
     options: Mapping[str, Any] = getattr(model, "options", {})
-    known = inspect.signature(model.prior.sample).parameters
-    return model.prior.sample(n, generator, **{k: v for k, v in options.items() if k in known})
+    known = inspect.signature(model.prior.sample).parameters.values()
+    names = {p.name for p in known} | (set(options) if any(p.kind is p.VAR_KEYWORD for p in known) else set())
+    return model.prior.sample(n, generator, **{k: v for k, v in options.items() if k in names})
 
 
 def dequantised(x: Tensor, measure: str, seed: int) -> Tensor:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from limner.core.batch import Dataset, to_float
-from limner.core.capabilities import Conditional, Encodes, Generates
+from limner.core.capabilities import Conditional, Encodes, EstimatesCodes, Generates
 from limner.core.errors import LimnerError
 from limner.data.sources.factors import NAMES, SIZES, render
 from limner.evaluation.draws import drawn_codes
@@ -250,14 +250,20 @@ def read_disentanglement(
 
 @torch.inference_mode()
 def encoded_disentanglement(
-    model: Encodes, dataset: Dataset, *, n: int = 10_000, device: torch.device | str = "cpu", seed: int = 0
+    model: Encodes | EstimatesCodes,
+    dataset: Dataset,
+    *,
+    n: int = 10_000,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
 ) -> FactorScores:
     """Disentanglement of an encoder: the scores of its codes of images and their true factors.
 
-    The codes of a variational encoder are its posterior means, as in published tables.
+    The codes of a variational encoder are its posterior means, as in published tables, and those of an InfoGAN the
+    estimates of Q, one number for each code.
 
     Args:
-        model: encodes, in evaluation mode.
+        model: encodes or estimates codes, in evaluation mode.
         dataset: images with known factors, an attribute `factors` (N,K), such as mini-dSprites.
         n: number of images, chosen at random; all if the set has fewer.
         device: where the model is.
@@ -278,7 +284,8 @@ def encoded_disentanglement(
         for augment in dataset.augment:
             x = augment(x, part.to(device))
         y = None if dataset.labels is None else dataset.labels[part].to(device)
-        codes.append(model.encode(x, y).flatten(1).float().cpu())
+        z = model.encode(x, y) if isinstance(model, Encodes) else model.estimate_codes(x)
+        codes.append(z.flatten(1).float().cpu())
     true_factors = half_turn(factors[ids]) if names == NAMES else factors[ids]
     return _score_factors(torch.cat(codes), true_factors, names, "encoder", None, seed)
 

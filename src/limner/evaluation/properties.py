@@ -11,13 +11,13 @@ from torch import Tensor
 
 from limner.config import recipe
 from limner.core.batch import Dataset
-from limner.core.capabilities import Decodes, Encodes, Generates, HasPrior, Reconstructs
+from limner.core.capabilities import Decodes, Encodes, EstimatesCodes, Generates, HasPrior, Reconstructs
 from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel
 from limner.core.run import Run
 from limner.data.sources.factors import NAMES as SPRITES
 from limner.evaluation import smoothness
-from limner.evaluation.capabilities import known_mode_scores, reconstruction_scores
+from limner.evaluation.capabilities import code_scores, known_mode_scores, reconstruction_scores
 from limner.evaluation.conditional import condition_scores
 from limner.evaluation.cost import FULL, Effort, cost, count_evaluations, training_cost
 from limner.evaluation.domain_pairs import pair_scores
@@ -313,7 +313,7 @@ def disentanglement_scores(model: GenerativeModel, train: Dataset, device: torch
         return {"mig": missing("disentangled", why)}
     if factors.shape[1] < 2:
         return {"mig": missing("disentangled", f"{train.name} has one factor, and a code is compared with several")}
-    if isinstance(model, Encodes):
+    if isinstance(model, (Encodes, EstimatesCodes)):
         result = encoded_disentanglement(model, train, device=device)
     elif isinstance(model, HasPrior) and isinstance(model, Decodes) and names == SPRITES:
         result = read_disentanglement(model, device=device)
@@ -380,7 +380,7 @@ def model_scores(
     if "latent" in properties:
         card |= latent_scores(model, reference, scored, heldout, device, effort)
     if "disentangled" in properties:
-        card |= disentanglement_scores(model, train, device)
+        card |= disentanglement_scores(model, train, device) | code_scores(model, heldout, device)
     if "likelihood" in properties:
         card |= likelihood_scores(model, train if learnt else None, heldout, device, kind)
     return select(card, properties)

@@ -35,6 +35,12 @@ def gaussian(mean: Tensor, logvar: Tensor, x: Tensor) -> Tensor:
 
 
 @in_float32
+def categorical(logits: Tensor, one_hot: Tensor) -> Tensor:
+    """The log P(k) (B,) of classes k, given as one-hot vectors (B,K), with P the softmax of logits (B,K)."""
+    return (one_hot * F.log_softmax(logits, 1)).sum(1)
+
+
+@in_float32
 def discretised_logistic(mean: Tensor, log_scale: Tensor, x: Tensor) -> Tensor:
     """The log P(x) (B,) of images with 256 levels on [-1,1] under a logistic distribution cut into 256 bins.
 

@@ -35,6 +35,7 @@ __all__ = [
     "Denoiser",
     "Dequantiser",
     "Encoder",
+    "FeatureCritic",
     "Flow",
     "Generator",
     "GrowingCritic",
@@ -102,6 +103,22 @@ class Denoiser(nn.Module):
             raise ValueError(f"a denoiser has 1 or more heads and times; got heads={heads} times={times}")
         self.shape, self.heads, self.times = shape, heads, times
         self.classes = labels.one_hot_size(conditional, classes)
+
+
+class FeatureCritic(Critic):
+    """A critic whose last layer is apart, so that other nets can share all layers before it.
+
+    ``D.head(D.trunk(x))`` are the logits (B,1) of images x (B,C,H,W).
+
+    Attributes:
+        features: F, the number of features of an image.
+        trunk: images (B,C,H,W) -> features (B,F).
+        head: features (B,F) -> logits (B,1).
+    """
+
+    features: int
+    trunk: nn.Module
+    head: nn.Module
 
 
 class GrowingGenerator(Generator):

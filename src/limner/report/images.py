@@ -14,7 +14,7 @@ from PIL import Image
 
 T = TypeVar("T")
 
-_SERIES = ("samples", "reconstructions", "paths")
+_SERIES = ("samples", "reconstructions", "paths", "details")
 MAX_STEPS = 60
 TIMELINE_BYTES = 6_500_000  # of all images of the timeline together; base64 makes them a third larger
 IMAGE_BYTES = 700_000
@@ -88,6 +88,8 @@ def _numbered(folder: Path) -> dict[int, Path]:
 class Timeline:
     """For each of `steps` a grid of samples, of reconstructions, of paths from noise to samples, or several of them.
 
+    `details` are a grid of a model's own, which it describes in the fact ``details`` of its previews.
+
     `saved` counts the steps on disk, `unreadable` the images that could not be decoded, and `lossy` says that some
     were encoded again to keep the page small.
     """
@@ -96,6 +98,7 @@ class Timeline:
     samples: dict[int, InlineImage]
     reconstructions: dict[int, InlineImage]
     paths: dict[int, InlineImage]
+    details: dict[int, InlineImage]
     saved: int
     unreadable: int
     lossy: bool

@@ -25,7 +25,7 @@ _ANIMATION_BYTES = 3_000_000  # larger than other images, because an animation c
 _WARNINGS = ("warning", "skip")  # events of these kinds come first
 _SHOWN_ELSEWHERE = frozenset(
     {"event", "images", "seconds", "message", "command", "data", "items", "shape", "fingerprint", "licence"}
-    | {"parameters", "rows", "learnt", "classes", "attributes", "notes", "family", "sampling", "likelihood"}
+    | {"parameters", "rows", "details", "learnt", "classes", "attributes", "notes", "family", "sampling", "likelihood"}
 )
 _YAML_LINE = re.compile(r"^(\s*(?:- )*)([\w./-]+:)(?=\s|$)(.*)$")
 

@@ -150,21 +150,6 @@ class HasElbo(Protocol):
         ...
 
 
-@runtime_checkable
-class DecodesPairs(Protocol):
-    """Makes corresponding images of two domains from one noise; it also has a prior and decodes (`Generates`).
-
-    Attributes:
-        domains: names of the domains.
-    """
-
-    domains: tuple[str, ...]
-
-    def decode_pair(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B,C,H,W) in [-1,1] of both domains of noise (B,z)."""
-        ...
-
-
 class SamplesNoise(Protocol):
     """A prior that can be sampled. Its sampling options, such as truncation, are keyword-only and have defaults."""
 

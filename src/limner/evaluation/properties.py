@@ -17,7 +17,7 @@ from limner.core.model import GenerativeModel
 from limner.core.run import Run
 from limner.data.sources.factors import NAMES as SPRITES
 from limner.evaluation import smoothness
-from limner.evaluation.capabilities import code_scores, known_mode_scores, reconstruction_scores
+from limner.evaluation.capabilities import code_scores, known_mode_scores, pixel_pair_scores, reconstruction_scores
 from limner.evaluation.conditional import condition_scores
 from limner.evaluation.cost import FULL, Effort, cost, count_evaluations, training_cost
 from limner.evaluation.domain_pairs import pair_scores
@@ -374,7 +374,7 @@ def model_scores(
     """
     card: Card = known_mode_scores(model, heldout) if {"quality", "coverage"} & set(properties) else {}
     if "quality" in properties:
-        card |= pair_scores(model, train, heldout, device)
+        card |= pair_scores(model, train, heldout, device) | pixel_pair_scores(model, heldout)
     if "sampling" in properties:
         card |= sampling_scores(model, train, run)
     if "latent" in properties:

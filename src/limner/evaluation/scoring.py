@@ -39,7 +39,7 @@ from limner.core.progress import Progress, Silent
 from limner.core.run import Run
 from limner.core.units import Count
 from limner.evaluation import properties, translation
-from limner.evaluation.capabilities import capability_scores
+from limner.evaluation.capabilities import capability_scores, sampled_domain
 from limner.evaluation.cost import FULL, SLOW, Effort, is_slow
 from limner.evaluation.draws import batches
 from limner.evaluation.reference_set import ReferenceSet
@@ -68,6 +68,7 @@ def training_reference(
     """The reference for scores during training; None where samples cannot be compared with the data."""
     if heldout is None:
         return None
+    train, heldout = sampled_domain(model, train), sampled_domain(model, heldout)
     try:
         return ReferenceSet(train, heldout, n=effort_for([model]).training_samples, device=device)
     except LimnerError:  # these are no images, or too few or too small ones: training continues without scores
@@ -388,23 +389,24 @@ def _references(
 
     All of them compare the same number of images: at most n, and as many as every subject has.
     """
+    train = {id(s): sampled_domain(s.model, s.train) for s in subjects}
     scored = [
         s
         for s in subjects
-        if s.train.batch_type is Images and not (drawable(s.train.shape) or isinstance(s.model, Translates))
+        if train[id(s)].batch_type is Images and not (drawable(s.train.shape) or isinstance(s.model, Translates))
     ]
-    count = min([n, *(len(s.train) for s in scored), *(len(s.pictures) for s in scored if s.pictures is not None)])
+    sizes = [len(train[id(s)]) for s in scored]
+    count = min([n, *sizes, *(len(s.pictures) for s in scored if s.pictures is not None)])
     references: dict[str, ReferenceSet] = {}
     result: list[ReferenceSet | None] = []
     for subject in subjects:
         if subject not in scored:
             result.append(None)
             continue
-        key = "" if len(scored) == 1 else _content_hash(subject.train)
+        real, heldout = train[id(subject)], sampled_domain(subject.model, subject.heldout)
+        key = "" if len(scored) == 1 else _content_hash(real)
         if key not in references:
-            references[key] = ReferenceSet(
-                subject.train, subject.heldout, n=count, extractor=choose(subject.train), device=device
-            )
+            references[key] = ReferenceSet(real, heldout, n=count, extractor=choose(real), device=device)
         result.append(references[key])
     return result
 

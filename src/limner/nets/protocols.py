@@ -40,6 +40,8 @@ __all__ = [
     "Generator",
     "GrowingCritic",
     "GrowingGenerator",
+    "PyramidCritic",
+    "PyramidGenerator",
     "mixes_images",
 ]
 
@@ -139,6 +141,39 @@ class GrowingCritic(Critic):
     """
 
     levels: int
+
+
+class PyramidGenerator(Generator):
+    """A generator of a Laplacian pyramid: noise (B,z) -> images (B,C,H,W), level by level.
+
+    Attributes:
+        levels: K, how often the images are halved.
+        net: G of each level, from the finest: noise (B,1,H,W), a low-pass image (B,C,H,W) and labels -> details; the
+            last one, noise and labels -> the coarsest image.
+        noise: shape of the noise of each level, from the finest, without the batch.
+        classes: number of classes; 0 if it is not conditional.
+    """
+
+    levels: int
+    net: nn.ModuleList
+    noise: list[tuple[int, ...]]
+    classes: int
+
+    def images(self, z: Tensor, y: Tensor | None = None) -> list[tuple[Tensor, Tensor]]:
+        """The low-pass image and the details of each level, from the finest."""
+        raise NotImplementedError
+
+
+class PyramidCritic(Critic):
+    """A critic of a Laplacian pyramid, with one net for the images of each level.
+
+    Attributes:
+        levels: K, how often the images are halved.
+        net: D of each level, from the finest: images (B,C,H,W) and labels -> logits (B,).
+    """
+
+    levels: int
+    net: nn.ModuleList  # type: ignore[assignment]
 
 
 class Flow(nn.Module):

@@ -77,7 +77,7 @@ class DDPM(DiffusionModel):
         schedule: Literal["linear", "cosine"] = "linear",
         prediction: Literal["noise", "v"] = "noise",
         drop: float = 0.1,
-        sampling: dict[str, Any] | None = None,
+        sampling: dict[str, object] | None = None,
         *,
         shape: tuple[int, int, int],
         classes: int = 0,

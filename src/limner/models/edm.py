@@ -49,7 +49,7 @@ class EDM(DiffusionModel):
         p_mean: float = -1.2,
         p_std: float = 1.2,
         drop: float = 0.1,
-        sampling: dict[str, Any] | None = None,
+        sampling: dict[str, object] | None = None,
         *,
         shape: tuple[int, int, int],
         classes: int = 0,

@@ -94,7 +94,7 @@ class MeanFlow(DiffusionModel):
         p: float = 1.0,
         guidance: float = 1.0,
         drop: float = 0.1,
-        sampling: dict[str, Any] | None = None,
+        sampling: dict[str, object] | None = None,
         *,
         shape: tuple[int, int, int],
         classes: int = 0,

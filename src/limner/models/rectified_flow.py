@@ -56,7 +56,7 @@ class RectifiedFlow(DiffusionModel):
         std: float = 1.0,
         coupling: Literal["independent", "ot"] = "independent",
         drop: float = 0.1,
-        sampling: dict[str, Any] | None = None,
+        sampling: dict[str, object] | None = None,
         *,
         shape: tuple[int, int, int],
         classes: int = 0,

@@ -318,6 +318,8 @@ def test_runs_of_before_go_on_without_tables(folder_of):
     assert old.classes == ["cat", "dog"]
     assert old.fingerprint == before
     assert "ignored 1 other files (.csv 1)" in old.notes
+    with pytest.raises(LimnerError, match=r"photos is read without \(reading=2\); leave attributes and bins out"):
+        all_of(root, reading=2, attributes=["sits"])
 
 
 # --- CelebA and UTKFace -----------------------------------------------------------------------------------
@@ -397,6 +399,23 @@ def test_a_prepared_store_gives_what_the_folder_gives(
     assert ours.labels is theirs.labels is None or torch.equal(ours.labels, theirs.labels)
     assert list(map(list, ours.texts)) == list(map(list, theirs.texts))
     assert ours.fingerprint == theirs.fingerprint
+
+
+def test_a_store_of_classes_is_written_as_before_there_were_attributes(folder_of, tmp_path: Path):
+    root = folder_of(*(f"{kind}/{i}.png" for kind in ("cat", "dog") for i in range(4)))
+    prepare(root, tmp_path / "x.limner")
+    header = json.loads((tmp_path / "x.limner/header.json").read_text(encoding="utf-8"))
+    assert not {"attributes", "texts"} & header.keys()  # the fields of limner 0.1, so both read each other's
+    assert np.load(tmp_path / "x.limner/labels.npy").shape == (8,)
+    assert load(tmp_path / "x.limner").classes == ["cat", "dog"]
+    with pytest.raises(LimnerError, match="was prepared without attributes"):
+        load(tmp_path / "x.limner", attributes=["hair"])
+
+
+def test_values_that_differ_in_their_case_are_named(photos: Path):
+    dataset = all_of(columns(photos, hair=["red", "Red", "grey"] * 4))
+    assert dataset.condition.values["hair"] == ["Red", "grey", "red"]
+    assert "hair: Red and red differ only in their case: write one if they are the same" in dataset.notes
 
 
 def test_a_store_keeps_intervals_and_refuses_others(photos: Path, tmp_path: Path):

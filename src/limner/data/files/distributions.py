@@ -54,8 +54,9 @@ def never_together(
         The pairs as ``hair=grey`` and ``glasses=round``, with the expected number, most expected first.
 
     >>> rows = np.array([[0, 0]] * 9 + [[1, 1]] * 9 + [[0, 1]])
-    >>> never_together({"hair": ["red", "grey"], "glasses": ["none", "round"]}, rows, least=4)
-    [('hair=grey', 'glasses=none', 4.263157894736842)]
+    >>> ((a, b, n),) = never_together({"hair": ["red", "grey"], "glasses": ["none", "round"]}, rows, least=4)
+    >>> a, b, round(n, 2)
+    ('hair=grey', 'glasses=none', 4.26)
     """
     bounds = list(pairwise(accumulate((len(values) for values in attributes.values()), initial=0)))
     columns = zip(features.T, attributes.values())

@@ -97,9 +97,14 @@ def layout_of(store: Store, names: list[str], asked: Asked = ALL) -> Layout:
     Raises:
         LimnerError: ``dataset.json`` has another format, a table cannot be used, or it has not what is asked for.
     """
+    if asked.names_columns and (isinstance(store, HasLayout) or store.reading < 3):
+        why = (
+            "has no table of attributes"
+            if isinstance(store, HasLayout)
+            else f"is read without (reading={store.reading})"
+        )
+        raise LimnerError(f"attributes: {store.title} {why}; leave attributes and bins out")
     if isinstance(store, HasLayout):
-        if asked.names_columns:
-            raise LimnerError(f"attributes: {store.title} has no table of attributes; leave attributes and bins out")
         return store.layout(names)
     table = image_tables.read(store, names, asked) if store.reading > 2 else None
     return read_layout(store.title, names, store.metadata(), store.reading, table)
@@ -151,6 +156,12 @@ def _attributed(names: list[str], found: Splits, metadata: bytes | None, table: 
     trained = distribution(table.attributes, table.features[train])
     unseen = [f"{a}={v}" for a, of in trained.items() for v, count in of.items() if v and not count]
     notes += [f"values without an image to train on: {', '.join(unseen[:12])}"] if unseen else []
+    for attribute, values in table.attributes.items():
+        alike = Counter(value.casefold() for value in values)
+        if twins := [value for value in values if alike[value.casefold()] > 1]:
+            notes.append(
+                f"{attribute}: {' and '.join(twins[:2])} differ only in their case: write one if they are the same"
+            )
     return Layout(
         train, test, table.features, None, [*notes, *table.notes, *table.faults], found.left_out,
         table.attributes, table.texts, table.faults,

@@ -393,7 +393,8 @@ def _references(
     scored = [
         s
         for s in subjects
-        if train[id(s)].batch_type is Images and not (drawable(s.train.shape) or isinstance(s.model, Translates))
+        if (s.model is None or train[id(s)].batch_type is Images)
+        and not (drawable(s.train.shape) or isinstance(s.model, Translates))
     ]
     sizes = [len(train[id(s)]) for s in scored]
     count = min([n, *sizes, *(len(s.pictures) for s in scored if s.pictures is not None)])

@@ -25,6 +25,7 @@ _TITLES = {
     "oscillation": "Oscillation: why the smallest GAN circles its equilibrium, and what makes it converge",
     "optimal-d": "The optimal D: what a discriminator learns, what its loss measures, and the effect of soft labels",
     "vanishing-gradient": "The vanishing gradient: what remains of G's gradient while D learns and G is frozen",
+    "cgan": "A conditional GAN: the digit that one asks for, and what becomes of it when the label tells D nothing",
     "diffusion": "Diffusion: noise a little at a time, a net that guesses the image, and the ways back",
     "flow": "Flows: the change of variables, its determinant layer by layer, and exact likelihoods",
     "four-families": "Four families: VAE, GAN, flow and diffusion on one set in equal time, by six properties",

@@ -71,7 +71,8 @@ def digits() -> Digits:
 
 def test_real_digits_of_the_class_pass_every_score(digits: Digits) -> None:
     found = card(digits.reference, Stub(digits.image, Classes(digits.train.classes)), digits.heldout)
-    assert set(found) == {"gan_test", "cas", "label_diversity", "label_effect"}
+    assert set(found) == {"gan_test", "cas", "label_diversity", "label_effect", "r_precision"}
+    assert "the labels of this model are none" in found.pop("r_precision").why
     assert found["gan_test"].value > 0.98
     assert found["gan_test"].floor == pytest.approx(0.1), "with shuffled labels"
     assert "lenet64-v1 (Shmelkov" in found["gan_test"].how

@@ -221,6 +221,8 @@ class ImageSet:
 
     Attributes:
         captions: the captions as vectors, if they are the labels.
+        described: the classes or attributes that images have beside their captions, and their labels (N,…), or None.
+        groups: (N,) int64; a caption of an image describes the images of its group and no others.
         mismatches: the wrong labels of a batch, if it has any.
     """
 
@@ -229,6 +231,8 @@ class ImageSet:
     condition: Condition | None = None
     texts: Sequence[Sequence[str]] | None = None
     captions: Captions | None = None
+    described: tuple[Condition, Tensor] | None = None
+    groups: Tensor | None = None
     mismatches: Mismatches | None = None
 
     @property

@@ -31,6 +31,9 @@ def labelled(dataset: Any, options: Options) -> Any:
         )
     groups = _groups(dataset)
     if options.condition == "text":
+        dataset.groups = groups
+        if dataset.condition is not None and dataset.labels is not None:
+            dataset.described = (dataset.condition, dataset.labels)
         _take_captions(dataset, options.captions)
     if options.mismatch:
         if dataset.labels is None or groups is None:

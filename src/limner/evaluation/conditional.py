@@ -19,6 +19,7 @@ from limner.core.batch import Dataset, drawn, to_uint8
 from limner.core.capabilities import Conditional
 from limner.core.condition import Condition
 from limner.core.model import GenerativeModel
+from limner.evaluation.captions import caption_scores
 from limner.evaluation.draws import asked_labels, counted
 from limner.evaluation.real_features import extract
 from limner.evaluation.reference_set import ReferenceSet, ScoredImages
@@ -79,9 +80,13 @@ def condition_scores(
         card |= _effect(reference, model, labels, real)
         if model.condition.values:
             card |= _accuracies(reference, scored, model, heldout, labels, real)
+        elif getattr(heldout, "groups", None) is not None:
+            return card | caption_scores(reference, scored, model, heldout)
         else:
             why = "labels of this model are vectors, which have no values that a reader could find"
             card[quality] = missing("quality", why)
+        why = "R-precision looks for captions, and the labels of this model are none"
+        card[f"r_precision{reference.conditions}"] = missing("quality", why)
     return card
 
 

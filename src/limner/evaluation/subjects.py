@@ -313,6 +313,9 @@ class Part(ImageSet):
         self.condition, self.notes, self.quarantine = whole.condition, whole.notes, whole.quarantine
         self.labels = None if whole.labels is None else whole.labels[torch.tensor(self.ids)]
         self.texts = None if whole.texts is None else [whole.texts[i] for i in self.ids]
+        groups, described = getattr(whole, "groups", None), getattr(whole, "described", None)
+        self.groups = None if groups is None else groups[torch.tensor(self.ids)]
+        self.described = None if described is None else (described[0], described[1][torch.tensor(self.ids)])
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -364,6 +364,14 @@ def data_check(path: str) -> Result:
     return Result(report.to_dict(), report.text())
 
 
+def _without_rows(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe to be shown: the condition of a model without the labels of the data that it keeps, which are many."""
+    model = dict(recipe["model"])
+    if isinstance(model.get("condition"), Mapping):
+        model["condition"] = {key: value for key, value in model["condition"].items() if key != "rows"}
+    return {**recipe, "model": model}
+
+
 def _launch_on_devices(values: Mapping[str, Any]) -> None:
     """Starts this command once per device if several are requested."""
     devices = str(values.get("device", values.get("train.device", "auto")))
@@ -412,7 +420,7 @@ def _dry_run_result(plan: dict[str, Any]) -> Result:
     data, estimate = plan["data"], plan["estimate"]
     lines = [
         *plan.get("advice", []),
-        dump_yaml(plan["recipe"]),
+        dump_yaml(_without_rows(plan["recipe"])),
         f"data: {data['items']:,} images {'x'.join(map(str, data['shape']))} of {data['name']}",
         *(f"  {note}" for note in data["notes"]),
     ]

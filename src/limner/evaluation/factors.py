@@ -28,6 +28,7 @@ from limner.core.errors import LimnerError
 from limner.data.sources.factors import NAMES, SIZES, render
 from limner.evaluation.draws import drawn_codes
 from limner.metrics.disentangle import Disentanglement, disentanglement
+from limner.metrics.extractors.attributes import AttributeReader
 from limner.metrics.extractors.features import grey_batches, read_weights
 
 KEY = "sprites-v1"
@@ -201,8 +202,8 @@ class FactorScores:
         names: factors that were scored.
         left_out: factors that never changed in the images, for example if a generator draws only squares. A score
             over fewer factors cannot be compared with one over all.
-        match: mean correlation of the images with the sprites of the predicted factors; None for an encoder. It is 1
-            for true sprites. If it is below about 0.7, the images show no sprites, and the scores mean little.
+        match: mean correlation of the images with the sprites of the predicted factors; None where none are drawn. It
+            is 1 for true sprites. If it is below about 0.7, the images show no sprites, and the scores mean little.
     """
 
     scores: Disentanglement
@@ -216,7 +217,7 @@ class FactorScores:
 def read_disentanglement(
     model: Generates,
     *,
-    reader: FactorReader | None = None,
+    reader: FactorReader | AttributeReader | None = None,
     n: int = 10_000,
     device: torch.device | str = "cpu",
     seed: int = 0,
@@ -224,8 +225,8 @@ def read_disentanglement(
     """Disentanglement of a decoder: the scores of its noise and the factors predicted from the decoded images.
 
     Args:
-        model: draws noise and decodes it, trained on mini-dSprites, in evaluation mode.
-        reader: predicts the factors; default `factor_reader`.
+        model: draws noise and decodes it, in evaluation mode.
+        reader: predicts the factors of the data that the model was trained on; by default those of mini-dSprites.
         n: number of images.
         device: where the model is.
         seed: seed of the noise and of the scores.
@@ -240,12 +241,17 @@ def read_disentanglement(
         z = drawn_codes(model, min(500, n - first), generator)
         conditions = model.condition.default(first + len(z)) if isinstance(model, Conditional) else None
         y = None if conditions is None else conditions[first:].to(z.device)
-        read, match = reader.read_and_match(model.decode(z, y).float().clamp(-1, 1))
+        x = model.decode(z, y).float().clamp(-1, 1)
         codes.append(z.flatten(1).cpu())
-        parts.append(read.cpu())
-        matches.append(match.cpu())
-    factors = half_turn(torch.cat(parts))
-    return _score_factors(torch.cat(codes), factors, NAMES, reader.key, float(torch.cat(matches).mean()), seed)
+        if isinstance(reader, FactorReader):
+            read, match = reader.read_and_match(x)
+            matches.append(match.cpu())
+            parts.append(half_turn(read).cpu())
+        else:
+            parts.append(reader.read(x).cpu())
+    names = reader.names if isinstance(reader, FactorReader) else tuple(reader.values)
+    mean_match = float(torch.cat(matches).mean()) if matches else None
+    return _score_factors(torch.cat(codes), torch.cat(parts), names, reader.key, mean_match, seed)
 
 
 @torch.inference_mode()

@@ -22,11 +22,12 @@ from limner.evaluation.conditional import condition_scores
 from limner.evaluation.cost import FULL, Effort, cost, count_evaluations, training_cost
 from limner.evaluation.domain_pairs import pair_scores
 from limner.evaluation.draws import batches, counted
-from limner.evaluation.factors import encoded_disentanglement, read_disentanglement
+from limner.evaluation.factors import FactorReader, encoded_disentanglement, factor_reader, read_disentanglement
 from limner.evaluation.likelihood_scores import likelihood_scores
 from limner.evaluation.reference_set import MEASURES, ReferenceSet, ScoredImages
 from limner.metrics.copies import copying, nearest
 from limner.metrics.diversity import birthday, duplicate_threshold, ndb
+from limner.metrics.extractors.attributes import KEYS, AttributeReader, attribute_reader
 from limner.metrics.frechet import frechet_infinity
 from limner.metrics.scorecard import Card, Score, missing, normalised, select
 
@@ -307,7 +308,7 @@ def _smoothness_scores(
 
 def disentanglement_scores(model: GenerativeModel, train: Dataset, device: torch.device | str) -> Card:
     """Whether each number of the code stands for one factor, where the factors of the data are known."""
-    factors, names = getattr(train, "factors", None), getattr(train, "factor_names", None)
+    factors = getattr(train, "factors", None)
     if factors is None:
         why = f"the factors behind {train.name} are not known; train on mini-dsprites to measure disentanglement"
         return {"mig": missing("disentangled", why)}
@@ -315,10 +316,12 @@ def disentanglement_scores(model: GenerativeModel, train: Dataset, device: torch
         return {"mig": missing("disentangled", f"{train.name} has one factor, and a code is compared with several")}
     if isinstance(model, (Encodes, EstimatesCodes)):
         result = encoded_disentanglement(model, train, device=device)
-    elif isinstance(model, HasPrior) and isinstance(model, Decodes) and names == SPRITES:
-        result = read_disentanglement(model, device=device)
     elif isinstance(model, HasPrior) and isinstance(model, Decodes):
-        return {"mig": missing("disentangled", f"no reader tells the factors of pictures like those of {train.name}")}
+        reader = _factor_reader(train, device)
+        if reader is None:
+            why = f"no reader tells the factors of pictures like those of {train.name}"
+            return {"mig": missing("disentangled", why)}
+        result = read_disentanglement(model, reader=reader, device=device)
     else:
         return {"mig": missing("disentangled", f"{model.spec.name} has no codes that factors could be compared with")}
     scores = result.scores
@@ -345,6 +348,13 @@ def disentanglement_scores(model: GenerativeModel, train: Dataset, device: torch
         )
         for name, (value, how) in rows.items()
     }  # fmt: skip
+
+
+def _factor_reader(train: Dataset, device: torch.device | str) -> FactorReader | AttributeReader | None:
+    """The net that reads the factors of such images, if there is one."""
+    if getattr(train, "factor_names", None) == SPRITES:
+        return factor_reader(device)
+    return attribute_reader(KEYS[train.name], device) if train.name in KEYS else None
 
 
 def spaced_images(dataset: Dataset, n: int, device: torch.device | str) -> tuple[Tensor, Tensor | None]:

@@ -17,7 +17,7 @@ from limner.core.batch import KINDS, Dataset, Images, Mismatched, at_once, to_ui
 from limner.core.errors import LimnerError
 from limner.evaluation.real_features import RealImages, extract, load_real_images, uint8_images
 from limner.metrics.diversity import inception_style_score, vendi
-from limner.metrics.extractors import features
+from limner.metrics.extractors import attributes, features
 from limner.metrics.extractors.features import Extractor
 from limner.metrics.frechet import Moments, floor, frechet_distance
 from limner.metrics.kernel import kid
@@ -158,8 +158,7 @@ class ReferenceSet:
                 f"scores compare grey or colour images of at least 8×8 pixels; {train.name} has {c}×{h}×{w}"
             )
         if extractor is None:
-            known = features.KEYS.get(train.name)
-            extractor = features.classifier(known, device) if known else features.fitted(train, device)
+            extractor = _usual(train, device)
         self.extractor, self.train, self.n, self.device = extractor, train, min(n, len(train)), torch.device(device)
         self.apart = heldout is not train
         need = extractor.dims + 1
@@ -250,3 +249,13 @@ class ReferenceSet:
     @cached_property
     def _vendi(self) -> float:
         return float(vendi(self.real.features))
+
+
+def _usual(train: Dataset, device: torch.device | str) -> Extractor:
+    """The extractor that was trained on such images, or random features where there is none."""
+    classifier, reader = features.KEYS.get(train.name), attributes.KEYS.get(train.name)
+    if classifier is not None:
+        return features.classifier(classifier, device)
+    if reader is not None and (found := attributes.attribute_reader(reader, device)).channels == train.shape[0]:
+        return found
+    return features.fitted(train, device)

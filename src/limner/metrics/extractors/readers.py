@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 
 from limner.core.batch import to_float
 from limner.core.errors import LimnerError
+from limner.metrics.extractors.attributes import KEYS, attribute_reader
 from limner.metrics.extractors.features import resized
 
 _BATCH = 500
@@ -48,7 +50,9 @@ class ReadsAttributes(Protocol):
         ...
 
 
-READERS: dict[str, Callable[[torch.device | str], ReadsAttributes]] = {}
+READERS: dict[str, Callable[[torch.device | str], ReadsAttributes]] = {
+    name: partial(attribute_reader, key) for name, key in KEYS.items()
+}
 """The pinned reader for a data set, by the name of the set; each is called with a device."""
 
 

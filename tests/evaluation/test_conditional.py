@@ -12,9 +12,11 @@ from limner.core.condition import Attributes, Classes
 from limner.core.model import GenerativeModel
 from limner.core.rng import Noise
 from limner.data.datasets import Pixels
+from limner.evaluation import conditional
 from limner.evaluation.conditional import condition_scores
 from limner.evaluation.draws import asked_labels
 from limner.evaluation.reference_set import ReferenceSet, ScoredImages
+from limner.metrics.conditions import Agreement
 from limner.metrics.extractors import readers
 from limner.metrics.scorecard import Card, base
 
@@ -226,3 +228,9 @@ def test_scored_labels_are_those_of_held_out_images(rectangles: Bars) -> None:
     assert torch.equal(y[:320], rectangles.heldout.labels)
     assert torch.equal(y[320:], rectangles.heldout.labels[:80])
     assert asked_labels(Stub(None), rectangles.heldout, 4) is None
+
+
+def test_a_judge_that_is_no_better_than_chance_gives_no_norm() -> None:
+    found = Agreement(0.4, 0.3, 0.5, 100, 0.35)
+    assert conditional._row(found, floor=0.35, ceiling=0.9, how="x").norm == pytest.approx(1 / 11)
+    assert conditional._row(found, floor=0.35, ceiling=0.3, how="x").norm is None

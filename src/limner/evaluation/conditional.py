@@ -116,7 +116,7 @@ def _effect(reference: ReferenceSet, model: Any, labels: Tensor, real: Tensor) -
     sheet = model.sample(n, y=columns, columns=len(columns), seed=0)
     features, _ = extract(reference.extractor, to_uint8(sheet.clamp(-1, 1)).cpu())
     found = label_effect(features, len(columns), reference.real.features, real)
-    name = named("label_effect", reference.extractor.key, n)
+    name = f"label_effect{reference.conditions}"  # the sheet is smaller, and its size no condition of a comparison
     if found is None:
         return {name: missing("quality", "there is one label only, so it can make no difference")}
     how = (
@@ -249,7 +249,7 @@ def _row(found: Agreement, *, floor: float, ceiling: float, how: str, **settings
     control = f"; {floor:.3g} with shuffled labels"
     return Score(
         found.value, low=found.low, high=found.high, floor=floor, ceiling=ceiling, how=how + control,
-        norm=normalised(found.value, floor, ceiling), **settings,
+        norm=normalised(found.value, floor, ceiling) if ceiling > floor else None, **settings,
     )  # fmt: skip
 
 

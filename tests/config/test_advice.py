@@ -59,8 +59,8 @@ def fast(**slow: float) -> Machine:
 @pytest.mark.parametrize(
     ("folder", "recipe"),
     [
-        ("grey", "sngan-mnist"),
-        ("letters", "sngan-mnist"),
+        ("grey", "rectified-flow-small-mnist"),
+        ("letters", "rectified-flow-small-mnist"),
         ("colour", "ada-64"),
         ("pairs", "pix2pix-openmoji"),
         ("domains", "cyclegan-emoji"),
@@ -72,9 +72,17 @@ def test_the_recipe_suits_what_the_data_are(folders: Path, folder: str, recipe: 
     assert advice.settings["data"] == str(folders / folder)
     assert advice.reasons[0].startswith(f"{folder}: ")
     assert advice.command in advice.reasons[-1]
-    diffusion = {"grey": "mnist", "letters": "mnist", "colour": "64"}.get(folder)
     named = [r.split(":")[0] for r in advice.reasons if "diffusion" in r]
-    assert named == ([f"not rectified-flow-{diffusion}"] if diffusion else [])
+    assert named == (["not rectified-flow-64"] if folder == "colour" else [])
+
+
+def test_images_without_labels_get_a_net_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    for classes, settings in ((0, {"model.F.conditional": False, "model.sampling.guidance": 1.0}), (3, {})):
+        facts = Facts("tiny", "images", 500, (1, 16, 16), classes)
+        monkeypatch.setattr("limner.config.advice.survey", lambda source, settings, facts=facts: facts)
+        advice = advise("tiny", {}, fast())
+        assert advice.recipe == "rectified-flow-small-mnist"
+        assert {k: v for k, v in advice.settings.items() if k.startswith("model.")} == settings
 
 
 def test_many_images_and_a_fast_machine_get_the_best_images(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,8 +138,8 @@ def test_a_folder_is_trained_with_the_recipe_that_is_said(
         main()
     assert stopped.value.code == 0
     printed = capsys.readouterr().out
-    assert "recipe sngan-mnist: of the small GANs" in printed
-    assert "name: sngan-mnist" in printed
+    assert "recipe rectified-flow-small-mnist: of all families" in printed
+    assert "name: rectified-flow-small-mnist" in printed
     assert not list(tmp_path.iterdir())
     said: list[str] = []
 
@@ -141,7 +149,7 @@ def test_a_folder_is_trained_with_the_recipe_that_is_said(
 
     options: dict[str, Any] = {"images": 64, "batch": 8, "device": "cpu", "threads": 1, "samples": 4}
     run = limner.train(folders / "grey", out="run", progress=Listener(), **options)
-    assert run.recipe["name"] == "sngan-mnist"
+    assert run.recipe["name"] == "rectified-flow-small-mnist"
     assert run.recipe["data"]["size"] == [16, 16]
     assert said[0] == "grey: 22 images to train on in 2 classes, read as grey of 16x16"
 
@@ -154,9 +162,9 @@ def test_several_devices_need_a_named_recipe(folders: Path) -> None:
 def test_a_prepared_store_is_advised_like_its_folder(folders: Path, tmp_path: Path) -> None:
     limner.data.prepare(folders / "grey", tmp_path / "grey.limner")
     advice = advise(tmp_path / "grey.limner", {}, fast())
-    assert (advice.recipe, advice.settings["data.size"]) == ("sngan-mnist", [16, 16])
+    assert (advice.recipe, advice.settings["data.size"]) == ("rectified-flow-small-mnist", [16, 16])
 
 
 def test_a_few_images_get_small_batches(folders: Path) -> None:
-    assert advise(folders / "grey", {}, fast()).settings["train.batch"] == 8  # 22 images, where the recipe has 64
+    assert advise(folders / "grey", {}, fast()).settings["train.batch"] == 8  # 22 images, where the recipe has 32
     assert "train.batch" not in advise(folders / "grey", {"batch": 4}, fast()).settings

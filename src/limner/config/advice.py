@@ -79,6 +79,7 @@ class Candidate:
         enough: images that it has to see before its samples are of use.
         sides: the lowest and highest shorter side that it is meant for.
         few: whether it is for few images (True), many (False) or any number (None).
+        labelled: whether it is for images with classes or attributes (True), without (False), or for both (None).
         side: pixels of the shorter side that larger images are resized to.
         settings: settings besides data and images.
         held_back: why it is only named, however much time there is; "" if it may be taken.
@@ -91,6 +92,7 @@ class Candidate:
     enough: int
     sides: tuple[int, int] = (1, 1 << 20)
     few: bool | None = None
+    labelled: bool | None = None
     side: int = 64
     settings: Mapping[str, Any] = field(default_factory=dict)
     held_back: str = ""
@@ -99,7 +101,8 @@ class Candidate:
         """Whether it is meant for such data, whatever the time."""
         side = min(facts.shape[1:])
         few = self.few is None or self.few == (facts.n < _FEW)
-        return self.kind == facts.kind and self.sides[0] <= side <= self.sides[1] and few
+        labelled = self.labelled is None or self.labelled == bool(facts.classes or facts.attributes)
+        return self.kind == facts.kind and self.sides[0] <= side <= self.sides[1] and few and labelled
 
 
 @dataclass(frozen=True)
@@ -126,10 +129,22 @@ class Advice:
 
 
 _DIFFUSION = "diffusion learns longer and draws in 20 passes; it was not measured on folders yet, so name it to try it"
+_BEST_SMALL = "of all families, a small rectified flow had the best scores after five minutes"
+_DIGITS = "clean images: Fréchet distance 0.5 on digits after 56,000 images, where noise has 95 and the best GAN 2.5"
 
 CANDIDATES = (
     Candidate("rectified-flow-64", "images", "", "", 3_000_000, (_SMALL + 1, 1 << 20), held_back=_DIFFUSION),
-    Candidate("rectified-flow-mnist", "images", "", "", 200_000, (1, _SMALL), held_back=_DIFFUSION),
+    Candidate("rectified-flow-small-mnist", "images", _BEST_SMALL, _DIGITS, 30_000, (1, _SMALL), labelled=True),
+    Candidate(
+        "rectified-flow-small-mnist",
+        "images",
+        _BEST_SMALL,
+        _DIGITS,
+        30_000,
+        (1, _SMALL),
+        labelled=False,
+        settings={"model.F.conditional": False, "model.sampling.guidance": 1.0},
+    ),
     Candidate(
         "r3gan-64",
         "images",

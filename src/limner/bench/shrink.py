@@ -36,6 +36,7 @@ def shrunk(name: str, **train: object) -> Recipe:
     n = 1 if learns_one_image(tree) else BATCH
     tree["train"] |= {"batch": n, "images": 20 * n, "log_images": 3 * n, "samples": 4, "sample_images": 10 * n}
     tree["train"] |= {"checkpoint_images": 1_000_000, "device": "cpu", "threads": 1, **train}
+    tree["model"].pop("progression", None)  # labels of the recipe's data
     if "sampling" in arguments("model", tree["model"]["name"]):
         tree["model"]["sampling"] = {**(tree["model"].get("sampling") or {}), "steps": 2}
     if tree["train"].get("precision") == "bf16":

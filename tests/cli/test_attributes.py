@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -120,6 +121,43 @@ def test_data_that_cannot_be_had_end_with_one_line(
     assert message in error
     assert len(error.strip().splitlines()) == 1
     assert not (faces.parent / "refused").exists()
+
+
+@pytest.mark.parametrize(("old", "new"), [("hair", "colour"), ("square", "oval")])
+def test_weights_that_were_told_other_labels_are_refused(
+    run: Path,
+    faces: Path,
+    tmp_path: Path,
+    old: str,
+    new: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    other = Path(shutil.copytree(faces, tmp_path / "other"))
+    table = (other / "metadata.csv").read_text(encoding="utf-8")
+    (other / "metadata.csv").write_text(table.replace(old, new), encoding="utf-8")
+    words = [
+        "train",
+        "cvae-mnist",
+        f"data={other}",
+        "data.bins={age: [30, 40]}",
+        f"train.init={run}",
+        *QUICK,
+        f"out={tmp_path}/new",
+    ]
+    assert command(*words, monkeypatch=monkeypatch) == 2
+    error = capsys.readouterr().err
+    assert (
+        "it learnt glasses (none, round, square), hair (grey, red), age (below-30, 30-39, 40+), and the data have"
+        in error
+    )
+    assert error.strip().endswith("give a run of the same labels")
+    (other / "metadata.csv").unlink()
+    assert command("train", "cvae-mnist", f"data={other}", *QUICK, f"out={tmp_path}/none", monkeypatch=monkeypatch) == 2
+    assert (
+        "needs data with class labels, attributes or captions; use class folders or a metadata.csv"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_run_keeps_its_attributes(

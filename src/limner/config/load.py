@@ -9,6 +9,7 @@ import torch
 
 from limner.config.bounded import check_fits
 from limner.config.spec import Spec
+from limner.core.capabilities import Conditional
 from limner.core.checkpoint import (
     BEST,
     LATEST,
@@ -20,6 +21,7 @@ from limner.core.checkpoint import (
     read_verified,
     safetensors,
 )
+from limner.core.condition import from_header
 from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel, load_weights
 from limner.core.paths import user_path
@@ -50,9 +52,10 @@ def init_weights(model: GenerativeModel, path: str | Path) -> None:
         path: as for `load_model`.
 
     Raises:
-        LimnerError: there is no intact model, or its weights do not fit.
+        LimnerError: there is no intact model, its weights do not fit, or it learnt other classes or attributes.
     """
     tensors, call = _read(path)
+    _refuse_other_labels(model, call, path)
     weights = model.state_dict()
     for name, value in weights.items():
         if name not in tensors or tensors[name].shape != value.shape:
@@ -62,6 +65,27 @@ def init_weights(model: GenerativeModel, path: str | Path) -> None:
                 " same nets, image size and classes"
             )
     load_weights(model, {name: tensors[name] for name in weights})
+
+
+def _refuse_other_labels(model: GenerativeModel, call: dict[str, Any], path: str | Path) -> None:
+    """Refuses weights that were told other labels: the same numbers of them would mean other things."""
+    header = call.get("condition")
+    if header is None or not isinstance(model, Conditional):
+        return
+    try:
+        before = {feature: list(values) for feature, values in from_header(header).values.items()}
+    except ValueError as error:
+        raise LimnerError(f"train.init={path}: {error}") from None
+    now = {feature: list(values) for feature, values in model.condition.values.items()}
+    if before != now:
+        had, has = (_listed(values) for values in (before, now))
+        raise LimnerError(f"train.init={path}: it learnt {had}, and the data have {has}; give a run of the same labels")
+
+
+def _listed(values: dict[str, list[str]]) -> str:
+    """The values of each feature, shortened."""
+    texts = [f"{feature} ({', '.join(v[:3])}{', …' * (len(v) > 3)})" for feature, v in list(values.items())[:3]]
+    return ", ".join(texts) + ", …" * (len(values) > 3)
 
 
 def _read(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

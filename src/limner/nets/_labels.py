@@ -15,7 +15,10 @@ def one_hot_size(conditional: bool | str, classes: int) -> int:
     """Number of label inputs of a net: `classes` if it is conditional in any way, else 0."""
     if conditional and classes < 1:
         way = "true" if conditional is True else conditional
-        raise ValueError(f"conditional={way} needs data with class labels; use a labelled set or conditional=false")
+        raise ValueError(
+            f"conditional={way} needs data with class labels, attributes or captions; use class folders or a"
+            " metadata.csv, or conditional=false"
+        )
     return classes if conditional else 0
 
 

@@ -10,6 +10,7 @@ denoise        `Denoises`, or `Reconstructs` and           the denoised image
 inpaint, edit  `Denoises`                                  `limner.apply.restore` says what: no model was
 upscale,                                                   trained for these tasks
 colourise
+relabel        `Conditional` and `Generates`               the picture with another label: `limner.apply.relabel`
 anomaly        `ScoresSamples`                             scores.csv, the lowest score first
 translate      `Translates`                                the translated image; a model that learnt to undo a
                                                            degradation has its task: colourise, upscale, inpaint …
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -36,11 +37,12 @@ from limner.apply import outputs, transparency
 from limner.apply.files import Written, find, read_file
 from limner.apply.images import ImageSource, save
 from limner.apply.masks import Masks
+from limner.apply.relabel import nearest_codes
 from limner.apply.restore import Restorer
 from limner.apply.translate import Translation, kept_suffixes, translate
 from limner.apply.untrained import Restoration, restore_files
 from limner.config.load import load_model
-from limner.core.capabilities import Conditional, Corrupts, Denoises, Reconstructs, ScoresSamples, Translates
+from limner.core.capabilities import Conditional, Corrupts, Denoises, Generates, Reconstructs, ScoresSamples, Translates
 from limner.core.device import pick
 from limner.core.errors import LimnerError, unknown
 from limner.core.grid import make_grid
@@ -60,6 +62,7 @@ _OWN = {
     "denoise": (*_ASKED, "noise", "degrade"),
     "reconstruct": ("y", "steps"),
     "interpolate": ("y", "steps", "to", "n"),
+    "relabel": ("y", "was"),
     "anomaly": (),
 }
 """The settings that a task takes; of `denoise`, with a model that denoises."""
@@ -80,6 +83,7 @@ def apply(
     degrade: bool = False,
     tile: int | None = None,
     y: str | int | None = None,
+    was: str | int | None = None,
     steps: int | None = None,
     guidance: float | None = None,
     strength: float | None = None,
@@ -111,7 +115,9 @@ def apply(
         degrade: degrade whole pictures first, as in training, to see how well the model restores them.
         tile: for models that translate, side in pixels of the tiles that a large picture is cut into; by default 512
             for pictures above a megapixel, and no tiles below.
-        y: for models with classes, the class of the pictures by its name or its index.
+        y: for models with classes, the class of the pictures by its name or its index. To relabel, the class or the
+            attributes that they shall have.
+        was: to relabel, the class or the attributes that the pictures have.
         steps: for diffusion and flow-matching models, evaluations on the way from noise to a picture (20 by default).
             Raise it for finer results. Lower it for speed. To denoise, one is enough for the mean of what may be under
             the noise; if you write steps, one example is drawn, which is sharper.
@@ -137,8 +143,8 @@ def apply(
     """
     model = load_model(user_path(path), pick(device))
     settings: dict[str, Any] = {
-        "to": to, "mask": mask, "blend": blend, "degrade": degrade or None, "tile": tile, "y": y, "steps": steps,
-        "guidance": guidance, "strength": strength, "scale": scale, "noise": noise, "side": side,
+        "to": to, "mask": mask, "blend": blend, "degrade": degrade or None, "tile": tile, "y": y, "was": was,
+        "steps": steps, "guidance": guidance, "strength": strength, "scale": scale, "noise": noise, "side": side,
         "n": n,
     }  # fmt: skip
     settings = {key: value for key, value in settings.items() if value is not None}
@@ -162,6 +168,8 @@ def apply(
     images = ImageSource(source, image_shape(model))
     if task == "anomaly":
         written = _score(model, images, out, overwrite)
+    elif task == "relabel":
+        written = _relabel(model, images, y, was, seed, out, overwrite)
     elif task == "interpolate":
         written = _interpolate(model, images, to, 8 if n is None else n, y, out, overwrite)
     else:
@@ -293,6 +301,7 @@ def _check_task(model: GenerativeModel, task: str | None, y: str | int | None) -
         "denoise": isinstance(model, Denoises) or (isinstance(model, Reconstructs) and isinstance(model, Corrupts)),
         "reconstruct": isinstance(model, Reconstructs),
         "interpolate": isinstance(model, Reconstructs),
+        "relabel": isinstance(model, Conditional) and isinstance(model, Generates) and not isinstance(model, Denoises),
         "anomaly": isinstance(model, ScoresSamples),
     }
     possible = [name for name, able in capabilities.items() if able]
@@ -320,6 +329,41 @@ def _reconstruct(
     model: GenerativeModel, images: ImageSource, y: str | int | None, out: str | Path, overwrite: bool
 ) -> list[Path]:
     assert isinstance(model, Reconstructs)
+    return _changed(images, out, overwrite, lambda x: reconstruct(model, x, _labels(model, y, len(x))), model.device)
+
+
+def _relabel(
+    model: GenerativeModel,
+    images: ImageSource,
+    y: str | int | None,
+    was: str | int | None,
+    seed: int,
+    out: str | Path,
+    overwrite: bool,
+) -> list[Path]:
+    """Writes each picture with another label: G(z*, y) for the z* whose picture with the label `was` is nearest."""
+    assert isinstance(model, Generates)
+    if was is None:
+        raise LimnerError("relabel needs the label that the pictures have, which files do not tell; write was=LABEL")
+
+    def relabelled(x: Tensor) -> Tensor:
+        before, after = _labels(model, was, len(x)), _labels(model, y, len(x))
+        assert before is not None
+        with torch.no_grad():
+            return model.decode(nearest_codes(model, x, before, seed=seed).z, after)
+
+    _labels(model, was, 1), _labels(model, y, 1)  # refuses wrong words before anything is written
+    return _changed(images, out, overwrite, relabelled, model.device)
+
+
+def _changed(
+    images: ImageSource,
+    out: str | Path,
+    overwrite: bool,
+    change: Callable[[Tensor], Tensor],
+    device: torch.device,
+) -> list[Path]:
+    """Writes what `change` makes of the pictures (B,C,H,W), a batch at a time, under their names."""
     if images.files is not None:
         images.files.leave_out(user_path(out))
     plan = outputs.plan(out, dict.fromkeys(images.names, ".png"), single=images.single)
@@ -330,8 +374,7 @@ def _reconstruct(
         images.files.notes += plan.notes
     written = []
     for names, x in images.batches():
-        results = reconstruct(model, x.to(model.device), _labels(model, y, len(x)))
-        for name, result in zip(names, results, strict=True):
+        for name, result in zip(names, change(x.to(device)), strict=True):
             written.append(save(result, plan.paths[name]))
     return written
 

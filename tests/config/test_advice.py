@@ -132,7 +132,7 @@ def test_a_folder_is_trained_with_the_recipe_that_is_said(
     folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ["images=128", "batch=8", "device=cpu", "threads=1", "samples=4"]
+    words = ["images=128", "batch=8", "device=cpu", "threads=1", "samples=4", "time=100h"]  # on any machine
     monkeypatch.setattr(sys, "argv", ["limner", "train", str(folders / "grey"), "--dry-run", *words])
     with pytest.raises(SystemExit) as stopped:
         main()
@@ -147,7 +147,7 @@ def test_a_folder_is_trained_with_the_recipe_that_is_said(
         def say(self, text: str) -> None:
             said.append(text)
 
-    options: dict[str, Any] = {"images": 64, "batch": 8, "device": "cpu", "threads": 1, "samples": 4}
+    options: dict[str, Any] = {"images": 64, "batch": 8, "device": "cpu", "threads": 1, "samples": 4, "time": "100h"}
     run = limner.train(folders / "grey", out="run", progress=Listener(), **options)
     assert run.recipe["name"] == "rectified-flow-small-mnist"
     assert run.recipe["data"]["size"] == [16, 16]

@@ -31,10 +31,11 @@ from limner.nets.protocols import Critic, Generator
 
 
 class ProjectionGAN(AdversarialModel):
-    """Generator with conditional batch norm, discriminator with a projection.
+    """Generator that is told the label, discriminator with a projection.
 
     Args:
-        G: net from noise (B,z) and labels to images (B,C,H,W) in [-1,1] (conditional: cbn).
+        G: net from noise (B,z) and labels to images (B,C,H,W) in [-1,1] (conditional: cbn, conditional batch norm, as
+            in the paper; or true, the label beside the noise, which shallow nets obey earlier).
         D: net from images and labels to logits (B,) (conditional: projection, spectral: true).
         d_steps: steps of D for each step of G (5 in the paper). Lower it for speed; raise it if D is too weak.
         transform: applied to real and generated images before D, such as augment.DiffAugment, for small sets; none by
@@ -61,7 +62,7 @@ class ProjectionGAN(AdversarialModel):
             raise ValueError(f"d_steps must be at least 1, got {d_steps}")
         self.condition = required(condition, classes)
         require_labels("projection", D=D)
-        require_labels("cbn", G=G)
+        require_labels(G=G)
         self.G, self.D, self.d_steps, self.prior = G, D, d_steps, Prior("normal", G.z)
         self.transform = transform or Identity()
 

@@ -208,6 +208,9 @@ def test_the_pinned_reader_of_the_data_judges(rectangles: Bars, monkeypatch: pyt
             return {"shade": torch.eye(3)[2 - shade], "side": torch.eye(2)[side]}
 
     monkeypatch.setitem(readers.READERS, "bars", lambda device: Pinned())
+    # one net may give both the features and the attributes, with an accuracy for each attribute
+    monkeypatch.setattr(rectangles.reference.extractor, "key", "bars-v1")
+    monkeypatch.setattr(rectangles.reference.extractor, "about", {"accuracy_test": {"side": 0.9}}, raising=False)
     monkeypatch.setattr("limner.evaluation.conditional.SmallReader", _Untrained)
     honest = Stub(lambda u, y: painted(u, CONDITION.features(y)), CONDITION)
     found = condition_scores(

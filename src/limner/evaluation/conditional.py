@@ -161,7 +161,8 @@ def _accuracies(
     )
     read = judge.read(scored.images)
     accuracy_test = getattr(reference.extractor, "about", {}).get("accuracy_test")
-    known_ceiling = accuracy_test if judge.key == reference.extractor.key else None
+    is_known = judge.key == reference.extractor.key and isinstance(accuracy_test, float)  # of classes
+    known_ceiling = accuracy_test if is_known else None
     ceilings = accuracies(best if judge.read is of_real else judge.read(reference.real.images), truth, list(values))
     settings: dict[str, Any] = {"property": "quality", "better": "higher"}
     on = f"{n} samples, " + ("every class in turn" if condition.names is not None else "with labels of held-out images")

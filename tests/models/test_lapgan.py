@@ -163,6 +163,17 @@ def test_a_class_reaches_every_level() -> None:
     assert not torch.equal(sheet[0], sheet[1])
 
 
+def test_coarse_images_differ_from_the_start() -> None:
+    """Without batch norm the coarsest generator gives nearly one image, and short trainings never leave it."""
+    spread = {}
+    for norm in ("batch", "none"):
+        torch.manual_seed(0)
+        model = small(G={"name": "lapgan.Generator", "coarse_widths": [64, 64], "coarse_norm": norm, "width": 4})
+        coarse = model.train().G.net[-1](model.noise(2, 64, stream()))
+        spread[norm] = float(coarse.detach().std(0).mean())
+    assert spread["batch"] > 3 * spread["none"]
+
+
 def test_bad_arguments() -> None:
     with pytest.raises(
         LimnerError, match="images of 8×8 cannot be halved 3 times to 2 pixels or more; use levels=1 or size=16"

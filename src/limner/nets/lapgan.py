@@ -14,8 +14,9 @@ subtracts grey levels exactly.
 
 The coarsest level is an MLP GAN. At the others G is three convolutions of a noise plane beside l_k and gives h_k, with
 no activation at its end, and D two convolutions (the second with stride 2), dropout and a linear layer of h_k + l_k,
-added before the first convolution. Departures: leaky ReLU in D, and weights from N(0, 0.02). Labels are constant planes
-beside l_k; the authors first map them to one plane with a linear layer.
+added before the first convolution. Departures: leaky ReLU in D, batch norm in the coarsest G (without it all coarse
+images are one for thousands of steps), and weights from N(0, 0.02). Labels are constant planes beside l_k; the authors
+first map them to one plane with a linear layer.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from torch.nn import functional as F
 from limner.nets import _labels as labels
 from limner.nets import mlp, protocols
 from limner.nets._critic import Critic
-from limner.nets._layers import normal_init
+from limner.nets._layers import VectorNorm, normal_init
 
 Kernels = tuple[int, int, int]
 
@@ -119,6 +120,8 @@ class Generator(protocols.PyramidGenerator):
         coarse_z: size of the noise of the coarsest level. Raise it if images are too alike.
         coarse_widths: units of each hidden layer of the coarsest level (two of 8,000 in the authors' code). Raise them
             if the coarse images lack variety.
+        coarse_norm: normalisation of these layers. "batch" keeps the coarse images apart from the start; "none" as in
+            the authors' code.
         width: channels of the details' convolutions (64 to 128 in the authors' code). Raise it if details are wrong;
             lower it for speed.
         kernels: sizes of the details' three convolutions. The authors' are 7, 7, 5; smaller ones are quicker.
@@ -132,6 +135,7 @@ class Generator(protocols.PyramidGenerator):
         levels: int = 2,
         coarse_z: int = 100,
         coarse_widths: tuple[int, ...] = (600, 600),
+        coarse_norm: VectorNorm = "batch",
         width: int = 64,
         kernels: Kernels = (7, 7, 5),
         conditional: bool = False,
@@ -144,8 +148,9 @@ class Generator(protocols.PyramidGenerator):
             raise ValueError(f"kernels must be odd, so that details keep the size of the image; got {list(kernels)}")
         self.levels, self.sizes = levels, sizes(shape[1:], levels)
         self.classes = labels.one_hot_size(conditional, classes)
+        coarse_shape = (shape[0], *self.sizes[-1])
         coarse = mlp.Decoder(
-            coarse_z, coarse_widths, conditional=conditional, shape=(shape[0], *self.sizes[-1]), classes=classes
+            coarse_z, coarse_widths, conditional=conditional, norm=coarse_norm, shape=coarse_shape, classes=classes
         )
         self.net = nn.ModuleList([_Details(shape[0], width, kernels, self.classes) for _ in range(levels)])
         self.net.append(coarse)

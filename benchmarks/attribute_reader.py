@@ -156,6 +156,8 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     x_test, test, values = table(chosen.data, "test")
+    if chosen.check and chosen.data not in KEYS:
+        parser.error(f"limner ships no reader of {chosen.data}")
     if chosen.check:
         shipped = attribute_reader(KEYS[chosen.data])
         small = table(chosen.data, "test", size=SIDE)[0]

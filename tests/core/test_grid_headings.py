@@ -33,3 +33,11 @@ def test_no_heading_leaves_its_column():
     assert (above[:, :32] < 128).any()
     assert not (above[:, 34:] < 128).any()
     assert not (above[0] < 128).any(), "nor is it cut at the top"
+
+
+def test_no_line_is_cut():
+    words = "a portrait of somebody with a thick beard, round glasses, silver hair " * 2
+    image = np.asarray(make_grid(torch.ones(1, 1, 128, 128), 1, headings=[words]))
+    assert image.shape[0] - 128 > 60, "several lines"
+    assert not (image[:2] < 128).any()
+    assert not (image[image.shape[0] - 130 : image.shape[0] - 128] < 128).any()

@@ -64,11 +64,11 @@ def _with_headings(grid: Image.Image, headings: Sequence[str], step: int, gap: i
     background = 255 if grid.mode == "L" else (255,) * len(grid.getbands())
     sheet = Image.new(grid.mode, (grid.width, height + grid.height), background)
     sheet.paste(grid, (0, height))
-    for k, text in enumerate("\n".join(lines) for lines in shown):
+    for k, lines in enumerate(shown):
         label = Image.new("L", (height, step) if turned else (step, height), 0)
-        place = (gap, label.height / 2) if turned else (label.width / 2, label.height / 2)
-        anchor, align = ("lm", "left") if turned else ("mm", "center")
-        ImageDraw.Draw(label).text(place, text, fill=255, font=font, anchor=anchor, align=align)
+        for i, part in enumerate(lines):
+            place = (gap if turned else label.width / 2, label.height / 2 + line * (i - (len(lines) - 1) / 2))
+            ImageDraw.Draw(label).text(place, part, fill=255, font=font, anchor="lm" if turned else "mm")
         mask = label.transpose(Image.Transpose.ROTATE_90) if turned else label
         sheet.paste(0 if grid.mode == "L" else (0, 0, 0, 255)[: len(grid.getbands())], (k * step, 0), mask)
     return sheet

@@ -6,7 +6,6 @@ GAN-CLS, Algorithm 1, and GAN-INT, eq. 5.
     repeat
         x, t ~ data;  t^ ~ texts that do not describe x;  z ~ p_z
         ascend for D   log D(x, t) + 1/2 ( log(1 - D(x, t^)) + log(1 - D(G(z, t), t)) )
-        z ~ p_z
         ascend for G   log D(G(z, t), t)  +  lambda log D(G(z, t'), t'),   t' = t/2 + t^/2
 
 The second term of G is GAN-INT: texts between two texts, for which no image exists, so it is G's alone. With real pairs
@@ -22,7 +21,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from limner.core.adversarial import AdversarialModel, adversarial_logs, require_labels
@@ -77,13 +75,12 @@ class GANCLS(AdversarialModel):
 
     def step(self, data: Data, update: Update) -> Logs:
         x, t, wrong = next(data)  # (B,C,H,W) in [-1,1], labels (B,…) each
-        with torch.no_grad():
-            fake = self.G(self.prior.batch(len(x), data), t)
-        s_r, s_f = self.D(x, t), self.D(fake, t)  # the paper's names of the logits
+        fake = self.G(self.prior.batch(len(x), data), t)
+        s_r, s_f = self.D(x, t), self.D(fake.detach(), t)  # the paper's names of the logits
         terms = {"wrong": labelled(self.D(x, wrong), 0)} if self.wrong else {}
         loss_D = labelled(s_r, 1) + (1 - self.wrong) * labelled(s_f, 0) + self.wrong * terms.get("wrong", 0)
         update("D", loss_D)
-        loss_G = labelled(self.D(self.G(self.prior.batch(len(x), data), t), t), 1)
+        loss_G = labelled(self.D(fake, t), 1)
         if self.interpolation:
             terms["between"] = self.loss_between(t, wrong, data)
             loss_G = loss_G + self.interpolation * terms["between"]

@@ -43,7 +43,7 @@ class AdversarialModel(GenerativeModel):
         objective: the losses of G and D.
     """
 
-    ema_groups = ("G",)
+    ema_groups: tuple[str, ...] | None = ("G",)
     family = "GAN"
 
     G: nn.Module

@@ -113,9 +113,9 @@ class LAPGAN(GenerativeModel):
         return low + details
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Images (B,C,H,W) in [-1,1] of noise (B,z), that of all levels from the finest."""
+        """Images (B,C,H,W) in [-1,1] of noise (B,z), that of all levels from the finest; details are clamped."""
         images: Tensor = self.G(z, y)
-        return images
+        return images.clamp(-1, 1)
 
     @torch.inference_mode()
     def preview(self, batch: object, n: int, seed: int) -> dict[str, Grid]:

@@ -3,8 +3,9 @@
 Liu and Tuzel 2016, *Coupled generative adversarial networks*, arXiv:1606.07536, appendix A, table 1, and the authors'
 code for digits and edges. Their generator ends with one layer of its own and their discriminator begins with one, and
 all others are shared. G has transposed convolutions with batch norm and PReLU, D two convolutions with max pooling and
-two linear layers with PReLU. Departures: any image size; kernels of 4×4 in place of 3×3, so that every layer doubles;
-padding, so that D's maps are not cut; tanh instead of a sigmoid because images lie in [-1,1].
+two linear layers. Departures: any image size; kernels of 4×4 in place of 3×3, so that every layer doubles; padding, so
+that D's maps are not cut; in D leaky ReLU with the slope that their PReLU begins with; tanh instead of a sigmoid, as
+images lie in [-1,1].
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ class Discriminator(_Coupled, Critic):
         blocks: Sequence[nn.Module] = (
             nn.Sequential(nn.Conv2d(shape[0], width, 5, padding=2), nn.MaxPool2d(2)),
             nn.Sequential(nn.Conv2d(width, wide, 5, padding=2), nn.MaxPool2d(2)),
-            nn.Sequential(nn.Flatten(), nn.Linear(wide * prod(maps), hidden), nn.PReLU()),
+            nn.Sequential(nn.Flatten(), nn.Linear(wide * prod(maps), hidden), nn.LeakyReLU(0.25)),
             nn.Linear(hidden, 1),
         )
         _check("this discriminator", own, len(blocks))

@@ -113,7 +113,7 @@ class _Level(Critic):
 
 
 class Generator(protocols.PyramidGenerator):
-    """Noise (B,z) -> images (B,C,H,W) in [-1,1]: a coarse image, then details of one level after another.
+    """Noise (B,z) -> images (B,C,H,W): a coarse image, then details of one level after another, which have no bounds.
 
     Args:
         levels: how often the images are halved. Raise it for larger images; the sides must be divisible by 2^levels.
@@ -178,7 +178,7 @@ class Generator(protocols.PyramidGenerator):
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (B,C,H,W) of noise (B,z), clamped because details have no bounds."""
         low, h = self.images(z, y)[0]
-        return (low + h).clamp(-1, 1)
+        return low + h
 
 
 class Discriminator(protocols.PyramidCritic):

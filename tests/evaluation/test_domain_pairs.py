@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch import Tensor
 
-from limner.core.batch import Unpaired, to_float, to_uint8
+from limner.core.batch import to_float, to_uint8
 from limner.core.condition import Classes
 from limner.core.model import GenerativeModel
 from limner.core.prior import Prior
 from limner.data.datasets import Pixels
+from limner.data.pairs import DomainSet
 from limner.evaluation.domain_pairs import pair_scores
 
 
@@ -24,12 +23,12 @@ def bars(y: Tensor, inverted: bool) -> Tensor:
     return to_uint8(-x if inverted else x)
 
 
-def domains(n: int, labelled: bool = True) -> SimpleNamespace:
+def domains(n: int, labelled: bool = True) -> DomainSet:
     parts = []
     for inverted in (False, True):
         y = torch.randint(4, (n,), generator=torch.Generator().manual_seed(n + inverted))
         parts.append(Pixels("bars", bars(y, inverted), labels=y if labelled else None, classes=list("abcd")))
-    return SimpleNamespace(name="bars", batch_type=Unpaired, parts=lambda: tuple(parts))
+    return DomainSet(*parts, name="bars")
 
 
 class Pairs(GenerativeModel):
@@ -58,6 +57,6 @@ def test_agreement_is_the_share_of_pairs_that_correspond(right: float) -> None:
 def test_unknown_or_different_labels_and_other_models_have_a_reason() -> None:
     assert "no labels in common" in pair_scores(Pairs(1.0), domains(20, False), domains(20))["pair_agreement"].why
     other = domains(20)
-    other.parts()[1].condition = Classes(4)
+    other.a.condition = Classes(4)
     assert pair_scores(Pairs(1.0), domains(20), other)["pair_agreement"].value is None
     assert pair_scores(GenerativeModel(), domains(20), domains(20)) == {}

@@ -8,6 +8,8 @@ perfectly corresponding images would have with judges that err as these do.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -37,9 +39,9 @@ def pair_scores(
     """
     if not isinstance(model, DrawsPairs):
         return {}
-    domains, tests = train.parts(), heldout.parts()
-    values = None if domains[0].condition is None else domains[0].condition.values
-    is_known = train.batch_type is Unpaired and all(p.labels is not None for p in (*domains, *tests))
+    domains, tests = _first_and_second(train), _first_and_second(heldout)
+    values = None if not domains or domains[0].condition is None else domains[0].condition.values
+    is_known = all(p.labels is not None for p in (*domains, *tests))
     if not is_known or not values or any(p.condition != domains[0].condition for p in (*domains, *tests)):
         why = f"the domains of {train.name} have no labels in common, so nobody can tell whether a pair shows the same"
         return {"pair_agreement": missing("quality", why)}
@@ -61,9 +63,14 @@ def pair_scores(
             high=found.high, better="higher", floor=found.chance, ceiling=ceiling,
             how=f"pairs whose two images read the same (Liu and Tuzel 2016), by a small net for each domain, right in"
             f" {right[0]:.1%} and {right[1]:.1%} of held-out images; {found.chance:.3g} with one side shuffled",
-            norm=normalised(found.value, found.chance, ceiling),
+            norm=normalised(found.value, found.chance, ceiling) if ceiling > found.chance else None,
         )
     }  # fmt: skip
+
+
+def _first_and_second(dataset: Any) -> tuple[Dataset, ...]:
+    """The two domains in the order in which a model makes pairs of them; nothing if there are none."""
+    return (dataset.a, dataset.b) if dataset.batch_type is Unpaired else ()
 
 
 def _labelled(part: Dataset) -> tuple[Tensor, Tensor]:

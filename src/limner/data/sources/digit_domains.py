@@ -70,9 +70,14 @@ def _domains(name: str, of: str, change: Callable[[Tensor], Tensor], options: Op
     if not len(second):
         raise LimnerError(f"{name}: one digit cannot be divided; raise limit")
 
-    def domain(title: str, pixels: Tensor) -> Pixels:
-        return Pixels(title, pixels, augment=digits.augment, prepared=fingerprint(digits.fingerprint, title))
+    # training draws images alone; whether pairs show the same digit is told by labels
+    assert digits.labels is not None
+    of_first, of_second = (digits.labels, digits.labels) if known else (digits.labels[0::2], digits.labels[1::2])
+
+    def domain(title: str, pixels: Tensor, labels: Tensor) -> Pixels:
+        prepared = fingerprint(digits.fingerprint, title)
+        return Pixels(title, pixels, labels=labels, classes=digits.classes, augment=digits.augment, prepared=prepared)
 
     what = "in both domains, as known pairs" if known else "in two halves, so that no digit is in both domains"
-    a, b = domain("digits", first), domain(name.partition("-")[2], change(second))
+    a, b = domain("digits", first, of_first), domain(name.partition("-")[2], change(second), of_second)
     return DomainSet(a, b, name, known=known, notes=[*digits.notes, f"digits {what}"])

@@ -47,6 +47,10 @@ def words(recipe: str, folder: Path) -> list[str]:
         settings = {"data.path": folder, "style": str(light / "00.png"), "data.size": SIZE}
         if tree["model"]["name"] == "style_transfer":  # the picture itself is learnt
             settings["data.path"], batch = dark / "00.png", 1
+    if tree["data"].get("condition") == "text":  # the pictures have no captions
+        settings["data.condition"] = "labels"
+    if "progression" in tree["model"]:  # labels of the recipe's data
+        settings["model.progression"] = "null"
     if "weights" in tree["model"]:
         settings["model.weights"] = write_vgg(folder)
     settings |= {

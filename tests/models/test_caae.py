@@ -232,8 +232,11 @@ def test_what_cannot_work_is_refused_in_one_line(options, message):
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 16, 16), (3, 37, 53)])
 def test_nets_fit_images_of_any_size(shape):
-    E, G = caae.Encoder(z=5, width=4, shape=shape), caae.Generator(z=5, width=4, shape=shape, classes=2)
-    D = caae.Discriminator(width=4, shape=shape, classes=2)
+    E, G = (
+        caae.Encoder(z=5, width=4, shape=shape),
+        caae.Generator(conditional=True, z=5, width=4, shape=shape, classes=2),
+    )
+    D = caae.Discriminator(conditional=True, width=4, shape=shape, classes=2)
     y = torch.tensor([0, 1])
     x = G(torch.zeros(2, 5), y)
     assert x.shape == (2, *shape)
@@ -245,8 +248,8 @@ def test_nets_fit_images_of_any_size(shape):
 def test_at_128_pixels_the_nets_have_the_channels_of_the_paper():
     shape = (3, 128, 128)
     with torch.device("meta"):
-        E, G = caae.Encoder(z=50, shape=shape), caae.Generator(z=50, shape=shape, classes=10)
-        D = caae.Discriminator(shape=shape, classes=10)
+        E, G = caae.Encoder(z=50, shape=shape), caae.Generator(conditional=True, z=50, shape=shape, classes=10)
+        D = caae.Discriminator(conditional=True, shape=shape, classes=10)
     convolutions = [m.out_channels for m in E.modules() if isinstance(m, nn.Conv2d)]
     assert convolutions == [64, 128, 256, 512, 1024]
     assert G.map_shape == (1024, 4, 4)
@@ -261,7 +264,7 @@ def test_at_128_pixels_the_nets_have_the_channels_of_the_paper():
 
 def test_the_label_enters_d_img_after_its_first_layer():
     """The first map is the same for every label, and the next one is not."""
-    D = caae.Discriminator(width=4, shape=(1, 16, 16), classes=3).eval()
+    D = caae.Discriminator(width=4, conditional=True, shape=(1, 16, 16), classes=3).eval()
     seen: list[list[Tensor]] = []
     convolutions = [m for m in D.modules() if isinstance(m, nn.Conv2d)]
     for m in convolutions:
@@ -276,8 +279,8 @@ def test_the_label_enters_d_img_after_its_first_layer():
 
 
 def test_vectors_and_indices_are_the_same_labels():
-    G = caae.Generator(z=5, width=4, shape=(1, 16, 16), classes=3)
-    D = caae.Discriminator(width=4, shape=(1, 16, 16), classes=3).eval()
+    G = caae.Generator(z=5, width=4, conditional=True, shape=(1, 16, 16), classes=3)
+    D = caae.Discriminator(width=4, conditional=True, shape=(1, 16, 16), classes=3).eval()
     z, y = torch.randn(3, 5), torch.tensor([2, 0, 1])
     x = G(z, y)
     torch.testing.assert_close(G(z, F.one_hot(y, 3).float()), x)

@@ -152,7 +152,7 @@ def test_conditional_stride_2_nets():
     z = encoder(x, y)
     assert torch.equal(recorded[0], torch.cat([x, planes], 1))
     assert not torch.allclose(decoder(z, y), decoder(z, y.flip(0)))
-    with pytest.raises(ValueError, match="give the class"):
+    with pytest.raises(ValueError, match="give the label"):
         decoder(z)
 
 

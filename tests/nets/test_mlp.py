@@ -80,7 +80,7 @@ def test_a_conditional_net_depends_on_the_class_and_others_ignore_it():
         assert not torch.allclose(net(x, y), net(x, y.flip(0)))
         with pytest.raises(ValueError, match="give the label"):
             net(x)
-        with pytest.raises(ValueError, match="labelled set"):
+        with pytest.raises(ValueError, match="needs data with class labels"):
             make(conditional=True, shape=DIGIT)
 
 

@@ -25,7 +25,11 @@ SHAPE = (1, 16, 16)
         ("gan", {"G": "dcgan.Discriminator", "D": "mlp.Discriminator"}, "dcgan.Discriminator is no Decoder, which"),
         ("wgan_gp", {"G": "dcgan.Generator", "D": "mlp.Encoder"}, "mlp.Encoder is no Critic, which D must be"),
         ("progressive_gan", {"G": "dcgan.Generator", "D": "progressive.Discriminator"}, ": progressive.Generator"),
-        ("vae", {"encoder": "mlp.Decoder", "decoder": "mlp.Decoder"}, "choose from: conv.Encoder, conv.PoolEnc"),
+        (
+            "vae",
+            {"encoder": "mlp.Decoder", "decoder": "mlp.Decoder"},
+            "choose from: caae.Encoder, conv.Encoder, ",
+        ),
     ],
 )
 def test_a_net_of_another_kind_is_one_clear_line(name: str, nets: dict[str, str], message: str) -> None:

@@ -85,7 +85,15 @@ class CoGAN(GenerativeModel):
         return self._of(z, self.options.get("domain", "a"))
 
     def draw(self, n: int, y: Tensor | None, noise: Noise, *, domain: Domain = "a", **options: object) -> Tensor:
-        """Images of a domain, or pairs side by side, (n,C,H,2W), with a on the left."""
+        """Images of a domain, or pairs side by side, (n,C,H,2W), with a on the left.
+
+        Args:
+            n: number of images.
+            y: not used.
+            noise: the source of all noise.
+            domain: a or b, or both for corresponding images side by side.
+            **options: none.
+        """
         return self._of(noise(0, self.prior.z), domain)
 
     def _of(self, z: Tensor, domain: Domain) -> Tensor:

@@ -94,7 +94,7 @@ class Generator(protocols.Generator):
         self,
         z: int,
         width: int = 64,
-        conditional: bool = True,
+        conditional: bool = False,
         *,
         shape: tuple[int, int, int],
         classes: int = 0,
@@ -122,7 +122,7 @@ class Generator(protocols.Generator):
         return self.net(self.stem(joined).unflatten(1, self.map_shape))[..., :h, :w]
 
 
-class LabelMaps(labels.Labelled):
+class _LabelMaps(labels.Labelled):
     """Appends the label to a map as constant maps.
 
     Args:
@@ -150,14 +150,14 @@ class Discriminator(Critic):
     """
 
     def __init__(
-        self, width: int = 16, conditional: bool = True, *, shape: tuple[int, int, int], classes: int = 0
+        self, width: int = 16, conditional: bool = False, *, shape: tuple[int, int, int], classes: int = 0
     ) -> None:
         super().__init__()
         self.classes = labels.one_hot_size(conditional, classes)
         widths = [width << k for k in range(4)]
         self.net = nn.Sequential(SameConv2d(shape[0], width, 5, 2, bias=False), nn.BatchNorm2d(width), nn.ReLU())
         if self.classes:
-            self.net.append(LabelMaps(self.classes))
+            self.net.append(_LabelMaps(self.classes))
         for k, (a, b) in enumerate(pairwise(widths)):
             self.net.extend(
                 [SameConv2d(a + (0 if k else self.classes), b, 5, 2, bias=False), nn.BatchNorm2d(b), nn.ReLU()]

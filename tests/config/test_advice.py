@@ -138,7 +138,7 @@ def test_a_folder_is_trained_with_the_recipe_that_is_said(
         main()
     assert stopped.value.code == 0
     printed = capsys.readouterr().out
-    assert "recipe rectified-flow-small-mnist: of all families" in printed
+    assert "recipe rectified-flow-small-mnist: after five minutes" in printed
     assert "name: rectified-flow-small-mnist" in printed
     assert not list(tmp_path.iterdir())
     said: list[str] = []

@@ -10,8 +10,9 @@ section 4.
         z ~ p_z
         ascend for G    log D(G(z,y)) + log P(y+ | G(z,y)) - log P(y- | G(z,y))
 
-The best P(y+|x) / P(y-|x) is the ratio p(x,y) / p_G(x,y) of the joint densities, so what G gains from the classifier is
-minus KL(p_G(x,y) || p(x,y)): classes that overlap are no reason to leave images out, as they are for AC-GAN.
+The best ``P(y+|x) / P(y-|x)`` is the ratio ``p(x,y) / p_G(x,y)`` of the joint densities, so what G gains from the
+classifier is minus ``KL(p_G(x,y) || p(x,y))``: classes that overlap are no reason to leave images out, as they are for
+AC-GAN.
 """
 
 from __future__ import annotations

@@ -25,7 +25,9 @@ def test_labels_are_read_by_name_index_or_one_by_one() -> None:
     assert Classes(["10", "7"]).read("7", 1).tolist() == [1], "a name comes before an index"
 
 
-@pytest.mark.parametrize("asked", [3, -1, "cow", [0], [0, 1, 2], torch.tensor([0.5, 1.0])])
+@pytest.mark.parametrize(
+    "asked", [3, -1, "cow", [0], [0, 1, 2], torch.tensor([0.5, 1.0]), {"hair": "red"}, ["cat", 0.5]]
+)
 def test_what_means_nothing_is_refused(asked: object) -> None:
     with pytest.raises(LimnerError, match=r"there is no class 'cow'; choose from: cat, dog|integers from 0 to 1"):
         Classes(["cat", "dog"]).read(asked, 2)
@@ -106,9 +108,28 @@ def test_what_is_left_open_is_as_in_the_data():
     assert FACES.name(FACES.read(["hair=red", {"hair": "grey"}], 2))[1].startswith("hair=grey")
 
 
+def test_without_rows_every_value_is_equally_likely():
+    """And attributes do not go together: each pair of values is about as frequent as any other."""
+    open_ = Attributes({"a": ["x", "y"], "b": ["p", "q", "r"], "c": ["1", "2", "3", "4", "5"]})
+    for column, known in zip(open_.rows.unbind(1), open_.values.values(), strict=True):
+        counts = column.bincount(minlength=len(known))
+        assert counts.max() - counts.min() <= 1
+    pairs = (3 * open_.rows[:, 0] + open_.rows[:, 1]).bincount(minlength=6) / len(open_.rows)
+    assert pairs.sub(1 / 6).abs().max() < 0.05
+
+
+def test_attributes_in_another_order_are_another_condition():
+    values = dict(FACES.values)
+    assert Attributes(values) == FACES
+    assert Attributes(dict(reversed(values.items()))) != FACES, "vectors of the one mean nothing to the other"
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
+        ({3: "red"}, "no attribute '3'; choose from: hair, glasses"),
+        (["hair=red", 3], r"labels must be text such as"),
+        (object(), r"labels must be text such as"),
         ("hare=red", r"no attribute 'hare' \(did you mean 'hair'\?\); choose from: hair, glasses"),
         ("hair=rde", r"hair has no value 'rde' \(did you mean 'red'\?\); choose from: red, grey"),
         ("red", r"'red' names no attribute; write for example 'hair=grey glasses=very large'"),
@@ -136,6 +157,10 @@ def test_a_sheet_shares_noise_along_its_rows(tmp_path):
     assert torch.allclose(two[3], sheet[17], atol=1e-5)
     with pytest.raises(LimnerError, match="a row of 0 images is none"):
         model.sample(4, columns=0)
+    between = model.sample(6, seed=1, y="3", to="7", columns=3)
+    half = (torch.eye(10)[3] + torch.eye(10)[7])[None] / 2
+    assert torch.allclose(between[[0, 2]], two[:2], atol=1e-5), "the ends are the labels themselves"
+    assert torch.allclose(between[4:5], model.decode(rows[1:], half), atol=1e-5)
     grid = model.sample_grid(20, 1)
     assert grid.headings == [str(k) for k in range(10)]
     assert torch.allclose(grid.images, sheet, atol=1e-5)

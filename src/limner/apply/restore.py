@@ -238,7 +238,7 @@ class Restorer:
         labels = null = None
         if isinstance(self.model, Conditional) and self.y is not None:
             labels = self.model.condition.read(self.y, n).to(self.model.device)
-            null = self.model.condition.size if labels.dim() == 1 else 0
+            null = self.model.condition.size
 
         def D(x: Tensor, sigma: float) -> Tensor:
             def net(part: Tensor, of: Tensor) -> Tensor:

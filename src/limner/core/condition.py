@@ -119,7 +119,7 @@ class Classes:
             return torch.tensor(self._index(y)).expand(n).long()
         if isinstance(y, (list, tuple)) and y and all(isinstance(label, (str, Integral)) for label in y):
             y = [self._index(label) for label in y]
-        labels = torch.as_tensor(y)
+        labels = _numbers(y)
         labels = labels.expand(n) if labels.dim() == 0 else labels
         is_valid = labels.shape == (n,) and not labels.is_floating_point()
         if not is_valid or int(labels.min()) < 0 or int(labels.max()) >= self.size:
@@ -193,7 +193,9 @@ class Attributes:
         self._bounds = list(pairwise(accumulate(counts, initial=0)))
         table = torch.tensor([list(row) for row in rows], dtype=torch.int64)
         if not len(table):
-            table = torch.stack([torch.arange(_ROWS) * (2 * f + 1) % k for f, k in enumerate(counts)], 1)
+            generator = torch.Generator().manual_seed(0)
+            columns = [(torch.arange(_ROWS) % k)[torch.randperm(_ROWS, generator=generator)] for k in counts]
+            table = torch.stack(columns, 1)
         if table.shape[1:] != (len(counts),) or bool(((table < -1) | (table >= torch.tensor(counts))).any()):
             raise ValueError("rows do not fit the attributes")
         self.rows = table[:_ROWS]
@@ -244,7 +246,7 @@ class Attributes:
             return self.vectors(torch.cat([self._completed(self._asked(v), n)[i : i + 1] for i, v in enumerate(y)]))
         if isinstance(y, Integral):
             raise LimnerError(f"{y} names no attribute; write for example {self._example}")
-        labels = torch.as_tensor(y)
+        labels = _numbers(y)
         if labels.shape == (n, len(self.values)) and not labels.is_floating_point():
             counts = torch.tensor([b - a for a, b in self._bounds], device=labels.device)
             if bool(((labels < -1) | (labels >= counts)).any()):
@@ -258,6 +260,7 @@ class Attributes:
         """The index of each value that was asked for, by attribute."""
         asked: dict[str, int] = {}
         for attribute, value in y.items() if isinstance(y, Mapping) else self._pairs(y):
+            attribute = str(attribute)
             known = self.values.get(attribute)
             if known is None:
                 raise LimnerError(
@@ -311,7 +314,8 @@ class Attributes:
         return {"kind": "attributes", "values": dict(self.values), "rows": self.rows.tolist()}
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Attributes) and self.values == other.values
+        # in the same order too, because that of the vectors depends on it
+        return isinstance(other, Attributes) and list(self.values.items()) == list(other.values.items())
 
     def __hash__(self) -> int:
         return hash(tuple(self.values))
@@ -471,6 +475,14 @@ def required(header: Mapping[str, Any] | None, classes: int) -> Condition:
     if classes < 2:
         raise ValueError("this model needs data with labels; use class sub-folders, attributes or a labelled set")
     return from_header(header) if header else Classes(classes)
+
+
+def _numbers(y: Any) -> Tensor:
+    """Labels as a tensor; an empty one, which is of no label's shape, of what is not made of numbers."""
+    try:
+        return torch.as_tensor(y)
+    except (TypeError, ValueError, RuntimeError):
+        return torch.empty(0)
 
 
 def _listed(names: Sequence[str], limit: int = 12) -> str:

@@ -27,7 +27,7 @@ from limner.core.prior import NormalPrior
 from limner.core.rng import Noise, keys_of, uniform
 from limner.samplers import grids
 from limner.samplers.bound import decoder_term, prior_term, step_term, strata
-from limner.samplers.guidance import guided
+from limner.samplers.guidance import guided, unlabelled
 from limner.samplers.likelihood import EXACT, log_prob
 from limner.samplers.steps import Denoiser, StepNoise, ancestral, dpm2m, euler, heun
 
@@ -101,8 +101,7 @@ class DiffusionModel(GenerativeModel):
         sigma_data: standard deviation of the data that the model assumes.
         sigma_min: smallest noise level that it is trained on.
         sigma_max: largest noise level, which samples start from.
-        null: the label that means "no class", or each entry of it where labels are vectors; None if the model is not
-            conditional.
+        null: the class that means "none", see `guided`; None if the model is not conditional.
         measure: the kind of p(x) that `log_prob` gives.
         likelihood_kind: how `log_prob` is computed.
         probes: random probes for the trace in `log_prob`, of more than 16 dimensions.
@@ -134,10 +133,9 @@ class DiffusionModel(GenerativeModel):
         self.F, self.drop, self.shape = F, drop, tuple(shape)
         self.prior = NormalPrior(self.shape)
         self.is_points = self.shape[1:] == (1, 1)
-        self.null: int | None = None
+        self.null = known or None
         if known:
             self.condition = from_header(condition) if condition else Classes(classes)
-            self.null = known if self.condition.names is not None else 0
         if not 0 <= drop < 1:
             raise ValueError(f"drop={drop:g} must be a share from 0 to below 1; 0.1 is usual")
         declared = declarations.declared(self.Options)
@@ -215,7 +213,7 @@ class DiffusionModel(GenerativeModel):
         if self.null is None or y is None:
             return None
         hidden = (data.rand(len(y)) < self.drop).view(-1, *[1] * (y.dim() - 1))
-        return torch.where(hidden, self.null, y)
+        return torch.where(hidden, unlabelled(y, self.null), y)
 
     # ---- drawing -----------------------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ def guided(
         denoise: `denoise(x, sigma, y)` of a model, with x (B,…), sigma (B,) and y (B,…) or None.
         y: labels (B,…), or None for a model without a condition.
         scale: g. Raise it for samples that show their class more clearly; lower it for more diverse ones.
-        null: the label that means "none": the number of classes, or 0 where labels are vectors.
+        null: the class that means "none": the number of classes. Where labels are vectors, zeros mean it.
         interval: (low, high) noise levels between which there is guidance (Kynkäänniemi et al. 2024,
             arXiv:2404.07724); everywhere if None. Narrow it if guided samples are alike or their colours too strong.
         rescale: φ in [0,1], how far the standard deviation of each guided prediction is brought back to that of D_c
@@ -46,12 +46,17 @@ def guided(
         if y is None or null is None or scale == 1 or not low <= sigma <= high:
             # a clone, because labels made under inference mode could not be kept for a gradient
             return denoise(x, x.new_full((len(x),), sigma), None if y is None else y.clone())
-        labels = torch.cat([y, torch.full_like(y, null)])
+        labels = torch.cat([y, unlabelled(y, null)])
         D_c, D_u = denoise(torch.cat([x, x]), x.new_full((2 * len(x),), sigma), labels).chunk(2)
         x0 = torch.lerp(D_u, D_c, scale)
         return _with_deviation(x0, D_c, rescale) if rescale else x0
 
     return D
+
+
+def unlabelled(y: Tensor, null: int) -> Tensor:
+    """Labels of the shape of y (B,…) that mean "none": the index `null` for classes, zeros for vectors."""
+    return torch.full_like(y, null if y.dim() == 1 else 0)
 
 
 def _with_deviation(x0: Tensor, D_c: Tensor, phi: float) -> Tensor:

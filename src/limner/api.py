@@ -371,7 +371,7 @@ def _plan(
 def demo(out: str | Path = "runs/demo", *, time: str = "150s", progress: Progress | None = None) -> Run:
     """Trains a conditional GAN on the digits that limner contains, and saves samples: a column for each digit.
 
-    It is the recipe ``projection-mnist`` (Miyato and Koyama 2018) for a third of its images.
+    It is the recipe ``projection-mnist`` (Miyato and Koyama 2018) for a quarter of its images.
 
     Args:
         out: the run folder; a number is added if it is not empty.
@@ -383,7 +383,7 @@ def demo(out: str | Path = "runs/demo", *, time: str = "150s", progress: Progres
     while exists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         number += 1
         folder = Path(f"{first}-{number}")
-    run = train("builtin:projection-mnist", out=folder, images=200_000, time=time, progress=progress)
+    run = train("builtin:projection-mnist", out=folder, images=150_000, time=time, progress=progress)
     draw(run.path, run.path / "samples.png", n=100)
     return run
 

@@ -178,16 +178,18 @@ def run(
     base = _base(name_of_recipe, data)
     found = _load(base, numbers)
     given = None if run is None else _given(run, found, str(base.train.get("device")))
-    _check_same(folder, asdict(settings) | {"run": "" if run is None else str(run), "data": base.data.to_dict()})
     plan = [(n, seed) for seed in range(n_seeds) for n in numbers]
     generators: dict[tuple[int, int], Recipe] = {}
     if given is None:
         for n, seed in plan:
-            place = _write_images(folder, found, n, seed)
-            planned = _generator(name_of_recipe, place, found, n, seed, n_images, overrides)
+            planned = _generator(name_of_recipe, folder, found, n, seed, n_images, overrides)
             check_same_settings(run_folder(folder, f"{n}-{seed}"), planned)
             generators[n, seed] = planned
-        _check_conditional(generators[plan[0]])
+        _check_conditional(generators[plan[0]], found)
+    what = {"run": str(run)} if run is not None else {"run": "", "images": n_images}
+    _check_same(folder, asdict(settings) | what | {"data": base.data.to_dict()})
+    for n, seed in generators:
+        _write_images(_images_of(folder, n, seed), found, n, seed)
     cells: list[Cell] = []
     result: dict[str, Any] = {}
     for n, seed in plan:
@@ -224,8 +226,11 @@ def _shares(values: Any) -> tuple[float, ...]:
             share = float(value)
         except (TypeError, ValueError):
             share = -1.0
-        if not 0 < share < 1:
-            raise LimnerError(f"shares: {value!r} is not possible; write numbers between 0 and 1, such as 0.25,0.5")
+        if not 0 < share < 1 or not 0 < round(share * _BATCH) < _BATCH:
+            raise LimnerError(
+                f"shares: {value!r} is not possible in batches of {_BATCH}; write numbers between 0 and 1, such as"
+                " 0.25,0.5"
+            )
         shares.append(share)
     return tuple(shares)
 
@@ -291,9 +296,12 @@ def chosen(labels: Tensor, per_class: int, seed: int) -> Tensor:
     return torch.cat(parts)
 
 
-def _write_images(folder: Path, found: _Data, n: int, seed: int) -> Path:
-    """The real images of a cell as a folder of PNGs, a sub-folder for each class by its number, for the generator."""
-    place = folder / "images" / f"{n}-{seed}"
+def _images_of(folder: Path, n: int, seed: int) -> Path:
+    return folder / "images" / f"{n}-{seed}"
+
+
+def _write_images(place: Path, found: _Data, n: int, seed: int) -> None:
+    """Writes the real images of a cell as PNGs, a sub-folder for each class by its number, for the generator."""
     assert found.train.labels is not None
     ids = chosen(found.train.labels, n, seed)
     try:
@@ -305,11 +313,10 @@ def _write_images(folder: Path, found: _Data, n: int, seed: int) -> Path:
                 Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)).save(file)
     except OSError as error:
         raise LimnerError(f"cannot write {relative(place)}: {error.strerror}; choose another out=DIR") from None
-    return place
 
 
 def _generator(
-    name: str, place: Path, found: _Data, n: int, seed: int, images: int, overrides: Mapping[str, Any]
+    name: str, folder: Path, found: _Data, n: int, seed: int, images: int, overrides: Mapping[str, Any]
 ) -> Recipe:
     """The recipe of the generator on these images alone, without scores on the way.
 
@@ -320,15 +327,15 @@ def _generator(
         if key.removeprefix("train.") in ("seed", "images", "time") or key.split(".")[0] == "data":
             raise LimnerError(f"{key} is set by the bench; write seeds=3, images=60k or data=NAME")
     c, h, w = found.train.shape
-    data = {"name": "folder", "path": str(place), "size": [h, w], "channels": c, "split": "all"}
+    data = {"name": "folder", "path": str(_images_of(folder, n, seed)), "size": [h, w], "channels": c, "split": "all"}
     fixed = {"data": data, "train.seed": seed, "train.images": images, "train.score_images": 0}
     planned = recipe.load(name, fixed | dict(overrides))
     batch = min(planned.train.get("batch"), n * len(found.classes))
     return recipe.load(name, fixed | dict(overrides) | {"train.batch": batch})
 
 
-def _check_conditional(planned: Recipe) -> None:
-    model = api.prepare(planned).model
+def _check_conditional(planned: Recipe, found: _Data) -> None:
+    model = planned.model.build(**found.train.facts())
     if not isinstance(model, Conditional):
         raise LimnerError(f"{planned.name} takes no labels; choose a conditional recipe, such as recipe=cvae-mnist")
 

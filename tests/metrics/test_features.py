@@ -53,6 +53,14 @@ def test_batch_and_order_do_not_matter(digits: data.Pixels) -> None:
     torch.testing.assert_close(lenet64().features(x.flip(0)).flip(0), z, rtol=1e-4, atol=1e-4)
 
 
+def test_large_images_are_computed_in_smaller_batches(digits: data.Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = digits.pixels[:20]
+    z, logits = lenet64().both(x)
+    monkeypatch.setattr(features, "_VALUES", 3 * 28 * 28)
+    for few, whole in zip(lenet64().both(x), (z, logits), strict=True):
+        torch.testing.assert_close(few, whole, rtol=1e-4, atol=1e-4)
+
+
 def test_memory_is_bounded_by_the_batch(digits: data.Pixels) -> None:
     shapes = []
     hook = lenet64()._net.register_forward_hook(lambda m, i, o: shapes.append(tuple(i[0].shape)))

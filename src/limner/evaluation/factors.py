@@ -29,7 +29,7 @@ from limner.data.sources.factors import NAMES, SIZES, render
 from limner.evaluation.draws import drawn_codes
 from limner.metrics.disentangle import Disentanglement, disentanglement
 from limner.metrics.extractors.attributes import AttributeReader
-from limner.metrics.extractors.features import grey_batches, read_weights
+from limner.metrics.extractors.features import frozen, grey_batches, read_weights, three_halvings
 
 KEY = "sprites-v1"
 _SHA256 = "b7e29bc712f2183648b91bba0fbfea8dae68de32fa971ce340f4f9d0a7c074b6"
@@ -44,19 +44,7 @@ class _Reader(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(1, 16, 5, padding=2),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(16, 32, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(32, 64, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Flatten(),
-            nn.Linear(64 * 4 * 4, 128),
-        )
+        self.body = three_halvings(1, (16, 32, 64), 5, _SIDE, 128)
         self.head = nn.Linear(128, sum(SIZES))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -183,9 +171,7 @@ def factor_reader(device: torch.device | str = "cpu") -> FactorReader:
 @cache
 def _loaded(device: str) -> FactorReader:
     weights, about = read_weights(KEY, _SHA256)
-    net = _Reader()
-    net.load_state_dict(weights)
-    net.requires_grad_(False).eval().to(device)
+    net = frozen(_Reader(), weights, device)
     return FactorReader(KEY, NAMES, SIZES, torch.device(device), about, net)
 
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from limner.core.errors import LimnerError, unknown
-from limner.metrics.extractors.features import checked, read_weights, resized
+from limner.metrics.extractors.features import checked, frozen, read_weights, resized, standardised, three_halvings
 
 _SHA256 = {
     "avatars-v1": "120d42970eea7f6001552c1da54b49861ac72fa78067854ee4f238d99b879987",
@@ -44,19 +44,7 @@ class AttributeNet(nn.Module):
 
     def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, 16, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(16, 32, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(32, 64, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Flatten(),
-            nn.Linear(64 * 4 * 4, 128),
-        )
+        self.body = three_halvings(channels, (16, 32, 64), 3, SIDE, 128)
         self.head = nn.Linear(128, outputs)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,17 +101,9 @@ class AttributeReader:
         """Value indices (B,F) int64 of images (B,C,H,W), an attribute a column; the arguments of `features`."""
         return torch.stack([logits.argmax(1) for logits in self.logits(x, batch=batch).values()], 1)
 
-    @torch.inference_mode()
     def _computed(self, x: Tensor, batch: int) -> tuple[Tensor, Tensor]:
-        codes = torch.empty(len(x), self.dims, device=self.device)
-        logits = torch.empty(len(x), self._net.head.out_features, device=self.device)
-        with torch.autocast(self.device.type, enabled=False):
-            done = 0
-            for part in self._prepared(x, batch):
-                rows = slice(done, done := done + len(part))
-                z, logits[rows] = self._net(part)
-                codes[rows] = (z - self._mean) / self._std
-        return codes, logits
+        parts = self._prepared(x, batch)
+        return standardised(self._net, parts, len(x), self._net.head.out_features, self._mean, self._std)
 
     def _prepared(self, x: Tensor, batch: int) -> Iterator[Tensor]:
         known = {self.channels, 1}
@@ -156,7 +136,5 @@ def _loaded(key: str, device: str) -> AttributeReader:
     weights, about = read_weights(key, _SHA256[key])
     mean, std = weights.pop("mean").to(device), weights.pop("std").to(device)
     channels = weights["body.0.weight"].shape[1]
-    net = AttributeNet(channels, len(weights["head.bias"]))
-    net.load_state_dict(weights)
-    net.requires_grad_(False).eval().to(device)
+    net = frozen(AttributeNet(channels, len(weights["head.bias"])), weights, device)
     return AttributeReader(key, about["values"], len(mean), channels, torch.device(device), about, net, mean, std)

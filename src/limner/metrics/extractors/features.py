@@ -28,11 +28,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -54,6 +54,17 @@ KEYS = {"mnist": "lenet64-v1", "mnist-5k": "lenet64-v1", "fashion-mnist": "fashi
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as for grey images of PIL
 _VALUES = 1 << 25  # of images made into floats at once
 _SLACK = 1e-3  # resized images may exceed the range by rounding
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def three_halvings(channels: int, widths: tuple[int, int, int], kernel: int, side: int, hidden: int) -> nn.Sequential:
+    """Images (B,C,side,side) -> values (B,hidden): convolutions with pooling, of which the first has its own kernel."""
+    layers, before = list[nn.Module](), channels
+    for i, width in enumerate(widths):
+        k = 3 if i else kernel
+        layers += [nn.Conv2d(before, width, k, padding=k // 2), nn.ReLU(), nn.MaxPool2d(2)]
+        before = width
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(before * (side // 8) ** 2, hidden))
 
 
 class _LeNet64(nn.Module):
@@ -61,19 +72,7 @@ class _LeNet64(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(1, 32, 5, padding=2),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(32, 64, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(64, 64, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Flatten(),
-            nn.Linear(64 * 3 * 3, 64),
-        )
+        self.body = three_halvings(1, (32, 64, 64), 5, 28, 64)
         self.head = nn.Linear(64, 10)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,17 +144,25 @@ class Classifier:
         """Logits (B,10) float32 of images (B,C,H,W); the arguments of `features`."""
         return self.both(x, batch=batch)[1]
 
-    @torch.inference_mode()
     def both(self, x: Tensor, *, batch: int = 256) -> tuple[Tensor, Tensor]:
         """Features and logits in one pass; the arguments of `features`."""
-        codes = torch.empty(len(x), self.dims, device=self.device)
-        logits = torch.empty(len(x), self.classes, device=self.device)
-        with torch.autocast(self.device.type, enabled=False):
-            for i, part in enumerate(grey_batches(x, (28, 28), batch, self.device, self.key)):
-                rows = slice(i * batch, i * batch + len(part))
-                z, logits[rows] = self._net(part)
-                codes[rows] = (z - self._mean) / self._std
-        return codes, logits
+        parts = grey_batches(x, (28, 28), batch, self.device, self.key)
+        return standardised(self._net, parts, len(x), self.classes, self._mean, self._std)
+
+
+@torch.inference_mode()
+def standardised(
+    net: nn.Module, parts: Iterable[Tensor], n: int, outputs: int, mean: Tensor, std: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Z-scored values (n,d) and logits (n,outputs) that a net gives for batches of n images in all, in float32."""
+    codes, logits = torch.empty(n, len(mean), device=mean.device), torch.empty(n, outputs, device=mean.device)
+    done = 0
+    with torch.autocast(mean.device.type, enabled=False):
+        for part in parts:
+            rows = slice(done, done := done + len(part))
+            z, logits[rows] = net(part)
+            codes[rows] = (z - mean) / std
+    return codes, logits
 
 
 def grey_batches(x: Tensor, size: tuple[int, int], batch: int, device: torch.device, key: str) -> Iterator[Tensor]:
@@ -225,10 +232,14 @@ def classifier(key: str, device: torch.device | str = "cpu") -> Classifier:
 def _loaded(key: str, device: str) -> Classifier:
     weights, about = read_weights(key, _SHA256[key])
     mean, std = weights.pop("mean").to(device), weights.pop("std").to(device)
-    net = _LeNet64()
-    net.load_state_dict(weights)
-    net.requires_grad_(False).eval().to(device)
+    net = frozen(_LeNet64(), weights, device)
     return Classifier(key, len(mean), net.head.out_features, torch.device(device), about, net, mean, std)
+
+
+def frozen(net: Net, weights: Mapping[str, Tensor], device: torch.device | str) -> Net:
+    """A net in evaluation mode with these weights, which have no gradient."""
+    net.load_state_dict(weights)
+    return net.requires_grad_(False).eval().to(device)
 
 
 def read_weights(key: str, sha256: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -56,6 +56,17 @@ READERS: dict[str, Callable[[torch.device | str], ReadsAttributes]] = {
 """The pinned reader for a data set, by the name of the set; each is called with a device."""
 
 
+def pinned_reader(
+    name: str, values: Mapping[str, Sequence[str]], device: torch.device | str = "cpu"
+) -> ReadsAttributes | None:
+    """The pinned reader of a data set; None if there is none, or if it does not know one of the values."""
+    if name not in READERS:
+        return None
+    reader = READERS[name](device)
+    knows = all(set(names) <= set(reader.values.get(attribute, ())) for attribute, names in values.items())
+    return reader if knows else None
+
+
 def reading(
     logits: Mapping[str, Tensor], known: Mapping[str, Sequence[str]], values: Mapping[str, Sequence[str]]
 ) -> Tensor:

@@ -11,7 +11,7 @@ from limner.bench._verdicts import p_text
 from limner.core.run import Run
 from limner.metrics.scorecard import PROPERTIES, base
 from limner.report import Figure, Section, Table
-from limner.report.words import number, title
+from limner.report.words import aligned, number, title
 
 _VERDICT_HEAD = ("score", "recipes", "difference (95 %)", "p", "verdict, p after Holm")
 _BUDGET_HEAD = ("recipe", "images seen", "seconds", "images/s", "parameters")
@@ -153,8 +153,6 @@ def text(result: Mapping[str, Any]) -> str:
     rows.append(("Training", *[""] * (len(names) + 2)))
     budget_rows = [_budget_row(r) for r in result["recipes"]]
     rows += [(f"  {label}", *[r[i] for r in budget_rows], "", "") for i, label in ((1, "images seen"), (2, "seconds"))]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    table = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     sentences = [f"{title(base(v['score']))}, {v['a']} and {v['b']}: {v['text']}" for v in result["verdicts"]]
     warning = result["conditions"]["warning"]
-    return "\n".join([*table, "", *(sentences or [result["note"]]), *([warning] if warning else [])])
+    return "\n".join([*aligned(rows), "", *(sentences or [result["note"]]), *([warning] if warning else [])])

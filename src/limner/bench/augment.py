@@ -61,6 +61,7 @@ from limner.evaluation.subjects import heldout_of
 from limner.metrics.conditions import agreement
 from limner.metrics.extractors.readers import SmallReader, reading
 from limner.report import Figure, Section, Table
+from limner.report.words import aligned
 
 _BATCH = 64  # images of a step of the classifier
 _TESTED = 10_000  # held-out images
@@ -513,9 +514,7 @@ _HEAD = ("real images a class", "trained on", "accuracy", "gain over real", "gai
 def text(trained: Sequence[Mapping[str, Any]]) -> str:
     """The table and the verdicts of ``trainings`` in the result of `run`, for a terminal."""
     rows = _rows([Cell(**cell) for cell in trained])
-    lines = [_HEAD, *_cells_text(rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(_HEAD))]
-    table = ["  ".join(w.ljust(n) for w, n in zip(line, widths, strict=True)).rstrip() for line in lines]
+    table = aligned([_HEAD, *_cells_text(rows)])
     return "\n".join([*table, "", *_verdicts(rows, len({cell["seed"] for cell in trained}))])
 
 

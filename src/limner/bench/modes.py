@@ -44,6 +44,7 @@ from limner.core.run import Run, relative
 from limner.core.train import Interrupted
 from limner.metrics.modes import Modes, point_modes, stacked_modes
 from limner.report import Figure, Section, Table
+from limner.report.words import aligned
 
 _SOLVED_QUALITY = 0.9  # share of samples near a mode for a solved testbed
 _FREE_DATA_KEYS = ("n", "digits")  # keys of a testbed's data that may change: their number and their source
@@ -283,9 +284,7 @@ def text(trained: list[dict[str, Any]]) -> str:
     """The table of ``trainings`` in the result of `run`, for a terminal."""
     rows = _rows([Trained(**t | {"modes": Modes(**t["modes"])}) for t in trained])
     head = ("testbed", "recipe", "solved", "modes", "% high quality", "reverse KL", "images", "seconds")
-    lines = [head, *((r["testbed"], *cells(r)) for r in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    return "\n".join("  ".join(w.ljust(n) for w, n in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join(aligned([head, *((r["testbed"], *cells(r)) for r in rows)]))
 
 
 def _section(folder: Path, bed: str, rows: list[dict[str, Any]], trained: list[Trained]) -> Section:

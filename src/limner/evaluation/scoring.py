@@ -50,6 +50,7 @@ from limner.metrics.extractors import features, pretrained
 from limner.metrics.extractors.features import Extractor
 from limner.metrics.paired import Perceptual
 from limner.metrics.scorecard import PROPERTIES, Card, Score
+from limner.report.words import aligned
 
 _TRAINING_SCORES = ("fd", "clipped_density", "clipped_coverage")  # the first one selects the best checkpoint
 _GALLERY_COLUMNS = 12
@@ -442,7 +443,7 @@ def table(cards: dict[str, dict[str, Any]]) -> str:
         if names:
             rows.append([title, *[""] * len(cards)])
         rows += [[f"  {k}", *[_cell(card.get(k)) for card in plain.values()]] for k in names]
-    return "\n".join([*_aligned(rows), *_reasons(cards), *_conditions(cards)])
+    return "\n".join([*aligned(rows), *_reasons(cards), *_conditions(cards)])
 
 
 def _rows_table(cards: dict[str, dict[str, Any]]) -> str:
@@ -455,12 +456,7 @@ def _rows_table(cards: dict[str, dict[str, Any]]) -> str:
     for column in columns:
         conditions.setdefault(names[column].removeprefix(column), []).append(column)
     said = [f"{', '.join(of)}: {condition.lstrip('@')}" for condition, of in conditions.items() if condition]
-    return "\n".join([*_aligned(rows), "", *said, *_conditions(cards)])
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*aligned(rows), "", *said, *_conditions(cards)])
 
 
 def _plain(card: dict[str, Any]) -> dict[str, Any]:

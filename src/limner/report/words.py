@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 
 from limner.core.units import clock
@@ -159,3 +159,13 @@ def strings(value: object) -> Iterator[str]:
     elif isinstance(value, (list, tuple)):
         for v in value:
             yield from strings(v)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table of text, whose columns are as wide as their widest cell.
+
+    >>> aligned([("", "a", "bc"), ("row", "10", "2")])
+    ['     a   bc', 'row  10  2']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -6,16 +6,15 @@ from typing import Any
 
 import torch
 
-from limner.core.batch import Dataset, to_float, to_uint8
+from limner.core.batch import Dataset
 from limner.core.capabilities import Corrupts, DrawsPairs, EstimatesCodes, Reconstructs
 from limner.core.frame import drawable
 from limner.core.model import GenerativeModel
-from limner.data.sources.digit_domains import edges, negatives
 from limner.evaluation.cost import SLOW, is_slow
+from limner.evaluation.domain_pairs import pixel_pair_scores
 from limner.evaluation.draws import batches, counted
 from limner.evaluation.likelihood_scores import quick_likelihood_scores
 from limner.evaluation.reconstruction import denoising_psnr, reconstruction_psnr
-from limner.metrics.agreement import agreement
 from limner.metrics.matching import match
 from limner.metrics.modes import Modes, point_modes, stacked_modes
 from limner.metrics.scorecard import Card, Score, normalised
@@ -93,39 +92,6 @@ def sampled_domain(model: Any, dataset: Any) -> Any:
     if not isinstance(model, DrawsPairs) or not {"a", "b"} <= set(vars(dataset)):
         return dataset
     return dataset.b if getattr(model, "options", {}).get("domain") == "b" else dataset.a
-
-
-_PAIRS = 1000
-
-
-@torch.inference_mode()
-def pixel_pair_scores(model: GenerativeModel, heldout: Dataset) -> Card:
-    """Whether images of one noise correspond, for models of two domains and data whose second is a known change."""
-    change = {"digits-edges": edges, "digits-negatives": negatives}.get(heldout.name)
-    if change is None or not isinstance(model, DrawsPairs):
-        return {}
-    mode = model.training
-    model.eval()
-    z = model.prior.sample(_PAIRS, torch.Generator(model.device).manual_seed(0))
-    pairs = [model.decode_pair(part) for part in z.split(250)]
-    model.train(mode)
-    a, b = (torch.cat([pair[k].float() for pair in pairs]) for k in (0, 1))
-    result = agreement(to_float(change(to_uint8(a))), b)
-    assert result.shuffled is not None
-    on = f"{_PAIRS} pairs; the floor is that of shuffled pairs"
-    rows = {
-        "pair_pixels": (result.pixels, result.shuffled.pixels, "share of pixels that agree"),
-        "pair_iou": (result.iou, result.shuffled.iou, "bright pixels of both over bright pixels of either"),
-        "pair_correlation": (result.correlation, result.shuffled.correlation, "correlation over the pixels of a pair"),
-    }
-    how = ", of the image of domain a, changed as the data are, and that of domain b (Liu and Tuzel 2016)"
-    return {
-        name: Score(
-            value, on=on, how=text + how, property="quality", better="higher", ceiling=1.0, floor=floor,
-            norm=normalised(value, floor, 1.0),
-        )
-        for name, (value, floor, text) in rows.items()
-    }  # fmt: skip
 
 
 def known_mode_scores(model: GenerativeModel, heldout: Dataset) -> Card:

@@ -17,8 +17,8 @@ from torch import Tensor
 from limner.core.batch import Dataset, drawn, to_uint8
 from limner.core.errors import LimnerError
 from limner.evaluation.reference_set import ReferenceSet, ScoredImages
-from limner.metrics.conditions import accuracies, unseen_labels
-from limner.metrics.extractors.readers import READERS, ReadsAttributes, SmallReader, reading
+from limner.metrics.conditions import PARTS, accuracies, unseen_labels
+from limner.metrics.extractors.readers import ReadsAttributes, SmallReader, pinned_reader, reading
 from limner.metrics.neighbours import wilson
 from limner.metrics.retrieval import POOL, by_attributes, by_vectors, candidates, r_precision
 from limner.metrics.scorecard import Card, Score, missing, normalised
@@ -26,8 +26,8 @@ from limner.metrics.sets import name as named
 
 _MOST = 1000  # pictures whose caption is looked for
 _LEARNT = 5000  # training images that a judge learns from
-_FEW = 50
-_PARTS = {"": "the mean over attributes", "_joint": "all attributes at once"}
+FEW = 50
+"""Samples below which an accuracy says little."""
 
 
 def caption_scores(reference: ReferenceSet, scored: ScoredImages, model: Any, heldout: Dataset) -> Card:
@@ -57,11 +57,9 @@ def caption_scores(reference: ReferenceSet, scored: ScoredImages, model: Any, he
 
 def _reader(reference: ReferenceSet, values: Any) -> ReadsAttributes:
     """The pinned reader of the data if it knows all values, or a small one that learns from training images."""
-    pinned = READERS.get(reference.train.name)
+    pinned = pinned_reader(reference.train.name, values, reference.device)
     if pinned is not None:
-        reader = pinned(reference.device)
-        if all(set(names) <= set(reader.values.get(attribute, ())) for attribute, names in values.items()):
-            return reader
+        return pinned
     train: Any = reference.train  # described as the held-out images are
     condition, labels = train.described
     ids = drawn(len(train), _LEARNT)
@@ -83,7 +81,7 @@ def _obedience(
     unseen = unseen_labels(asked, trained)
     groups = {"": (images, asked, "captions of held-out images")}
     groups["_seen"] = (to_uint8(again.clamp(-1, 1)).cpu(), trained[seen_ids], "captions of training images")
-    if int(unseen.sum()) >= _FEW:
+    if int(unseen.sum()) >= FEW:
         groups["_held_out"] = (images[unseen], asked[unseen], "captions of combinations that no training image has")
     card: Card = {}
     real = heldout.fetch(ids.tolist())
@@ -93,7 +91,7 @@ def _obedience(
         for part, found in tests.items():
             if part not in ceilings or (kind and part.startswith(":")):
                 continue
-            which = part[1:] if part.startswith(":") else _PARTS[part]
+            which = part[1:] if part.startswith(":") else PARTS[part]
             card[named(f"gan_test{part}{kind}", reader.key, reference.n)] = Score(
                 found.value, low=found.low, high=found.high, floor=found.chance, ceiling=ceilings[part].value,
                 norm=normalised(found.value, found.chance, ceilings[part].value), on=f"{len(x)} samples of {what}",

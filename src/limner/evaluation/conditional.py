@@ -19,11 +19,12 @@ from limner.core.batch import Dataset, drawn, to_uint8
 from limner.core.capabilities import Conditional
 from limner.core.condition import Condition
 from limner.core.model import GenerativeModel
-from limner.evaluation.captions import caption_scores
+from limner.evaluation.captions import FEW, caption_scores
 from limner.evaluation.draws import asked_labels, counted
 from limner.evaluation.real_features import extract
 from limner.evaluation.reference_set import ReferenceSet, ScoredImages
 from limner.metrics.conditions import (
+    PARTS,
     Agreement,
     accuracies,
     label_effect,
@@ -33,17 +34,15 @@ from limner.metrics.conditions import (
     within_label,
 )
 from limner.metrics.extractors.features import Classifier
-from limner.metrics.extractors.readers import READERS, ReadsAttributes, SmallReader, reading
+from limner.metrics.extractors.readers import SmallReader, pinned_reader, reading
 from limner.metrics.scorecard import Card, Score, base, missing, normalised
 from limner.metrics.sets import name as named
 
 _ROWS, _COLUMNS = 8, 10  # of the sheet on which labels change and noise stays
-_FEW = 50  # samples below which an accuracy says little
 _SEEN = 1000  # samples of combinations that were trained on, where the held-out labels have too few
 _LISTED = 12  # attributes that have rows of their own
 _GAN_TEST = "share of samples that show what was asked for, by {judge} (Shmelkov et al. 2018)"
 _CAS = "accuracy on real images of a small net trained on samples alone (Ravuri and Vinyals 2019)"
-_PARTS = {"": "the mean over attributes", "_joint": "all attributes at once"}
 
 
 def condition_scores(
@@ -192,11 +191,9 @@ def _accuracies(
 
 def _judge(reference: ReferenceSet, scored: ScoredImages, values: Mapping[str, Sequence[str]], small: _Judge) -> _Judge:
     """The pinned reader of the data if there is one that knows all values; the extractor if it is a classifier."""
-    pinned = READERS.get(reference.train.name)
+    pinned = pinned_reader(reference.train.name, values, reference.device)
     if pinned is not None:
-        reader: ReadsAttributes = pinned(reference.device)
-        if all(set(names) <= set(reader.values.get(attribute, ())) for attribute, names in values.items()):
-            return _Judge(reader.key, reader.key, lambda x: reading(reader.logits(x), reader.values, values))
+        return _Judge(pinned.key, pinned.key, lambda x: reading(pinned.logits(x), pinned.values, values))
     extractor, classes = reference.extractor, [len(names) for names in values.values()]
     if isinstance(extractor, Classifier) and scored.logits is not None and classes == [extractor.classes]:
         logits = {id(scored.images): scored.logits, id(reference.real.images): reference.real.logits}
@@ -226,11 +223,11 @@ def _seen_and_held_out(
     if len(condition.values) < 2 or trained is None:
         return {}
     unseen = unseen_labels(labels, trained)
-    if int(unseen.sum()) < _FEW:
+    if int(unseen.sum()) < FEW:
         return {}
     what = {"held_out": (labels[unseen], read[unseen], "combinations that no training image has")}
     seen_labels, seen_read = labels[~unseen], read[~unseen]
-    if len(seen_labels) < _FEW:
+    if len(seen_labels) < FEW:
         seen_labels = trained[torch.tensor(drawn(len(trained), min(_SEEN, reference.n)))]
         x = model.sample(len(seen_labels), y=seen_labels, seed=0)
         seen_read = judge.read(to_uint8(x.clamp(-1, 1)).cpu())
@@ -241,7 +238,7 @@ def _seen_and_held_out(
         for part in ("", "_joint"):
             card[named(f"gan_test{part}_{kind}", judge.key, reference.n)] = _row(
                 tests[part], floor=tests[part].chance, ceiling=ceilings[part].value,
-                on=f"{len(y)} samples with {words}", how=f"{how}: {_PARTS[part]}", **settings,
+                on=f"{len(y)} samples with {words}", how=f"{how}: {PARTS[part]}", **settings,
             )  # fmt: skip
     return card
 
@@ -260,7 +257,7 @@ def _of(part: str, how: str, tests: Mapping[str, Agreement]) -> str:
         return how
     worst = sorted((test.value, name[1:]) for name, test in tests.items() if name.startswith(":"))[:3]
     least = f"; least in {', '.join(f'{name} {value:.2f}' for value, name in worst)}" if part == "" else ""
-    return f"{how}: {_PARTS.get(part, part[1:])}{least}"
+    return f"{how}: {PARTS.get(part, part[1:])}{least}"
 
 
 def _safe(part: str) -> str:

@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from limner.core.batch import Dataset, Unpaired, drawn, to_uint8
+from limner.core.batch import Dataset, Unpaired, drawn, to_float, to_uint8
 from limner.core.capabilities import DrawsPairs
 from limner.core.model import GenerativeModel
+from limner.data.sources.digit_domains import edges, negatives
 from limner.evaluation.draws import batches
+from limner.metrics.agreement import agreement as pixel_agreement
 from limner.metrics.conditions import agreement
 from limner.metrics.extractors.readers import SmallReader, reading
 from limner.metrics.scorecard import Card, Score, missing, normalised
@@ -65,6 +67,30 @@ def pair_scores(
             f" {right[0]:.1%} and {right[1]:.1%} of held-out images; {found.chance:.3g} with one side shuffled",
             norm=normalised(found.value, found.chance, ceiling) if ceiling > found.chance else None,
         )
+    }  # fmt: skip
+
+
+def pixel_pair_scores(model: GenerativeModel, heldout: Dataset) -> Card:
+    """Whether images of one noise correspond, for models of two domains and data whose second is a known change."""
+    change = {"digits-edges": edges, "digits-negatives": negatives}.get(heldout.name)
+    if change is None or not isinstance(model, DrawsPairs):
+        return {}
+    a, b = _drawn_pairs(model, _PAIRS)
+    result = pixel_agreement(to_float(change(a)), to_float(b))
+    assert result.shuffled is not None
+    on = f"{_PAIRS} pairs; the floor is that of shuffled pairs"
+    rows = {
+        "pair_pixels": (result.pixels, result.shuffled.pixels, "share of pixels that agree"),
+        "pair_iou": (result.iou, result.shuffled.iou, "bright pixels of both over bright pixels of either"),
+        "pair_correlation": (result.correlation, result.shuffled.correlation, "correlation over the pixels of a pair"),
+    }
+    how = ", of the image of domain a, changed as the data are, and that of domain b (Liu and Tuzel 2016)"
+    return {
+        name: Score(
+            value, on=on, how=text + how, property="quality", better="higher", ceiling=1.0, floor=floor,
+            norm=normalised(value, floor, 1.0),
+        )
+        for name, (value, floor, text) in rows.items()
     }  # fmt: skip
 
 

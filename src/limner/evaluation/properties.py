@@ -17,10 +17,10 @@ from limner.core.model import GenerativeModel
 from limner.core.run import Run
 from limner.data.sources.factors import NAMES as SPRITES
 from limner.evaluation import smoothness
-from limner.evaluation.capabilities import code_scores, known_mode_scores, pixel_pair_scores, reconstruction_scores
+from limner.evaluation.capabilities import code_scores, known_mode_scores, reconstruction_scores
 from limner.evaluation.conditional import condition_scores
 from limner.evaluation.cost import FULL, Effort, cost, count_evaluations, training_cost
-from limner.evaluation.domain_pairs import pair_scores
+from limner.evaluation.domain_pairs import pair_scores, pixel_pair_scores
 from limner.evaluation.draws import batches, counted
 from limner.evaluation.factors import FactorReader, encoded_disentanglement, factor_reader, read_disentanglement
 from limner.evaluation.likelihood_scores import likelihood_scores

@@ -24,6 +24,8 @@ from limner.metrics.neighbours import Z95, wilson
 
 _COMPARED = 1 << 24  # values compared at once
 _MOST = 500  # images of one label whose distances are measured
+PARTS = {"": "the mean over attributes", "_joint": "all attributes at once"}
+"""What agreements of several attributes are of, by the ending of a score's name."""
 
 
 @dataclass(frozen=True)

@@ -121,6 +121,9 @@ def test_what_cannot_be_is_refused_in_one_line(name):
     if name in CLASSIFIERS:
         with pytest.raises(LimnerError, match="class_weight must be positive"):
             build(name, class_weight=0)
+        told = {"name": "mlp.Discriminator", "classifiers": CLASSIFIERS[name], "conditional": True}
+        with pytest.raises(LimnerError, match=r"must not be told it; write D.conditional=false"):
+            build(name, D=told)
 
 
 def test_a_classifier_cannot_tell_texts():

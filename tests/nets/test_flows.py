@@ -291,7 +291,7 @@ def test_a_conditional_flow_needs_classes_and_uses_them() -> None:
     for make in (FLOWS["glow, classes"], FLOWS["real nvp, classes"], FLOWS["points, classes"]):
         flow = make()
         x = data(flow.shape).float()
-        with pytest.raises(ValueError, match="conditional; give the label"):
+        with pytest.raises(ValueError, match="give the label y of every sample"):
             flow(x)
         with torch.no_grad():
             for p in flow.parameters():

@@ -39,6 +39,14 @@ def test_a_net_of_another_kind_is_one_clear_line(name: str, nets: dict[str, str]
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("net", ["G", "D"])
+def test_a_net_that_takes_labels_is_refused_by_a_model_without_labels(net: str) -> None:
+    nets: dict[str, dict[str, object]] = {"G": {"name": "dcgan.Generator"}, "D": {"name": "dcgan.Discriminator"}}
+    nets[net]["conditional"] = True
+    with pytest.raises(LimnerError, match=f"no labels that it could tell {net}; write {net}.conditional=false"):
+        Spec.parse("model", {"name": "wgan_gp"} | nets).build(shape=SHAPE, classes=3)
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [

@@ -250,8 +250,12 @@ class Spec:
             raise LimnerError(f"{spec.name}: {reason}") from error
 
     def _check_net(self, argument: Argument, net: Any) -> None:
-        """Raises a `LimnerError` if a net is not of the type that the constructor needs."""
+        """Raises a `LimnerError` if a net is not of the right type, or takes labels and the model has none."""
         accepted = tuple(t for t in (argument.annotation, *typing.get_args(argument.annotation)) if _is_module(t))
+        takes_labels = self.kind == "model" and getattr(net, "classes", 0) > 0
+        if takes_labels and "condition" not in arguments(self.kind, self.name):
+            name = argument.name
+            raise LimnerError(f"{self.name} has no labels that it could tell {name}; write {name}.conditional=false")
         if net is None or isinstance(net, accepted):
             return
         choices = [n for n in names("net") if issubclass(find("net", n), accepted)]  # type: ignore[arg-type]

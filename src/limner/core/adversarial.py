@@ -128,8 +128,11 @@ def require_classifiers(D: nn.Module, number: int, condition: Condition) -> list
         the number of values of each feature of the labels.
 
     Raises:
-        ValueError: D gives another number of vectors, or the labels are neither classes nor attributes.
+        ValueError: D gives another number of vectors or is told the label, or the labels are neither classes nor
+            attributes.
     """
+    if getattr(D, "classes", 0):
+        raise ValueError("D is to tell the label and must not be told it; write D.conditional=false")
     if getattr(D, "classifiers", 0) != number:
         vectors = "a vector" if number == 1 else f"{number} vectors"
         raise ValueError(f"D must give {vectors} of class logits; write D.classifiers={number}")

@@ -12,8 +12,8 @@ Odena, Olah and Shlens 2017, *Conditional image synthesis with auxiliary classif
 
 D does not see the label: it tells real from generated images and, with a second linear layer on the same features, the
 class. The class logits go into the cross-entropy as they are; a softmax before it, as in several public versions, takes
-away most of the gradient. For y independent of the rest, G gains from images whose class is easy to tell, so where
-classes overlap it leaves out what they share: `tac_gan` and `adc_gan` correct this bias.
+away most of the gradient. G gains from images whose class is easy to tell, so where classes overlap it leaves out what
+they share: `tac_gan` and `adc_gan` correct this bias.
 """
 
 from __future__ import annotations

@@ -73,8 +73,6 @@ def _shift(layer: labels.Shift, x: Tensor, y: Tensor | None) -> tuple[Tensor, VJ
 
 
 def _projection(layer: labels.Projection, x: Tensor, y: Tensor | None) -> tuple[Tensor, VJP]:
-    if y is None:
-        y = labels.vectors(y, layer.size)
     linear, vjp = RULES[type_before_parametrizations(layer.head)](layer.head, x)
     v = layer.V(y)  # (B,F), read once
     logits = linear.flatten() + (v * x.flatten(1)).sum(1)
@@ -274,7 +272,7 @@ class Critic(nn.Module):
 
     classes: int = 0
     classifiers: int = 0
-    net: nn.Sequential
+    net: nn.Sequential | nn.ModuleList
     C: nn.Linear
 
     def __init__(self, pack: int = 1) -> None:
@@ -314,8 +312,7 @@ class Critic(nn.Module):
         """Logits (B,) of images (B,C,H,W), and `classifiers` vectors of class logits (B,classes)."""
         *body, head = self.layers()
         phi = labels.through(body, self.inputs(x, y), y)
-        logits: Tensor = head(phi, y) if isinstance(head, labels.Labelled) else head(phi)
-        return logits.flatten(), self.C(phi.flatten(1)).chunk(self.classifiers, 1)
+        return labels.through([head], phi, y).flatten(), self.C(phi.flatten(1)).chunk(self.classifiers, 1)
 
     def packed(self, x: Tensor) -> Tensor:
         """Packs (B/pack,pack*n,…) of inputs (B,n,…)."""

@@ -323,8 +323,6 @@ class ClassBias(nn.Module):
         """Maps (B,C,H,W) of maps and classes (B,)."""
         if not self.classes:
             return h
-        if y is None:
-            raise ValueError("this flow is conditional; give the label y of every sample")
         return h + self.embed(y)[:, :, None, None]
 
 

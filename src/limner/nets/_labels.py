@@ -70,13 +70,17 @@ class Embedding(nn.Embedding):
         super().__init__(size + null, features)
         self.size, self.null = size, null
 
-    def forward(self, y: Tensor) -> Tensor:
-        """Features (B,features) of class indices (B,) or vectors (B,size)."""
-        if y.dim() == 1:
+    def forward(self, y: Tensor | None) -> Tensor:
+        """Features (B,features) of class indices (B,) or vectors (B,size).
+
+        Raises:
+            ValueError: there are no labels, or vectors of another size.
+        """
+        if y is not None and y.dim() == 1:
             return super().forward(y)
-        if y.shape[1] != self.size:
-            raise ValueError(f"this net takes label vectors of {self.size} numbers, got {y.shape[1]}")
-        v = torch.cat([y, 1 - y.any(1, keepdim=True).to(y.dtype)], 1) if self.null else y
+        v = vectors(y, self.size)
+        if self.null:
+            v = torch.cat([v, 1 - v.any(1, keepdim=True).to(v.dtype)], 1)
         return v.to(self.weight.dtype) @ self.weight
 
 
@@ -111,11 +115,11 @@ class Shift(Labelled):
         super().__init__()
         self.size, self.pack = size, pack
         self.E = Embedding(pack * size, channels)
-        nn.init.normal_(self.E.weight, 0.0, 0.1)  # as large as the sum of 25 weights of N(0, 0.02)
+        nn.init.normal_(self.E.weight, 0.0, 0.1)  # about the sum of a 4×4 kernel's weights of N(0, 0.02), 0.08
 
     def forward(self, h: Tensor, y: Tensor | None) -> Tensor:
         """Maps (B/pack,channels,H,W) of maps and labels (B,…)."""
-        if y is None or self.pack > 1:
+        if self.pack > 1:
             y = vectors(y, self.size).unflatten(0, (-1, self.pack)).flatten(1)
         return h + self.E(y)[:, :, None, None]
 
@@ -135,7 +139,6 @@ class Reduced(nn.Module):
 
     def forward(self, y: Tensor | None) -> Tensor:
         """Vectors (B,features) of labels (B,…)."""
-        y = vectors(y, self.E.size) if y is None else y
         return nn.functional.leaky_relu(self.E(y) + self.bias, 0.2)
 
 
@@ -177,14 +180,13 @@ class ConditionalNorm(Labelled):
 
     def __init__(self, norm: nn.Module, size: int, channels: int) -> None:
         super().__init__()
-        self.norm, self.size = norm, size
+        self.norm = norm
         self.scale, self.shift = Embedding(size, channels), Embedding(size, channels)
         nn.init.normal_(self.scale.weight, 0.0, 0.02)  # about 1: a vector of several ones chooses a sum
         nn.init.zeros_(self.shift.weight)
 
     def forward(self, h: Tensor, y: Tensor | None) -> Tensor:
         """Maps (B,channels,H,W) or units (B,channels) of the same, with labels (B,…)."""
-        y = vectors(y, self.size) if y is None else y
         places = (slice(None), slice(None), *[None] * (h.dim() - 2))
         return self.norm(h) * (1 + self.scale(y)[places]) + self.shift(y)[places]
 
@@ -202,11 +204,10 @@ class Projection(Labelled):
 
     def __init__(self, head: nn.Linear | nn.Conv2d, size: int, features: int) -> None:
         super().__init__()
-        self.head, self.size = head, size
+        self.head = head
         self.V = Embedding(size, features)
         nn.init.normal_(self.V.weight, 0.0, 0.02)
 
     def forward(self, phi: Tensor, y: Tensor | None) -> Tensor:
         """Logits (B,) of features (B,…) and labels (B,…)."""
-        y = vectors(y, self.size) if y is None else y
         return self.head(phi).flatten() + (self.V(y) * phi.flatten(1)).sum(1)

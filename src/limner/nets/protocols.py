@@ -173,7 +173,7 @@ class PyramidCritic(Critic):
     """
 
     levels: int
-    net: nn.ModuleList  # type: ignore[assignment]
+    net: nn.ModuleList
 
 
 class Flow(nn.Module):

@@ -96,7 +96,9 @@ def test_a_dry_run_and_a_check_list_them(
     faces: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command("train", "cvae-mnist", f"data={faces}", *QUICK, "--dry-run", monkeypatch=monkeypatch) == 0
-    assert "metadata.csv gives them 2 attributes: glasses (none 10, round 10, square 10)" in capsys.readouterr().out
+    assert (
+        "images with 2 attributes from metadata.csv: glasses (none 10, round 10, square 10)" in capsys.readouterr().out
+    )
     assert command("data", "check", faces, "--json", monkeypatch=monkeypatch) == 0
     checked = json.loads(capsys.readouterr().out)
     assert checked["attributes"]["hair"] == {"grey": 15, "red": 14, "": 1}

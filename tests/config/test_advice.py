@@ -83,6 +83,11 @@ def test_images_without_labels_get_a_net_without_them(monkeypatch: pytest.Monkey
         advice = advise("tiny", {}, fast())
         assert advice.recipe == "rectified-flow-small-mnist"
         assert {k: v for k, v in advice.settings.items() if k.startswith("model.")} == settings
+        asked = [reason for reason in advice.reasons if reason.startswith("its samples are of all classes")]
+        assert asked == ["its samples are of all classes; ask for one of them with y=…"] * bool(classes)
+    untold = advise("tiny", {}, fast(rectified_flow_small_mnist=1, sngan_mnist=1000))
+    assert untold.recipe == "sngan-mnist"
+    assert any(reason.endswith("to ask for one, train a conditional recipe by name") for reason in untold.reasons)
 
 
 def test_many_images_and_a_fast_machine_get_the_best_images(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:

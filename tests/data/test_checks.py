@@ -255,5 +255,6 @@ def test_a_named_set_is_described_like_a_folder(monkeypatch):
     }
     assert report.captions == {"captions": 600, "different": 1, "images": 600}
     assert "glasses: none 200, round 200, square 200" in report.text()
+    assert report.never_together == [], "each pair is in 100 pictures"
     assert len(report.duplicates) == 256, "pictures of the same pixels"
     assert report.duplicates[0] == ["#0", "#256", "#512"]

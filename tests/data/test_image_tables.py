@@ -63,8 +63,7 @@ def test_a_csv_gives_each_image_its_attributes(photos: Path, cache: bool):
     assert said(dataset) == {f"{i:02}.png": f"hair={HAIR[i % 2]} glasses={GLASSES[i % 3]}" for i in range(N)}
     assert dataset.classes is dataset.texts is None
     assert dataset.notes[0] == (
-        "found 12 images; metadata.csv gives them 2 attributes: "
-        "hair (grey 6, red 6), glasses (none 4, round 4, square 4)"
+        "found 12 images with 2 attributes from metadata.csv: hair (grey 6, red 6), glasses (none 4, round 4, square 4)"
     )
     train, test = load(photos, cache=cache), load(photos, cache=cache, split="test")
     assert train.condition == test.condition == dataset.condition
@@ -106,8 +105,8 @@ def test_jsonl_has_several_captions_truth_values_numbers_and_nothing(folder_of):
     assert dataset.condition.values == {"sits": ["no", "yes"], "legs": ["2", "4"]}
     assert list(said(dataset).values()) == ["sits=yes legs=4", "sits=no legs=2", "legs=4"]
     assert dataset.labels[2].tolist() == [0, 0, 0, 1]
-    assert "captions: 3 of 2 images; 1 have none (such as 2.png)" in dataset.notes
-    assert "1 rows of metadata.jsonl have an empty caption (such as that of 2.png)" in dataset.notes
+    assert "3 captions of 2 images; none for 1 (such as 2.png)" in dataset.notes
+    assert "a caption is empty in 1 row of metadata.jsonl (such as that of 2.png)" in dataset.notes
     assert "columns that are no attributes: objects holds lists or objects" in dataset.notes
 
 
@@ -129,12 +128,12 @@ def test_what_is_wrong_with_rows_is_counted(photos: Path):
     dataset = all_of(photos)
     table = "metadata.csv"
     for fault in (
-        f"3 rows of {table} name files that are not there (such as gone0.png)",
-        f"1 row of {table} name no file: fill the column file_name",
-        f"2 of 12 images have no row in {table} (such as 10.png): their attributes are not known",
-        f"2 images have more than one row in {table} (such as 01.png): their captions are joined; 1 contradict"
-        " themselves (hair), and that is taken as not known",
-        f"1 rows of {table} have an empty caption (such as that of 02.png)",
+        f"the file is not there for 3 rows of {table} (such as gone0.png)",
+        f"no file is named in 1 row of {table}: fill the column file_name",
+        f"there is no row in {table} for 2 of 12 images (such as 10.png): nothing is known of them",
+        f"there are several rows in {table} for 2 images (such as 01.png): their captions are joined; for 1 they"
+        " contradict each other (hair), and that is taken as not known",
+        f"a caption is empty in 1 row of {table} (such as that of 02.png)",
     ):
         assert fault in dataset.notes
     assert dataset.texts[1] == ["picture 1", "again"]
@@ -142,6 +141,13 @@ def test_what_is_wrong_with_rows_is_counted(photos: Path):
     assert said(dataset)["02.png"] == "glasses=square"
     assert said(dataset)["10.png"] == ""
     assert len(dataset) == N  # no image is lost
+
+
+@pytest.mark.parametrize("folder", ["/home/me/faces/", "C:\\me\\faces\\", "..\\faces\\"])
+def test_paths_of_another_machine_are_found_by_the_names_of_their_files(photos: Path, folder: str):
+    known = said(all_of(photos))
+    write(photos, [{"file_name": f"{folder}{i:02}.png", **cells(i)} for i in range(N)])
+    assert said(all_of(photos)) == known
 
 
 def test_a_picture_that_cannot_be_read_is_not_called_missing(photos: Path):
@@ -300,11 +306,11 @@ def test_attributes_come_before_class_folders_and_captions_beside_them(folder_of
     dataset = all_of(root)
     assert dataset.condition.values == {"sits": ["no", "yes"]}
     assert len(dataset) == 9  # the one beside the class folders has attributes that are not known
-    assert "metadata.csv comes before the 2 class folders: attributes=[] takes those instead" in dataset.notes
+    assert "attributes come before the 2 class folders: attributes=[] takes those instead" in dataset.notes
     classes = all_of(root, attributes=[])
     assert classes.classes == ["cat", "dog"]
     assert classes.texts == [[name] for name in names]
-    assert "captions: 8 of 8 images; 1 have none" not in classes.notes
+    assert "8 captions of 8 images; none for 1 (such as alone.png)" in classes.notes
     write(root, [{"file_name": name, "text": "an animal"} for name in names])
     assert all_of(root).classes == ["cat", "dog"]  # captions alone leave the classes as they are
 
@@ -410,19 +416,22 @@ def test_a_store_of_classes_is_written_as_before_there_were_attributes(folder_of
     assert load(tmp_path / "x.limner").classes == ["cat", "dog"]
     with pytest.raises(LimnerError, match="was prepared without attributes"):
         load(tmp_path / "x.limner", attributes=["hair"])
+    assert load(tmp_path / "x.limner", attributes=[]).classes == ["cat", "dog"]  # none are asked for
 
 
 def test_values_that_differ_in_their_case_are_named(photos: Path):
-    dataset = all_of(columns(photos, hair=["red", "Red", "grey"] * 4))
-    assert dataset.condition.values["hair"] == ["Red", "grey", "red"]
-    assert "hair: Red and red differ only in their case: write one if they are the same" in dataset.notes
+    dataset = all_of(columns(photos, hair=["red", "Red", "grey", "Black", "blonde", "black"] * 2))
+    assert dataset.condition.values["hair"] == ["Black", "Red", "black", "blonde", "grey", "red"]
+    assert "hair: Black and black differ only in their case: write one if they are the same" in dataset.notes
 
 
 def test_a_store_keeps_intervals_and_refuses_others(photos: Path, tmp_path: Path):
     columns(photos, age=range(10, 10 + N), hair=HAIR * 6)
     prepare(photos, tmp_path / "x.limner", bins={"age": [15]})
     assert load(tmp_path / "x.limner").condition.values["age"] == ["below-15", "15+"]
-    with pytest.raises(LimnerError, match="was prepared without bins; leave them out, or prepare it again with bins=…"):
+    with pytest.raises(
+        LimnerError, match="intervals are those of its preparation; leave bins out, or prepare it again"
+    ):
         load(tmp_path / "x.limner", bins={"age": [12]})
     with pytest.raises(LimnerError, match=r"unknown attribute of .* 'hat'; did you mean 'hair'"):
         load(tmp_path / "x.limner", attributes=["hat"])
@@ -499,8 +508,8 @@ def test_the_check_counts_values_names_what_never_meets_and_what_to_mend(folder_
     text = report.text()
     assert "  glasses: none 40, round 20\n  hair: grey 20, red 39, not known 1\n" in text
     for finding in (
-        "1 row of metadata.csv name files that are not there (such as gone.png)",
-        "1 rows of metadata.csv have an empty caption (such as that of 00.png)",
+        "the file is not there for 1 row of metadata.csv (such as gone.png)",
+        "a caption is empty in 1 row of metadata.csv (such as that of 00.png)",
         "1 pairs of values occur in no image (such as glasses=round with hair=grey, in 6 if they were independent): a"
         " model can only guess what such images look like",
     ):

@@ -79,7 +79,8 @@ class Candidate:
         enough: images that it has to see before its samples are of use.
         sides: the lowest and highest shorter side that it is meant for.
         few: whether it is for few images (True), many (False) or any number (None).
-        labelled: whether it is for images with classes or attributes (True), without (False), or for both (None).
+        labelled: whether it is for images with classes or attributes, which it is told (True), for those without
+            (False), or for both, and is told none (None).
         side: pixels of the shorter side that larger images are resized to.
         settings: settings besides data and images.
         held_back: why it is only named, however much time there is; "" if it may be taken.
@@ -358,7 +359,12 @@ def _try(
         )
     if facts.kind == "images" and (facts.classes or facts.attributes):
         what = "classes" if facts.classes else "attributes"
-        reasons.append(f"its samples are of all {what}; to ask for one of them, train a conditional recipe by name")
+        ask = (
+            "ask for one of them with y=…"
+            if candidate.labelled
+            else "to ask for one, train a conditional recipe by name"
+        )
+        reasons.append(f"its samples are of all {what}; {ask}")
     if images < candidate.enough:
         reasons.append(f"this is little: {candidate.enough:,} images are better; give it more time, as in time=3h")
     advice = Advice(candidate.recipe, own | settings, reasons, plan)

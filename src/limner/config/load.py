@@ -84,6 +84,8 @@ def _refuse_other_labels(model: GenerativeModel, call: dict[str, Any], path: str
 
 def _listed(values: dict[str, list[str]]) -> str:
     """The values of each feature, shortened."""
+    if not values:
+        return "captions"
     texts = [f"{feature} ({', '.join(v[:3])}{', …' * (len(v) > 3)})" for feature, v in list(values.items())[:3]]
     return ", ".join(texts) + ", …" * (len(values) > 3)
 

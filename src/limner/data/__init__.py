@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from limner.data.datasets import Points as Points
     from limner.data.files.lazy import Files as Files
     from limner.data.preparing import prepare as prepare
+    from limner.data.registry import SOURCES as SOURCES
     from limner.data.registry import get as get
     from limner.data.registry import list_sources as list_sources
     from limner.data.registry import load as load

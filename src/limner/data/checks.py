@@ -19,6 +19,7 @@ from PIL import Image
 
 from limner.core.errors import LimnerError
 from limner.core.paths import named, shown
+from limner.data import SOURCES  # with the sources of all modules
 from limner.data.files import decode, limits
 from limner.data.files.distributions import distribution, never_together
 from limner.data.files.formats import UNREAD
@@ -27,7 +28,7 @@ from limner.data.files.left_out import other_files, unread_pictures
 from limner.data.files.pair_layout import domain_paths, match_names
 from limner.data.files.store import Store, open_store
 from limner.data.files.threads import in_threads
-from limner.data.registry import SOURCES, USER_FILES
+from limner.data.registry import USER_FILES
 from limner.data.steps import by_reason, listed
 
 TINY = 16
@@ -154,8 +155,6 @@ def check(path: str | os.PathLike[str]) -> Report:
     Raises:
         LimnerError: there is no folder or ZIP at `path`, nor a set of that name, or it cannot be read at all.
     """
-    import limner.data.sources  # noqa: F401 - its modules register their sources
-
     name = named(path, [name for name in SOURCES if name not in USER_FILES], "data set")
     return _check_set(name) if name is not None else _check_files(path)
 
@@ -175,18 +174,16 @@ def _check_set(name: str) -> Report:
     report = Report(name, images=len(whole), layout=[*whole.notes, f"{len(test)} of them are held out"])
     report.sizes = {f"{height}x{width}": len(whole)}
     report.modes = {_MODES.get(channels, f"{channels} channels"): len(whole)}
-    condition, labels = whole.condition, whole.labels
-    if condition is not None and labels is not None and condition.values:
-        counts = distribution(condition.values, condition.features(labels).numpy())
-        if condition.names is None:
-            report.attributes = counts
-        else:
-            report.classes = counts["class"]
-            report.layout.append(f"classes: {listed(report.classes.items())}")
-    texts = getattr(whole, "texts", None)
-    if texts is not None:
-        every = [text for of in texts for text in of]
-        report.captions = {"captions": len(every), "different": len(set(every)), "images": sum(map(bool, texts))}
+    every = np.ones(len(whole), dtype=bool)
+    layout = Layout(
+        every, every, classes=whole.classes, attributes=whole.attributes, texts=getattr(whole, "texts", None)
+    )
+    if whole.condition is not None and whole.labels is not None:
+        features = whole.condition.features(whole.labels).numpy()
+        layout.labels = features if layout.classes is None else features[:, 0]
+    _describe_labels(report, layout)
+    if report.classes is not None:
+        report.layout.append(f"classes: {listed(report.classes.items())}")
     if whole.pixels is not None:
         groups: defaultdict[bytes, list[str]] = defaultdict(list)
         for i, x in enumerate(whole.pixels.numpy()):
@@ -213,8 +210,7 @@ def _check_files(path: str | os.PathLike[str]) -> Report:
         layout = layout_of(store, list(results))
         report.layout = [note for note in layout.notes if note not in layout.faults]
         report.table_faults = layout.faults
-        report.classes = _class_sizes(layout)
-        _describe_attributes(report, layout)
+        _describe_labels(report, layout)
         report.left_out = [(list(results)[i], reason) for i, reason in layout.left_out.items()]
         report.layout += _as_pairs(list(results))
         report.duplicates = _duplicates(results)
@@ -265,15 +261,12 @@ def _as_pairs(names: list[str]) -> list[str]:
     return [f"as pairs: {len(pairs.names)} in A/ and B/, {len(pairs.left_out)} images without a partner{example}"]
 
 
-def _class_sizes(layout: Layout) -> dict[str, int] | None:
-    if layout.labels is None or layout.classes is None:
-        return None
-    counts = np.bincount(layout.labels[layout.labels >= 0], minlength=len(layout.classes))
-    return {name: int(n) for name, n in zip(layout.classes, counts)}
-
-
-def _describe_attributes(report: Report, layout: Layout) -> None:
+def _describe_labels(report: Report, layout: Layout) -> None:
+    """How many images there are of each class or value, and with captions."""
     used = layout.mask("all")
+    if layout.labels is not None and layout.classes is not None:
+        counts = np.bincount(layout.labels[layout.labels >= 0], minlength=len(layout.classes))
+        report.classes = {name: int(n) for name, n in zip(layout.classes, counts)}
     if layout.labels is not None and layout.attributes:
         features = layout.labels[used]
         report.attributes = distribution(layout.attributes, features)

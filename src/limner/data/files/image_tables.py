@@ -319,7 +319,7 @@ class _Merged:
         if not any(place in self.there for place in places):
             below = "" if table.anywhere else composed(table.folder)
             alone = _unique_files(path for path in self.there if path.startswith(below))
-            files = [composed(file.rpartition("/")[2]) for file, _ in table.rows]
+            files = [place.rpartition("/")[2] for place in places]
             places = [alone.get(file, place) for file, place in zip(files, places)]
         if not any(place in self.there for place in places):
             first = next((file for file, _ in table.rows if file), "no name")
@@ -361,13 +361,13 @@ class _Merged:
         borders = {name: b for table in tables for name, b in table.borders.items()}
         columns = {name: cells for name, cells in self.columns.items() if name not in reasons}
         chosen = choose_columns(source, columns, asked, reasons, borders)
-        found = Annotations(source, chosen.attributes, chosen.features, faults=[*faults, *self._faults(source)])
-        found.features = chosen.features if len(chosen.features) else np.zeros((len(self.names), 0), np.int64)
+        features = chosen.features if chosen.attributes else np.zeros((len(self.names), 0), np.int64)
+        found = Annotations(source, chosen.attributes, features, faults=[*faults, *self._faults(source)])
         if any(table.texts is not None for table in tables):
             found.texts = [self.texts.get(i, []) for i in range(len(self.names))]
             without = [name for name, texts in zip(self.names, found.texts) if not texts]
-            note = f"captions: {sum(map(len, found.texts)):,} of {len(self.names) - len(without):,} images"
-            such_as = f"; {len(without):,} have none (such as {shown(without[0])})" if without else ""
+            note = f"{sum(map(len, found.texts)):,} captions of {len(self.names) - len(without):,} images"
+            such_as = f"; none for {len(without):,} (such as {shown(without[0])})" if without else ""
             found.notes.append(note + such_as)
         if chosen.left_out:
             shown_ = [f"{name} {why}" for name, why in list(chosen.left_out.items())[:_SHOWN]]
@@ -379,26 +379,27 @@ class _Merged:
         """What is wrong with the rows, and how often."""
         if self.missing:
             such_as = f"such as {shown(self.missing[0])}"
-            yield f"{_rows(len(self.missing))} of {source} name files that are not there ({such_as})"
+            yield f"the file is not there for {_rows(len(self.missing))} of {source} ({such_as})"
         if self.nameless:
-            yield f"{_rows(self.nameless)} of {source} name no file: fill the column {FILE}"
+            yield f"no file is named in {_rows(self.nameless)} of {source}: fill the column {FILE}"
         without = len(self.names) - len(self.rows)
         if without:
             first = next(name for i, name in enumerate(self.names) if i not in self.rows)
             yield (
-                f"{without} of {len(self.names)} images have no row in {source} (such as {shown(first)}): "
-                "their attributes are not known"
+                f"there is no row in {source} for {without:,} of {len(self.names):,} images (such as {shown(first)}): "
+                "nothing is known of them"
             )
         twice = [i for i, n in self.rows.items() if n > 1]
         if twice:
             images = len({i for i, _ in self.contradictions})
             what = ", ".join(dict.fromkeys(name for _, name in self.contradictions))
-            against = f"; {images} contradict themselves ({what}), and that is taken as not known" if images else ""
+            against = f"; for {images:,} they contradict each other ({what}), and that is taken as not known"
             captions = ": their captions are joined" if self.texts else ""
             such_as = f"such as {shown(self.names[twice[0]])}"
-            yield f"{len(twice)} images have more than one row in {source} ({such_as}){captions}{against}"
+            many = f"{len(twice):,} image{'s' * (len(twice) > 1)}"
+            yield f"there are several rows in {source} for {many} ({such_as}){captions}{against if images else ''}"
         if self.empty:
-            yield f"{len(self.empty)} rows of {source} have an empty caption (such as that of {shown(self.empty[0])})"
+            yield f"a caption is empty in {_rows(len(self.empty))} of {source} (such as that of {shown(self.empty[0])})"
 
 
 def _rows(n: int) -> str:

@@ -23,7 +23,7 @@ from limner.data.files import first_reading, image_tables, splits
 from limner.data.files.columns import Asked
 from limner.data.files.distributions import described, distribution
 from limner.data.files.image_tables import Annotations
-from limner.data.files.natural import composed, natural_order
+from limner.data.files.natural import composed, differ_in_case, natural_order
 from limner.data.files.reading import LATEST
 from limner.data.files.splits import TEST, TRAIN, VALID, Splits
 from limner.data.steps import listed
@@ -147,20 +147,19 @@ def _attributed(names: list[str], found: Splits, metadata: bytes | None, table: 
     used = np.setdiff1d(np.arange(len(names)), list(found.left_out))
     counts = distribution(table.attributes, table.features[used])
     n = len(table.attributes)
-    what = f"{n} attribute{'s' * (n > 1)}: {described(counts)}"
-    notes.insert(0, f"found {len(used)} images; {table.source} {'gives' if n else 'give'} them {what}")
+    what = f"{n} attribute{'s' * (n > 1)} from {table.source}: {described(counts)}"
+    notes.insert(0, f"found {len(used)} images with {what}")
     known = _class_folders(found)
     if metadata is not None or known is not None:
         other = "dataset.json" if metadata is not None else f"the {len(known[1]) if known else 0} class folders"
-        notes.append(f"{table.source} comes before {other}: attributes=[] takes those instead")
+        notes.append(f"attributes come before {other}: attributes=[] takes those instead")
     trained = distribution(table.attributes, table.features[train])
     unseen = [f"{a}={v}" for a, of in trained.items() for v, count in of.items() if v and not count]
     notes += [f"values without an image to train on: {', '.join(unseen[:12])}"] if unseen else []
     for attribute, values in table.attributes.items():
-        alike = Counter(value.casefold() for value in values)
-        if twins := [value for value in values if alike[value.casefold()] > 1]:
+        if twins := differ_in_case(values):
             notes.append(
-                f"{attribute}: {' and '.join(twins[:2])} differ only in their case: write one if they are the same"
+                f"{attribute}: {' and '.join(twins)} differ only in their case: write one if they are the same"
             )
     return Layout(
         train, test, table.features, None, [*notes, *table.notes, *table.faults], found.left_out,
@@ -317,12 +316,8 @@ def _numbers(classes: list[str], reading: int) -> list[str]:
         shown = ", ".join(f"{k} {name}" for k, name in enumerate(classes[:12]))
         more = f", and {len(classes) - 12} more" if len(classes) > 12 else ""
         notes.append(f"numbers of the classes: {shown}{more}")
-    alike = Counter(name.casefold() for name in classes)
-    twins = [name for name in classes if alike[name.casefold()] > 1]
-    if twins:
-        notes.append(
-            f"the classes {' and '.join(twins[:2])} differ only in their case: rename one if they are the same"
-        )
+    if twins := differ_in_case(classes):
+        notes.append(f"the classes {' and '.join(twins)} differ only in their case: rename one if they are the same")
     return notes
 
 

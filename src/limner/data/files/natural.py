@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 
 _NUMBER = re.compile(r"[-+]?[0-9]{1,300}(\.[0-9]{1,300})?")
@@ -20,6 +21,18 @@ def natural_order(names: Iterable[str]) -> list[str]:
     if all(_NUMBER.fullmatch(name) for name in names):
         return sorted(names, key=lambda name: (float(name), name))
     return sorted(names, key=lambda name: ([int(p) if k % 2 else p for k, p in enumerate(_DIGITS.split(name))], name))
+
+
+def differ_in_case(names: Iterable[str]) -> list[str]:
+    """The first names that differ only in their case; none if there are no such names.
+
+    >>> differ_in_case(["Blue", "Red", "blue", "red"])
+    ['Blue', 'blue']
+    """
+    names = list(names)
+    counts = Counter(name.casefold() for name in names)
+    first = next((name.casefold() for name in names if counts[name.casefold()] > 1), None)
+    return [name for name in names if name.casefold() == first]
 
 
 def composed(name: str) -> str:

@@ -151,9 +151,10 @@ def _choose_attributes(path: str, layout: Layout, asked: Asked) -> None:
     from limner.core.errors import unknown
     from limner.data.files.columns import plain_name
 
-    if asked.bins or (asked.attributes is not None and layout.attributes is None):
-        what = "bins" if asked.bins else "attributes"
-        raise LimnerError(f"{path!r} was prepared without {what}; leave them out, or prepare it again with {what}=…")
+    if asked.bins:
+        raise LimnerError(f"{path!r}: its intervals are those of its preparation; leave bins out, or prepare it again")
+    if asked.attributes and layout.attributes is None:
+        raise LimnerError(f"{path!r} was prepared without attributes; leave them out, or prepare it again")
     if asked.attributes is None or layout.attributes is None or layout.labels is None:
         return
     has = layout.attributes

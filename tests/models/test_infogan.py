@@ -158,6 +158,9 @@ def test_the_prior_draws_every_code_and_leaves_the_rest_alone() -> None:
     assert three[:, 9].tolist() == [-0.25] * 6
     assert torch.equal(three[:, :4], plain[:, :4])
     assert torch.equal(three[:, 10:], plain[:, 10:])
+    short = prior.sample(6, torch.Generator().manual_seed(3), truncation=0.3, c1=3)
+    torch.testing.assert_close(short[:, :4], 0.3 * plain[:, :4])
+    assert torch.equal(short[:, 9:], plain[:, 9:]), "codes are what they are without it"
 
 
 @pytest.mark.parametrize("codes", [[1], ["uniform", 0], []])
@@ -195,7 +198,7 @@ def test_codes_are_sampling_options() -> None:
         model.sample(3, c1=4)
     with pytest.raises(LimnerError, match="c2 must be a number from -2 to 2, got up"):
         model.sample(3, c2="up")
-    with pytest.raises(LimnerError, match=r"has no sampling option 'c3' \(it has c1, c2\)"):
+    with pytest.raises(LimnerError, match=r"has no sampling option 'c3' \(it has truncation, c1, c2\)"):
         model.sample(3, c3=1)
 
 

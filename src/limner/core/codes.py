@@ -16,7 +16,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from limner.core import sampling_options
 from limner.core.model import Data
+from limner.core.prior import Positive, Prior
 
 Code = int | Literal["uniform"]
 """A code: the number of its values if it is categorical, or ``uniform`` on [-1,1]."""
@@ -24,7 +26,7 @@ Code = int | Literal["uniform"]
 _REACH = 2  # how far a uniform code may be set: the paper's figures go to twice the range of training
 
 
-class CodePrior:
+class CodePrior(Prior):
     """Independent noise and codes. A draw is a vector (z,): uniform noise on [-1,1], then the codes in order.
 
     A categorical code is a one-hot vector in it, and a uniform code is one number.
@@ -47,15 +49,14 @@ class CodePrior:
             [0., 0., 1.]])
     """
 
-    kind = "uniform"
-
     def __init__(self, codes: Sequence[Code], z: int) -> None:
+        super().__init__("uniform", z)
         wrong = [code for code in codes if code != "uniform" and code < 2]
         if wrong or not codes:
             raise ValueError(
                 f"codes are numbers of values, 2 or more, and 'uniform', such as [10, uniform]; got {codes}"
             )
-        self.codes, self.z = tuple(codes), z
+        self.codes = tuple(codes)
         self.names = tuple(f"c{k}" for k in range(1, len(codes) + 1))
         sizes = [1 if code == "uniform" else int(code) for code in codes]
         self.noise = z - sum(sizes)
@@ -65,8 +66,8 @@ class CodePrior:
 
     @property
     def options(self) -> dict[str, Parameter]:
-        """The sampling options: each code by its name. None draws it."""
-        parameters = {}
+        """The sampling options: truncation, and each code by its name. None draws it."""
+        parameters = sampling_options.declared(self.sample)
         for name, code in zip(self.names, self.codes, strict=True):
             value: Any = (
                 Annotated[float, Field(ge=-_REACH, le=_REACH)]
@@ -85,16 +86,25 @@ class CodePrior:
         """Draws (n,z) for a training step, a function of the stream's seed and position."""
         return self._drawn(data.rand(n, self.noise + len(self.codes)))
 
-    def sample(self, n: int, generator: torch.Generator, **chosen: float) -> Tensor:
+    def sample(
+        self, n: int, generator: torch.Generator, *, truncation: Positive | None = None, **chosen: float
+    ) -> Tensor:
         """Draws (n,z), on the generator's device.
 
         Args:
             n: number of vectors.
             generator: source of the noise.
+            truncation: limits the noise to ±truncation. Lower it for more typical and less varied images of the same
+                codes.
             **chosen: codes that are not drawn, such as ``c1=3``; all else is as without them.
+
+        Raises:
+            LimnerError: truncation is not positive.
         """
         u = torch.rand((n, self.noise + len(self.codes)), generator=generator, device=generator.device)
-        return self.fixed(self._drawn(u), chosen)
+        z = self._drawn(u)
+        z[:, : self.noise] *= self.largest(truncation)
+        return self.fixed(z, chosen)
 
     def _drawn(self, u: Tensor) -> Tensor:
         """Vectors (n,z) of uniform numbers (n,noise+codes) in [0,1)."""

@@ -347,9 +347,10 @@ class GenerativeModel(nn.Module):
             raise LimnerError(f"{self.spec.name} is not conditional; leave the labels out")
         if y is None or columns is None or columns < 2:
             raise LimnerError("to needs the label that a row begins with, y, and 2 columns or more")
-        first, last = (self.condition.encode(self.condition.read(label, 1)) for label in (y, to))
-        row = lerp(first.expand(columns, -1), last.expand(columns, -1), torch.linspace(0, 1, columns))
-        return row[torch.arange(n) % columns].to(self.device)
+        ends = (self.condition.encode(self.condition.read(label, 1)).to(self.device) for label in (y, to))
+        first, last = (end.expand(columns, -1) for end in ends)
+        row = lerp(first, last, torch.linspace(0, 1, columns, device=self.device))
+        return row[torch.arange(n) % columns]
 
 
 def parameters(model: GenerativeModel) -> dict[str, dict[str, int]]:

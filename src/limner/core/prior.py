@@ -48,8 +48,14 @@ class Prior:
         """
         if self.kind == "normal":
             return _normal((n, self.z), generator, truncation)
-        bound = 1.0 if truncation is None else min(_positive(truncation), 1.0)
-        return bound * (2 * torch.rand((n, self.z), generator=generator, device=generator.device) - 1)
+        return self.largest(truncation) * (
+            2 * torch.rand((n, self.z), generator=generator, device=generator.device) - 1
+        )
+
+    @staticmethod
+    def largest(truncation: float | None) -> float:
+        """The largest number of uniform noise: truncation, or 1."""
+        return 1.0 if truncation is None else min(_positive(truncation), 1.0)
 
 
 class NormalPrior:

@@ -100,7 +100,6 @@ class CoGAN(GenerativeModel):
         a, b = self.decode_pair(z)
         return {"a": a, "b": b}[domain] if domain != "both" else torch.cat([a, b], 3)
 
-    @torch.inference_mode()
     def preview(self, batch: object, n: int, seed: int) -> dict[str, Grid]:
         """Samples of domain a, and a row of them above the corresponding images of domain b."""
         pairs = self.sample(16, seed=seed, domain="both")

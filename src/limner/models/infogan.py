@@ -13,9 +13,9 @@ Q shares all layers of D but the last, and gets its features of *generated* imag
 G, Q and the shared layers, and not D's last one. D, with Q, descends on -lambda L_I like G, as in the authors' code.
 
 L_I is in nats and logged for each code as ``term/bound_c1``, …. It cannot exceed H(c) of a categorical code: log 10 =
-2.30 nats. For a uniform code Q is a Gaussian, so with sigma = 1, the paper's choice, its bound stays below
-log 2 - log(2 pi)/2 = -0.23 nats though the code may be read from the image well; sigma=null learns sigma. The authors'
-code adds the entropy of N(0, 1) for uniform codes instead of H(c) = log 2, a constant without an effect on training.
+2.30 nats. For a uniform code Q is a Gaussian, so with sigma = 1, as in the authors' code for digits, its bound stays
+below log 2 - log(2 pi)/2 = -0.23 nats though the code may be read from the image well; sigma=null learns sigma. Their
+code has E[-log N(c; 0, 1)] of the drawn codes in the place of H(c) = log 2. Neither depends on the weights.
 """
 
 from __future__ import annotations
@@ -50,14 +50,15 @@ class InfoGAN(AdversarialModel):
         information: lambda, the weight of L_I for categorical codes. Raise it if the bound stays far below H(c); lower
             it if images get worse.
         continuous: the weight for uniform codes. Raise it if they change nothing; lower it if images get worse.
-        sigma: standard deviation of Q for uniform codes; null learns it for each image. 1 as in the paper is steadier.
+        sigma: standard deviation of Q for uniform codes, 1 in the authors' code for digits; null learns it for each
+            image. Lower it to weigh the errors of uniform codes more; raise it to weigh them less.
         q_hidden: units of Q's hidden layer. Raise it if the bound stays low; lower it for speed.
     """
 
     static = True
     objective = nonsaturating
     D: FeatureCritic
-    prior: CodePrior  # type: ignore[assignment]
+    prior: CodePrior
 
     def __init__(
         self,
@@ -100,13 +101,10 @@ class InfoGAN(AdversarialModel):
 
     def bounds(self, h: Tensor, z: Tensor) -> dict[str, Tensor]:
         """L_I in nats for each code by its name, from D's features h (B,F) of images generated from z (B,z)."""
-        parts = zip(
-            self.prior.names, self.prior.codes, self.Q(h).split(self.outputs, 1), self.prior.split(z), strict=True
-        )
-        entropy = self.prior.entropies
+        q, entropy = self.Q(h).split(self.outputs, 1), self.prior.entropies
         return {
-            name: (self._log_q(q, c) if code == "uniform" else log_q.categorical(q, c)).mean() + entropy[name]
-            for name, code, q, c in parts
+            name: (self._log_q(q_k, c) if code == "uniform" else log_q.categorical(q_k, c)).mean() + entropy[name]
+            for name, code, q_k, c in zip(self.prior.names, self.prior.codes, q, self.prior.split(z), strict=True)
         }
 
     def _log_q(self, q: Tensor, c: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from limner.core.condition import Classes, from_header
+from limner.core.condition import required
 from limner.core.model import Data, GenerativeModel, Logs, Update
 from limner.core.previews import Grid
 from limner.core.prior import Prior
@@ -40,8 +40,8 @@ class LAPGAN(GenerativeModel):
         D: net with a discriminator for each level, such as lapgan.Discriminator, of as many levels.
         train_levels: the levels that are trained; null trains all. Give one of them to train it longer, from the
             weights of another run (train.init=RUN).
-        classes: number of classes; filled from the data.
-        condition: names of the classes; filled from the data.
+        classes: length of the labels' vectors, such as the number of classes; filled from the data.
+        condition: names of the classes or attributes; filled from the data.
     """
 
     static = True
@@ -74,7 +74,7 @@ class LAPGAN(GenerativeModel):
         self.G, self.D, self.chosen = G, D, tuple(chosen)
         self.prior = Prior("uniform", G.z)
         if G.classes:
-            self.condition = from_header(condition) if condition else Classes(classes)
+            self.condition = required(condition, classes)
         self.ema_groups = tuple(f"G{k}" for k in self.chosen)
 
     def groups(self) -> dict[str, nn.Module]:
@@ -88,13 +88,11 @@ class LAPGAN(GenerativeModel):
             low = up(images[k + 1]) if k < self.G.levels else None  # (B,C,H_k,W_k)
             with torch.no_grad():
                 fake = self.generated(k, self.noise(k, len(x), data), low, y)
-            real_logits, fake_logits = (
-                self.D.net[k](images[k], y),
-                self.D.net[k](fake, y),
-            )  # l + h of real images is x_k
+            D_k = self.D.net[k]
+            real_logits, fake_logits = D_k(images[k], y), D_k(fake, y)  # l + h of real images is x_k
             loss_D = nonsaturating.d(real_logits, fake_logits)
             update(f"D{k}", loss_D)
-            loss_G = nonsaturating.g(self.D.net[k](self.generated(k, self.noise(k, len(x), data), low, y), y), None)
+            loss_G = nonsaturating.g(D_k(self.generated(k, self.noise(k, len(x), data), low, y), y), None)
             update(f"G{k}", loss_G)
             right = ((real_logits > 0).float().mean() + (fake_logits < 0).float().mean()) / 2
             logs |= {f"loss/D{k}": loss_D, f"loss/G{k}": loss_G, f"term/accuracy_D{k}": right}

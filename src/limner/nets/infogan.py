@@ -1,9 +1,9 @@
 """The nets of InfoGAN for small images, where Q shares all of D but its last layer.
 
 Chen et al. 2016, *InfoGAN*, arXiv:1606.03657, appendix C.1, table 1 (MNIST): in D two 4×4 stride-2 convolutions and a
-layer of 1024 units, batch norm except after the first convolution, LeakyReLU; G mirrors it with ReLU. Their LeakyReLU
-has the slope 0.1 in the text and 0.2 in the code; ours is 0.2. Weights are drawn from N(0, 0.02), as in their code.
-Departures: any image size and any number of convolutions, and tanh instead of a sigmoid because images lie in [-1,1].
+layer of 1024 units, batch norm except after the first convolution, LeakyReLU; G mirrors it with ReLU. Weights are drawn
+from N(0, 0.02), as in the authors' code. Departures: any image size and any number of convolutions, tanh instead of a
+sigmoid because images lie in [-1,1], and a slope of 0.2 in LeakyReLU (0.1 in the paper, 0.01 in their code).
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class Generator(protocols.Generator):
     ) -> None:
         super().__init__()
         self.z, self.code_shape, self.size = z, (z,), shape[1:]
-        base = (widths[0] if widths else 1, *_map(shape, widths))
+        smallest = _map(shape, widths)
+        base = (widths[0], *smallest)
         self.net = nn.Sequential(
             nn.Linear(z, hidden, bias=False),
             nn.BatchNorm1d(hidden),

@@ -125,9 +125,9 @@ class Generator(protocols.PyramidGenerator):
         width: channels of the details' convolutions (64 to 128 in the authors' code). Raise it if details are wrong;
             lower it for speed.
         kernels: sizes of the details' three convolutions. The authors' are 7, 7, 5; smaller ones are quicker.
-        conditional: whether every level is told the class. Needs labelled data.
+        conditional: whether every level is told the label. Needs labelled data.
         shape: (C,H,W) of an image; filled from the data.
-        classes: number of classes; filled from the data.
+        classes: length of the labels' vectors, such as the number of classes; filled from the data.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class Generator(protocols.PyramidGenerator):
         return parts
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Images (B,C,H,W) of noise (B,z), clamped because details have no bounds."""
+        """Images (B,C,H,W) of noise (B,z), not clamped: details have no bounds."""
         low, h = self.images(z, y)[0]
         return low + h
 
@@ -189,9 +189,9 @@ class Discriminator(protocols.PyramidCritic):
         coarse_widths: units of each hidden layer of the coarsest level. Raise them if its generator wins at once.
         width: channels of the convolutions. Raise it if the details' generators win at once; lower it for speed.
         dropout: probability of dropping an activation before the linear layer. Raise it if D overfits a small set.
-        conditional: whether every level is told the class. Needs labelled data.
+        conditional: whether every level is told the label. Needs labelled data.
         shape: (C,H,W) of an image; filled from the data.
-        classes: number of classes; filled from the data.
+        classes: length of the labels' vectors, such as the number of classes; filled from the data.
     """
 
     def __init__(

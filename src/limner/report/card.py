@@ -63,7 +63,10 @@ def _data(facts: Facts) -> list[str]:
             f"- Classes by number: {shown}" + (f", and {more} more (events.jsonl lists all)" if more > 0 else "")
         )
     if facts.attributes:
-        named = [f"{_code(a)} ({', '.join(map(_code, v[:_VALUES]))})" for a, v in facts.attributes.items()]
+        named = [
+            f"{_code(a)} ({', '.join(map(_code, v[:_VALUES]))}{', …' if len(v) > _VALUES else ''})"
+            for a, v in facts.attributes.items()
+        ]
         rest = len(named) - _ATTRIBUTES
         others = f", and {rest} more (events.jsonl lists all)" if rest > 0 else ""
         lines.append(f"- Attributes: {', '.join(named[:_ATTRIBUTES])}{others}")

@@ -128,6 +128,11 @@ def _environment(env: Row) -> list[tuple[str, str]]:
     return [(k, v if len(v) <= 300 else v[:299] + "…") for k, v in rows]
 
 
+def _some(values: list[str]) -> str:
+    """The first of many names."""
+    return ", ".join(values[:_VALUES]) + (", …" if len(values) > _VALUES else "")
+
+
 def _size(facts: Facts) -> list[tuple[str, str]]:
     """(name, value) of the model, the data and the parameters, as far as they are known."""
     items, shape = as_number(facts.last("items")), facts.last("shape")
@@ -138,12 +143,13 @@ def _size(facts: Facts) -> list[tuple[str, str]]:
     ]
     classes = ", ".join(f"{k} {name}" for k, name in enumerate(facts.classes[:_CLASSES]))
     more = len(facts.classes) - _CLASSES
-    attributes = [f"{name} ({', '.join(values[:_VALUES])})" for name, values in facts.attributes.items()]
+    attributes = [f"{name} ({_some(values)})" for name, values in facts.attributes.items()]
+    others = len(attributes) - _ATTRIBUTES
     rows = [
         *facts.profile,
         ("Data", ", ".join(filter(None, data))),
         ("Classes by number", classes + (f", and {more} more" if more > 0 else "")),
-        ("Attributes", ", ".join(attributes[:_ATTRIBUTES]) + ", …"[: 3 * (len(attributes) > _ATTRIBUTES)]),
+        ("Attributes", ", ".join(attributes[:_ATTRIBUTES]) + (f", and {others} more" if others > 0 else "")),
         ("How the data were read", "; ".join(facts.data_notes)),
         ("Parameters", ", ".join(f"{name} {number(n)}" for name, n in facts.parameters)),
     ]

@@ -14,7 +14,6 @@ ships it gives it another key and writes its sha256, which is printed, into `lim
 from __future__ import annotations
 
 import argparse
-import copy
 import hashlib
 import json
 import math
@@ -24,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from norms import folded, with_norms
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import limner.data
 from limner.core.batch import to_float
@@ -37,28 +36,6 @@ from limner.metrics.extractors.readers import cross_entropies
 
 SETS: dict[str, dict[str, Any]] = {"avatars": {"n": 60_000}, "solids": {}}
 RESIZED = {"avatars": 0.04, "solids": 0.01}  # the width of a head is its ratio to the height, so less is told by it
-
-
-def with_norms(net: AttributeNet) -> AttributeNet:
-    """The same net with batch norm after each convolution, for training."""
-    layers: list[nn.Module] = []
-    for layer in net.body:
-        layers.append(layer)
-        if isinstance(layer, nn.Conv2d):
-            layers.append(nn.BatchNorm2d(layer.out_channels))
-    trained = copy.deepcopy(net)
-    trained.body = nn.Sequential(*layers)
-    return trained
-
-
-def folded(trained: AttributeNet, channels: int) -> AttributeNet:
-    """The net as it ships: the norms inside the convolutions."""
-    net = AttributeNet(channels, trained.head.out_features)
-    layers = [m for m in trained.body if not isinstance(m, nn.BatchNorm2d)]
-    norms = iter(m for m in trained.body if isinstance(m, nn.BatchNorm2d))
-    net.body = nn.Sequential(*(fuse_conv_bn_eval(m, next(norms)) if isinstance(m, nn.Conv2d) else m for m in layers))
-    net.head = trained.head
-    return net.requires_grad_(False)
 
 
 def blurred(x: Tensor, sigma: float) -> Tensor:
@@ -110,7 +87,7 @@ def train(
             schedule.step()
             total += float(found.detach())
         print(f"epoch {epoch + 1:3d}  {time.process_time():4.0f} CPU s  loss {total / each:.4f}", flush=True)
-    return folded(trained.eval().to(memory_format=torch.contiguous_format), x.shape[1])
+    return folded(trained.eval().to(memory_format=torch.contiguous_format))
 
 
 def table(name: str, split: str, **options: Any) -> tuple[Tensor, Tensor, Mapping[str, Sequence[str]]]:

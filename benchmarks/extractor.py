@@ -14,17 +14,16 @@ it another key and writes its sha256, which is printed, into `limner/metrics/ext
 from __future__ import annotations
 
 import argparse
-import copy
 import hashlib
 import json
 import time
 from pathlib import Path
 
 import torch
+from norms import folded, with_norms
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import limner.data
 from limner.core.batch import Dataset, to_float
@@ -32,32 +31,12 @@ from limner.core.stream import Stream
 from limner.metrics.extractors.features import KEYS, _LeNet64, classifier
 
 
-def with_norms(net: _LeNet64) -> _LeNet64:
-    """The same net with batch norm after each convolution and dropout before the logits, for training."""
-    layers: list[nn.Module] = []
-    for layer in net.body:
-        layers.append(layer)
-        if isinstance(layer, nn.Conv2d):
-            layers.append(nn.BatchNorm2d(layer.out_channels))
-    trained = copy.deepcopy(net)
-    trained.body = nn.Sequential(*layers)
-    trained.head = nn.Sequential(nn.Dropout(0.3), net.head)
-    return trained
-
-
-def folded(trained: _LeNet64) -> _LeNet64:
-    """The net as it ships: the norms inside the convolutions."""
-    net = _LeNet64()
-    layers = [m for m in trained.body if not isinstance(m, nn.BatchNorm2d)]
-    norms = iter(m for m in trained.body if isinstance(m, nn.BatchNorm2d))
-    net.body = nn.Sequential(*(fuse_conv_bn_eval(m, next(norms)) if isinstance(m, nn.Conv2d) else m for m in layers))
-    net.head = trained.head[1]
-    return net.requires_grad_(False)
-
-
 def train(data: Dataset, epochs: int, batch: int, lr: float, seed: int) -> _LeNet64:
     torch.manual_seed(seed)
-    trained = with_norms(_LeNet64()).train().to(memory_format=torch.channels_last)
+    trained = with_norms(_LeNet64())
+    head = trained.head
+    trained.head = nn.Sequential(nn.Dropout(0.3), head)
+    trained.train().to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(trained.parameters(), lr, weight_decay=1e-2, fused=True)
     steps = epochs * len(data) // batch
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, steps, pct_start=0.2)
@@ -79,6 +58,7 @@ def train(data: Dataset, epochs: int, batch: int, lr: float, seed: int) -> _LeNe
                 flush=True,
             )
             right = 0.0
+    trained.head = head
     return folded(trained.eval().to(memory_format=torch.contiguous_format))
 
 

@@ -15,7 +15,6 @@ another key and writes its sha256, which is printed, into `limner/evaluation/fac
 from __future__ import annotations
 
 import argparse
-import copy
 import hashlib
 import json
 import math
@@ -23,38 +22,16 @@ import time
 from pathlib import Path
 
 import torch
+from norms import folded, with_norms
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import limner.data
 from limner.core.batch import to_float
 from limner.data.datasets import Pixels
 from limner.data.sources.factors import NAMES, SIZES
 from limner.evaluation.factors import _Reader, canonical, decode_logits, factor_reader
-
-
-def with_norms(net: _Reader) -> _Reader:
-    """The same net with batch norm after each convolution, for training."""
-    layers: list[nn.Module] = []
-    for layer in net.body:
-        layers.append(layer)
-        if isinstance(layer, nn.Conv2d):
-            layers.append(nn.BatchNorm2d(layer.out_channels))
-    trained = copy.deepcopy(net)
-    trained.body = nn.Sequential(*layers)
-    return trained
-
-
-def folded(trained: _Reader) -> _Reader:
-    """The net as it ships: the norms inside the convolutions."""
-    net = _Reader()
-    layers = [m for m in trained.body if not isinstance(m, nn.BatchNorm2d)]
-    norms = iter(m for m in trained.body if isinstance(m, nn.BatchNorm2d))
-    net.body = nn.Sequential(*(fuse_conv_bn_eval(m, next(norms)) if isinstance(m, nn.Conv2d) else m for m in layers))
-    net.head = trained.head
-    return net.requires_grad_(False)
 
 
 def blurred(x: Tensor, sigma: float) -> Tensor:

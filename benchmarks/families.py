@@ -64,7 +64,9 @@ def trained(recipe: str, seed: int, chosen: argparse.Namespace) -> Path:
         plan.write_text(json.dumps({"images": round(rate * chosen.seconds), "speed": rate}), encoding="utf-8")
     images = json.loads(plan.read_text(encoding="utf-8"))["images"]
     folder: Path = chosen.out / name / f"seed-{seed}"
-    if not (folder / "scores.json").is_file():
+    if (folder / "recipe.yaml").is_file() and not (folder / "scores.json").is_file():
+        limner.resume(folder)  # it was stopped
+    elif not (folder / "scores.json").is_file():
         limner.train(recipe, data=chosen.data, out=folder, images=images, seed=seed, **QUIET)
     return folder
 

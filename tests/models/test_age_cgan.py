@@ -74,6 +74,7 @@ def test_the_losses_are_those_of_the_paper_and_each_net_learns_from_its_own(cond
         assert loss.item() == pytest.approx(expected[group].item(), rel=2e-6), group
     reached = {g: {n for n in NETS if reaches(loss, getattr(model, n))} for g, loss in found}
     assert reached == {"D": {"D"}, "G": {"G", "D"}, "E": {"encoder"}}, "E moves neither G nor D"
+    assert set(model.ema_groups) == {"G", "E"}, "weights of both are averaged, as they are used together"
 
 
 def reaches(loss: Tensor, net: Any) -> bool:

@@ -278,6 +278,20 @@ def test_the_label_enters_d_img_after_its_first_layer():
     assert not torch.allclose(second_0, second_1)
 
 
+def test_labels_are_minus_one_and_one():
+    """As the authors have them, in G's input, repeated, and in D's maps."""
+    G = caae.Generator(z=6, width=4, conditional=True, shape=(1, 16, 16), classes=3)
+    D = caae.Discriminator(width=4, conditional=True, shape=(1, 16, 16), classes=3).eval()
+    given: list[Tensor] = []
+    second = [m for m in D.modules() if isinstance(m, nn.Conv2d)][1]
+    for layer in (G.stem, second):
+        layer.register_forward_pre_hook(lambda _, args: given.append(args[0].detach()))
+    y, signs = torch.tensor([2, 0]), torch.tensor([[-1.0, -1, 1], [1, -1, -1]])
+    D(G(torch.zeros(2, 6), y), y)
+    torch.testing.assert_close(given[0][:, 6:], signs.repeat(1, 2))
+    torch.testing.assert_close(given[1][:, 4:], signs[:, :, None, None].expand(-1, -1, 8, 8))
+
+
 def test_vectors_and_indices_are_the_same_labels():
     G = caae.Generator(z=5, width=4, conditional=True, shape=(1, 16, 16), classes=3)
     D = caae.Discriminator(width=4, conditional=True, shape=(1, 16, 16), classes=3).eval()

@@ -16,6 +16,7 @@ from limner.core.batch import Images
 from limner.core.condition import Attributes, Classes
 from limner.core.errors import LimnerError
 from limner.losses.classification import cross_entropy
+from limner.nets.augment import Identity
 
 K, Z, SHAPE = 3, 4, (1, 4, 4)
 MODELS = ("cgan", "projection_gan", "acgan", "tac_gan", "adc_gan")
@@ -155,6 +156,38 @@ def test_one_pass_of_the_discriminator_is_two():
         torch.testing.assert_close(one, two)
     mixing = build("cgan", D={"name": "mlp.Discriminator", "widths": [8], "norm": "batch", "conditional": True})
     assert torch.equal(mixing.real_and_fake(x, fake, y)[1], mixing.D(fake, y))
+
+
+def test_a_critic_of_packs_gets_copies_of_an_image_with_its_label():
+    D = {"name": "mlp.Discriminator", "widths": [8], "pack": 2, "conditional": True}
+    model, y = build("cgan", D=D), torch.arange(6) % K
+    x = torch.randn(6, *SHAPE, dtype=torch.float64)
+    copies = torch.cat([model.D(x[[i, i]], y[[i, i]]) for i in range(6)])
+    torch.testing.assert_close(model.critic(x, y), copies.float())
+
+
+@pytest.mark.parametrize("name", ["cgan", "projection_gan"])
+def test_d_sees_transformed_images_only(name):
+    class Grey(Identity):
+        def forward(self, x: Tensor) -> Tensor:
+            return 0 * x + 0.5
+
+    model, seen = build(name), []
+    model.transform = Grey()
+    model.D.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    losses(model, classes())
+    assert len(seen) > 1
+    assert all((x == 0.5).all() for x in seen)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_relativistic_generator_is_compared_with_real_images(name):
+    model, data = build(name, adversarial="relativistic"), classes()
+    model.class_weight = 0.0
+    x, y = next(data)
+    data.randn(6, Z)
+    expected = F.softplus(model.D(x) - model.D(model.G(data.randn(6, Z), y))).mean()
+    torch.testing.assert_close(losses(model, classes())[1][1], expected)
 
 
 # ---- against implementations written out ----------------------------------------------------------------------------

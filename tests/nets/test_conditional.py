@@ -72,6 +72,12 @@ def test_a_conditional_norm_scales_and_shifts_by_the_label(norm):
         torch.testing.assert_close(layer(h, INDICES)[b], expected)
 
 
+def test_a_vector_of_zeros_is_the_null_label():
+    layer = labels.Embedding(K, 2, null=True).double()
+    torch.testing.assert_close(layer(VECTORS)[2], layer(torch.tensor([K]))[0])
+    torch.testing.assert_close(layer(VECTORS)[0], layer.weight[0] + layer.weight[2])
+
+
 def test_one_hot_vectors_are_class_indices_everywhere():
     one_hot = F.one_hot(INDICES, K).double()
     z, x = torch.randn(4, 5, dtype=torch.float64), torch.randn(4, *DIGIT, dtype=torch.float64)

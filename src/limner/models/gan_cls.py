@@ -10,7 +10,8 @@ GAN-CLS, Algorithm 1, and GAN-INT, eq. 5.
 
 The second term of G is GAN-INT: texts between two texts, for which no image exists, so it is G's alone. With real pairs
 and generated ones only, D learns that an image has to be real before it learns that it has to fit the text; pairs of a
-real image and a wrong text tell it so from the start. In line 11 of the paper's box the sign of G's step is wrong.
+real image and a wrong text tell it so from the start. The paper's box subtracts gradients of what is to grow; both
+nets have to ascend.
 
 The paper takes an image of another class as the wrong one. Here the data say which labels do not describe an image, so
 that a wrong label is never right by chance (`limner.core.labelling.Mismatches`). The labels are what the data have:

@@ -166,6 +166,18 @@ def test_images_that_share_a_caption_do_not_contradict_each_other() -> None:
     assert dataset.mismatches.images(ids, ids).tolist() == [3, 3, 3]
 
 
+def test_an_attribute_that_is_not_known_of_all_images_tells_none_apart() -> None:
+    values = {"colour": ["red", "green"], "shape": ["circle", "square"]}
+    rows = np.array([[0, 0], [0, -1], [1, 0], [1, 1]])
+    options = Options(split="all", mismatch=True)
+    dataset = labelled(
+        from_arrays("few", Arrays(np.zeros((4, 8, 8), np.uint8), rows, attributes=values), options), options
+    )
+    steps = torch.arange(32)
+    for image, others in ((0, {2, 3}), (2, {0, 1})):  # the second could be a circle, as the first is
+        assert set(dataset.mismatches.images(torch.full_like(steps, image), steps).tolist()) == others
+
+
 def test_attributes_and_classes_have_wrong_labels_too() -> None:
     batch = next(Stream(figures(mismatch=True), 6))
     assert bool((batch.y != batch.wrong).any(1).all())

@@ -37,6 +37,16 @@ def test_a_small_reader_learns_every_attribute_and_ignores_unknown_values() -> N
     assert {k: tuple(v.shape) for k, v in reader.logits(new[:3]).items()} == {"side": (3, 2), "shade": (3, 3)}
 
 
+def test_one_seed_is_one_reader_and_colour_of_another_size_is_read() -> None:
+    x, y = pictures(200)
+    colour = F.interpolate(x, (16, 20)).repeat(1, 3, 1, 1)
+    one, two, other = (SmallReader.trained(colour, y, VALUES, epochs=8, seed=seed) for seed in (0, 0, 1))
+    logits = [torch.cat(list(reader.logits(colour).values()), 1) for reader in (one, two, other)]
+    assert torch.equal(logits[0], logits[1])
+    assert not torch.equal(logits[0], logits[2])
+    assert (reading(one.logits(colour), VALUES, VALUES) == y).double().mean() > 0.9
+
+
 def test_names_of_values_decide_and_not_their_order() -> None:
     read = reading({"hair": torch.eye(3)}, {"hair": ["red", "blond", "grey"]}, {"hair": ["grey", "red"]})
     assert read.tolist() == [[1], [-1], [0]], "blond is no value of the condition"

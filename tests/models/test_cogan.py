@@ -17,7 +17,8 @@ from limner.core.optimisers import Adam
 from limner.core.rng import Noise
 from limner.core.stream import Stream
 from limner.core.update import Updates
-from limner.evaluation.capabilities import pixel_pair_scores, sampled_domain
+from limner.evaluation.capabilities import sampled_domain
+from limner.evaluation.domain_pairs import pixel_pair_scores
 from limner.losses.adversarial import nonsaturating
 from limner.metrics.agreement import agreement
 from limner.models.cogan import CoGAN

@@ -71,6 +71,28 @@ def test_the_code_of_a_generated_picture_is_found_again(kind: Any) -> None:
         assert found.z.abs().max() <= 1
 
 
+def test_codes_stay_in_the_cube_of_a_uniform_prior_also_for_pictures_that_no_code_gives() -> None:
+    model = Painter("uniform").eval()
+    x = torch.rand(4, *SHAPE, generator=torch.Generator().manual_seed(5)).round() * 2 - 1
+    assert nearest_codes(model, x, torch.arange(4) % 2).z.abs().max() <= 1
+
+
+def test_a_search_that_leaves_the_finite_numbers_ends_where_it_began() -> None:
+    model = Painter().eval()
+    _, y, x = pictures(model, 1)
+    start = nearest_codes(model, -x, y, steps=0)
+    with torch.no_grad():
+        first = model.decode(start.z, y)
+
+    def distance(a: Tensor, b: Tensor) -> Tensor:
+        away = torch.is_grad_enabled() and float(pixels(a, first).detach()) > 1e-6
+        return pixels(a, b) * (torch.nan if away else 1.0)
+
+    found = nearest_codes(model, -x, y, distance)
+    torch.testing.assert_close(found.z, start.z, atol=0.01, rtol=0)
+    assert found.after <= found.before == start.before
+
+
 def test_the_search_moves_no_weight_and_leaves_no_gradient() -> None:
     model = Painter().eval()
     before = {k: v.clone() for k, v in model.state_dict().items()}

@@ -54,6 +54,14 @@ def test_agreement_is_the_share_of_pairs_that_correspond(right: float) -> None:
     assert score.ceiling == pytest.approx(1, abs=0.03)
 
 
+def test_the_ceiling_has_the_errors_of_both_judges() -> None:
+    tests = domains(100)
+    for part, every in ((tests.a, 10), (tests.b, 5)):  # wrong labels are errors of a judge
+        part.labels[::every] = (part.labels[::every] + 1) % 4
+    score = pair_scores(Pairs(1.0), domains(200), tests, pairs=100)["pair_agreement@small-v1[n=100]"]
+    assert score.ceiling == pytest.approx(0.9 * 0.8, abs=0.02)
+
+
 def test_unknown_or_different_labels_and_other_models_have_a_reason() -> None:
     assert "no labels in common" in pair_scores(Pairs(1.0), domains(20, False), domains(20))["pair_agreement"].why
     other = domains(20)

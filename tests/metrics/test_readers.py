@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from limner.core.errors import LimnerError
-from limner.metrics.extractors.readers import ReadsAttributes, SmallReader, cross_entropies, reading
+from limner.metrics.extractors import readers
+from limner.metrics.extractors.readers import ReadsAttributes, SmallReader, cross_entropies, pinned_reader, reading
 
 VALUES = {"side": ["left", "right"], "shade": ["dark", "middle", "bright"]}
 
@@ -45,6 +46,15 @@ def test_one_seed_is_one_reader_and_colour_of_another_size_is_read() -> None:
     assert torch.equal(logits[0], logits[1])
     assert not torch.equal(logits[0], logits[2])
     assert (reading(one.logits(colour), VALUES, VALUES) == y).double().mean() > 0.9
+
+
+def test_a_pinned_reader_judges_what_it_knows_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned = SmallReader.taught([], 0, 1, VALUES, {})
+    monkeypatch.setitem(readers.READERS, "bars", lambda device: pinned)
+    assert pinned_reader("bars", {"shade": ["bright", "dark"]}) is pinned
+    assert pinned_reader("bars", {"shade": ["bright", "black"]}) is None
+    assert pinned_reader("bars", {"side": ["left"], "hair": ["red"]}) is None
+    assert pinned_reader("other", {"side": ["left"]}) is None
 
 
 def test_names_of_values_decide_and_not_their_order() -> None:

@@ -26,6 +26,7 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 """Distances (B,) of images (B,C,H,W) from images of the same shape; differentiable in the first."""
 
 _STEPS = 100
+_FAR = 1e30
 _DRAWS = 64  # of the prior, of which a search without an encoder begins with the best
 
 
@@ -97,7 +98,7 @@ def _nearest(
         z.grad = None
         value = distance(_decoded(model, z, y), x).sum()
         value.backward(inputs=[z])
-        return value
+        return value.detach().nan_to_num(nan=_FAR, posinf=_FAR)  # torch's line search fails at NaN
 
     first = z.detach().clone()
     if steps:

@@ -18,6 +18,7 @@ from limner.metrics.extractors.readers import UNKNOWN
 
 POOL = 100
 """Captions among which one is looked for, with the right one."""
+_RIDGE = 0.01  # penalty of the ridge regression, for each picture
 
 
 def candidates(groups: Tensor, pool: int = POOL, seed: int = 0) -> Tensor:
@@ -80,9 +81,7 @@ def by_attributes(
     return total
 
 
-def by_vectors(
-    features: Tensor, vectors: Tensor, pool: Tensor, *, real: Tensor, real_vectors: Tensor, penalty: float = 1.0
-) -> Tensor:
+def by_vectors(features: Tensor, vectors: Tensor, pool: Tensor, *, real: Tensor, real_vectors: Tensor) -> Tensor:
     """Similarities (N,pool): the cosine of captions' vectors with those that a linear map reads in pictures.
 
     The map is a ridge regression on real pictures, of standardised features; vectors are taken from their mean.
@@ -93,11 +92,10 @@ def by_vectors(
         pool: (N,pool) indices of captions.
         real: (R,d) features of real pictures.
         real_vectors: (R,size) vectors of their captions.
-        penalty: of the ridge regression, for each picture. Raise it for few real pictures.
     """
     mean, std = real.double().mean(0), real.double().std(0).clamp(min=1e-8)
     x, centre = (real.double() - mean) / std, real_vectors.double().mean(0)
-    gram = x.T @ x + penalty * len(x) / 100 * torch.eye(x.shape[1], dtype=torch.float64)
+    gram = x.T @ x + _RIDGE * len(x) * torch.eye(x.shape[1], dtype=torch.float64)
     W = torch.linalg.solve(gram, x.T @ (real_vectors.double() - centre))
     read = torch.nn.functional.normalize(((features.double() - mean) / std) @ W, dim=1)
     told = torch.nn.functional.normalize(vectors.double() - centre, dim=1)

@@ -72,6 +72,18 @@ def test_a_conditional_norm_scales_and_shifts_by_the_label(norm):
         torch.testing.assert_close(layer(h, INDICES)[b], expected)
 
 
+def test_a_conditional_norm_begins_as_the_norm():
+    torch.manual_seed(0)
+    norm = nn.InstanceNorm2d(4)
+    h = torch.randn(4, 4, 5, 5)
+    torch.testing.assert_close(labels.ConditionalNorm(norm, K, 4)(h, INDICES), norm(h), rtol=0.1, atol=0)
+
+
+def test_the_discriminator_is_told_the_label_with_the_image():
+    D = dcgan.Discriminator(4, "none", conditional=True, shape=DIGIT, classes=K)
+    assert [type(layer) for layer in D.layers()][:3] == [nn.Conv2d, labels.Shift, nn.LeakyReLU]
+
+
 def test_a_vector_of_zeros_is_the_null_label():
     layer = labels.Embedding(K, 2, null=True).double()
     torch.testing.assert_close(layer(VECTORS)[2], layer(torch.tensor([K]))[0])

@@ -229,6 +229,9 @@ def test_labels_are_dropped_for_the_null_class_and_guidance_uses_it() -> None:
     row = model.sample(6, seed=0, y=[0, 1, 2], columns=3, guidance=3.0)
     between = model.sample(6, seed=0, y=0, to=2, columns=3, guidance=3.0)  # vectors, of which zeros are the null label
     torch.testing.assert_close(between[[0, 2]], row[[0, 2]])
+    shared = model.sample(4, seed=0, y=1, columns=2)
+    torch.testing.assert_close(shared[0], shared[1])
+    assert not torch.allclose(shared[1], shared[2]), "each row has noise of its own"
 
 
 def test_the_bound_is_the_entropy_of_the_data_under_an_exact_net() -> None:

@@ -74,6 +74,7 @@ def test_a_step_at_one_level_moves_no_other(level: int) -> None:
     model.step(source, Updates(model.groups(), {"*": Adam(lr=1e-2)}))
     moved = {k.split(".")[0] + k.split(".")[2] for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
     assert moved == {f"G{level}", f"D{level}"}
+    assert model.ema_groups == (f"G{level}",)
 
 
 def test_levels_learn_the_same_together_and_alone() -> None:
@@ -136,6 +137,9 @@ def test_details_are_drawn_given_the_generated_image_below() -> None:
     (low, h), *_ = model.G.images(other)
     assert torch.equal(low, low_0)
     assert not torch.equal(h, h_0)
+    torch.nn.init.constant_(model.G.net[0].net[-1].bias, 3.0)
+    assert model.G(z).max() > 1
+    assert model.decode(z).max() == 1, "details have no bounds, images have"
 
 
 def test_previews_show_levels_side_by_side() -> None:

@@ -427,7 +427,8 @@ def test_values_that_differ_in_their_case_are_named(photos: Path):
 
 def test_a_store_keeps_intervals_and_refuses_others(photos: Path, tmp_path: Path):
     columns(photos, age=range(10, 10 + N), hair=HAIR * 6)
-    prepare(photos, tmp_path / "x.limner", bins={"age": [15]})
+    result = prepare(photos, tmp_path / "x.limner", bins={"age": [15]})
+    assert result["attributes"] == {"age": ["below-15", "15+"], "hair": sorted(HAIR)}
     assert load(tmp_path / "x.limner").condition.values["age"] == ["below-15", "15+"]
     with pytest.raises(
         LimnerError, match="intervals are those of its preparation; leave bins out, or prepare it again"
@@ -439,7 +440,7 @@ def test_a_store_keeps_intervals_and_refuses_others(photos: Path, tmp_path: Path
 
 def test_a_store_whose_labels_are_no_values_is_damaged(photos: Path, tmp_path: Path):
     prepare(photos, tmp_path / "x.limner")
-    for wrong in (np.full((N, 2), 3), np.full((N, 2), -2), np.zeros((N, 3), np.int64), np.zeros(N, np.int64)):
+    for wrong in (np.full((N, 2), 2), np.full((N, 2), -2), np.zeros((N, 3), np.int64), np.zeros(N, np.int64)):
         np.save(tmp_path / "x.limner/labels.npy", wrong)
         with pytest.raises(LimnerError, match=r"x.limner is damaged"):
             load(tmp_path / "x.limner")

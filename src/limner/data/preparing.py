@@ -57,7 +57,8 @@ def prepare(
         on_image: receives the number of decoded images and the number of all images.
 
     Returns:
-        The path, the number of images, their shape, classes, size in bytes, notes, and what was left out and why.
+        The path, the number of images, their shape, classes, attributes, size in bytes, notes, and what was left out
+        and why.
 
     Raises:
         LimnerError: the images cannot be read, `out` exists, or the disk has not enough room.
@@ -96,6 +97,7 @@ def prepare(
         "images": len(files),
         "shape": list(files.shape),
         "classes": header.classes,
+        "attributes": header.attributes,
         "bytes": len(files) * math.prod(files.shape),
         "notes": header.notes,
         "left_out": [*header.quarantine, *((files.paths[row], reason) for row, reason in header.bad.items())],

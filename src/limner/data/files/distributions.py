@@ -57,6 +57,8 @@ def never_together(
     >>> ((a, b, n),) = never_together({"hair": ["red", "grey"], "glasses": ["none", "round"]}, rows, least=4)
     >>> a, b, round(n, 2)
     ('hair=grey', 'glasses=none', 4.26)
+    >>> never_together({"hair": ["red", "grey"], "glasses": ["none", "round"]}, rows)  # fewer than 5 are expected
+    []
     """
     bounds = list(pairwise(accumulate((len(values) for values in attributes.values()), initial=0)))
     columns = zip(features.T, attributes.values())

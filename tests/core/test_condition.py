@@ -153,6 +153,8 @@ def test_a_sheet_shares_noise_along_its_rows(tmp_path):
     rows = model.prior.sample(2, torch.Generator().manual_seed(1))
     expected = model.decode(rows[1].expand(10, -1), torch.arange(10))
     assert torch.allclose(sheet[10:], expected, atol=1e-5)
+    threes = model.sample(2, seed=1, y=torch.tensor(3))
+    assert torch.equal(threes, model.sample(2, seed=1, y=3)), "one label as a tensor is one for all images"
     two = model.sample(4, seed=1, y=["3", "7"], columns=2)
     assert torch.allclose(two[3], sheet[17], atol=1e-5)
     with pytest.raises(LimnerError, match="a row of 0 images is none"):

@@ -337,7 +337,8 @@ class GenerativeModel(nn.Module):
                 raise LimnerError(f"{self.spec.name} is not conditional; leave the class out")
             return None
         width = columns or n
-        is_row = y is None or (isinstance(y, (list, tuple, Tensor)) and len(y) == width)
+        listed = isinstance(y, (list, tuple)) or (isinstance(y, Tensor) and y.dim() > 0)
+        is_row = y is None or (listed and len(y) == width)
         labels = self.condition.default(width) if y is None else self.condition.read(y, width if is_row else n)
         return labels[torch.arange(n) % len(labels)].to(self.device)
 

@@ -44,7 +44,7 @@ __all__ = ["Files", "Pixels", "Points", "Report", "check", "get", "list_sources"
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if _MODULES[name] == "limner.data.registry":
+    if _MODULES[name] in ("limner.data.checks", "limner.data.registry"):
         import_module("limner.data.sources")  # its modules register their sources
     return getattr(import_module(_MODULES[name]), name)
 

@@ -19,7 +19,6 @@ from PIL import Image
 
 from limner.core.errors import LimnerError
 from limner.core.paths import named, shown
-from limner.data import SOURCES  # with the sources of all modules
 from limner.data.files import decode, limits
 from limner.data.files.distributions import distribution, never_together
 from limner.data.files.formats import UNREAD
@@ -28,7 +27,7 @@ from limner.data.files.left_out import other_files, unread_pictures
 from limner.data.files.pair_layout import domain_paths, match_names
 from limner.data.files.store import Store, open_store
 from limner.data.files.threads import in_threads
-from limner.data.registry import USER_FILES
+from limner.data.registry import SOURCES, USER_FILES
 from limner.data.steps import by_reason, listed
 
 TINY = 16

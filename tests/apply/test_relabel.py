@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from limner.apply import tasks
 from limner.apply.relabel import nearest_codes, of_features, pixels
-from limner.core.condition import Classes
+from limner.core.condition import Attributes, Classes
 from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel
 from limner.core.prior import Prior
+from limner.metrics.extractors.attributes import attribute_reader
 from limner.metrics.identity import difference, identity_kept
 
 Z, SHAPE = 3, (1, 4, 4)
@@ -164,10 +165,54 @@ def test_the_command_writes_the_picture_of_the_other_label(tmp_path: Path, monke
     assert (written - young[0, 0]).abs().max() > 0.1
 
 
+LOOKS = Attributes({"glasses": ["round", "none"]})
+
+
+class Faces(Painter):
+    """A generator of colour pictures whose label is an attribute that avatars-v1 reads."""
+
+    condition: Any = LOOKS
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec: Any = SimpleNamespace(name="faces", to_dict=lambda: {"shape": [3, 8, 8]})
+        self.net[2] = nn.Linear(16, 3 * 8 * 8)
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        assert y is not None
+        return self.net(torch.cat([z, y], 1)).view(-1, 3, 8, 8)
+
+
+def test_a_net_that_knows_faces_decides_what_is_kept_and_reads_the_label(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, reader = Faces().eval(), attribute_reader("avatars-v1")
+    monkeypatch.setattr(tasks, "load_model", lambda *_: model)
+    asked: list[tuple[Tensor, Tensor]] = []
+
+    def search(model: Any, x: Tensor, y: Tensor, distance: Any, **settings: Any) -> Any:
+        found = nearest_codes(model, x, y, distance, **settings)
+        with torch.no_grad():
+            torch.testing.assert_close(of_features(reader.features)(model.decode(found.z, y), x), found.after)
+        asked.append((x, y))
+        return found
+
+    monkeypatch.setattr(tasks, "nearest_codes", search)
+    x = (torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(1)) * 255).byte()
+    Image.fromarray(x[0].permute(1, 2, 0).numpy()).save(tmp_path / "a.png")
+    settings: dict[str, Any] = {"task": "relabel", "y": "glasses=none", "keep": "avatars-v1", "device": "cpu"}
+    for k, was in enumerate(({}, {"was": "glasses=round"}, {"was": "glasses=none"})):
+        tasks.apply("run", tmp_path / "a.png", tmp_path / f"{k}.png", **settings, **was)
+    read = reader.values["glasses"][int(reader.logits(x)["glasses"].argmax())]
+    assert [LOOKS.name(y) for _, y in asked] == [[f"glasses={v}"] for v in (read, "round", "none")]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"y": "old"}, "write was=LABEL"),
+        ({"y": "old", "keep": "avatars-v1"}, "write was=LABEL"),
+        ({"y": "old", "was": "young", "keep": "avatar-v1"}, "did you mean 'avatars-v1'"),
         ({"y": "old", "was": "yong"}, "did you mean 'young'"),
         ({"y": "older", "was": "young"}, "did you mean 'old'"),
         ({"was": "young"}, "write y=CLASS"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from limner.data import load
 from limner.metrics.extractors import attributes, features
 from limner.metrics.extractors.attributes import attribute_reader
 from limner.metrics.extractors.features import Extractor
-from limner.metrics.extractors.readers import READERS, ReadsAttributes, reading
+from limner.metrics.extractors.readers import READERS, ReadsAttributes, Recognises, reading
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,22 @@ def test_any_size_batch_and_grey_images(key):
     grey = x[:, :1]
     torch.testing.assert_close(reader.features(grey), reader.features(grey.expand(-1, reader.channels, -1, -1)))
     assert reader.read(x[:0]).shape == (0, len(reader.values))
+
+
+@pytest.mark.parametrize("key", list(attributes._SHA256))
+def test_gradients_reach_the_images_through_the_same_features(key, monkeypatch):
+    monkeypatch.setattr(attributes, "_loaded", cache(attributes._loaded.__wrapped__))
+    with torch.inference_mode():  # as in evaluation
+        reader = attribute_reader(key)
+    assert isinstance(reader, Recognises)
+    x = (torch.rand(2, reader.channels, 40, 40, generator=torch.Generator().manual_seed(0)) * 2 - 1).requires_grad_()
+    z = reader.recognise(x)
+    assert torch.equal(z.detach(), reader.features(x.detach()))
+    (gradient,) = torch.autograd.grad(z.square().sum(), x)
+    step = 1e-2 * gradient / gradient.norm()
+    with torch.no_grad():
+        change = (reader.features(x + step).square().sum() - reader.features(x - step).square().sum()) / 2
+    torch.testing.assert_close(change, (gradient * step).sum(), rtol=0.05, atol=0)
 
 
 def test_images_it_does_not_read():

@@ -9,7 +9,14 @@ from torch.nn import functional as F
 
 from limner.core.errors import LimnerError
 from limner.metrics.extractors import readers
-from limner.metrics.extractors.readers import ReadsAttributes, SmallReader, cross_entropies, pinned_reader, reading
+from limner.metrics.extractors.readers import (
+    ReadsAttributes,
+    Recognises,
+    SmallReader,
+    cross_entropies,
+    pinned_reader,
+    reading,
+)
 
 VALUES = {"side": ["left", "right"], "shade": ["dark", "middle", "bright"]}
 
@@ -36,6 +43,23 @@ def test_a_small_reader_learns_every_attribute_and_ignores_unknown_values() -> N
     read = reading(reader.logits(new), reader.values, VALUES)
     assert (read == truth).double().mean(0).min() > 0.9
     assert {k: tuple(v.shape) for k, v in reader.logits(new[:3]).items()} == {"side": (3, 2), "shade": (3, 3)}
+
+
+def test_gradients_of_what_a_small_reader_sees_reach_the_picture() -> None:
+    x, y = pictures(200)
+    reader = SmallReader.trained(x, y, VALUES, epochs=8)
+    assert isinstance(reader, Recognises)
+
+    def seen(image: Tensor) -> Tensor:
+        return (reader.recognise(image) - reader.recognise(x[1:2])).square().sum()
+
+    image = x[:1].clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(seen(image), image)
+    step = 1e-2 * gradient / gradient.norm()
+    with torch.inference_mode():
+        change = (seen(x[:1] + step) - seen(x[:1] - step)) / 2
+    torch.testing.assert_close(change, (gradient * step).sum(), rtol=0.05, atol=0)
+    assert not any(p.requires_grad for p in reader._net.parameters())
 
 
 def test_one_seed_is_one_reader_and_colour_of_another_size_is_read() -> None:

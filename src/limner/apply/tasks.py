@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -37,7 +37,7 @@ from limner.apply import outputs, transparency
 from limner.apply.files import Written, find, read_file
 from limner.apply.images import ImageSource, save
 from limner.apply.masks import Masks
-from limner.apply.relabel import nearest_codes
+from limner.apply.relabel import nearest_codes, of_features, pixels
 from limner.apply.restore import Restorer
 from limner.apply.translate import Translation, kept_suffixes, translate
 from limner.apply.untrained import Restoration, restore_files
@@ -50,6 +50,8 @@ from limner.core.inference import reconstruct
 from limner.core.interpolation import interpolation_for
 from limner.core.model import GenerativeModel
 from limner.core.paths import user_path
+from limner.metrics.extractors.attributes import AttributeReader, attribute_reader
+from limner.metrics.extractors.readers import knows, reading
 
 _RESTORES = ("inpaint", "edit", "upscale", "colourise", "denoise")
 _ASKED = ("y", "steps", "guidance")  # settings of every task of a model that denoises
@@ -62,7 +64,7 @@ _OWN = {
     "denoise": (*_ASKED, "noise", "degrade"),
     "reconstruct": ("y", "steps"),
     "interpolate": ("y", "steps", "to", "n"),
-    "relabel": ("y", "was"),
+    "relabel": ("y", "was", "keep"),
     "anomaly": (),
 }
 """The settings that a task takes; of `denoise`, with a model that denoises."""
@@ -84,6 +86,7 @@ def apply(
     tile: int | None = None,
     y: str | int | None = None,
     was: str | int | None = None,
+    keep: str | None = None,
     steps: int | None = None,
     guidance: float | None = None,
     strength: float | None = None,
@@ -117,7 +120,9 @@ def apply(
             for pictures above a megapixel, and no tiles below.
         y: for models with classes, the class of the pictures by its name or its index. To relabel, the class or the
             attributes that they shall have.
-        was: to relabel, the class or the attributes that the pictures have.
+        was: to relabel, the class or the attributes that the pictures have; by default what the net of `keep` reads.
+        keep: to relabel, the net that knows whose face it is, such as avatars-v1 for cartoon faces: the result is near
+            the picture in its features. By default pixels are compared.
         steps: for diffusion and flow-matching models, evaluations on the way from noise to a picture (20 by default).
             Raise it for finer results. Lower it for speed. To denoise, one is enough for the mean of what may be under
             the noise; if you write steps, one example is drawn, which is sharper.
@@ -144,8 +149,8 @@ def apply(
     model = load_model(user_path(path), pick(device))
     settings: dict[str, Any] = {
         "to": to, "mask": mask, "blend": blend, "degrade": degrade or None, "tile": tile, "y": y, "was": was,
-        "steps": steps, "guidance": guidance, "strength": strength, "scale": scale, "noise": noise, "side": side,
-        "n": n,
+        "keep": keep, "steps": steps, "guidance": guidance, "strength": strength, "scale": scale, "noise": noise,
+        "side": side, "n": n,
     }  # fmt: skip
     settings = {key: value for key, value in settings.items() if value is not None}
     if isinstance(model, Translates):
@@ -169,7 +174,7 @@ def apply(
     if task == "anomaly":
         written = _score(model, images, out, overwrite)
     elif task == "relabel":
-        written = _relabel(model, images, y, was, seed, out, overwrite)
+        written = _relabel(model, images, y, was, keep, seed, out, overwrite)
     elif task == "interpolate":
         written = _interpolate(model, images, to, 8 if n is None else n, y, out, overwrite)
     else:
@@ -337,23 +342,34 @@ def _relabel(
     images: ImageSource,
     y: str | int | None,
     was: str | int | None,
+    keep: str | None,
     seed: int,
     out: str | Path,
     overwrite: bool,
 ) -> list[Path]:
-    """Writes each picture with another label: G(z*, y) for the z* whose picture with the label `was` is nearest."""
+    """Writes each picture with another label: G(z*, y) for the z* whose picture with its own label is nearest."""
     assert isinstance(model, Generates)
-    if was is None:
-        raise LimnerError("relabel needs the label that the pictures have, which files do not tell; write was=LABEL")
+    reader = None if keep is None else attribute_reader(keep, model.device)
+    distance = pixels if reader is None else of_features(reader.recognise)
+    values = _told_by(model, reader) if was is None else {}
 
     def relabelled(x: Tensor) -> Tensor:
-        before, after = _labels(model, was, len(x)), _labels(model, y, len(x))
+        read = reading(reader.logits(x), reader.values, values) if reader and values else None
+        before, after = _labels(model, was if read is None else read, len(x)), _labels(model, y, len(x))
         assert before is not None
         with torch.no_grad():
-            return model.decode(nearest_codes(model, x, before, seed=seed).z, after)
+            return model.decode(nearest_codes(model, x, before, distance, seed=seed).z, after)
 
     _labels(model, was, 1), _labels(model, y, 1)  # refuses wrong words before anything is written
     return _changed(images, out, overwrite, relabelled, model.device)
+
+
+def _told_by(model: GenerativeModel, reader: AttributeReader | None) -> Mapping[str, Sequence[str]]:
+    """The attributes of a model's labels, where a reader can tell them all of a picture."""
+    values = model.condition.values if isinstance(model, Conditional) else {}
+    if reader is None or not values or not knows(reader.values, values):
+        raise LimnerError("relabel needs the label that the pictures have, which files do not tell; write was=LABEL")
+    return values
 
 
 def _changed(
@@ -411,7 +427,7 @@ def _interpolate(
     return [outputs.write(make_grid(x, n), files[0])]
 
 
-def _labels(model: GenerativeModel, y: str | int | None, n: int) -> Tensor | None:
+def _labels(model: GenerativeModel, y: str | int | Tensor | None, n: int) -> Tensor | None:
     """The labels of n pictures, if a class was said."""
     return model.condition.read(y, n).to(model.device) if y is not None and isinstance(model, Conditional) else None
 

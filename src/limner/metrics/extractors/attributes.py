@@ -101,6 +101,17 @@ class AttributeReader:
         """Value indices (B,F) int64 of images (B,C,H,W), an attribute a column; the arguments of `features`."""
         return torch.stack([logits.argmax(1) for logits in self.logits(x, batch=batch).values()], 1)
 
+    def recognise(self, x: Tensor) -> Tensor:
+        """Features (B,128) of images (B,C,H,W) in [-1,1], those of `features`, with gradients of the images.
+
+        They tell a search which pictures look like a given one (`limner.apply.relabel.of_features`). All images are
+        looked at together, and their range is not checked.
+        """
+        with torch.inference_mode(False), torch.autocast(self.device.type, enabled=False):
+            codes, _ = self._net(self._looked_at(x.to(self.device).float()))
+            features: Tensor = (codes - self._mean) / self._std
+            return features
+
     def _computed(self, x: Tensor, batch: int) -> tuple[Tensor, Tensor]:
         parts = self._prepared(x, batch)
         return standardised(self._net, parts, len(x), self._net.head.out_features, self._mean, self._std)
@@ -114,7 +125,10 @@ class AttributeReader:
                 f" shape {tuple(x.shape)}"
             )
         for part in checked(x, batch, self.device):
-            yield resized(part, (SIDE, SIDE)).expand(-1, self.channels, -1, -1)
+            yield self._looked_at(part)
+
+    def _looked_at(self, x: Tensor) -> Tensor:
+        return resized(x, (SIDE, SIDE)).expand(-1, self.channels, -1, -1)
 
 
 def attribute_reader(key: str, device: torch.device | str = "cpu") -> AttributeReader:
@@ -132,6 +146,7 @@ def attribute_reader(key: str, device: torch.device | str = "cpu") -> AttributeR
 
 
 @cache
+@torch.inference_mode(False)  # tensors of inference mode would keep no gradients of the images
 def _loaded(key: str, device: str) -> AttributeReader:
     weights, about = read_weights(key, _SHA256[key])
     mean, std = weights.pop("mean").to(device), weights.pop("std").to(device)

@@ -50,6 +50,15 @@ class ReadsAttributes(Protocol):
         ...
 
 
+@runtime_checkable
+class Recognises(Protocol):
+    """Knows images again by features through which gradients reach the images."""
+
+    def recognise(self, x: Tensor) -> Tensor:
+        """Features (B,d) of images (B,C,H,W) in [-1,1], differentiable in them."""
+        ...
+
+
 READERS: dict[str, Callable[[torch.device | str], ReadsAttributes]] = {
     name: partial(attribute_reader, key) for name, key in KEYS.items()
 }
@@ -63,8 +72,16 @@ def pinned_reader(
     if name not in READERS:
         return None
     reader = READERS[name](device)
-    knows = all(set(names) <= set(reader.values.get(attribute, ())) for attribute, names in values.items())
-    return reader if knows else None
+    return reader if knows(reader.values, values) else None
+
+
+def knows(known: Mapping[str, Sequence[str]], values: Mapping[str, Sequence[str]]) -> bool:
+    """Whether each of the attributes and of their values is among those that are known.
+
+    >>> knows({"hair": ["red", "grey"]}, {"hair": ["grey"]}), knows({"hair": ["red", "grey"]}, {"eyes": ["open"]})
+    (True, False)
+    """
+    return all(set(names) <= set(known.get(attribute, ())) for attribute, names in values.items())
 
 
 def reading(
@@ -94,7 +111,7 @@ class _SmallNet(nn.Module):
     def __init__(self, channels: int, outputs: int, side: int) -> None:
         super().__init__()
         first = [nn.Conv2d(channels, 16, 3, stride=2, padding=1), nn.ReLU()] if side > _SIDES[0] else []
-        self.body = nn.Sequential(
+        self.features = nn.Sequential(
             *first,
             nn.Conv2d(16 if first else channels, 16, 3, stride=2, padding=1),
             nn.ReLU(),
@@ -102,12 +119,11 @@ class _SmallNet(nn.Module):
             nn.ReLU(),
             nn.Flatten(),
             nn.Linear(32 * 7 * 7, 128),
-            nn.ReLU(),
-            nn.Linear(128, outputs),
         )
+        self.head = nn.Sequential(nn.ReLU(), nn.Linear(128, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.body(x)
+        logits: Tensor = self.head(self.features(x))
         return logits
 
 
@@ -122,7 +138,7 @@ class SmallReader:
 
     values: Mapping[str, Sequence[str]]
     about: Mapping[str, Any]
-    _net: nn.Module = field(repr=False)
+    _net: _SmallNet = field(repr=False)
     _side: int = field(repr=False)
     key: str = "small-v1"
 
@@ -215,7 +231,13 @@ class SmallReader:
                 loss.backward()
                 adam.step()
                 schedule.step()
-        return cls(values, about, net.eval(), side)
+        return cls(values, about, net.eval().requires_grad_(False), side)
+
+    def recognise(self, x: Tensor) -> Tensor:
+        """Values (B,128) before the last ReLU of images (B,C,H,W) in [-1,1], with gradients of the images."""
+        with torch.inference_mode(False):
+            features: Tensor = self._net.features(_prepared(x, self._side, next(self._net.parameters()).device))
+            return features
 
     @torch.inference_mode()
     def logits(self, x: Tensor, *, batch: int = _BATCH) -> dict[str, Tensor]:

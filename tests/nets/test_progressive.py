@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from limner.nets import progressive
-from limner.nets.progressive import _Conv, _PixelNorm, at_level, downsample, sizes, upsample
+from limner.nets._layers import PixelNorm
+from limner.nets.progressive import _Conv, at_level, downsample, sizes, upsample
 
 SHAPES = [(1, 28, 28), (2, 32, 32), (3, 48, 64), (1, 8, 8), (1, 20, 12)]
 JUST = 2.0**-52  # α right after a doubling, as small as float64 has it
@@ -153,7 +154,7 @@ def test_adam_moves_wide_and_narrow_layers_alike():
 
 
 def test_pixel_norm_gives_every_pixel_unit_mean_square():
-    x = _PixelNorm()(5 * noise(3, 7, 4, 4))
+    x = PixelNorm()(5 * noise(3, 7, 4, 4))
     assert torch.allclose(x.square().mean(1), torch.ones(3, 4, 4).double(), atol=1e-7)
     G, _ = nets()
     assert torch.allclose(G(noise(3, 8)), G(3 * noise(3, 8)), atol=1e-6), "z lives on a sphere"

@@ -180,6 +180,33 @@ class DrawsPairs(HasPrior, Protocol):
 
 
 @runtime_checkable
+class HasStyles(Protocol):
+    """Maps noise to styles, and makes images of them: one vector w for each layer, from the coarsest to the finest.
+
+    Without mixing the L vectors of an image are equal; w is such a vector, and w+ are L different ones.
+    """
+
+    def styles(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Styles (B,L,w) of noise (B,z), and of labels (B,…) of a conditional model."""
+        ...
+
+    def synthesise(self, ws: Tensor) -> Tensor:
+        """Images (B,C,H,W) in [-1,1] of styles (B,L,w), with fixed noise; differentiable."""
+        ...
+
+    def mean_style(self, y: Tensor | None = None) -> Tensor:
+        """The mean of all styles, (1,L,w); for labels (B,…) of a conditional model the mean of each, (B,L,w)."""
+        ...
+
+    def modulations(self) -> list[Tensor]:
+        """The linear map (channels,w) by which each layer takes its style from w, without the layer of the last image.
+
+        The k-th of these L − 1 maps takes the k-th vector of an image's styles.
+        """
+        ...
+
+
+@runtime_checkable
 class HasPosterior(Protocol):
     """Encodes an image as a distribution of codes, N(mean, exp(logvar)) with independent components."""
 

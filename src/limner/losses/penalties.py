@@ -1,9 +1,9 @@
-"""Penalties on a critic's gradient with respect to its input.
+"""Penalties on a critic's gradient with respect to its input, and path lengths of a generator.
 
-All are called as `penalty(critic, real, fake)` and return a scalar that can be differentiated again. `critic` maps
-(B,…) to (B,); use `D.bind(y)` for a conditional one. Images are constants: no gradient reaches the generator. A critic
-must not have batch norm, with which a logit has a gradient at all images of the batch. One that packs m images (PacGAN)
-gives (B/m,) logits, and a penalty counts one gradient for each pack.
+All penalties are called as `penalty(critic, real, fake)` and return a scalar that can be differentiated again. `critic`
+maps (B,…) to (B,); use `D.bind(y)` for a conditional one. Images are constants: no gradient reaches the generator. A
+critic must not have batch norm, with which a logit has a gradient at all images of the batch. One that packs m images
+(PacGAN) gives (B/m,) logits, and a penalty counts one gradient for each pack.
 
 A penalty needs the gradient of a gradient. A critic that computes its input gradient by forward operations
 (`input_gradient`, as the discriminators of limner do) needs one ordinary backward pass, which is cheaper; any other
@@ -159,6 +159,23 @@ def dragan(
         eps = torch.rand(len(real), generator=generator, device=real.device, dtype=real.dtype)
         noise = 0.5 * real.std() * u * eps.view(-1, *[1] * (real.dim() - 1))
     return (_gradient(critic, real + noise).norm(dim=1) - 1).square().mean()
+
+
+def path_lengths(images: Tensor, ws: Tensor, noise: Tensor) -> Tensor:
+    """Lengths (B,) of ‖J_wᵀ y‖ with J_w = ∂G(w)/∂w: how far an image moves if its styles move a little.
+
+    Karras et al. 2020, arXiv:1912.04958, section 3.2 and eq. 4. In the mean over noise y ~ N(0, I) the square is the
+    squared Frobenius norm of J_w. As in the authors' code the images are scaled by 1/√(H W), and with one w per layer
+    the square is the mean over the layers. The result can be differentiated again.
+
+    Args:
+        images: G(w), (B,C,H,W).
+        ws: the styles that they were made of, (B,L,w).
+        noise: y, (B,C,H,W) standard normal.
+    """
+    total = (images.float() * noise).sum() / (images.shape[2] * images.shape[3]) ** 0.5
+    (g,) = torch.autograd.grad(total, ws, create_graph=True)
+    return g.float().square().sum(2).mean(1).sqrt()
 
 
 PENALTIES: dict[PenaltyName, Callable[[Critic, Tensor, Tensor], Tensor]] = {

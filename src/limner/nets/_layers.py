@@ -109,6 +109,69 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     return F.pad(x, (0, w, 0, h), mode="replicate") if h or w else x
 
 
+def doublings(shape: tuple[int, int, int], nets: str) -> tuple[int, tuple[int, int]]:
+    """Number of doublings from the smallest map of a net to images (C,H,W), and the size of the smallest map.
+
+    It has 4 to 8 pixels on its shorter side, rounded up, so that a generator crops its output.
+
+    >>> doublings((3, 32, 32), "such"), doublings((1, 37, 53), "such")
+    ((3, (4, 4)), (3, (5, 7)))
+
+    Raises:
+        ValueError: the images are too small for nets of the kind `nets`.
+    """
+    h, w = shape[1:]
+    n = (min(h, w) // 4).bit_length() - 1
+    if n < 1:
+        raise ValueError(f"images of {h}×{w} are too small for {nets} nets (8 pixels at least); use mlp or conv nets")
+    return n, (-(-h >> n), -(-w >> n))
+
+
+def doubled_widths(width: int, widest: int, n: int) -> list[int]:
+    """Channels from the largest map to the smallest, n halvings below: they double up to `widest`.
+
+    >>> doubled_widths(32, 128, 3)
+    [32, 64, 128, 128]
+    """
+    return [min(width << k, max(width, widest)) for k in range(n + 1)]
+
+
+class PixelNorm(nn.Module):
+    """Divides vectors (B,n), or those of the pixels of (B,n,H,W), by their root mean square (Karras et al. 2018)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-8)
+
+
+class Binomial(nn.Module):
+    """Resampling of maps by the filter (1,3,3,1)/8 in both directions; beyond the border are zeros.
+
+    Upsampling by 2 is bilinear interpolation away from the border, and downsampling its transpose over 4.
+    """
+
+    kernel: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        weights = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+        self.register_buffer("kernel", weights.outer(weights)[None, None], persistent=False)
+
+    def upsample(self, x: Tensor) -> Tensor:
+        """Maps (B,C,2H,2W) of maps (B,C,H,W)."""
+        channels = x.shape[1]
+        return F.conv_transpose2d(x, 4 * self.kernel.expand(channels, 1, 4, 4), stride=2, padding=1, groups=channels)
+
+    def downsample(self, x: Tensor) -> Tensor:
+        """Maps (B,C,H/2,W/2) of maps (B,C,H,W)."""
+        return self.blur(x, 1, stride=2)
+
+    def blur(self, x: Tensor, pad: int, gain: float = 1.0, stride: int = 1) -> Tensor:
+        """Maps (B,C,H+2·pad−3,W+2·pad−3), blurred, of maps (B,C,H,W) that get `pad` zeros at each border."""
+        channels = x.shape[1]
+        kernel = self.kernel if gain == 1 else gain * self.kernel
+        return F.conv2d(x, kernel.expand(channels, 1, 4, 4), stride=stride, padding=pad, groups=channels)
+
+
 def check_batch_norm(n: int) -> None:
     """Checks that a batch of n images has a variance, for batch norm of vectors."""
     if n < 2:

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 from limner.nets import protocols
 from limner.nets._critic import Minibatch, minibatch_features
+from limner.nets._layers import PixelNorm, doubled_widths
 
 _SLOPE = 0.2
 
@@ -84,11 +85,6 @@ def at_level(x: Tensor, level: float, levels: int) -> Tensor:
     return torch.lerp(upsample(downsample(x)), x, alpha) if alpha else x
 
 
-def _widths(width: int, widest: int, levels: int) -> list[int]:
-    """Channels of each level, from the smallest map to the largest."""
-    return [min(width << k, max(width, widest)) for k in reversed(range(levels + 1))]
-
-
 def _check_level(level: float | None, levels: int) -> float:
     level = float(levels) if level is None else level
     if not 0 <= level <= levels:
@@ -110,13 +106,6 @@ class _Conv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B,outputs,H',W') of maps (B,inputs,H,W)."""
         return self._conv_forward(x, self.weight * self.gain, self.bias)
-
-
-class _PixelNorm(nn.Module):
-    """Divides the vector of each pixel by its root mean square over the channels (section 4.2)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-8)
 
 
 class Generator(protocols.GrowingGenerator):
@@ -150,15 +139,15 @@ class Generator(protocols.GrowingGenerator):
         self.z, self.code_shape = z, (z,)
         base, *larger = sizes(shape[1:], start)
         self.levels = len(larger)
-        widths = _widths(width, widest, self.levels)
+        widths = doubled_widths(width, widest, self.levels)[::-1]
         h, w = base
         self.first = nn.Sequential(
-            _PixelNorm(),
+            PixelNorm(),
             _Conv(z, widths[0] * h * w, 1),  # on maps of one pixel: the paper's 4×4 convolution of padded z
             nn.Flatten(),
             nn.Unflatten(1, (widths[0], h, w)),
             nn.LeakyReLU(_SLOPE),
-            _PixelNorm(),
+            PixelNorm(),
             *self._layer(widths[0], widths[0]),
         )
         self.blocks = nn.ModuleList(nn.Sequential(*self._layer(a, b), *self._layer(b, b)) for a, b in pairwise(widths))
@@ -166,7 +155,7 @@ class Generator(protocols.GrowingGenerator):
 
     @staticmethod
     def _layer(inputs: int, outputs: int) -> list[nn.Module]:
-        return [_Conv(inputs, outputs, 3, 1), nn.LeakyReLU(_SLOPE), _PixelNorm()]
+        return [_Conv(inputs, outputs, 3, 1), nn.LeakyReLU(_SLOPE), PixelNorm()]
 
     def forward(self, z: Tensor, y: Tensor | None = None, *, level: float | None = None) -> Tensor:
         """Images (B,C,h,w) of noise (B,z) at `level`; at full size by default."""
@@ -210,7 +199,7 @@ class Discriminator(protocols.GrowingCritic):
         super().__init__(pack)
         base, *larger = sizes(shape[1:], start)
         self.levels = len(larger)
-        widths = _widths(width, widest, self.levels)
+        widths = doubled_widths(width, widest, self.levels)[::-1]
         c = widths[0]
         colours = pack * shape[0]
         self.from_rgb = nn.ModuleList(nn.Sequential(_Conv(colours, c, 1), nn.LeakyReLU(_SLOPE)) for c in widths)

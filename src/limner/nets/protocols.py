@@ -23,10 +23,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from limner.nets import _labels as labels
 from limner.nets._critic import BoundCritic, Critic
+from limner.nets._style import NoiseMaps
 
 __all__ = [
     "BoundCritic",
@@ -42,6 +44,7 @@ __all__ = [
     "GrowingGenerator",
     "PyramidCritic",
     "PyramidGenerator",
+    "StyleGenerator",
     "mixes_images",
 ]
 
@@ -174,6 +177,48 @@ class PyramidCritic(Critic):
 
     levels: int
     net: nn.ModuleList
+
+
+class StyleGenerator(Generator):
+    """A generator that maps noise to w, and makes an image of one w for each layer (Karras et al. 2019).
+
+    Args:
+        z: size of the noise vector.
+        w: size of w.
+        styles: L, the number of layers that take a w of their own, from the coarsest.
+        mapping: noise (B,z) and labels -> w (B,w).
+        classes: length of the labels' vectors; 0 if the net does not take labels.
+
+    Attributes:
+        w_mean: (w,) mean of w over the training so far; whoever trains the net keeps it.
+        noise: the maps of noise; `noise.total` is N, the numbers of an image.
+    """
+
+    w_mean: Tensor
+    noise: NoiseMaps
+
+    def __init__(self, z: int, w: int, styles: int, mapping: nn.Module, classes: int = 0) -> None:
+        super().__init__()
+        self.z, self.code_shape, self.classes = z, (z,), classes
+        self.w, self.L, self.mapping = w, styles, mapping
+        self.register_buffer("w_mean", torch.zeros(w))
+
+    def styles(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Styles (B,L,w), equal for all layers, of noise (B,z) and labels (B,…)."""
+        w: Tensor = self.mapping(z, y)
+        return w[:, None].expand(-1, self.L, -1)
+
+    def synthesis(self, ws: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Images (B,C,H,W) of styles (B,L,w) and noise (B,N) or (1,N), the fixed noise if there is none."""
+        raise NotImplementedError
+
+    def modulations(self) -> list[Tensor]:
+        """For each layer but the last image the linear map (channels,w) by which it takes its style from w."""
+        raise NotImplementedError
+
+    def forward(self, z: Tensor, y: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+        """Images (B,C,H,W) of noise (B,z) and labels (B,…)."""
+        return self.synthesis(self.styles(z, y), noise)
 
 
 class Flow(nn.Module):

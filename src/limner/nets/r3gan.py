@@ -27,25 +27,11 @@ from torch.nn import functional as F
 
 from limner.nets import protocols
 from limner.nets._critic import RULES, VJP, Critic, compose, rules
-from limner.nets._layers import Output, output
+from limner.nets._layers import Binomial, Output, doubled_widths, doublings, output
 
 _SLOPE = 0.2
 _GAIN = sqrt(2 / (1 + _SLOPE**2))  # keeps the variance through a LeakyReLU
 _LAYERS = 3  # m, of a residual branch
-
-
-def _sizes(shape: tuple[int, int, int]) -> tuple[int, tuple[int, int]]:
-    """Number of doublings from the smallest map to the image, and the size of the smallest map."""
-    h, w = shape[1:]
-    n = (min(h, w) // 4).bit_length() - 1
-    if n < 1:
-        raise ValueError(f"images of {h}×{w} are too small for r3gan nets (8 pixels at least); use mlp or conv nets")
-    return n, (-(-h >> n), -(-w >> n))
-
-
-def _widths(width: int, widest: int, n: int) -> list[int]:
-    """Channels from the largest map to the smallest."""
-    return [min(width << k, max(width, widest)) for k in range(n + 1)]
 
 
 def _scaled(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> nn.Conv2d | nn.Linear:
@@ -87,7 +73,7 @@ class _Block(nn.Module):
         return x + self.branch(x)
 
 
-class _Resample(nn.Module):
+class _Resample(Binomial):
     """Upsampling or downsampling by 2, and a 1×1 convolution (at the smaller size) if the channels change.
 
     Upsampling is bilinear interpolation of a map padded with zeros; downsampling is its transpose over 4, a 4×4 filter
@@ -99,27 +85,15 @@ class _Resample(nn.Module):
         up: whether to upsample.
     """
 
-    kernel: Tensor
-
     def __init__(self, inputs: int, outputs: int, up: bool) -> None:
         super().__init__()
         self.up = up
-        weights = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
-        self.register_buffer("kernel", weights.outer(weights)[None, None], persistent=False)
         change = inputs != outputs
         self.project = _scaled(nn.Conv2d(inputs, outputs, 1, bias=False)) if change else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B,inputs,H,W) -> (B,outputs,2H,2W) or (B,outputs,H/2,W/2)."""
         return self.upsample(self.project(x)) if self.up else self.project(self.downsample(x))
-
-    def upsample(self, x: Tensor) -> Tensor:
-        channels = x.shape[1]
-        return F.conv_transpose2d(x, 4 * self.kernel.expand(channels, 1, 4, 4), stride=2, padding=1, groups=channels)
-
-    def downsample(self, x: Tensor) -> Tensor:
-        channels = x.shape[1]
-        return F.conv2d(x, self.kernel.expand(channels, 1, 4, 4), stride=2, padding=1, groups=channels)
 
 
 def _block(layer: _Block, x: Tensor) -> tuple[Tensor, VJP]:
@@ -176,8 +150,8 @@ class Generator(protocols.Generator):
         super().__init__()
         self.z, self.code_shape = z, (z,)
         self.size = shape[1:]
-        n, base = _sizes(shape)
-        widths = _widths(width, widest, n)[::-1]
+        n, base = doublings(shape, "r3gan")
+        widths = doubled_widths(width, widest, n)[::-1]
         total = blocks * len(widths)
         self.basis = nn.Parameter(torch.randn(widths[0], *base))
         self.scale = _scaled(nn.Linear(z, widths[0], bias=False))
@@ -219,8 +193,8 @@ class Discriminator(Critic):
         shape: tuple[int, int, int],
     ) -> None:
         super().__init__(pack)
-        n, (h, w) = _sizes(shape)
-        widths = _widths(width, widest, n)
+        n, (h, w) = doublings(shape, "r3gan")
+        widths = doubled_widths(width, widest, n)
         total = blocks * len(widths)
         excess = (0, (w << n) - shape[2], 0, (h << n) - shape[1])
         self.net = nn.Sequential(

@@ -295,8 +295,8 @@ def _smoothness_scores(
         ),
     }  # fmt: skip
     if scored is not None:
-        best, floor = reference.ceiling, reference.noise.neighbourhoods.hole_rate
-        ceiling = None if best is None else best.neighbourhoods.hole_rate
+        best, floor = reference.ceiling, reference.noise.hole_rate
+        ceiling = None if best is None else best.hole_rate
         rate = scored.neighbourhoods.hole_rate
         card[f"hole_rate{reference.conditions}"] = Score(
             rate, unit="of draws", on=f"{reference.n} samples", property="latent", better="lower",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -71,25 +72,32 @@ def extract(extractor: Extractor, x: Tensor) -> tuple[Tensor, Tensor | None]:
     return extractor.features(x).cpu(), None
 
 
+def cache_file(*of: object) -> Path:
+    """The file of what depends on these alone: in ``features`` under ``$LIMNER_CACHE``, or in the user's cache."""
+    key = hashlib.sha256(" ".join(map(str, of)).encode()).hexdigest()
+    return Path(os.environ.get("LIMNER_CACHE") or pooch.os_cache("limner")).expanduser() / "features" / key[:32]
+
+
+def keep(file: Path, content: bytes) -> None:
+    """Writes a file of the cache; where the disk is full or read-only, the next call computes its content again."""
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(file, content)
+
+
 def load_real_images(dataset: Dataset, extractor: Extractor, limit: int | None = None) -> RealImages:
     """At most `limit` images of a set, as `uint8_images` draws them, and their features, from the cache if it has them.
 
-    The cache is the folder ``features`` under ``$LIMNER_CACHE``, or in the user's cache. If a file cannot be read or
-    written, the features are computed.
+    If a file of the cache cannot be read or written, the features are computed.
     """
     x, y = uint8_images(dataset, limit)
     which = f"{len(x)}" if len(x) == len(dataset) else f"{len(x)} drawn"  # earlier versions took evenly spaced ones
-    key = hashlib.sha256(f"{dataset.fingerprint} {which} {extractor.key}".encode()).hexdigest()
-    path = Path(os.environ.get("LIMNER_CACHE") or pooch.os_cache("limner")).expanduser() / "features" / key[:32]
+    path = cache_file(dataset.fingerprint, which, extractor.key)
     values = _read(path, len(x), extractor.dims)
     if values is None:
         features, logits = extract(extractor, x)
         values = {"features": features.contiguous()} | ({} if logits is None else {"logits": logits.contiguous()})
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, save(values))
-        except OSError:
-            pass  # the disk is full or read-only: the next call computes the features again
+        keep(path, save(values))
     return RealImages(x, values["features"], values.get("logits"), y, dataset.name, len(dataset))
 
 

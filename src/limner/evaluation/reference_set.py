@@ -6,8 +6,12 @@ images. Images pass through the extractor once for all scores.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cache, cached_property
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -15,7 +19,7 @@ from torch import Tensor
 
 from limner.core.batch import KINDS, Dataset, Images, Mismatched, at_once, to_uint8
 from limner.core.errors import LimnerError
-from limner.evaluation.real_features import RealImages, extract, load_real_images, uint8_images
+from limner.evaluation.real_features import RealImages, cache_file, extract, keep, load_real_images, uint8_images
 from limner.metrics.diversity import inception_style_score, vendi
 from limner.metrics.extractors import attributes, features
 from limner.metrics.extractors.features import Extractor
@@ -108,9 +112,24 @@ class ScoredImages:
     neighbourhoods: Neighbourhoods
 
 
-def _without_images(scored: ScoredImages) -> ScoredImages:
-    """The same without the images, which take much memory and are looked at no more."""
-    return replace(scored, images=scored.images[:0].clone())
+@dataclass(frozen=True)
+class Bound:
+    """The best or the worst that a model can be expected to have.
+
+    Attributes:
+        scores: as in `ScoredImages`.
+        hole_rate: share of images that have no real image near them.
+    """
+
+    scores: dict[str, float]
+    hole_rate: float
+
+
+@cache
+def _rules() -> str:
+    """A hash of the code that scores: what an earlier version of it has scored is not taken from the cache."""
+    files = [Path(__file__), *sorted((Path(__file__).parents[1] / "metrics").glob("*.py"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _pixel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,7 +179,7 @@ class ReferenceSet:
         if extractor is None:
             extractor = _usual(train, device)
         self.extractor, self.train, self.n, self.device = extractor, train, min(n, len(train)), torch.device(device)
-        self.apart = heldout is not train
+        self.apart, self._heldout = heldout is not train, heldout
         need = extractor.dims + 1
         if self.n < need or len(heldout) < need:
             given = (
@@ -217,23 +236,38 @@ class ReferenceSet:
         return load_real_images(self.train, self.extractor, TRAINED)
 
     @cached_property
-    def ceiling(self) -> ScoredImages | None:
+    def ceiling(self) -> Bound | None:
         """Scores of as many training images, drawn at random, as are generated: the best that can be expected.
 
         None where no images are kept apart from those that are compared with.
         """
-        return _without_images(self(uint8_images(self.train, self.n)[0])) if self.apart else None
+        return self._bound("ceiling", lambda: uint8_images(self.train, self.n)[0]) if self.apart else None
 
     @cached_property
-    def noise(self) -> ScoredImages:
+    def noise(self) -> Bound:
         """Scores of independent Gaussian pixels with the means and variances of the training images."""
+        return self._bound("noise", self._noise)
+
+    def _bound(self, name: str, images: Callable[[], Tensor]) -> Bound:
+        """The scores of images that depend on the data alone, from the cache if it has them."""
+        sets = self.train.fingerprint, self._heldout.fingerprint, len(self.real)
+        file = cache_file(name, *sets, self.extractor.key, self.n, _rules())
+        try:
+            return Bound(**json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):  # it is not there, or damaged
+            scored = self(images())
+        bound = Bound(scored.scores, scored.neighbourhoods.hole_rate)
+        keep(file, json.dumps(asdict(bound)).encode())
+        return bound
+
+    def _noise(self) -> Tensor:
         x, _ = uint8_images(self.train, self.n)
         mean, std = _pixel_moments(x)
         generator = torch.Generator().manual_seed(0)
         # In the memory of the images. A multiple of 16 images a draw, so that the noise is that of one draw for all.
         for part in x.split(16 * at_once(x, _VALUES // 16, 16)):
             part.copy_(to_uint8((mean + std * torch.randn(part.shape, generator=generator)).clamp_(-1, 1)))
-        return _without_images(self(x))
+        return x
 
     def norm(self, name: str, value: float) -> float | None:
         """Position of a score from the floor (noise, 0) to the ceiling (1); None for scores that have no best end."""

@@ -364,6 +364,37 @@ def data_check(path: str) -> Result:
     return Result(report.to_dict(), report.text())
 
 
+@verb("limner.latent.walk.walk")
+def latent_walk(path: str, out: str, **settings: str) -> Result:
+    """Walk from point to point of a latent space, as a strip, a loop or a page: limner latent walk runs/mine walk/.
+
+    Args:
+        path: run folder, checkpoint folder or ``model.safetensors``.
+        out: a folder, or one file: a strip (.png), a loop (.webp, .gif) or a page (.html).
+        **settings: settings of `limner.latent.walk.walk`.
+    """
+    return _looked("walk", path, out, settings)
+
+
+@verb("limner.latent.traverse.traverse")
+def latent_traverse(path: str, out: str, **settings: str) -> Result:
+    """Move one number of a point and show what changes: limner latent traverse runs/mine traverse/ page=true.
+
+    Args:
+        path: run folder, checkpoint folder or ``model.safetensors``.
+        out: a folder, or one file: a sheet (.png), a loop (.webp, .gif) or a page with sliders (.html).
+        **settings: settings of `limner.latent.traverse.traverse`.
+    """
+    return _looked("traverse", path, out, settings)
+
+
+def _looked(tool: str, path: str, out: str, settings: Mapping[str, str]) -> Result:
+    """The result of the latent tool of that name."""
+    function = getattr(import_module(f"limner.latent.{tool}"), tool)
+    shown = function(path, out, **read_texts(function, settings))
+    return Result(shown.document(), shown.text)
+
+
 def _without_rows(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe to be shown: the condition of a model without the labels of the data that it keeps, which are many."""
     model = dict(recipe["model"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,14 +112,27 @@ def _caption(frame: Frame) -> str:
 
 
 def _encode(images: list[Image.Image], moving: int, suffix: str) -> bytes:
-    """An animated WebP or GIF that repeats without end; the last `moving` images pass faster."""
-    buffer = io.BytesIO()
+    """The frames of a training as an animation; the last `moving` images pass faster."""
     durations = [_FRAME_MS] * (len(images) - moving) + [_MOVING_MS] * moving
     durations[len(images) - moving - 1] = durations[-1] = _LAST_FRAME_MS
+    return loop(images, durations, suffix)
+
+
+def loop(images: Sequence[Image.Image], milliseconds: int | Sequence[int], suffix: str, quality: int = 70) -> bytes:
+    """An animated WebP or GIF that repeats without end.
+
+    Args:
+        images: the frames, of one size and mode.
+        milliseconds: how long each is shown, or all.
+        suffix: ``.webp`` or ``.gif``.
+        quality: of a WebP, up to 100.
+    """
+    buffer = io.BytesIO()
+    duration = milliseconds if isinstance(milliseconds, int) else list(milliseconds)
     options: dict[str, Any] = (
-        {"format": "WEBP", "quality": 70, "method": 4} if suffix == ".webp" else {"format": "GIF", "disposal": 2}
+        {"format": "WEBP", "quality": quality, "method": 4} if suffix == ".webp" else {"format": "GIF", "disposal": 2}
     )
-    images[0].save(buffer, save_all=True, append_images=images[1:], duration=durations, loop=0, **options)
+    images[0].save(buffer, save_all=True, append_images=images[1:], duration=duration, loop=0, **options)
     return buffer.getvalue()
 
 

@@ -1,0 +1,149 @@
+"""Where the results of a latent tool go, and the model that it looks into."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from limner.apply import outputs
+from limner.apply.metadata import Metadata
+from limner.apply.transparency import to_image
+from limner.config.load import load_model
+from limner.core.device import pick
+from limner.core.errors import LimnerError
+from limner.core.paths import user_path
+from limner.latent.spaces import Space, space_of
+from limner.report.animation import loop
+from limner.report.explorer import Panel, write_explorer
+
+_ENLARGED = 112  # pixels of the shorter side of a loop, at least
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a latent tool made.
+
+    Attributes:
+        written: the files.
+        model: name of the model.
+        space: name of the latent space.
+        numbers: what was measured.
+        lines: the same in sentences, for the user.
+    """
+
+    written: list[Path]
+    model: str
+    space: str
+    numbers: dict[str, Any] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+
+    def document(self) -> dict[str, Any]:
+        """The same for ``--json``."""
+        return {
+            "written": [str(path) for path in self.written],
+            "model": self.model,
+            "space": self.space,
+            **self.numbers,
+        }
+
+    @property
+    def text(self) -> str:
+        """What was measured and the files, a line each."""
+        return "\n".join([*self.lines, *map(str, self.written)])
+
+
+def opened(path: str | Path, space: str | None, device: str) -> Space:
+    """A latent space of a trained model of pictures.
+
+    Raises:
+        LimnerError: there is no such model, it has no such space, or it draws points.
+    """
+    model = load_model(user_path(path), pick(device)).requires_grad_(False)
+    found = space_of(model, space)
+    if found.shape[1:] == (1, 1):
+        raise LimnerError(f"{model.title} draws points, and latent tools show pictures; see limner lab flow for points")
+    return found
+
+
+class Target:
+    """The files that a tool will write.
+
+    Args:
+        out: a folder, for files named after the tool, or one file whose suffix says what it is: a sheet (.png), a loop
+            (.webp, .gif) or a page (.html).
+        verb: name of the tool.
+        suffixes: what the tool can make.
+        page: whether a folder gets a page too.
+        overwrite: whether files that exist are replaced.
+
+    Raises:
+        LimnerError: the tool does not make such a file, or it exists.
+    """
+
+    def __init__(
+        self, out: str | Path, verb: str, suffixes: Sequence[str], *, page: bool = False, overwrite: bool = False
+    ) -> None:
+        target = user_path(out)
+        if outputs.is_folder(out):
+            wanted = [s for s in suffixes if s != ".gif" and (page or s != ".html")]
+            self.files = {suffix: target / f"{verb}{suffix}" for suffix in wanted}
+            self.files[".json"] = target / f"{verb}.json"
+        else:
+            if target.suffix.lower() not in suffixes:
+                listed = ", ".join(suffixes)
+                raise LimnerError(
+                    f"limner latent {verb} does not make {target.name}; give a folder, or a name that ends in {listed}"
+                )
+            self.files = {target.suffix.lower(): target}
+            if page and target.suffix.lower() != ".html":
+                self.files[".html"] = target.with_suffix(".html")
+        outputs.refuse_existing(self.files.values(), overwrite)
+        outputs.sweep(self.files.values())
+        self.written: list[Path] = []
+
+    @property
+    def has_loop(self) -> bool:
+        """Whether a loop is asked for."""
+        return bool({".webp", ".gif"} & self.files.keys())
+
+    @property
+    def has_page(self) -> bool:
+        """Whether a page is asked for."""
+        return ".html" in self.files
+
+    def sheet(self, image: Image.Image, description: str) -> None:
+        """Writes a sheet, if it is asked for."""
+        if ".png" in self.files:
+            self.written.append(outputs.write(image, self.files[".png"], Metadata().described(description)))
+
+    def loop(self, frames: Sequence[Image.Image], milliseconds: int) -> None:
+        """Writes a loop, if it is asked for, at least 112 pixels wide and high."""
+        for suffix in (".webp", ".gif"):
+            if suffix in self.files:
+                times = -(-_ENLARGED // min(frames[0].size))
+                large = [f.resize((f.width * times, f.height * times), Image.Resampling.NEAREST) for f in frames]
+                content = loop(large, milliseconds, suffix, quality=90)
+                self.written.append(outputs.write_whole(self.files[suffix], content))
+
+    def page(self, title: str, panels: Sequence[Panel], text: str = "") -> None:
+        """Writes a page with sliders, if it is asked for."""
+        if self.has_page:
+            self.files[".html"].parent.mkdir(parents=True, exist_ok=True)
+            self.written.append(write_explorer(self.files[".html"], title, panels, text))
+
+    def numbers(self, document: Mapping[str, Any]) -> None:
+        """Writes what was measured beside the pictures, if the results are a folder."""
+        if ".json" in self.files:
+            content = json.dumps(document, indent=1, ensure_ascii=False).encode()
+            self.written.append(outputs.write_whole(self.files[".json"], content))
+
+
+def frames(x: Tensor) -> list[Image.Image]:
+    """Pictures of images (N,C,H,W) in [-1,1]."""
+    return [to_image(image) for image in x]

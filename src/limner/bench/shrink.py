@@ -86,6 +86,8 @@ def narrow(model: dict[str, Any]) -> None:
             net["blocks"] = 1
         if kind == "glow":
             net["steps"] = 2
+        if net["name"] in ("stylegan.Generator", "stylegan2.Generator"):
+            net |= {"z": 16, "w": 16}
         if kind == "mlp" and net.get("widths"):
             net["widths"] = [min(w, 32) for w in net["widths"]]
 

@@ -199,9 +199,9 @@ class HasStyles(Protocol):
         ...
 
     def modulations(self) -> list[Tensor]:
-        """The linear map (channels,w) by which each layer takes its style from w, without the layer of the last image.
+        """The linear map (channels,w) by which each convolution takes its style from w; those of images are left out.
 
-        The k-th of these L − 1 maps takes the k-th vector of an image's styles.
+        The k-th map takes the k-th vector of an image's styles.
         """
         ...
 

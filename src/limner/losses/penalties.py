@@ -173,9 +173,11 @@ def path_lengths(images: Tensor, ws: Tensor, noise: Tensor) -> Tensor:
         ws: the styles that they were made of, (B,L,w).
         noise: y, (B,C,H,W) standard normal.
     """
-    total = (images.float() * noise).sum() / (images.shape[2] * images.shape[3]) ** 0.5
+    images = images.float() if images.dtype == torch.bfloat16 else images
+    total = (images * noise).sum() / (images.shape[2] * images.shape[3]) ** 0.5
     (g,) = torch.autograd.grad(total, ws, create_graph=True)
-    return g.float().square().sum(2).mean(1).sqrt()
+    g = g.float() if g.dtype == torch.bfloat16 else g
+    return g.square().sum(2).mean(1).sqrt()
 
 
 PENALTIES: dict[PenaltyName, Callable[[Critic, Tensor, Tensor], Tensor]] = {

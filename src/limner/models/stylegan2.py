@@ -179,7 +179,7 @@ class StyleGAN2(AdversarialModel):
         return torch.stack(means)[index][:, None].expand(-1, self.G.L, -1)
 
     def modulations(self) -> list[Tensor]:
-        """The linear map (channels,w) by which each layer takes its style, without that of the last image."""
+        """The linear map (channels,w) by which each convolution takes its style; those of images are left out."""
         return [m.detach() for m in self.G.modulations()]
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:

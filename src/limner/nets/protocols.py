@@ -213,7 +213,7 @@ class StyleGenerator(Generator):
         raise NotImplementedError
 
     def modulations(self) -> list[Tensor]:
-        """For each layer but the last image the linear map (channels,w) by which it takes its style from w."""
+        """The linear map (channels,w) by which each convolution takes its style from w; images have none here."""
         raise NotImplementedError
 
     def forward(self, z: Tensor, y: Tensor | None = None, noise: Tensor | None = None) -> Tensor:

@@ -26,6 +26,8 @@ _TITLES = {
     "optimal-d": "The optimal D: what a discriminator learns, what its loss measures, and the effect of soft labels",
     "vanishing-gradient": "The vanishing gradient: what remains of G's gradient while D learns and G is frozen",
     "cgan": "A conditional GAN: the digit that one asks for, and what becomes of it when the label tells D nothing",
+    "cogan": "CoGAN: pairs of digits and edges, learnt without a single pair, by layers that two GANs share",
+    "lapgan": "LAPGAN: a picture from coarse to fine, a GAN for each level, beside one GAN of as much computation",
     "diffusion": "Diffusion: noise a little at a time, a net that guesses the image, and the ways back",
     "flow": "Flows: the change of variables, its determinant layer by layer, and exact likelihoods",
     "four-families": "Four families: VAE, GAN, flow and diffusion on one set in equal time, by six properties",

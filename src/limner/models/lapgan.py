@@ -110,6 +110,20 @@ class LAPGAN(GenerativeModel):
         details: Tensor = self.G.net[k](z, low, y)
         return low + details
 
+    def parts(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """The low-pass image l_k and the details h_k of images (B,C,H,W), from the finest; the coarsest has no details.
+
+        So `G.images` has them of noise.
+        """
+        images = pyramid(x, self.G.levels)
+        lows = [up(smaller) for smaller in images[1:]]
+        finer = [(low, image - low) for low, image in zip(lows, images, strict=False)]
+        return [*finer, (images[-1], torch.zeros_like(images[-1]))]
+
+    def low_pass(self, x: Tensor) -> Tensor:
+        """The low-pass images l_k (B,C,H_k,W_k) of images of level k+1, half as large: up(x)."""
+        return up(x)
+
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (B,C,H,W) in [-1,1] of noise (B,z), that of all levels from the finest; details are clamped."""
         images: Tensor = self.G(z, y)

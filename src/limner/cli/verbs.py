@@ -273,7 +273,7 @@ def lab(name: str, **settings: str) -> Result:
 
     result = labs.run(name, progress=terminal(), **{key: Text(text) for key, text in settings.items()})
     wrong = LimnerError(f"lab {name}: a number differs from the expected one; see the page")
-    return Result(result, labs.text(result), None if all(c["ok"] for c in result["checks"]) else wrong)
+    return Result(result, labs.summary(result), None if all(c["ok"] for c in result["checks"]) else wrong)
 
 
 @verb("limner.bench.{name}.run")

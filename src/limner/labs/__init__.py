@@ -2,7 +2,8 @@
 
 `limner lab NAME` calls `run`, which imports torch and matplotlib; this module does not. A lab is a module with a
 function `run`, whose keyword arguments are the lab's own settings, and the constant `IMAGES`, the number of images that
-each of its trainings sees (None for a lab without images). A lab that uses no random numbers has `SEED = None`.
+each of its trainings sees (None for a lab without images). A lab that uses no random numbers has `SEED = None`, and one
+that needs data of a certain kind names them in `DATA`, so that nobody chooses others.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ _TITLES = {
     "cgan": "A conditional GAN: the digit that one asks for, and what becomes of it when the label tells D nothing",
     "cogan": "CoGAN: pairs of digits and edges, learnt without a single pair, by layers that two GANs share",
     "lapgan": "LAPGAN: a picture from coarse to fine, a GAN for each level, beside one GAN of as much computation",
+    "text": "Text to image: faces from captions, and what real pictures with a wrong caption teach the discriminator",
+    "ageing": "Ageing: a face at another age by CAAE and by Age-cGAN, and how much of its identity they keep",
     "diffusion": "Diffusion: noise a little at a time, a net that guesses the image, and the ways back",
     "flow": "Flows: the change of variables, its determinant layer by layer, and exact likelihoods",
     "four-families": "Four families: VAE, GAN, flow and diffusion on one set in equal time, by six properties",
@@ -49,8 +52,8 @@ def run(name: str, *, progress: Progress | None = None, **settings: Any) -> dict
         progress: receives the progress of trainings and messages; default none.
         **settings: `out` (a folder; default ``runs/lab-NAME``, numbered if that exists) and `seed`; for labs that train
             on images also `images` (how many each training sees; lower it for a quick look, raise it for better
-            pictures) and `data` (labelled grey images of 28×28; default mnist-5k); and the lab's own, such as
-            `iterations`.
+            pictures) and, unless the lab has data of its own, `data` (labelled grey images of 28×28; default mnist-5k);
+            and the lab's own, such as `iterations`.
 
     Returns:
         ``lab``, ``page`` (the path of ``index.html``), ``run`` (the run folders, in order), ``checks`` (the lecture's
@@ -68,7 +71,12 @@ def run(name: str, *, progress: Progress | None = None, **settings: Any) -> dict
     lab = import_module(f"limner.labs.{name.replace('-', '_')}")
     parameters = keywords(lab.run)
     seed = getattr(lab, "SEED", 0)
-    unused = (*(("images", "data") if lab.IMAGES is None else ()), *(("seed",) if seed is None else ()))
+    own_data = getattr(lab, "DATA", None)
+    unused = (
+        *(("images", "data") if lab.IMAGES is None else ()),
+        *(("data",) if own_data else ()),
+        *(("seed",) if seed is None else ()),
+    )
     known = [k for k in (*_COMMON, *parameters) if k not in unused]
     for key in settings:
         if key not in known:
@@ -78,12 +86,12 @@ def run(name: str, *, progress: Progress | None = None, **settings: Any) -> dict
     from limner.labs._bench import Bench
 
     defaults = {"images": lab.IMAGES, "seed": seed}
-    bench = Bench(name, _TITLES[name], progress=progress, **(defaults | common), **own)
+    bench = Bench(name, _TITLES[name], progress=progress, own_data=own_data, **(defaults | common), **own)
     lab.run(bench, **own)
     return bench.finish()
 
 
-def text(result: Mapping[str, Any]) -> str:
+def summary(result: Mapping[str, Any]) -> str:
     """A line for each check of a lab, and the path of its page, for a terminal."""
     lines = [
         f"{'ok  ' if c['ok'] else 'FAIL'} {c['name']}: {c['measured']} (expected {c['expected']})"

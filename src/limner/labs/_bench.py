@@ -80,15 +80,17 @@ class Bench:
         seed: seed of every training and measurement; None for a lab that uses no random numbers.
         out: the folder; default ``runs/lab-NAME``, numbered if that exists.
         progress: receives the progress of trainings and messages.
+        own_data: the data of a lab that needs others than labelled grey images of 28×28, in place of `data`.
         **options: settings of this lab alone.
 
     Attributes:
         options: settings of this lab alone.
-        train_set: images of the training split (at most 5,000).
-        test_set: held-out images (at most 5,000).
+        train_set: images of the training split (at most 5,000), unless the lab has data of its own.
+        test_set: held-out images (at most 5,000), likewise.
 
     Raises:
-        LimnerError: the folder is in use, or the data are not labelled grey images of 28×28.
+        LimnerError: the folder is in use, the data are not labelled grey images of 28×28, or the lab's own need an
+            extra that is not installed.
     """
 
     def __init__(
@@ -101,14 +103,17 @@ class Bench:
         seed: int | None = 0,
         out: str | Path | None = None,
         progress: Progress | None = None,
+        own_data: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         self.lab, self.title, self.images, self.seed, self.options = lab, title, images or 0, seed or 0, options
         self.seed_setting = {"seed": seed} if seed is not None else {}
-        self.data = recipe.data_section(data)
+        self.data, self.has_own_data = recipe.data_section(own_data or data), own_data is not None
         self.progress = progress or Silent()
         self.started = time.monotonic()
-        if images:
+        if self.has_own_data:
+            self.dataset("train")  # says what is not installed, before there is a folder
+        elif images:
             self.train_set, self.test_set = self._load_images("train"), self._load_images("test")
         self.out = _folder(lab, out)
         self.runs: dict[str, Run] = {}
@@ -218,7 +223,9 @@ class Bench:
         }
 
     def _settings(self) -> dict[str, Any]:
-        images = {"images": self.images, "data": self.data} if self.images else {}
+        images = {"images": self.images} if self.images else {}
+        if self.images and not self.has_own_data:
+            images |= {"data": self.data}
         return images | self.seed_setting | self.options
 
     def _how_made(self) -> str:

@@ -304,6 +304,15 @@ def hide_axes(ax: Axes) -> None:
 # ---- grids of images -------------------------------------------------------------------------------------------------
 
 
+def magnified(x: Tensor, scale: int) -> Tensor:
+    """Images (N,C,H,W) with each pixel as scale×scale, so that headings fit above them.
+
+    >>> magnified(torch.ones(1, 3, 2, 2), 4).shape
+    torch.Size([1, 3, 8, 8])
+    """
+    return x.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+
+
 def image_grid(x: Tensor, columns: int, scale: int = 2, gap: int = 2) -> Image.Image:
     """A grid of images (N,C,H,W) in [-1,1], each pixel drawn as scale×scale."""
     return _enlarged(make_grid(x.cpu(), columns, gap), scale)

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from limner.config.published import generators, painters, translators
-from limner.config.published.layers import Imported, load_layers
+from limner.config.published import generators, painters, stylegan, translators
+from limner.config.published.layers import Imported, load_layers, load_state
 from limner.config.spec import Spec
 from limner.core import checkpoint, weights
 from limner.core.durable import replace_file
@@ -26,12 +26,16 @@ USES = {
     **dict.fromkeys(("pix2pix", "cyclegan", "cut"), _APPLY),
     "fast-style": "stylise IN model={0}",
     **dict.fromkeys(("adain", "wct"), _STYLISE),
-    **dict.fromkeys(("dcgan", "r3gan"), "sample {0} OUT.png"),
+    **dict.fromkeys(("dcgan", "r3gan", "stylegan2"), "sample {0} OUT.png"),
     "vgg19": "stylise PHOTO PAINTING weights={0}",
 }
 """The command that uses a file, by the kind of its weights."""
 KINDS = tuple(USES)
-_TRANSLATORS, _DECODERS, _FIXED = ("pix2pix", "cyclegan", "cut"), ("adain", "wct"), ("dcgan", "r3gan", "vgg19")
+_TRANSLATORS, _DECODERS, _FIXED = (
+    ("pix2pix", "cyclegan", "cut"),
+    ("adain", "wct"),
+    ("dcgan", "r3gan", "stylegan2", "vgg19"),
+)
 _SIZE, _SIZES = 256, range(8, 4097)
 
 
@@ -53,12 +57,13 @@ def import_weights(
     Args:
         kind: pix2pix, cyclegan or cut (a generator of the reference repositories, U-Net or ResNet; also FastCUT's);
             fast-style (PyTorch's fast-neural-style); adain or wct (a decoder of VGG-19's maps); dcgan (PyTorch's
-            examples); r3gan (the authors' generator without classes); or vgg19 (VGG-19 itself, for `weights=` and
-            `vgg=`).
+            examples); r3gan (the authors' generator without classes); stylegan2 (rosinality's ``.pt``, or a ``.pkl`` of
+            NVIDIA's stylegan2-ada-pytorch, of which nothing is executed); or vgg19 (VGG-19 itself, for `weights=`
+            and `vgg=`).
         file: the weights, a state dict in a ``.safetensors`` file or one of `torch.save` (``.pth``, ``.model`` …).
         out: the ``.safetensors`` file to write.
         back: for cyclegan, the file of the generator from b to a. Without it the model translates in one direction.
-        part: which net, if the file holds several, such as G_ema.
+        part: which net, if the file holds several, such as G_ema, which is the default for stylegan2.
         size: side of the images it was trained on, 256 by default; translators and painters take other sizes too.
         dropout: dropout of a translator's generator; by default what the reference's test does: 0.5 where it was
             trained with dropout (U-Nets of pix2pix, ResNets that say so), else 0.
@@ -83,6 +88,8 @@ def import_weights(
     files = [user_path(f) for f in (file, back) if f is not None]
     if any(f.exists() and out.exists() and f.samefile(out) for f in files):
         raise LimnerError(f"{out.name} would overwrite the weights that it is made of; give another name")
+    if kind == "stylegan2":
+        return _written(stylegan.stylegan2(files[0].name, weights.read_nets(files[0]), part), files[:1], out, progress)
     read = [(f.name, w.tensors) for f, w in zip(files, weights.read_all(files, part), strict=True)]
     name, tensors = read[0]
     if kind == "vgg19":
@@ -99,8 +106,12 @@ def import_weights(
         imported = painters.decoder(kind, name, tensors, side, vgg)
     else:
         imported = makers[kind]()
-    model = _build(imported, [name for name, _ in read])
-    written = checkpoint.export(model, out)
+    return _written(imported, files, out, progress)
+
+
+def _written(imported: Imported, files: list[Path], out: Path, progress: Progress | None) -> Path:
+    """Writes the model, and says what the user should know."""
+    written = checkpoint.export(_build(imported, [f.name for f in files]), out)
     for note in imported.notes:
         (progress or Silent()).say(note)
     return written
@@ -125,8 +136,10 @@ def _build(imported: Imported, files: list[str]) -> GenerativeModel:
     torch.manual_seed(0)
     model: GenerativeModel = spec.build()
     model.spec = spec
-    for (net, layers), file in zip(imported.nets.items(), files, strict=True):
+    for (net, layers), file in zip(imported.nets.items(), files):
         load_layers(getattr(model, net), layers, file)
+    for net, tensors in imported.states.items():
+        load_state(getattr(model, net), tensors, files[0])
     return model
 
 

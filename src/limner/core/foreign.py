@@ -45,6 +45,8 @@ _TENSORS = re.compile(
     r"|torch\._tensor _rebuild_from_type_v2|torch(\.nn\.parameter)? (Tensor|Parameter|Size|device)"
     r"|torch (float64|float32|float16|bfloat16|int64|int32|int16|int8|uint8|bool)"
 )
+_SETTINGS = "argparse Namespace"  # the arguments of a training
+_PROTOCOLS = b"\x02\x03\x04\x05"  # of pickles
 _SPECIAL = (
     (re.compile("sparse|_get_layout"), "sparse"),
     (re.compile("qtensor|Q(U?Int|UInt)|qint|per_tensor_affine"), "quantised"),
@@ -53,12 +55,14 @@ _SPECIAL = (
 )
 
 
-def convert(files: Sequence[Path], folder: Path) -> list[Path | LimnerError]:
+def convert(files: Sequence[Path], folder: Path, *, objects: bool = False) -> list[Path | LimnerError]:
     """Turns files of `torch.save` into ``.safetensors`` files in a folder.
 
     Args:
         files: the files.
         folder: an existing folder for the results.
+        objects: whether files may hold settings and modules beside tensors: the arguments of a training, or a whole net
+            as NVIDIA's code pickles it. Of modules the tensors are taken, and nothing else is looked at.
 
     Returns:
         For each file the path of the result, or the reason why there is none. The metadata `nets` of a result are the
@@ -67,12 +71,12 @@ def convert(files: Sequence[Path], folder: Path) -> list[Path | LimnerError]:
     results: list[Path | LimnerError] = []
     for i, file in enumerate(files):
         try:
-            check(file)
+            check(file, objects=objects)
             results.append(folder / f"{i}.safetensors")
         except LimnerError as error:
             results.append(error)
     jobs = [(str(file), str(r)) for file, r in zip(files, results, strict=True) if isinstance(r, Path)]
-    reasons = dict(zip((target for _, target in jobs), _run(jobs), strict=True)) if jobs else {}
+    reasons = dict(zip((target for _, target in jobs), _run(jobs, objects), strict=True)) if jobs else {}
     for i, (file, result) in enumerate(zip(files, results, strict=True)):
         if isinstance(result, Path) and reasons[str(result)]:
             results[i] = LimnerError(f"{file.name} cannot be read: {plain(reasons[str(result)])}")
@@ -87,13 +91,18 @@ def plain(text: str, limit: int = 160) -> str:
     return line if len(line) <= limit else f"{line[:limit].rsplit(' ', 1)[0][:limit]} …"
 
 
-def _run(jobs: list[tuple[str, str]]) -> list[str]:
+def _run(jobs: list[tuple[str, str]], objects: bool) -> list[str]:
     """Converts in another process; for each file the reason why it failed, or nothing."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-P", foreign_process.__file__]
     try:
         done = subprocess.run(
-            command, input=json.dumps(jobs).encode(), capture_output=True, env=environment, timeout=_WAIT, check=False
+            command,
+            input=json.dumps([[*job, objects] for job in jobs]).encode(),
+            capture_output=True,
+            env=environment,
+            timeout=_WAIT,
+            check=False,
         )
         reasons = json.loads(done.stdout)
     except subprocess.TimeoutExpired:
@@ -103,8 +112,12 @@ def _run(jobs: list[tuple[str, str]]) -> list[str]:
     return [str(r) for r in reasons]
 
 
-def check(file: Path) -> None:
+def check(file: Path, *, objects: bool = False) -> None:
     """Checks what can be known of a file without reading its tensors.
+
+    Args:
+        file: the file.
+        objects: as in `convert`. The names in a plain pickle are judged while it is read.
 
     Raises:
         LimnerError: it is too large, damaged, no file of `torch.save`, or holds more than tensors.
@@ -119,12 +132,14 @@ def check(file: Path) -> None:
             names = _names_in_archive(file.name, stream, size)
         elif _LEGACY.match(head):
             names = _names(file.name, stream, _LEGACY_PICKLES)
+        elif objects and head[:1] == b"\x80" and head[1:2] in _PROTOCOLS:
+            return
         else:
             raise LimnerError(f"{file.name} {_what_else(head, stream)}")
     for pattern, kind in _SPECIAL:
         if any(pattern.search(name) for name in names):
             raise LimnerError(f"{file.name} holds {kind} tensors; save dense floating-point weights instead")
-    others = [n for n in names if not _TENSORS.fullmatch(n)]
+    others = [n for n in names if not (_TENSORS.fullmatch(n) or (objects and n == _SETTINGS))]
     if others:
         raise LimnerError(f"{file.name} {_no_tensors(others)}")
 

@@ -59,6 +59,23 @@ def read(path: str | os.PathLike[str], part: str | None = None) -> Weights:
     return read_all([path], part)[0]
 
 
+def read_nets(path: str | os.PathLike[str]) -> dict[str, dict[str, Tensor]]:
+    """Reads all state dicts in a file by their names, also those of whole modules that NVIDIA's code pickled.
+
+    Tensors beside the state dicts have the name "". A file with settings beside its tensors is read as well, without
+    them (`foreign.convert` with `objects`).
+
+    Raises:
+        LimnerError: the file does not exist, cannot be read safely, or holds no state dict.
+    """
+    file = user_path(path)
+    if _is_safetensors(file):
+        return {"": _checked(_bare(_nets(file, file)[""]), file.name)}
+    with tempfile.TemporaryDirectory() as folder:
+        (found,) = foreign.convert([file], Path(folder), objects=True)
+        return {name: _checked(_bare(net), file.name) for name, net in _nets(file, found).items()}
+
+
 def read_all(paths: Sequence[str | os.PathLike[str]], part: str | None = None) -> list[Weights]:
     """Reads the state dicts in several files, as `read` does, at once."""
     files = [user_path(path) for path in paths]
@@ -80,6 +97,11 @@ def _is_safetensors(file: Path) -> bool:
 
 def _tensors(file: Path, found: Path | LimnerError, part: str | None) -> dict[str, Tensor]:
     """The tensors of a file, which `found` holds as ``.safetensors``."""
+    return _checked(_bare(_choose(_nets(file, found), file.name, part)), file.name)
+
+
+def _nets(file: Path, found: Path | LimnerError) -> dict[str, dict[str, Tensor]]:
+    """The state dicts of a file by name, which `found` holds as ``.safetensors``."""
     if isinstance(found, LimnerError):
         raise found
     if _stated_size(found) != found.stat().st_size:
@@ -94,17 +116,21 @@ def _tensors(file: Path, found: Path | LimnerError, part: str | None) -> dict[st
         for key, tensor in tensors.items():
             number, _, name = key.partition("/")
             nets[names[int(number)]][name] = tensor
-    chosen = _bare(_choose(nets, file.name, part))
-    for name, tensor in chosen.items():
+    return nets
+
+
+def _checked(tensors: dict[str, Tensor], file: str) -> dict[str, Tensor]:
+    """The tensors, if they are what a net can have."""
+    for name, tensor in tensors.items():
         if len(name) > _NAME_LIMIT or not name.isprintable():
-            raise LimnerError(f"{file.name} has a tensor with an unreadable name of {len(name):,} characters")
+            raise LimnerError(f"{file} has a tensor with an unreadable name of {len(name):,} characters")
         if not tensor.numel():
-            raise LimnerError(f"{file.name}: {name} is empty; save the net again")
+            raise LimnerError(f"{file}: {name} is empty; save the net again")
         if tensor.dtype not in _DTYPES or tensor.ndim > 8:
-            raise LimnerError(f"{file.name}: {name} is {tensor.dtype} {tuple(tensor.shape)}; save it as float32")
+            raise LimnerError(f"{file}: {name} is {tensor.dtype} {tuple(tensor.shape)}; save it as float32")
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise LimnerError(f"{file.name}: {name} has values that are not finite; the training that made it diverged")
-    return chosen
+            raise LimnerError(f"{file}: {name} has values that are not finite; the training that made it diverged")
+    return tensors
 
 
 def _stated_size(file: Path) -> int:

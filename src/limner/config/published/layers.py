@@ -53,12 +53,15 @@ class Imported:
         facts: its facts, such as the shape.
         nets: for each attribute of the model the layers to load, in the order of its modules.
         notes: what the user should know about the conversion.
+        states: for each attribute of the model the tensors by limner's own names, where they are known; the others
+            keep their first values.
     """
 
     tree: dict[str, Any]
     facts: dict[str, Any]
     nets: dict[str, list[Layer]]
     notes: list[str] = field(default_factory=list)
+    states: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
 
 def layers_of(tensors: dict[str, Tensor], file: str) -> list[Layer]:
@@ -117,6 +120,23 @@ def load_layers(net: nn.Module, layers: list[Layer], file: str) -> None:
                 own[k].copy_(t)
 
 
+def load_state(net: nn.Module, tensors: dict[str, Tensor], file: str) -> None:
+    """Copies tensors into a net by their names.
+
+    Raises:
+        LimnerError: a tensor has another shape than the net's.
+    """
+    own = net.state_dict()
+    for name, tensor in tensors.items():
+        if name not in own or own[name].shape != tensor.shape:
+            raise LimnerError(
+                f"{file}: {name} is {tuple(tensor.shape)}, which does not fit; give weights of such a net"
+            )
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
+
+
 def drop_biases_before_norms(layers: list[Layer]) -> None:
     """Leaves out the biases of convolutions before batch norm, which subtracts them again, and corrects its means."""
     for conv, norm in pairwise(layers):
@@ -144,7 +164,7 @@ _KINDS: tuple[tuple[Callable[[Names], bool], str, str], ...] = (
     (_any(r"(features\.0|conv1_1)\.weight"), "VGG-19 or another classifier", "vgg19"),
     (lambda names: {"model.0.weight", "model.2.weight"} <= set(names), "a PatchGAN discriminator", ""),
     (_any(r"mlp_\d+\.0\."), "the projection head of CUT", ""),
-    (_any(r"(g_)?(synthesis|mapping)\.|.*\.modulation\."), "a StyleGAN", ""),
+    (_any(r"(g_)?(synthesis|mapping)\.|.*\.modulation\."), "a StyleGAN", "stylegan2"),
     (_any(r"(down_blocks|input_blocks|model\.diffusion_model)\."), "a U-Net of a diffusion model", ""),
     (
         lambda names: {"0.weight", "2.weight", "5.weight", "9.weight"} <= set(names),

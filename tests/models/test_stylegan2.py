@@ -125,17 +125,35 @@ def test_the_path_length_of_a_linear_generator() -> None:
 
 
 def test_the_path_length_penalty_is_the_distance_from_its_moving_mean() -> None:
-    """With a = 0 at first, a moves 1 % of the way to the mean length, and the penalty is E (length − a)²."""
+    """The first a is the mean length; a is the mean of all lengths with weights that fall by 1 % each time."""
     model = build(mixing=0.0)
     data, again = Repeated(), Repeated()
     penalty = model.path_penalty(3, None, data)
     ws = model.draw_styles(3, None, again)
     images = model.generate(ws, again)
     lengths = path_lengths(images, ws, again.randn(*images.shape)).detach()
-    torch.testing.assert_close(model.path_mean, 0.01 * lengths.mean())
+    torch.testing.assert_close(model.path_mean, lengths.mean())
     torch.testing.assert_close(penalty.detach(), (lengths - model.path_mean).square().mean())
     gradients = torch.autograd.grad(penalty, list(model.G.parameters()), allow_unused=True)
     assert sum(float(g.abs().max()) > 0 for g in gradients if g is not None) > 20
+
+
+def test_the_moving_mean_of_path_lengths_has_no_bias_towards_its_start() -> None:
+    model, data = build(mixing=0.0), Repeated()
+    seen = [lengths_of(model, data) for _ in range(3)]
+    weights = torch.tensor([0.99**2, 0.99, 1.0])
+    torch.testing.assert_close(model.path_mean, (weights * torch.stack(seen)).sum() / weights.sum())
+
+
+def lengths_of(model: StyleGAN2, data: Repeated) -> Tensor:
+    """The mean length that a penalty saw."""
+    state = data.generator.get_state()
+    ws = model.draw_styles(3, None, data)
+    images = model.generate(ws, data)
+    mean = path_lengths(images, ws, data.randn(*images.shape)).detach().mean()
+    data.generator.set_state(state)
+    model.path_penalty(3, None, data)
+    return mean
 
 
 def steps(model: StyleGAN2, data: Repeated, n: int) -> tuple[list[dict[str, Tensor]], list[dict[str, Tensor]]]:

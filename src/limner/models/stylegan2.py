@@ -17,7 +17,8 @@ Images are drawn with the moving average of G's weights. Truncation moves styles
 
 Departures: a penalty is part of the update of its step; the authors take a second step with Adam's constants adjusted.
 The layer from which styles are mixed is drawn for each image, as the paper says; the authors' code draws one for a
-batch. The mean a is a constant in the penalty. With labels (Karras et al. 2020, arXiv:2006.06676, the authors' code)
+batch. The mean a is a constant in the penalty. It begins at the first length; from 0, as in the authors' code, the
+penalty would shorten all lengths at first. With labels (Karras et al. 2020, arXiv:2006.06676, the authors' code)
 generated images get those of the real ones, and truncation moves to the mean of the label.
 
 With stylegan.Generator, whose layers are normalised by AdaIN, ``path_weight: 0``, ``r1_every: 1`` and a D without
@@ -73,6 +74,7 @@ class StyleGAN2(AdversarialModel):
     G: StyleGenerator
     D: Critic
     path_mean: Tensor
+    path_steps: Tensor
 
     def __init__(
         self,
@@ -103,7 +105,8 @@ class StyleGAN2(AdversarialModel):
         self.gamma, self.r1_every, self.mixing = gamma, r1_every, mixing
         self.path_weight, self.path_every = path_weight, path_every
         self.transform = transform or Identity()
-        self.register_buffer("path_mean", torch.zeros(()))  # a
+        self.register_buffer("path_mean", torch.zeros(()))  # a, and the number of penalties in it
+        self.register_buffer("path_steps", torch.zeros(()))
 
     def phase(self, data: Data) -> tuple[bool, bool]:
         """Whether the next step has R1, and whether it has the path length penalty."""
@@ -157,7 +160,8 @@ class StyleGAN2(AdversarialModel):
         lengths = path_lengths(images, ws, data.randn(*images.shape))
         mean = lengths.detach().mean()
         dist.average_([mean])
-        self.path_mean.lerp_(mean, _PATH_RATE)
+        self.path_steps += 1
+        self.path_mean.lerp_(mean, _PATH_RATE / (1 - (1 - _PATH_RATE) ** self.path_steps))
         return (lengths - self.path_mean).square().mean()
 
     def styles(self, z: Tensor, y: Tensor | None = None) -> Tensor:

@@ -37,6 +37,16 @@ def test_no_zero_is_in_both_classes_and_digits_are_those_of_the_set():
         load("overlapping-digits", of="fashion")
 
 
+def test_with_twice_every_zero_is_in_both_classes_and_nothing_else_is():
+    dataset = load("overlapping-digits", twice=True)
+    a, b = ({x.numpy().tobytes() for x in dataset.pixels[dataset.labels == y]} for y in (0, 1))
+    zeros = {x.numpy().tobytes() for x in dataset.pixels[dataset.factors[:, 0] == 0]}
+    assert a & b == zeros
+    n = len(dataset) // 4
+    assert [len(part) for part in (a, b, zeros)] == [2 * n, 2 * n, n]
+    assert dataset.factors[:, 0].bincount().tolist() == [2 * n, n, n]
+
+
 def test_an_edge_is_the_dilation_minus_the_image():
     x = torch.randint(0, 256, (2, 1, 6, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     padded = np.pad(x.numpy(), ((0, 0), (0, 0), (1, 1), (1, 1)))

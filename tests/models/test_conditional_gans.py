@@ -279,6 +279,17 @@ def class_gradient(model: Any, weight: float) -> list[Tensor]:
     return [a - b for a, b in zip(with_classes, torch.autograd.grad(loss, list(model.G.parameters())), strict=True)]
 
 
+def test_a_classifier_of_real_images_alone_learns_nothing_from_generated_ones():
+    (_, ours), (_, of_g) = losses(build("acgan", class_weight=2.0, classify_fakes=False), classes())
+    (_, papers), (_, papers_g) = losses(build("acgan", class_weight=2.0), classes())
+    model, data = build("acgan", class_weight=2.0), classes()
+    x, y = next(data)
+    fake = model.G(model.prior.batch(len(x), data), y)
+    of_fakes = F.cross_entropy(model.D.classify(fake)[1][0], y)
+    torch.testing.assert_close(papers - ours, 2 * of_fakes)
+    torch.testing.assert_close(papers_g, of_g)
+
+
 @pytest.mark.parametrize(("name", "cancels"), [("acgan", False), ("tac_gan", True), ("adc_gan", True)])
 def test_where_the_classifiers_agree_their_gradients_cancel(name, cancels):
     """Where p_G = p the best C and C_mi are equal, and P(y+|x) = P(y-|x): G feels no class at all. AC-GAN's G does."""

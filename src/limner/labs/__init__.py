@@ -27,6 +27,8 @@ _TITLES = {
     "optimal-d": "The optimal D: what a discriminator learns, what its loss measures, and the effect of soft labels",
     "vanishing-gradient": "The vanishing gradient: what remains of G's gradient while D learns and G is frozen",
     "cgan": "A conditional GAN: the digit that one asks for, and what becomes of it when the label tells D nothing",
+    "acgan": "AC-GAN and classes that overlap: a classifier that rewards what no other class could have made",
+    "infogan": "InfoGAN: codes that nobody named, how much of them an image tells, and whether they are the digits",
     "cogan": "CoGAN: pairs of digits and edges, learnt without a single pair, by layers that two GANs share",
     "lapgan": "LAPGAN: a picture from coarse to fine, a GAN for each level, beside one GAN of as much computation",
     "text": "Text to image: faces from captions, and what real pictures with a wrong caption teach the discriminator",

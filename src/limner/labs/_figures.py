@@ -199,6 +199,29 @@ def densities(
 
 
 @mpl.rc_context(_STYLE)
+def class_densities(
+    ax: Axes,
+    x: NDArray[np.float64],
+    filled: Sequence[NDArray[np.float64]],
+    lines: Mapping[str, NDArray[np.float64]],
+    title: str,
+) -> None:
+    """Draws a curve over a filled density for each class, both in its colour.
+
+    Args:
+        ax: the axes to draw on.
+        x: x of all curves (N,).
+        filled: densities (N,) of the classes.
+        lines: y (N,) by name of the class, in the same order.
+        title: title of the axes.
+    """  # fmt: skip
+    for density, (name, y), colour in zip(filled, lines.items(), COLOURS):
+        ax.fill_between(x, density, color=colour, alpha=0.16, linewidth=0)
+        ax.plot(x, y, color=colour, label=name)
+    ax.set_title(title)
+
+
+@mpl.rc_context(_STYLE)
 def legend(ax: Axes) -> None:
     """Puts the legend of these axes below all axes of their figure."""
     ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8, labelcolor=SOFT)

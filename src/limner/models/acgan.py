@@ -43,6 +43,8 @@ class ACGAN(AdversarialModel):
         class_weight: weight of L_C. Raise it if images are of the wrong class; lower it if the images of a class are
             too alike.
         prior: p_z, normal or uniform on [-1,1].
+        classify_fakes: whether the classifier learns from generated images too, as in the paper. False is the form of
+            many later versions, in which G cannot agree with the classifier on signs that mean nothing in real images.
         classes: length of the labels' vectors, such as the number of classes; filled from the data.
         condition: names of the classes or attributes; filled from the data.
     """
@@ -57,6 +59,7 @@ class ACGAN(AdversarialModel):
         adversarial: Objective = "nonsaturating",
         class_weight: float = 1.0,
         prior: Literal["normal", "uniform"] = "normal",
+        classify_fakes: bool = True,
         *,
         classes: int = 0,
         condition: dict[str, Any] | None = None,
@@ -69,6 +72,7 @@ class ACGAN(AdversarialModel):
         self.sizes = require_classifiers(D, 1, self.condition)
         self.G, self.D, self.prior = G, D, Prior(prior, G.z)
         self.objective, self.class_weight = OBJECTIVES[adversarial], class_weight
+        self.classify_fakes = classify_fakes
 
     def step(self, data: Data, update: Update) -> Logs:
         x, y = next(data)  # (B,C,H,W) in [-1,1], labels (B,…)
@@ -78,7 +82,8 @@ class ACGAN(AdversarialModel):
         fake_logits, (C_fake,) = self.D.classify(fake)
         loss_D = self.objective.d(real_logits, fake_logits)  # -L_S
         class_real, class_fake = cross_entropy(C_real, y, self.sizes), cross_entropy(C_fake, y, self.sizes)
-        update("D", loss_D + self.class_weight * (class_real + class_fake))  # -(L_S + L_C)
+        class_D = class_real + class_fake if self.classify_fakes else class_real
+        update("D", loss_D + self.class_weight * class_D)  # -(L_S + L_C)
         logits, (C,) = self.D.classify(self.G(self.prior.batch(len(x), data), y))
         loss_G = self.objective.g(logits, self.D(x) if self.objective.relativistic else None)
         class_G = cross_entropy(C, y, self.sizes)

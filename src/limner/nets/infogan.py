@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import pairwise
 from math import prod
+from typing import Literal
 
 from torch import Tensor, nn
 
 from limner.nets import protocols
+from limner.nets._critic import apply_spectral_norm
 from limner.nets._layers import check_batch_norm
 
 
@@ -89,23 +91,37 @@ class Discriminator(protocols.FeatureCritic):
             lower them for speed.
         hidden: number of features, from which D tells real from generated images and Q estimates the codes. Raise it
             if Q's bound stays low; lower it for speed.
+        norm: "batch" as in the paper; "none" with spectral norm.
+        spectral: whether to divide every weight by its largest singular value (Miyato et al. 2018), which bounds D's
+            gradient. Use it, with norm=none, if D wins.
         shape: (C,H,W) of an image; filled from the data.
     """
 
-    def __init__(self, widths: tuple[int, ...] = (64, 128), hidden: int = 1024, *, shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self,
+        widths: tuple[int, ...] = (64, 128),
+        hidden: int = 1024,
+        norm: Literal["batch", "none"] = "batch",
+        spectral: bool = False,
+        *,
+        shape: tuple[int, int, int],
+    ) -> None:
         super().__init__()
         _map(shape, widths)
         h, w = (n >> len(widths) for n in shape[1:])
         self.features = hidden
         self.trunk = trunk = nn.Sequential()
+        normed = norm == "batch"
         for i, (a, b) in enumerate(pairwise((shape[0], *widths))):
-            trunk.append(nn.Conv2d(a, b, 4, 2, 1, bias=not i))
-            trunk.extend([*([nn.BatchNorm2d(b)] if i else []), nn.LeakyReLU(0.2)])
+            trunk.append(nn.Conv2d(a, b, 4, 2, 1, bias=not i or not normed))
+            trunk.extend([*([nn.BatchNorm2d(b)] if i and normed else []), nn.LeakyReLU(0.2)])
         units = widths[-1] * h * w
-        trunk.extend([nn.Flatten(), nn.Linear(units, hidden, bias=False), nn.BatchNorm1d(hidden)])
-        trunk.append(nn.LeakyReLU(0.2))
+        trunk.extend([nn.Flatten(), nn.Linear(units, hidden, bias=not normed)])
+        trunk.extend([*([nn.BatchNorm1d(hidden)] if normed else []), nn.LeakyReLU(0.2)])
         self.head = nn.Linear(hidden, 1)
         _init(self)
+        if spectral:
+            apply_spectral_norm(self)
 
     def layers(self) -> Iterable[nn.Module]:
         return (self.trunk, self.head)

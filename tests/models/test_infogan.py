@@ -295,3 +295,15 @@ def test_the_bound_rises_in_training() -> None:
         reached[weight] = sum(bounds[-20:]) / 20
     assert 1.2 < reached[1.0] <= math.log(4)
     assert reached[0.0] < 0.3
+
+
+def test_d_with_spectral_norm_has_no_batch_norm_and_no_weight_above_one():
+    D = {"name": "infogan.Discriminator", "widths": [4, 8], "hidden": 16, "norm": "none", "spectral": True}
+    net = small(D=D).D.train()
+    for _ in range(30):  # a power iteration each
+        net(torch.randn(2, 1, 8, 8))
+    layers = [m for m in net.modules() if isinstance(m, (torch.nn.Linear, torch.nn.Conv2d))]
+    assert len(layers) == 4
+    for layer in layers:
+        assert float(torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2)) == pytest.approx(1, abs=0.02)
+    assert not net.mixes

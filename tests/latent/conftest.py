@@ -52,6 +52,38 @@ class Invertible(Linear):
         return x.flatten(1).to(self.A) @ torch.linalg.pinv(self.A).T
 
 
+class Styled(GenerativeModel):
+    """Row l of an image is the style of layer l."""
+
+    L = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec: Any = SimpleNamespace(name="styled", to_dict=lambda: {"L": 4})
+        self.prior = Prior("normal", 3)
+        self.M = nn.Parameter(0.2 * torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.5, 0.0, 0.5]]))
+
+    def styles(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        return (z @ self.M.T)[:, None].expand(-1, self.L, -1)
+
+    def synthesise(self, ws: Tensor) -> Tensor:
+        return ws[:, None]
+
+    def mean_style(self, y: Tensor | None = None) -> Tensor:
+        return torch.zeros(1, self.L, 3)
+
+    def modulations(self) -> list[Tensor]:
+        return [torch.tensor([[0.0, 5.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])]
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.synthesise(self.styles(z))
+
+
+@pytest.fixture
+def styled() -> Styled:
+    return Styled().eval()
+
+
 @pytest.fixture
 def linear() -> Linear:
     return Linear().eval()

@@ -36,10 +36,11 @@ class Conditional(GenerativeModel):
         return torch.cat([z, v], 1)[:, None, None].expand(-1, 1, 2, -1) / 4
 
 
-def test_a_model_has_the_spaces_of_its_capabilities(linear, invertible) -> None:
+def test_a_model_has_the_spaces_of_its_capabilities(linear, invertible, styled) -> None:
     assert list(spaces(linear)) == ["z"]
     assert list(spaces(invertible)) == ["z", "code"]
     assert list(spaces(Conditional(Classes(3)))) == ["z", "y"]
+    assert list(spaces(styled)) == ["w", "w+", "z"]
     with pytest.raises(LimnerError, match=r"linear has no space 'w'; it has: z \(noise of the prior\)"):
         space_of(linear, "w")
     without: Any = GenerativeModel()
@@ -57,6 +58,14 @@ def test_points_that_no_prior_gives_are_moved_to_the_nearest_it_knows() -> None:
 def test_draws_of_the_code_space_are_the_codes_of_samples(invertible) -> None:
     z, code = spaces(invertible).values()
     torch.testing.assert_close(code.draw(5, 3, None).float(), z.draw(5, 3, None), rtol=1e-5, atol=1e-5)
+
+
+def test_the_three_spaces_of_styles_give_the_same_pictures_of_the_same_noise(styled) -> None:
+    z, w, ws = (space_of(styled, name).draw(4, 0, None) for name in ("z", "w", "w+"))
+    assert (w.shape, ws.shape) == ((4, 3), (4, 4, 3))
+    expected = space_of(styled, "z").images(z)
+    assert torch.equal(space_of(styled, "w").images(w), expected)
+    assert torch.equal(space_of(styled, "w+").images(ws), expected)
 
 
 def test_components_are_those_of_the_covariance(linear) -> None:

@@ -41,6 +41,17 @@ def latent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     return run
 
 
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer draws and coordinates than users get, so that no test takes seconds."""
+    monkeypatch.setattr("limner.latent.traverse._LOOKED_AT", 12)
+    monkeypatch.setattr("limner.latent.project._DRAWS", 60)
+    monkeypatch.setattr("limner.latent.encoder._HELD_OUT", 20)
+    monkeypatch.setattr("limner.latent.encoder._MEASURED", 40)
+    monkeypatch.setattr("limner.latent.walk._SAMPLES", 40)
+    monkeypatch.setattr("limner.latent.edit._CANDIDATES", 200)
+
+
 def finite(document: Any) -> bool:
     """Whether no number in a document is NaN or infinite."""
     if isinstance(document, dict):
@@ -61,18 +72,41 @@ def picture(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two folders of dark and of bright pictures, with and without a white corner."""
+    root = tmp_path_factory.mktemp("labelled")
+    rng = np.random.default_rng(0)
+    for name, low in (("dark", 0), ("bright", 110)):
+        (root / name).mkdir()
+        for k in range(20):
+            Image.fromarray(rng.integers(low, low + 140, (SIDE, SIDE), dtype=np.uint8)).save(root / name / f"{k}.png")
+    return root
+
+
 TABLE = {
+    "project": (["steps=2", "own=1", "n=1"], {".png", ".json"}),
+    "encoder": (["steps=2", "batch=2"], {".safetensors", ".json"}),
+    "directions": (
+        ["method=pca", "k=2", "samples=40", "steps=3", "page=true"],
+        {".safetensors", ".png", ".html", ".json"},
+    ),
     "walk": (["n=6", "stops=2"], {".png", ".webp", ".json"}),
     "traverse": (["rows=2", "steps=3", "page=true"], {".png", ".webp", ".html", ".json"}),
 }
 """The settings of each tool, and the suffixes of what it writes."""
 
 
+def source(verb: str, picture: Path) -> list[Path]:
+    """The pictures that some tools take before the name of the result."""
+    return [picture] if verb == "project" else []
+
+
 @pytest.mark.parametrize("verb", TABLE)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_tool_works_on_every_family(family: str, verb: str, family_file, latent, tmp_path) -> None:
+def test_every_tool_works_on_every_family(family: str, verb: str, family_file, picture, latent, tmp_path) -> None:
     settings, suffixes = TABLE[verb]
-    document = latent(verb, family_file(family), tmp_path / "out", *settings)
+    document = latent(verb, family_file(family), *source(verb, picture), tmp_path / "out", *settings)
     assert finite(document)
     written = [Path(p) for p in document["written"]]
     assert {p.suffix for p in written} == suffixes
@@ -81,7 +115,7 @@ def test_every_tool_works_on_every_family(family: str, verb: str, family_file, l
 
 @pytest.mark.parametrize(("family", "space"), [("autoencoder", "code"), ("conditional", "y"), ("flow", "code")])
 def test_tools_take_every_space_of_a_model(family: str, space: str, family_file, latent, tmp_path) -> None:
-    for verb in TABLE:
+    for verb in ("walk", "traverse"):
         assert latent(verb, family_file(family), tmp_path / verb, f"space={space}", *TABLE[verb][0])["space"] == space
 
 
@@ -115,8 +149,8 @@ def test_what_cannot_be_done_is_said_in_one_line(family_file, picture, latent, t
     gan, out = family_file("gan"), tmp_path / "out"
     has = "gan has no space 'w'; it has: z (noise of the prior)"
     for verb in TABLE:
-        assert has in latent(verb, gan, out, "space=w", refused=True)
-        assert "does not make out.jpg" in latent(verb, gan, tmp_path / "out.jpg", refused=True)
+        assert has in latent(verb, gan, *source(verb, picture), out, "space=w", refused=True)
+        assert "does not make out.jpg" in latent(verb, gan, *source(verb, picture), tmp_path / "out.jpg", refused=True)
     assert "has no encoder" in latent("walk", gan, out, f"pictures={picture}", refused=True)
     assert "at least 2 pictures" in latent(
         "walk", family_file("vae"), out, f"pictures={picture / '0.png'}", refused=True
@@ -128,3 +162,79 @@ def test_what_cannot_be_done_is_said_in_one_line(family_file, picture, latent, t
     assert not out.exists()
     latent("walk", gan, out, "n=4", "stops=2")
     assert "exist already" in latent("walk", gan, out, refused=True)
+
+
+def test_pictures_that_the_model_does_not_draw_are_refused(family_file, picture, latent, tmp_path) -> None:
+    vae, out = family_file("vae"), tmp_path / "out"
+    rng = np.random.default_rng(1)
+    for name, shape in (("large", (9, 12)), ("colour", (SIDE, SIDE, 3)), ("alpha", (SIDE, SIDE, 4))):
+        Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(tmp_path / f"{name}.png")
+    for name, said in (("large", "12×9 grey"), ("colour", "8×8 colour"), ("alpha", "8×8 colour with alpha")):
+        error = latent("project", vae, tmp_path / f"{name}.png", out, "overwrite=true", refused=True)
+        assert f"{name}.png is {said}, and this model draws 8×8 grey; write fit=true" in error
+        latent("project", vae, tmp_path / f"{name}.png", out, "fit=true", "steps=1", "own=1", "overwrite=true")
+    assert "labels" in latent("project", family_file("conditional"), picture, tmp_path / "y", "space=y", refused=True)
+
+
+def test_the_page_of_a_projection_has_all_numbers(family_file, picture, latent, tmp_path) -> None:
+    words = ["project", family_file("gan"), picture, tmp_path / "a.html", "steps=3", "own=2", "method=adam", "space=z"]
+    document = latent(*words)
+    html = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert len(document["pictures"]) == 4
+    assert len(document["own_samples"]) == 2
+    assert html.count("data:image/png") == 2
+    assert all(f"<td>{name}.png</td>" in html for name in range(4))
+
+
+def test_directions_lead_to_edits_with_their_proof(family_file, labelled, picture, latent, tmp_path) -> None:
+    gan, out = family_file("gan"), tmp_path / "out"
+    found = latent("directions", gan, out, "method=means", f"data={labelled}", "samples=400", "steps=3")
+    file = out / "directions.safetensors"
+    if found["rare"]:
+        pytest.skip("the samples of the small model look alike")
+    (row,) = found["directions"]
+    assert row["direction"] == "class=dark"
+    assert row["held_out_accuracy"] > 0.6
+    for more in (["n=2"], [f"source={picture}"]):
+        words = [
+            "edit",
+            gan,
+            tmp_path / more[0],
+            f"directions={file}",
+            f"data={labelled}",
+            "proof=60",
+            "steps=2",
+            *more,
+        ]
+        document = latent(*words)
+        (pure,) = document["purity"]
+        assert pure["direction"] == "class=dark"
+        assert set(pure["random"]["kept"]) == {"class"}
+        assert finite(document)
+    for wrong, said in (
+        (["edit", family_file("vae"), tmp_path / "e", f"directions={file}"], "belongs to another run"),
+        (["edit", gan, tmp_path / "e", f"directions={file}", "name=class=light"], "unknown direction"),
+        (["edit", gan, tmp_path / "e", f"directions={picture / '0.png'}"], "0.png"),
+        (["edit", gan, tmp_path / "e", f"directions={file}", "layers=0-1"], "has no layers"),
+        (["edit", gan, tmp_path / "e", f"directions={file}", "a=x"], "write one of the two"),
+        (["directions", gan, tmp_path / "e"], "nothing is known of the pictures"),
+        (["directions", gan, tmp_path / "e", f"data={labelled}", "attribute=hair"], "unknown attribute"),
+        (["directions", gan, tmp_path / "e", f"data={labelled}", "samples=20"], "too few samples"),
+        (["directions", gan, tmp_path / "e", f"data={picture}"], "no classes or attributes"),
+    ):
+        assert said in latent(*wrong, refused=True)
+
+
+def test_arithmetic_takes_pictures_and_descriptions(family_file, labelled, picture, latent, tmp_path) -> None:
+    vae, out = family_file("vae"), tmp_path / "out"
+    dark, bright = labelled / "dark", labelled / "bright"
+    document = latent("edit", vae, out, f"a={dark}", f"b={bright}", f"c={bright}", "examples=2", f"data={labelled}")
+    assert len(document["singles"]) == 2
+    assert "examples" in latent(
+        "edit", vae, out, f"a={picture / '0.png'}", f"b={bright}", f"c={bright}", "overwrite=true", refused=True
+    )
+    (tmp_path / "empty").mkdir()
+    latent("edit", vae, tmp_path / "x", f"a={tmp_path / 'empty'}", f"b={bright}", f"c={bright}", refused=True)
+    assert "write one of the two" in latent("edit", vae, tmp_path / "x", f"a={dark}", refused=True)
+    asked = ["edit", vae, tmp_path / "x", "a=class=dark", "b=class=lit", "c=class=dark", f"data={labelled}"]
+    assert "class has no value 'lit'" in latent(*asked, refused=True)

@@ -38,11 +38,13 @@ class Found:
         z: (B,…) the codes.
         before: (B,) the distance at which each search began.
         after: (B,) that of the code found; never larger.
+        curves: of each picture the distance at every evaluation of the search.
     """
 
     z: Tensor
     before: Tensor
     after: Tensor
+    curves: tuple[tuple[float, ...], ...] = ()
 
 
 def pixels(a: Tensor, b: Tensor) -> Tensor:
@@ -78,37 +80,74 @@ def nearest_codes(
         steps: iterations of L-BFGS. Raise it if pictures are not found again; 0 leaves the code where it began.
         seed: of the noise with which a search without an encoder begins.
     """
-    with torch.inference_mode(False):
-        rows = [_nearest(model, x[i : i + 1], y[i : i + 1], distance, steps, seed) for i in range(len(x))]
-    return Found(*(torch.cat(column) for column in zip(*rows, strict=True)))
-
-
-def _nearest(
-    model: Generates, x: Tensor, y: Tensor, distance: Distance, steps: int, seed: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Code, first and last distance (1,…) of one image; alone, so that no other picture changes its line search."""
-    x, y = x.clone(), y.clone()  # tensors of inference mode have no gradient
     with torch.no_grad():
-        z = _start(model, x, y, distance, seed)
-        before = distance(_decoded(model, z, y), x)
-    z = z.clone().requires_grad_()
+        start = torch.cat([_start(model, x[i : i + 1], y[i : i + 1], distance, seed) for i in range(len(x))])
+    y = y.clone()  # tensors of inference mode have no gradient
+    return searched(
+        lambda z, i: model.decode(z, y[i : i + 1]), start, x, distance, steps=steps, within=lambda z: _within(model, z)
+    )
+
+
+def searched(
+    decode: Callable[[Tensor, int], Tensor],
+    start: Tensor,
+    x: Tensor,
+    distance: Distance,
+    *,
+    steps: int = _STEPS,
+    within: Callable[[Tensor], Tensor] = lambda z: z,
+) -> Found:
+    """The codes whose pictures are nearest to images, by L-BFGS from given codes, each image alone.
+
+    Args:
+        decode: the picture (1,C,H,W) of a code (1,…) for the i-th image; differentiable.
+        start: codes (B,…) at which the searches begin.
+        x: images (B,C,H,W) in [-1,1], on the device of the codes.
+        distance: what is minimised.
+        steps: iterations of L-BFGS.
+        within: the nearest codes that the model knows.
+    """
+
+    def picture(i: int) -> Callable[[Tensor], Tensor]:
+        return lambda z: decode(z, i)
+
+    with torch.inference_mode(False):
+        rows = [_searched(picture(i), start[i : i + 1], x[i : i + 1], distance, steps, within) for i in range(len(x))]
+    z, before, after = (torch.cat([getattr(row, name) for row in rows]) for name in ("z", "before", "after"))
+    return Found(z, before, after, tuple(row.curves[0] for row in rows))
+
+
+def _searched(
+    decode: Callable[[Tensor], Tensor],
+    start: Tensor,
+    x: Tensor,
+    distance: Distance,
+    steps: int,
+    within: Callable[[Tensor], Tensor],
+) -> Found:
+    """The code of one image; alone, so that no other picture changes its line search."""
+    x, curve = x.clone(), list[float]()  # tensors of inference mode have no gradient
+    first = start.detach().clone()
+    with torch.no_grad():
+        before = distance(decode(within(first)), x)
+    z = first.clone().requires_grad_()
     lbfgs = torch.optim.LBFGS([z], max_iter=steps, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         z.grad = None
-        value = distance(_decoded(model, z, y), x).sum()
+        value = distance(decode(within(z)), x).sum()
         value.backward(inputs=[z])
+        curve.append(float(value.detach()))
         return value.detach().nan_to_num(nan=_FAR, posinf=_FAR)  # torch's line search fails at NaN
 
-    first = z.detach().clone()
     if steps:
         with torch.enable_grad():
             lbfgs.step(loss)
     with torch.no_grad():
-        after = distance(_decoded(model, z, y), x)
+        after = distance(decode(within(z)), x)
         nearer = after < before  # false also where the search left the finite numbers
-        z = torch.where(nearer.view(-1, *[1] * (z.dim() - 1)), _within(model, z), first)
-    return z.detach(), before, torch.where(nearer, after, before)
+        z = torch.where(nearer.view(-1, *[1] * (z.dim() - 1)), within(z), first)
+    return Found(z.detach(), before, torch.where(nearer, after, before), (tuple(curve),))
 
 
 def _start(model: Generates, x: Tensor, y: Tensor, distance: Distance, seed: int) -> Tensor:
@@ -124,7 +163,3 @@ def _start(model: Generates, x: Tensor, y: Tensor, distance: Distance, seed: int
 def _within(model: Generates, z: Tensor) -> Tensor:
     """The code itself, or the nearest in the cube of a uniform prior: G knows no other."""
     return z.clamp(-1, 1) if getattr(model.prior, "kind", None) == "uniform" else z
-
-
-def _decoded(model: Generates, z: Tensor, y: Tensor) -> Tensor:
-    return model.decode(_within(model, z), y)

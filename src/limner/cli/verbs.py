@@ -388,10 +388,59 @@ def latent_traverse(path: str, out: str, **settings: str) -> Result:
     return _looked("traverse", path, out, settings)
 
 
-def _looked(tool: str, path: str, out: str, settings: Mapping[str, str]) -> Result:
-    """The result of the latent tool of that name."""
+@verb("limner.latent.project.project")
+def latent_project(path: str, source: str, out: str, **settings: str) -> Result:
+    """Find the points whose pictures are nearest to given ones: limner latent project runs/mine photos/ found/.
+
+    Args:
+        path: run folder, checkpoint folder or ``model.safetensors``.
+        source: a picture, a folder, a ZIP or a named set (its held-out part), of the size that the model draws.
+        out: a folder, or one file: a sheet (.png) or a page with all numbers (.html).
+        **settings: settings of `limner.latent.project.project`.
+    """
+    return _looked("project", path, out, settings, source)
+
+
+@verb("limner.latent.encoder.encoder")
+def latent_encoder(path: str, out: str, **settings: str) -> Result:
+    """Fit an encoder to a model that has none: limner latent encoder runs/mine encoder.safetensors steps=2000.
+
+    Args:
+        path: run folder, checkpoint folder or ``model.safetensors``.
+        out: a folder, or a file that ends in .safetensors.
+        **settings: settings of `limner.latent.encoder.encoder`.
+    """
+    return _looked("encoder", path, out, settings)
+
+
+@verb("limner.latent.directions.directions")
+def latent_directions(path: str, out: str, **settings: str) -> Result:
+    """Find directions along which an attribute grows: limner latent directions runs/mine found/ method=logistic.
+
+    Args:
+        path: run folder, checkpoint folder or ``model.safetensors``.
+        out: a folder, or one file: directions (.safetensors), a sheet (.png) or a page with sliders (.html).
+        **settings: settings of `limner.latent.directions.directions`.
+    """
+    return _looked("directions", path, out, settings)
+
+
+@verb("limner.latent.edit.edit")
+def latent_edit(path: str, out: str, **settings: str) -> Result:
+    """Move pictures along a direction and prove what changed: limner latent edit runs/mine out/ directions=FILE.
+
+    Args:
+        path: run folder, checkpoint folder or ``model.safetensors``.
+        out: a folder, or one file: a sheet (.png) or a page with the purity matrix (.html).
+        **settings: settings of `limner.latent.edit.edit`.
+    """
+    return _looked("edit", path, out, settings)
+
+
+def _looked(tool: str, path: str, out: str, settings: Mapping[str, str], *source: str) -> Result:
+    """The result of the latent tool of that name, of a run and the names that come before `out`."""
     function = getattr(import_module(f"limner.latent.{tool}"), tool)
-    shown = function(path, out, **read_texts(function, settings))
+    shown = function(path, *source, out, **read_texts(function, settings))
     return Result(shown.document(), shown.text)
 
 

@@ -238,12 +238,12 @@ class Attributes:
             LimnerError: there is no such attribute or value, or the number of labels is not n.
         """
         if isinstance(y, (str, Mapping)):
-            return self.vectors(self._completed(self._asked(y), n))
+            return self.vectors(self._completed(self.asked(y), n))
         if isinstance(y, (list, tuple)) and y and all(isinstance(label, (str, Mapping)) for label in y):
             if len(y) != n:
                 raise LimnerError(f"there are {len(y)} labels for {n} images; write one, or one for each")
             # each row has its own place in the table, so that equal texts do not give equal images
-            return self.vectors(torch.cat([self._completed(self._asked(v), n)[i : i + 1] for i, v in enumerate(y)]))
+            return self.vectors(torch.cat([self._completed(self.asked(v), n)[i : i + 1] for i, v in enumerate(y)]))
         if isinstance(y, Integral):
             raise LimnerError(f"{y} names no attribute; write for example {self._example}")
         labels = _numbers(y)
@@ -256,8 +256,15 @@ class Attributes:
             raise LimnerError(f"labels must be text such as {self._example}, or vectors ({n}, {self.size})")
         return labels.float()
 
-    def _asked(self, y: str | Mapping[str, Any]) -> dict[str, int]:
-        """The index of each value that was asked for, by attribute."""
+    def asked(self, y: str | Mapping[str, Any]) -> dict[str, int]:
+        """The index of each value that a text or a dictionary asks for, by attribute.
+
+        >>> Attributes({"hair": ["red", "grey"], "glasses": ["none", "round"]}).asked("glasses=round")
+        {'glasses': 1}
+
+        Raises:
+            LimnerError: there is no such attribute or value.
+        """
         asked: dict[str, int] = {}
         for attribute, value in y.items() if isinstance(y, Mapping) else self._pairs(y):
             attribute = str(attribute)

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from limner.apply import outputs
 from limner.apply.metadata import Metadata
 from limner.apply.transparency import to_image
 from limner.config.load import load_model
+from limner.core.checkpoint import safetensors
 from limner.core.device import pick
 from limner.core.errors import LimnerError
 from limner.core.paths import user_path
-from limner.latent.spaces import Space, space_of
+from limner.core.records import parse_json, read_bytes
+from limner.latent.spaces import Space, fingerprint, space_of, spaces
+from limner.report import Section, write_page
 from limner.report.animation import loop
 from limner.report.explorer import Panel, write_explorer
 
+TENSORS = ".safetensors"
+_FILE_LIMIT = 1 << 30
 _ENLARGED = 112  # pixels of the shorter side of a loop, at least
 
 
@@ -76,7 +82,7 @@ class Target:
 
     Args:
         out: a folder, for files named after the tool, or one file whose suffix says what it is: a sheet (.png), a loop
-            (.webp, .gif) or a page (.html).
+            (.webp, .gif), a page (.html) or tensors (.safetensors).
         verb: name of the tool.
         suffixes: what the tool can make.
         page: whether a folder gets a page too.
@@ -137,6 +143,17 @@ class Target:
             self.files[".html"].parent.mkdir(parents=True, exist_ok=True)
             self.written.append(write_explorer(self.files[".html"], title, panels, text))
 
+    def article(self, title: str, sections: Sequence[Section]) -> None:
+        """Writes a page of text, figures and tables, if a page is asked for."""
+        if self.has_page:
+            self.files[".html"].parent.mkdir(parents=True, exist_ok=True)
+            self.written.append(write_page(self.files[".html"], title, sections, kind="latent space"))
+
+    def tensors(self, content: bytes) -> None:
+        """Writes a file of tensors, if the tool makes one."""
+        if TENSORS in self.files:
+            self.written.append(outputs.write_whole(self.files[TENSORS], content))
+
     def numbers(self, document: Mapping[str, Any]) -> None:
         """Writes what was measured beside the pictures, if the results are a folder."""
         if ".json" in self.files:
@@ -147,3 +164,47 @@ class Target:
 def frames(x: Tensor) -> list[Image.Image]:
     """Pictures of images (N,C,H,W) in [-1,1]."""
     return [to_image(image) for image in x]
+
+
+def pack(tensors: Mapping[str, Tensor], kind: str, space: Space, facts: Mapping[str, Any]) -> bytes:
+    """A file of tensors that belong to a model and a space of it; `unpack` reads it."""
+    about = {"kind": kind, "model": fingerprint(space.model), "title": space.model.title, "space": space.name, **facts}
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return safetensors_bytes(whole, {"latent": json.dumps(about)})
+
+
+def unpack(
+    path: str | Path, kind: str, model: Any, check: Callable[[dict[str, Any], dict[str, Tensor]], bool]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and facts of a file of `limner latent`.
+
+    Args:
+        path: the file.
+        kind: what it holds, such as directions.
+        model: the model that it must belong to.
+        check: whether facts and tensors are what that kind of file has.
+
+    Raises:
+        LimnerError: there is no such file, it is damaged or of another kind, or belongs to another model.
+    """
+    place = user_path(path)
+    tensors, metadata = safetensors(read_bytes(place, _FILE_LIMIT), place.name)
+    try:
+        about = parse_json(metadata["latent"])
+        is_kind = isinstance(about, dict) and about["kind"] == kind
+    except (KeyError, ValueError, TypeError):
+        is_kind = False
+    if not is_kind:
+        raise LimnerError(f"{place.name} holds no {kind}; make some with: limner latent {kind} RUN OUT")
+    if about.get("model") != fingerprint(model):
+        raise LimnerError(
+            f"{place.name} belongs to another run, or to this one before it was trained on, and its {kind} mean nothing"
+            f" here; make others with: limner latent {kind} RUN OUT"
+        )
+    try:
+        is_whole = check(about, tensors) and about.get("space") in spaces(model)
+    except (KeyError, TypeError, ValueError, IndexError):
+        is_whole = False
+    if not is_whole:
+        raise LimnerError(f"{place.name} is damaged: it does not hold what limner writes; make it again")
+    return tensors, about

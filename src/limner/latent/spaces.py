@@ -7,6 +7,8 @@ z      `Generates`                            noise of the prior, of a diffusion
                                               from
 code   `Reconstructs` and `Generates`         the code of a picture; measured are the codes of the model's own samples
 y      `Generates` and `Conditional`          the label as a vector, with noise that stays
+w      `HasStyles` and `HasPrior`             the style of an image, the same in all layers
+w+     `HasStyles` and `HasPrior`             a style for each layer
 =====  =====================================  ==========================================================================
 
 What is not moved is the *rest* of a space: the labels of z and code, the noise of y. Noise that is normal is
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -24,7 +27,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from limner.core.capabilities import Conditional, Encodes, Generates, Reconstructs
+from limner.core.capabilities import Conditional, Encodes, Generates, HasPrior, HasStyles, Reconstructs
 from limner.core.codes import CodePrior
 from limner.core.errors import LimnerError
 from limner.core.interpolation import Interpolation, interpolation_for, lerp
@@ -91,20 +94,14 @@ class Space:
         """Images (N,C,H,W) in [-1,1], on the CPU, of points (N,…): batch by batch; a rest of one image is for all."""
         if rest is not None:
             rest = rest.expand(len(points), *rest.shape[1:]) if len(rest) == 1 else rest
-        parts = [
-            self.decode(p, None if rest is None else rest[i * _BATCH : (i + 1) * _BATCH]).float().clamp(-1, 1).cpu()
-            for i, p in enumerate(points.split(_BATCH))
-        ]
-        return torch.cat(parts)
+        return torch.cat([self.decode(*each).float().clamp(-1, 1).cpu() for each in _batches(points, rest)])
 
     @torch.no_grad()
     def points(self, x: Tensor, rest: Tensor | None) -> Tensor | None:
         """Points (N,…) of images (N,C,H,W), batch by batch; None where the model has no encoder."""
         parts = []
-        for i, part in enumerate(x.split(_BATCH)):
-            found = self.encode(
-                part.to(self.model.device), None if rest is None else rest[i * _BATCH : (i + 1) * _BATCH]
-            )
+        for part, each in _batches(x, rest):
+            found = self.encode(part.to(self.model.device), each)
             if found is None:
                 return None
             parts.append(found)
@@ -183,7 +180,62 @@ class Label(Space):
         return None
 
 
-_KINDS: tuple[type[Space], ...] = (Noise, Code, Label)
+class Style(Space):
+    """w: the style of an image."""
+
+    name, about = "w", "the style of an image, the same in all layers"
+
+    @staticmethod
+    def of(model: object) -> bool:
+        """Whether a model has this space."""
+        return isinstance(model, HasStyles) and isinstance(model, HasPrior)
+
+    @property
+    def layers(self) -> int:
+        """Number L of styles of an image."""
+        return self.model.mean_style(labels(self.model, 1)).shape[1]
+
+    @torch.no_grad()
+    def draw(self, n: int, seed: int, rest: Tensor | None) -> Tensor:
+        """Styles (n,w) of noise."""
+        return self.drawn(n, seed, rest)[:, 0]
+
+    def drawn(self, n: int, seed: int, rest: Tensor | None) -> Tensor:
+        """Styles (n,L,w) of noise, before any mixing."""
+        z = drawn_codes(self.model, n, torch.Generator(self.model.device).manual_seed(seed))
+        return torch.cat([self.model.styles(*each) for each in _batches(z, rest)])
+
+    def decode(self, points: Tensor, rest: Tensor | None) -> Tensor:
+        """Images (B,C,H,W) of styles (B,w); labels are in the styles already."""
+        return self.model.synthesise(points[:, None].expand(-1, self.layers, -1))
+
+    def encode(self, x: Tensor, rest: Tensor | None) -> Tensor | None:
+        """No model tells a style from a picture."""
+        return None
+
+
+class LayerStyles(Style):
+    """w+: a style for each layer."""
+
+    name, about = "w+", "a style for each layer"
+
+    @torch.no_grad()
+    def draw(self, n: int, seed: int, rest: Tensor | None) -> Tensor:
+        """Styles (n,L,w) of noise."""
+        return self.drawn(n, seed, rest)
+
+    def decode(self, points: Tensor, rest: Tensor | None) -> Tensor:
+        """Images (B,C,H,W) of styles (B,L,w)."""
+        return self.model.synthesise(points)
+
+
+def _batches(z: Tensor, rest: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Noise (b,…) and labels (b,…), a batch at a time."""
+    for i, part in enumerate(z.split(_BATCH)):
+        yield part, None if rest is None else rest[i * _BATCH : (i + 1) * _BATCH]
+
+
+_KINDS: tuple[type[Space], ...] = (Style, LayerStyles, Noise, Code, Label)
 
 
 def spaces(model: GenerativeModel) -> dict[str, Space]:

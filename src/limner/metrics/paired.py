@@ -168,6 +168,15 @@ class Perceptual:
             (images,) = checked(x, max(len(x), 1), self.device)
             return [F.normalize(f, dim=1, eps=1e-10) for f in self._net(images)]
 
+    def toward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Distances (B,) of images x (B,C,H,W) from y, with a gradient in x; x may leave [-1,1].
+
+        Both are on the device of the net.
+        """
+        with torch.autocast(self.device.type, enabled=False):
+            f, g = ([F.normalize(f, dim=1, eps=1e-10) for f in self._net(each.float())] for each in (x, y.detach()))
+        return torch.stack([(a - b).square().sum(1).flatten(1).mean(1) for a, b in zip(f, g, strict=True)]).mean(0)
+
     def between(self, f: Layers, g: Layers) -> Tensor:
         """Distances (B,), on the CPU, of images with these layers."""
         parts = [(a - b).square().sum(1).flatten(1).mean(1) for a, b in zip(f, g, strict=True)]

@@ -1,0 +1,436 @@
+"""Edits: points moved along directions, and arithmetic of points, each with a proof of what it changed.
+
+    p' = p + α σ n             along a direction n, α standard deviations of the draws
+    p' = mean(a) - mean(b) + mean(c)     arithmetic of examples (Radford, Metz and Chintala 2016, arXiv:1511.06434,
+                                         section 6.3.2: single examples are unstable, means of three are not)
+
+The proof of an edit is a *purity matrix*: of many samples, the share that the edit gave what it is for, and for every
+attribute the share of samples that kept what they had. Beside it stands a random direction of equal length, since a
+step of that length alone changes something. Readers judge both.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from limner.core.condition import Attributes
+from limner.core.errors import LimnerError
+from limner.core.paths import exists
+from limner.latent import judges
+from limner.latent.directions import Directions, read_directions
+from limner.latent.project import looked_at, nearest, pictures, rows_of
+from limner.latent.results import Shown, Target, opened
+from limner.latent.spaces import Measured, Space, Style, measured, space_of, spaces
+from limner.metrics.extractors.readers import ReadsAttributes
+from limner.report import Figure, Section, Table
+
+_RANDOM = 3  # random directions beside one that was learnt
+_CANDIDATES = 2000  # samples among which examples of a description are looked for
+
+
+@dataclass(frozen=True)
+class Purity:
+    """What moving samples did.
+
+    Attributes:
+        name: the direction.
+        target: the attribute and the value that it is for; None where it has not learnt any.
+        reached: of samples that had another value before, the share that a reader gives that value after; None without
+            a target or such samples.
+        kept: by attribute the share of samples whose value stayed.
+    """
+
+    name: str
+    target: tuple[str, str] | None
+    reached: float | None
+    kept: dict[str, float]
+
+    @property
+    def others(self) -> float | None:
+        """The mean of what the other attributes kept; None where there are none."""
+        shares = [v for a, v in self.kept.items() if self.target is None or a != self.target[0]]
+        return sum(shares) / len(shares) if shares else None
+
+    def document(self) -> dict[str, Any]:
+        """The same as plain values."""
+        return {"direction": self.name, "reached": self.reached, "others_kept": self.others, "kept": self.kept}
+
+
+def purity(
+    name: str,
+    target: tuple[str, str] | None,
+    before: Mapping[str, Tensor],
+    after: Mapping[str, Tensor],
+    values: Mapping[str, Sequence[str]],
+) -> Purity:
+    """A row of a purity matrix from the value indices (N,) by attribute that a reader reads before and after."""
+    kept = {a: float((before[a] == after[a]).double().mean()) for a in before}
+    reached = None
+    if target is not None:
+        k = list(map(str, values[target[0]])).index(target[1])
+        had_not = before[target[0]] != k
+        if bool(had_not.any()):
+            reached = float((after[target[0]][had_not] == k).double().mean())
+    return Purity(name, target, reached, kept)
+
+
+def target_of(name: str, values: Mapping[str, Sequence[str]]) -> tuple[str, str] | None:
+    """The attribute and the value that a direction is called after, if a reader knows them."""
+    attribute, _, value = name.partition("=")
+    return (attribute, value) if value and value in map(str, values.get(attribute, ())) else None
+
+
+def _read(reader: ReadsAttributes, x: Tensor) -> dict[str, Tensor]:
+    return {a: logits.argmax(1) for a, logits in judges.scores(reader, x).items()}
+
+
+def moved(space: Space, points: Tensor, step: Tensor, layers: Sequence[int] = ()) -> tuple[Space, Tensor]:
+    """Points (B,…) plus a step (D,), with the space that they lie in.
+
+    Args:
+        space: their space.
+        points: the points.
+        step: what is added.
+        layers: of a space w, the layers whose style takes the step; the result then lies in w+. All by default.
+    """
+    if not layers:
+        return space, points + step.view(points.shape[1:])
+    assert isinstance(space, Style)
+    whole = space_of(space.model, "w+")
+    ws = points[:, None].expand(-1, space.layers, -1).clone() if points.dim() == 2 else points.clone()
+    ws[:, list(layers)] += (
+        step.view(-1, ws.shape[2]) if step.numel() == ws.shape[2] else step.view(ws.shape[1:])[list(layers)]
+    )
+    return whole, ws
+
+
+def matrix(
+    space: Space,
+    found: Directions,
+    chosen: Sequence[int],
+    amount: float,
+    reader: ReadsAttributes,
+    *,
+    n: int = 128,
+    layers: Sequence[int] = (),
+    y: Any = None,
+    seed: int = 0,
+) -> list[tuple[Purity, Purity]]:
+    """For each chosen direction what a step along it changes, and what a random one of equal length does on average.
+
+    Args:
+        space: the space of the directions.
+        found: the directions.
+        chosen: which of them.
+        amount: length of the step in standard deviations along each.
+        reader: reads what pictures show.
+        n: samples that are moved.
+        layers: as for `moved`.
+        y: the label of the samples.
+        seed: seed of samples and random directions.
+    """
+    rest = space.rest(n, y, seed)
+    points = space.draw(n, seed, rest)
+    before = _read(reader, space.images(points, rest))
+    generator = torch.Generator().manual_seed(seed)
+
+    def row(name: str, target: tuple[str, str] | None, step: Tensor) -> Purity:
+        place, changed = moved(space, points, step, layers)
+        return purity(name, target, before, _read(reader, place.images(changed, rest)), reader.values)
+
+    result = []
+    for i in chosen:
+        length, target = amount * found.sigma[i], target_of(found.names[i], reader.values)
+        chance = []
+        for _ in range(_RANDOM):
+            u = torch.randn(found.vectors.shape[1], generator=generator).to(found.vectors)
+            chance.append(row("random", target, length * u / u.norm()))
+        reached = [c.reached for c in chance if c.reached is not None]
+        mean = {a: sum(c.kept[a] for c in chance) / _RANDOM for a in before}
+        at_random = Purity("random", target, sum(reached) / len(reached) if reached else None, mean)
+        result.append((row(found.names[i], target, length * found.vectors[i]), at_random))
+    return result
+
+
+# ---- arithmetic ----------------------------------------------------------------------------------------------------
+
+
+def examples(
+    space: Space,
+    what: str,
+    count: int,
+    reader: ReadsAttributes | None,
+    candidates: Measured,
+    table: Mapping[str, Tensor] | None,
+    fit: bool,
+    y: Any = None,
+) -> Tensor:
+    """Points (K,…) of examples: of pictures of the user, or samples of the model that a reader finds described best.
+
+    Args:
+        space: the space.
+        what: a picture, a folder or a ZIP; or a description such as ``glasses=round hair=red``.
+        count: examples to take.
+        reader: reads samples, for descriptions.
+        candidates: the samples.
+        table: log probabilities by attribute that the reader gives to them.
+        fit: whether pictures of another size are made to fit.
+        y: the label of the pictures.
+
+    Raises:
+        LimnerError: there are fewer examples, or nothing reads the samples.
+    """
+    if "=" in what and not exists(what):
+        if reader is None or table is None:
+            raise LimnerError(f"nothing reads {what!r} in pictures of this model; name labelled pictures: data=FOLDER")
+        asked = _described(what, reader.values)
+        total = torch.stack([table[a][:, k] for a, k in asked]).sum(0)
+        has_all = torch.stack([table[a].argmax(1) == k for a, k in asked]).all(0)
+        if int(has_all.sum()) < count:
+            raise LimnerError(
+                f"only {int(has_all.sum())} of {len(total)} samples show {what!r}, and {count} examples are asked for;"
+                " ask for less, or give pictures"
+            )
+        return candidates.points[
+            total.masked_fill(~has_all, -torch.inf).topk(count).indices.to(candidates.points.device)
+        ]
+    names, x = pictures(what, space.shape, fit, count)
+    if len(names) < count:
+        raise LimnerError(
+            f"{what} has {len(names)} of the {count} examples; give more pictures, or write examples={len(names)}"
+        )
+    return located(space, x, candidates, y)
+
+
+def _described(text: str, values: Mapping[str, Sequence[str]]) -> list[tuple[str, int]]:
+    """``glasses=round hair=red`` as attributes with the indices of their values."""
+    return list(Attributes(values).asked(text).items())
+
+
+def located(space: Space, x: Tensor, found: Measured, y: Any = None) -> Tensor:
+    """Points (B,…) of pictures x (B,C,H,W): their codes, or the nearest by projection where nothing encodes."""
+    x = x.to(space.model.device).float()
+    rest = space.rest(len(x), y, 0)
+    codes = space.points(x, rest)
+    if codes is not None:
+        return codes
+    return nearest(space, x, rest, found, looked_at(space.shape[0], 0.1, space.model.device))[0]
+
+
+# ---- the verb ------------------------------------------------------------------------------------------------------
+
+
+def edit(
+    path: str | Path,
+    out: str | Path,
+    *,
+    directions: str | Path | None = None,
+    name: str | None = None,
+    amount: Annotated[float, Field(ge=-100, le=100)] = 3.0,
+    layers: str | None = None,
+    a: str | None = None,
+    b: str | None = None,
+    c: str | None = None,
+    examples: Annotated[int, Field(ge=2, le=1000)] = 3,
+    source: str | Path | None = None,
+    space: str | None = None,
+    n: Annotated[int, Field(ge=1, le=64)] = 8,
+    steps: Annotated[int, Field(ge=1, le=20)] = 3,
+    proof: Annotated[int, Field(ge=2, le=10_000)] = 128,
+    data: str | None = None,
+    y: str | int | None = None,
+    fit: bool = False,
+    seed: int = 0,
+    page: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+) -> Shown:
+    """Moves pictures along a direction, or adds and subtracts examples (a - b + c), and measures what changed.
+
+    Args:
+        path: run folder, checkpoint folder or ``model.safetensors``.
+        out: a folder, for edit.png and edit.json; or one file: a sheet (.png) or a page with the purity matrix (.html).
+        directions: a file of `limner latent directions` of the same run.
+        name: the direction to go along, such as glasses=round; without it the sheet shows the one that tells best, and
+            the purity matrix has all.
+        amount: how far, in standard deviations of the model's draws.
+        layers: for directions of w, the layers to change, such as 0-3 or 2,5.
+        a: examples that have what is wanted: a picture folder, or a description such as "glasses=round hair=red".
+        b: examples that are like a without it.
+        c: examples that shall get it.
+        examples: examples of each whose mean is taken.
+        source: pictures to edit, a file, a folder or a ZIP; samples by default.
+        space: for arithmetic, the space; the first that the model has by default.
+        n: samples or pictures to edit.
+        steps: rows of the sheet between before and after.
+        proof: samples that the purity matrix is measured on.
+        data: labelled pictures, a folder or a named set, from which a reader learns; by default the run's own.
+        y: for conditional models, the label.
+        fit: resize and convert pictures of another size or mode, instead of refusing them.
+        seed: seed of the samples.
+        page: write a page too.
+        overwrite: replace files that exist.
+        device: auto, cpu, cuda or mps.
+
+    Raises:
+        LimnerError: there is no such model, space, direction or picture, the directions are of another run, there are
+            too few examples, or a file exists.
+    """
+    is_sum = [v is not None for v in (a, b, c)]
+    if any(is_sum) == (directions is not None) or (any(is_sum) and not all(is_sum)):
+        raise LimnerError(
+            "an edit goes along directions=FILE, or is arithmetic with a=, b= and c=; write one of the two"
+        )
+    place = opened(path, space, device)
+    found = None if directions is None else read_directions(directions, place.model)
+    if found is not None:
+        if space not in (None, found.space):
+            raise LimnerError(f"these directions are of {found.space}, not of {space}; leave space out")
+        place = spaces(place.model)[found.space]
+    target = Target(out, "edit", (".png", ".html"), page=page, overwrite=overwrite)
+    eye = judges.reader(path, place.shape, data, place.model.device)
+    if found is not None:
+        chosen = _layers(layers, place)
+        return _along(place, found, target, eye, name, amount, chosen, source, n, steps, proof, y, fit, seed)
+    return _arithmetic(place, target, eye, str(a), str(b), str(c), examples, fit, y, seed)
+
+
+def _layers(text: str | None, space: Space) -> list[int]:
+    """The layers that a user names: 0-3, or 2,5."""
+    if text is None:
+        return []
+    if not isinstance(space, Style):
+        raise LimnerError(f"{space.name} has no layers to choose; leave layers out")
+    try:
+        parts = [part.split("-") for part in text.split(",")]
+        result = sorted({k for part in parts for k in range(int(part[0]), int(part[-1]) + 1)})
+    except ValueError:
+        result = []
+    if not result or result[0] < 0 or result[-1] >= space.layers:
+        raise LimnerError(f"layers={text}: write numbers from 0 to {space.layers - 1}, such as 0-2 or 1,3")
+    return result
+
+
+def _along(
+    space: Space,
+    found: Directions,
+    target: Target,
+    eye: ReadsAttributes | None,
+    name: str | None,
+    amount: float,
+    layers: list[int],
+    source: str | Path | None,
+    n: int,
+    steps: int,
+    proof: int,
+    y: Any,
+    fit: bool,
+    seed: int,
+) -> Shown:
+    """An edit along directions."""
+    best = max(range(len(found.names)), key=lambda i: found.accuracy[i] or 0)
+    shown = best if name is None else found.index(name)
+    if source is None:
+        rest = space.rest(n, y, seed)
+        points = space.draw(n, seed, rest)
+    else:
+        _, x = pictures(source, space.shape, fit, n)
+        points, rest = located(space, x, measured(space, y=y), y), space.rest(len(x), y, seed)
+    rows = [space.images(points, rest)]
+    for k in range(1, steps + 1):
+        step = amount * k / steps * found.sigma[shown] * found.vectors[shown]
+        place, changed = moved(space, points, step, layers)
+        rows.append(place.images(changed, rest))
+    title = f"{found.names[shown]} by {amount:+g} σ in {space.name} of {space.model.title}"
+    lines = [f"{title}: {len(points)} {'samples' if source is None else 'pictures'}, {found.method}"]
+    numbers: dict[str, Any] = {"direction": found.names[shown], "amount": amount, "method": found.method}
+    sections = [
+        Section("Before and after", lines[0], [_figure(rows, "Before in the first row; each row goes further.")])
+    ]
+    if eye is None:
+        lines.append("no purity matrix, as nothing reads these pictures; name labelled ones: data=FOLDER")
+    else:
+        which = range(len(found.names)) if name is None else [shown]
+        table = matrix(space, found, which, amount, eye, n=proof, layers=layers, y=y, seed=seed + 1)
+        numbers["purity"] = [pure.document() | {"random": chance.document()} for pure, chance in table]
+        numbers["reader"], numbers["proof"] = eye.key, proof
+        lines += [_pure_line(pure, chance) for pure, chance in table]
+        sections.append(_pure_section(table, eye, proof, amount))
+    target.sheet(rows_of(rows), f"limner latent edit: {lines[0]}")
+    target.article(title, sections)
+    result = Shown(target.written, space.model.title, space.name, numbers, lines)
+    target.numbers(result.document())
+    return result
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _pure_line(pure: Purity, chance: Purity) -> str:
+    return (
+        f"{pure.name}: reached {_share(pure.reached)} (random {_share(chance.reached)}), others kept"
+        f" {_share(pure.others)} (random {_share(chance.others)})"
+    )
+
+
+def _pure_section(table: list[tuple[Purity, Purity]], eye: ReadsAttributes, n: int, amount: float) -> Section:
+    attributes = list(table[0][0].kept)
+    rows = [[p.name, _share(p.reached), *(_share(p.kept[k]) for k in attributes)] for pair in table for p in pair]
+    text = f"""Of {n} samples moved by {amount:+g} σ, as {eye.key} reads them: reached is the share of those that had
+    another value and got the one that the direction is called after; the other columns are the shares that kept their
+    value. The row below each direction is the mean of {_RANDOM} random directions of equal length."""
+    return Section("What changed, and what stayed", text, table=Table(["direction", "reached", *attributes], rows))
+
+
+def _figure(rows: Sequence[Tensor], caption: str) -> Figure:
+    file = io.BytesIO()
+    rows_of(rows).save(file, "PNG")
+    return Figure(file.getvalue(), caption, caption)
+
+
+def _arithmetic(
+    space: Space,
+    target: Target,
+    eye: ReadsAttributes | None,
+    a: str,
+    b: str,
+    c: str,
+    count: int,
+    fit: bool,
+    y: Any,
+    seed: int,
+) -> Shown:
+    """Means of examples, added and subtracted; single examples beside them."""
+    candidates = measured(space, _CANDIDATES, seed, y)
+    rest = space.rest(_CANDIDATES, y, seed)
+    table = None if eye is None else judges.scores(eye, space.images(candidates.points, rest))
+    points = [examples(space, what, count, eye, candidates, table, fit, y) for what in (a, b, c)]
+    one = space.rest(1, y, seed)
+    means = [p.mean(0, keepdim=True) for p in points]
+    singles = points[0] - points[1] + points[2]  # (K,…)
+    total = means[0] - means[1] + means[2]
+    rows = [space.images(torch.cat([p, m]), one) for p, m in zip(points, means, strict=True)]
+    rows.append(space.images(space.inside(torch.cat([singles, total])), one))
+    title = f"a - b + c in {space.name} of {space.model.title}"
+    lines = [f"{title}: a is {a}, b is {b}, c is {c}; {count} examples of each"]
+    numbers: dict[str, Any] = {"a": a, "b": b, "c": c, "examples": count}
+    if eye is not None:
+        readings = _read(eye, rows[-1])
+        said = [" ".join(f"{k}={eye.values[k][int(v[i])]}" for k, v in readings.items()) for i in range(len(rows[-1]))]
+        numbers |= {"reader": eye.key, "singles": said[:-1], "of_means": said[-1]}
+        lines += [f"of means: {said[-1]}", *(f"of single examples: {text}" for text in said[:-1])]
+    caption = "Rows: a, b, c and a - b + c. The last column is of the means, the others are of single examples."
+    target.sheet(rows_of(rows), f"limner latent edit: {lines[0]}")
+    target.article(title, [Section("Arithmetic of points", "\n\n".join(lines), [_figure(rows, caption)])])
+    result = Shown(target.written, space.model.title, space.name, numbers, lines)
+    target.numbers(result.document())
+    return result

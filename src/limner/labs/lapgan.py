@@ -31,7 +31,7 @@ from limner.labs._bench import Bench, check
 from limner.labs._layers import layers
 from limner.report import Check, Table
 
-IMAGES = 120_000
+IMAGES = 80_000
 
 RECIPE, BESIDE = "lapgan-fashion", "dcgan-32"
 WIDTH = 48  # of DCGAN's nets: with it a training image costs about what one of LAPGAN's does

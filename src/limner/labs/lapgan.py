@@ -48,8 +48,8 @@ _SAMPLES = 2000  # scored
 _PYRAMID = (
     "down takes the mean of 2×2 pixels; up is bilinear. Of an image x the pyramid keeps x₂, of 7×7 pixels, and for each"
     " finer level what up cannot know, h = x - up(down x). Added up again they are x, and not nearly: every weight is a"
-    " multiple of 1/16, so no bit is lost. The details are small numbers around 0, and most of an image is in its"
-    " coarse version already, so each GAN has little to learn."
+    " multiple of 1/16, so no bit is lost. Details are numbers around 0, small where the image is smooth. The table"
+    " says how much of an image is in each part."
 )
 _LEVELS = (
     "A column is one sample, and the rows are the way that it takes. The coarsest GAN draws 7×7 pixels from noise."
@@ -306,11 +306,12 @@ def _accuracies(bench: Bench) -> None:
         f"{size} px": sum(line[f"term/accuracy_D{k}"] for line in tenth) / len(tenth) for k, size in enumerate(SIZES)
     }
     bench.results["accuracy"] = last
+    said = ", ".join(f"{value:.0%} at {name}" for name, value in last.items())
     bench.section(
         "What each D can tell",
-        "The share of real and generated images of a batch that D has right, as the mean of both kinds and over"
-        f" {window} steps. One half is guessing. Dropout is on while D is trained, so this is a little low. In the last"
-        f" tenth of the training: {', '.join(f'{v:.0%} at {name}' for name, v in last.items())}.",
+        "The share of real and generated images of a batch that D has right, as the mean of both kinds, smoothed over"
+        f" {window} of the logged steps. One half is guessing. Dropout is on while D is trained, so this"
+        f" is a little low. In the last tenth of the training: {said}.",
         bench.figure(
             "accuracy",
             figure,
@@ -368,8 +369,8 @@ def _compared(
         "One large GAN of as much computation",
         f"A DCGAN, with nets of width {WIDTH}, is trained on so many of the same images that its convolutions and"
         " products take as many floating-point operations as LAPGAN's: forwards and backwards, of discriminators and"
-        " generators. Seconds are of the clock, with whatever else this machine did; small convolutions of large maps"
-        " are slow for their number of operations.",
+        " generators. Seconds are of the clock, with whatever else this machine did, and need not go with the"
+        " operations: a few channels on a large map take longer than many on a small one.",
         figure,
         table=Table(
             ("model", "images", "Mflop an image", "Tflop", "seconds", "parameters", "FD", "density", "coverage"), rows

@@ -14,7 +14,9 @@ from limner.core.errors import LimnerError
 from limner.latent.directions import Directions, balanced_accuracy, by_reader, normal, pca, read_directions, sefa
 from limner.latent.edit import matrix, moved, purity, target_of
 from limner.latent.encoder import fit
+from limner.latent.mix import attribution, groups, mixed
 from limner.latent.project import looked_at, nearest, places, projected
+from limner.latent.search import described
 from limner.latent.spaces import Measured, measured, space_of
 from limner.metrics.extractors.features import Extractor
 
@@ -184,6 +186,25 @@ def test_a_step_in_some_layers_changes_these_only(styled) -> None:
     difference = whole.images(changed) - space.images(points)
     assert difference[:, :, [0, 3]].abs().max() == 0
     torch.testing.assert_close(difference[:, 0, 1:3, 0], torch.full((2, 2), 0.125))
+
+
+def test_mixing_takes_some_layers_and_says_what_they_decide(styled) -> None:
+    space = space_of(styled, "w+")
+    a, b = space.draw(80, 0, None).chunk(2)
+    assert groups(4) == {"coarse": [0, 1], "middle": [2], "fine": [3]}
+    both = mixed(a, b, [2])
+    assert torch.equal(both[:, 2], b[:, 2])
+    assert torch.equal(both[:, [0, 1, 3]], a[:, [0, 1, 3]])
+    table = attribution(space, a, b, groups(4), Sides())  # Sides looks at the first row, which is the first layer
+    assert table["coarse"] == {"first": 1.0, "second": 1.0}
+    assert table["middle"] == table["fine"] == {"first": 0.0, "second": 0.0}
+
+
+def test_a_description_is_the_product_of_its_probabilities() -> None:
+    x = torch.tensor([[0.3, -0.2], [0.5, 0.4]]).view(2, 1, 1, 2)
+    p = torch.sigmoid(2 * torch.tensor([[0.3, -0.2], [0.5, 0.4]]))
+    torch.testing.assert_close(described(Sides(), x, "first=yes second=yes").exp(), p.prod(1))
+    torch.testing.assert_close(described(Sides(), x, "second=no").exp(), 1 - p[:, 1])
 
 
 class Pixels(Extractor):

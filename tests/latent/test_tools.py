@@ -93,6 +93,7 @@ TABLE = {
     ),
     "walk": (["n=6", "stops=2"], {".png", ".webp", ".json"}),
     "traverse": (["rows=2", "steps=3", "page=true"], {".png", ".webp", ".html", ".json"}),
+    "search": (["like=PICTURE", "samples=30", "k=3", "refine=true", "steps=1"], {".png", ".json"}),
 }
 """The settings of each tool, and the suffixes of what it writes."""
 
@@ -106,6 +107,7 @@ def source(verb: str, picture: Path) -> list[Path]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_tool_works_on_every_family(family: str, verb: str, family_file, picture, latent, tmp_path) -> None:
     settings, suffixes = TABLE[verb]
+    settings = [word.replace("PICTURE", str(picture / "0.png")) for word in settings]
     document = latent(verb, family_file(family), *source(verb, picture), tmp_path / "out", *settings)
     assert finite(document)
     written = [Path(p) for p in document["written"]]
@@ -148,9 +150,12 @@ def test_a_walk_passes_through_the_reconstructions_of_pictures(family_file, pict
 def test_what_cannot_be_done_is_said_in_one_line(family_file, picture, latent, tmp_path) -> None:
     gan, out = family_file("gan"), tmp_path / "out"
     has = "gan has no space 'w'; it has: z (noise of the prior)"
-    for verb in TABLE:
-        assert has in latent(verb, gan, *source(verb, picture), out, "space=w", refused=True)
-        assert "does not make out.jpg" in latent(verb, gan, *source(verb, picture), tmp_path / "out.jpg", refused=True)
+    for verb in [*TABLE, "edit"]:
+        words = {"search": [f"like={picture / '0.png'}"], "edit": ["a=x", "b=x", "c=x"]}.get(verb, [])
+        assert has in latent(verb, gan, *source(verb, picture), out, "space=w", *words, refused=True)
+        wrong = latent(verb, gan, *source(verb, picture), tmp_path / "out.jpg", *words, refused=True)
+        assert f"limner latent {verb} does not make out.jpg" in wrong
+    assert "gan has no styles to mix: its spaces are z" in latent("mix", gan, out, refused=True)
     assert "has no encoder" in latent("walk", gan, out, f"pictures={picture}", refused=True)
     assert "at least 2 pictures" in latent(
         "walk", family_file("vae"), out, f"pictures={picture / '0.png'}", refused=True
@@ -223,6 +228,35 @@ def test_directions_lead_to_edits_with_their_proof(family_file, labelled, pictur
         (["directions", gan, tmp_path / "e", f"data={picture}"], "no classes or attributes"),
     ):
         assert said in latent(*wrong, refused=True)
+
+
+def test_a_sample_is_the_nearest_to_itself(family_file, labelled, latent, tmp_path) -> None:
+    from limner.core.grid import make_grid
+    from limner.latent.results import opened
+
+    space = opened(family_file("gan"), "z", "cpu")
+    x = space.images(space.draw(30, 0, None))
+    make_grid(x[7:8], 1).save(tmp_path / "seven.png")
+    words = ["search", family_file("gan"), tmp_path / "out", "samples=30", "k=4"]
+    document = latent(*words, f"like={tmp_path / 'seven.png'}")
+    assert document["indices"][0] == 7
+    assert document["distances"] == sorted(document["distances"])
+    assert document["distances"][0] < 0.2 * document["distances"][1]
+    found = latent(*words, "want=class=dark", f"data={labelled}", "overwrite=true")
+    assert found["probabilities"] == sorted(found["probabilities"], reverse=True)
+    for wrong, said in ((["want=class=dark"], "nothing reads"), ([], "one of the two"), (["k=31"], "one of the two")):
+        assert said in latent(*words, *wrong, "overwrite=true", refused=True)
+
+
+def test_styles_are_mixed_in_blocks_of_layers(styled, labelled, latent, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("limner.latent.results.load_model", lambda *_: styled)
+    document = latent(
+        "mix", "run", tmp_path / "out", "rows=2", "columns=3", f"data={labelled}", "proof=20", "page=true"
+    )
+    assert document["layers"] == {"coarse": [0, 1], "middle": [2], "fine": [3]}
+    assert set(document["read_as_b"]) == {"coarse", "middle", "fine"}
+    with Image.open(tmp_path / "out/mix.png") as sheet:
+        assert sheet.size == (4 * (3 + 2) - 2, 9 * (4 + 2) - 2)
 
 
 def test_arithmetic_takes_pictures_and_descriptions(family_file, labelled, picture, latent, tmp_path) -> None:

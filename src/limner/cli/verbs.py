@@ -437,6 +437,30 @@ def latent_edit(path: str, out: str, **settings: str) -> Result:
     return _looked("edit", path, out, settings)
 
 
+@verb("limner.latent.mix.mix")
+def latent_mix(path: str, out: str, **settings: str) -> Result:
+    """Mix the styles of samples, layer by layer: limner latent mix runs/mine mixed/ rows=3 columns=5.
+
+    Args:
+        path: run folder, checkpoint folder or ``model.safetensors``, of a model with styles (StyleGAN).
+        out: a folder, or one file: a sheet (.png) or a page (.html).
+        **settings: settings of `limner.latent.mix.mix`.
+    """
+    return _looked("mix", path, out, settings)
+
+
+@verb("limner.latent.search.search")
+def latent_search(path: str, out: str, **settings: str) -> Result:
+    """Find samples like a picture, or with what is described: limner latent search runs/mine out/ like=photo.png.
+
+    Args:
+        path: run folder, checkpoint folder or ``model.safetensors``.
+        out: a folder, or one file: a sheet (.png), the best first.
+        **settings: settings of `limner.latent.search.search`.
+    """
+    return _looked("search", path, out, settings)
+
+
 def _looked(tool: str, path: str, out: str, settings: Mapping[str, str], *source: str) -> Result:
     """The result of the latent tool of that name, of a run and the names that come before `out`."""
     function = getattr(import_module(f"limner.latent.{tool}"), tool)

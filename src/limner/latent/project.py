@@ -219,15 +219,21 @@ def projected(
     found: Measured,
     judge: Extractor,
     distance: Distance,
+    *,
+    of: Measured | None = None,
     **settings: Any,
 ) -> Projected:
-    """Projects images x (B,C,H,W) and measures the result; the arguments of `nearest`, and the judging features."""
+    """Projects images x (B,C,H,W) and measures the result.
+
+    The arguments are those of `nearest`, with the features that judge, and the draws among which points have their
+    place; by default those that the search begins with.
+    """
     points, curves, start = nearest(space, x.to(space.model.device), rest, found, distance, **settings)
     images = space.images(points, rest)
     difference = (images - x.cpu()).square().flatten(1).mean(1)
     value = torch.where(difference > _LEAST_ERROR, psnr(images, x.cpu().float()), psnr_of(_LEAST_ERROR))
     far = (judge.features(images) - judge.features(x.cpu())).norm(dim=1).cpu()
-    return Projected(points, images, value, far, places(points, found).cpu(), curves, start)
+    return Projected(points, images, value, far, places(points, of or found).cpu(), curves, start)
 
 
 def psnr_of(error: float) -> Tensor:

@@ -15,6 +15,7 @@ from limner.core.capabilities import Conditional, Generates, HasCritic, HasStyle
 from limner.core.errors import LimnerError
 from limner.losses.penalties import path_lengths, r1
 from limner.models.stylegan2 import StyleGAN2
+from limner.nets.augment import Transform
 
 SMALL = {"z": 6, "w": 5, "width": 4, "widest": 8, "mapping": 2}
 
@@ -177,6 +178,34 @@ def test_lazy_r1_is_eager_r1_on_average() -> None:
     torch.testing.assert_close(torch.stack(terms).mean(), eager)
     penalties = torch.stack([a["D"] - b["loss/D"] for a, b in zip(losses, logs, strict=True)])
     torch.testing.assert_close(penalties.mean(), 3.0 * eager, rtol=1e-5, atol=1e-6)
+
+
+class Halved(Transform):
+    """A transform that halves images, and notes what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[int] = []
+        self.observed: list[int] = []
+
+    def transform(self, x: Tensor) -> Tensor:
+        self.seen.append(len(x))
+        return x / 2
+
+    def observe(self, sign: Tensor, images: int) -> None:
+        self.observed.append(images)
+
+
+def test_d_sees_real_and_generated_images_through_the_transform() -> None:
+    """And R1 is the slope of D at the images before it: a transform that halves images quarters it."""
+    model = build(r1_every=1, path_weight=0.0)
+    data = Repeated()
+    halved, transform = r1(lambda x: model.D(x), data.images.x / 2).detach() / 4, Halved()
+    model.transform = transform
+    _, logs = steps(model, data, 1)
+    assert transform.seen == [4, 4, 4, 4], "reals, fakes, R1, fakes for G"
+    assert transform.observed == [4]
+    torch.testing.assert_close(logs[0]["term/r1"], halved)
 
 
 def test_the_losses_are_the_papers() -> None:

@@ -103,6 +103,11 @@ def test_every_form_of_every_setting_is_the_same_call(name: str, words: list[str
         assert list(given) == ([] if as_json else [setting.name])
 
 
+def test_the_short_form_of_config_is_free_where_a_verb_has_a_setting_c() -> None:
+    assert parser("train", []).parse(["x", "-c", "mine.yaml"])[1] == {"config": "mine.yaml"}
+    assert parser("latent edit", []).parse(["runs/mine", "out", "-c", "glasses=none"])[1] == {"c": "glasses=none"}
+
+
 @pytest.mark.parametrize(("name", "words"), [c for c in FORMS if c[1] and c[0] not in ("evaluate", "compare")])
 def test_a_name_may_be_given_by_its_key(name: str, words: list[str]) -> None:
     keys = [f"{key}={word}" for key, word in zip(VERBS[name].names, words)]

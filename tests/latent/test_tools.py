@@ -264,6 +264,7 @@ def test_arithmetic_takes_pictures_and_descriptions(family_file, labelled, pictu
     dark, bright = labelled / "dark", labelled / "bright"
     document = latent("edit", vae, out, f"a={dark}", f"b={bright}", f"c={bright}", "examples=2", f"data={labelled}")
     assert len(document["singles"]) == 2
+    assert document["purity"][0]["direction"] == "a - b"
     assert "examples" in latent(
         "edit", vae, out, f"a={picture / '0.png'}", f"b={bright}", f"c={bright}", "overwrite=true", refused=True
     )

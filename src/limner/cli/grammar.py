@@ -160,7 +160,7 @@ class Parser:
         key, equals, text = argument.lstrip("-").partition("=")
         if argument[1] != "-" and len(key) > 1:  # -n64
             key, equals, text = argument[1], "=", argument[2:]
-        key = _SHORT.get(key, key) if argument[1] != "-" else key
+        key = _SHORT.get(key, key) if argument[1] != "-" and key not in self.settings else key
         setting = self.settings.get(key.replace("-", "_"))
         if equals and key:
             return key, text

@@ -107,7 +107,7 @@ def sample(path: str, out: str, **settings: str) -> Result:
 
 @verb("limner.apply.tasks.apply")
 def apply(path: str, source: str, out: str, **settings: str) -> Result:
-    """Translate, colourise, upscale, inpaint, denoise, score pictures: limner apply runs/mine photos/ out/."""
+    """Translate, colourise, upscale, inpaint, denoise, score: limner apply runs/mine photos/ out/."""
     from limner.apply import tasks
 
     result = tasks.apply(path, source, out, **read_texts(tasks.apply, settings))
@@ -180,7 +180,7 @@ def evaluate(*paths: str, **settings: str) -> Result:
 
 @verb("limner.bench.compare.run")
 def compare(*recipes: str, **settings: str) -> Result:
-    """Train recipes under equal conditions and test which is better: limner compare vae-mnist gan-mnist budget=10m."""
+    """Train recipes under equal conditions; test which is better: limner compare vae-mnist gan-mnist budget=10m."""
     from limner.bench import compare as comparison
     from limner.cli.progress import terminal
 
@@ -226,7 +226,7 @@ def _summary(kind: str, name: str) -> str:
 
 @verb()
 def explain(key: str, *, schema: bool = False) -> Result:
-    """Explain a recipe, a model or an option, and when to change it: limner explain train.batch.
+    """Explain a recipe, model or option, and when to change it: limner explain train.batch.
 
     Args:
         key: a recipe, model, net, data set, an option such as train.batch or sampling.truncation, or a run folder.
@@ -353,7 +353,7 @@ def data_prepare(path: str, out: str, **settings: str) -> Result:
 
 @verb()
 def data_check(path: str) -> Result:
-    """Find bad files, duplicates and small classes before you train: limner data check photos/.
+    """Find bad files, duplicates and small classes in good time: limner data check photos/.
 
     Args:
         path: a folder or a ZIP of images, or the name of a set.
@@ -366,7 +366,7 @@ def data_check(path: str) -> Result:
 
 @verb("limner.latent.walk.walk")
 def latent_walk(path: str, out: str, **settings: str) -> Result:
-    """Walk from point to point of a latent space, as a strip, a loop or a page: limner latent walk runs/mine walk/.
+    """Walk through a latent space, as a strip, a loop or a page: limner latent walk runs/mine walk/.
 
     Args:
         path: run folder, checkpoint folder or ``model.safetensors``.

@@ -300,7 +300,7 @@ def edit(
     if found is not None:
         chosen = _layers(layers, place)
         return _along(place, found, target, eye, name, amount, chosen, source, n, steps, proof, y, fit, seed)
-    return _arithmetic(place, target, eye, str(a), str(b), str(c), examples, fit, y, seed)
+    return _arithmetic(place, target, eye, str(a), str(b), str(c), examples, proof, fit, y, seed)
 
 
 def _layers(text: str | None, space: Space) -> list[int]:
@@ -363,7 +363,7 @@ def _along(
         numbers["purity"] = [pure.document() | {"random": chance.document()} for pure, chance in table]
         numbers["reader"], numbers["proof"] = eye.key, proof
         lines += [_pure_line(pure, chance) for pure, chance in table]
-        sections.append(_pure_section(table, eye, proof, amount))
+        sections.append(_pure_section(table, eye, proof, f"by {amount:+g} σ"))
     target.sheet(rows_of(rows), f"limner latent edit: {lines[0]}")
     target.article(title, sections)
     result = Shown(target.written, space.model.title, space.name, numbers, lines)
@@ -382,10 +382,21 @@ def _pure_line(pure: Purity, chance: Purity) -> str:
     )
 
 
-def _pure_section(table: list[tuple[Purity, Purity]], eye: ReadsAttributes, n: int, amount: float) -> Section:
+def _difference(space: Space, a: str, b: str, step: Tensor, found: Measured) -> Directions:
+    """The step from b to a as a direction, called after the only value of a that b does not ask for."""
+    only = [word for word in a.split() if word not in b.split()]
+    name = only[0] if len(only) == 1 and "=" in only[0] else "a - b"
+    vector, none = step.flatten(1), list[Any]([None])
+    length = vector.norm(dim=1)
+    return Directions(
+        space.name, "arithmetic", [name], vector / length.clamp_min(1e-12), length, found.mean, none, none
+    )
+
+
+def _pure_section(table: list[tuple[Purity, Purity]], eye: ReadsAttributes, n: int, how: str) -> Section:
     attributes = list(table[0][0].kept)
     rows = [[p.name, _share(p.reached), *(_share(p.kept[k]) for k in attributes)] for pair in table for p in pair]
-    text = f"""Of {n} samples moved by {amount:+g} σ, as {eye.key} reads them: reached is the share of those that had
+    text = f"""Of {n} samples moved {how}, as {eye.key} reads them: reached is the share of those that had
     another value and got the one that the direction is called after; the other columns are the shares that kept their
     value. The row below each direction is the mean of {_RANDOM} random directions of equal length."""
     return Section("What changed, and what stayed", text, table=Table(["direction", "reached", *attributes], rows))
@@ -405,6 +416,7 @@ def _arithmetic(
     b: str,
     c: str,
     count: int,
+    proof: int,
     fit: bool,
     y: Any,
     seed: int,
@@ -429,8 +441,15 @@ def _arithmetic(
         numbers |= {"reader": eye.key, "singles": said[:-1], "of_means": said[-1]}
         lines += [f"of means: {said[-1]}", *(f"of single examples: {text}" for text in said[:-1])]
     caption = "Rows: a, b, c and a - b + c. The last column is of the means, the others are of single examples."
+    sections = [Section("Arithmetic of points", "\n\n".join(lines), [_figure(rows, caption)])]
+    if eye is not None:
+        step = _difference(space, a, b, means[0] - means[1], candidates)
+        table_of = matrix(space, step, [0], 1.0, eye, n=proof, y=y, seed=seed + 1)
+        numbers["purity"] = [pure.document() | {"random": chance.document()} for pure, chance in table_of]
+        lines += [_pure_line(pure, chance) for pure, chance in table_of]
+        sections.append(_pure_section(table_of, eye, proof, "by a - b"))
     target.sheet(rows_of(rows), f"limner latent edit: {lines[0]}")
-    target.article(title, [Section("Arithmetic of points", "\n\n".join(lines), [_figure(rows, caption)])])
+    target.article(title, sections)
     result = Shown(target.written, space.model.title, space.name, numbers, lines)
     target.numbers(result.document())
     return result

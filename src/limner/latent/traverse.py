@@ -84,7 +84,7 @@ def along(
         moved = flat[:, None] + (place - (flat @ vector)[:, None])[..., None] * vector
         return moved.view(len(points), len(place), *points.shape[1:])
 
-    return Slider(name, [f"{v:+.2g} σ" for v in t.tolist()], place, move)
+    return Slider(name, [f"{v:+.2g} σ" if abs(v) > 1e-6 else "0 σ" for v in t.tolist()], place, move)
 
 
 def sliders(space: Space, found: Measured, steps: int, kind: str = "coordinates", rows: int = 10) -> list[Slider]:

@@ -57,6 +57,20 @@ def test_the_discriminator_sees_the_text_at_the_smallest_map_only():
     assert not torch.allclose(D(x, t), D(x, t.flip(0)))
 
 
+def test_a_gain_is_a_factor_of_the_texts_vector():
+    z, x, t = torch.randn(2, 10), torch.rand(2, 3, 8, 8), torch.randn(2, SIZE)
+    for net, one in ((dcgan.Generator, {"z": 10}), (dcgan.Discriminator, {})):
+        nets = [
+            net(width=4, conditional="text", text_gain=gain, shape=(3, 8, 8), classes=SIZE, **one) for gain in (1, 20)
+        ]
+        nets[1].load_state_dict(nets[0].state_dict())
+        first = z if one else x
+        plain, loud = (n.eval() for n in nets)
+        torch.testing.assert_close(loud(first, t), plain(first, 20 * t))
+    with pytest.raises(ValueError, match="text_gain is a factor above 0"):
+        dcgan.Generator(conditional="text", text_gain=0, shape=(3, 8, 8), classes=SIZE)
+
+
 def test_classes_are_told_in_the_same_way():
     G = dcgan.Generator(4, 8, conditional="text", shape=COLOUR, classes=3).eval()
     D = dcgan.Discriminator(8, conditional="text", shape=COLOUR, classes=3).eval()

@@ -34,10 +34,17 @@ from limner.metrics.identity import Identity, difference, identity_kept
 from limner.metrics.kernel import MMD, mmd
 from limner.report import Table
 
-IMAGES = 120_000
+IMAGES = 80_000
 CUE, IDENTITY = ("hair_colour", "facial_hair", "glasses"), ("hair", "skin", "mouth", "eyes")
 DATA: dict[str, Any] = {"name": "avatars", "size": 24, "attributes": list(CUE)}
-CAAE: dict[str, Any] = {}
+CAAE: dict[str, Any] = {
+    "model.encoder.width": 24,
+    "model.decoder.width": 24,
+    "train.batch": 25,
+    "optim.EG.lr": 1e-3,
+    "optim.D_z.lr": 5e-4,
+    "optim.D_img.lr": 5e-4,
+}
 AGE_CGAN: dict[str, Any] = {
     "model.G.width": 32,
     "model.D.width": 32,

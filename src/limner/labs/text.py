@@ -45,6 +45,8 @@ TRAINING: dict[str, Any] = {
     "model.D.width": 32,
     "model.interpolation": 0,
     "train.batch": 32,
+    "model.G.text_gain": 20,
+    "model.D.text_gain": 20,
     "optim.G.lr": 5e-4,
     "optim.D.lr": 5e-4,
 }

@@ -68,6 +68,8 @@ class Generator(protocols.Generator):
             its vector reduced to 128 numbers (Reed et al. 2016), for captions; with "cbn" it chooses the scale and
             shift of every norm (conditional batch norm, de Vries et al. 2017), which tells the label to all layers.
             Needs labelled data.
+        text_gain: with conditional: text, the factor of captions' vectors. Raise it (to 20, say) if pictures do not
+            follow the caption; lower it if all pictures of a caption look alike.
         shape: (C,H,W) of an image; filled from the data.
         classes: length of the labels' vectors, such as the number of classes; filled from the data.
     """
@@ -80,6 +82,7 @@ class Generator(protocols.Generator):
         dropout: float = 0.0,
         activation: Rectifier = "relu",
         conditional: bool | Literal["cbn", "text"] = False,
+        text_gain: float = 1.0,
         *,
         shape: tuple[int, int, int],
         classes: int = 0,
@@ -90,7 +93,7 @@ class Generator(protocols.Generator):
         by_norm = self.classes if conditional == "cbn" else 0
         if by_norm and norm == "none":
             raise ValueError("conditional=cbn sets the scale and shift of a norm; use norm=batch, or conditional=true")
-        self.reduced = labels.Reduced(self.classes) if conditional == "text" else None
+        self.reduced = labels.Reduced(self.classes, gain=text_gain) if conditional == "text" else None
         self.appended = self.reduced.features if self.reduced else self.classes - by_norm
         self.size = shape[1:]
         n = _doublings(shape)
@@ -138,6 +141,8 @@ class Discriminator(Critic):
             form of what they add to the first map; "projection" adds the product of the last map with a learnt vector
             of the label to the logit (Miyato and Koyama 2018), which suits many classes; "text" joins the vector,
             reduced to 128 numbers, to the last map (Reed et al. 2016), for captions. Needs labelled data.
+        text_gain: with conditional: text, the factor of captions' vectors. Raise it (to 20, say) if pictures do not
+            follow the caption; lower it if pictures follow it and look bad.
         classifiers: vectors of class logits that D gives besides its logit: 1 for AC-GAN, 2 for its successors.
         shape: (C,H,W) of an image; filled from the data.
         classes: length of the labels' vectors, such as the number of classes; filled from the data.
@@ -152,6 +157,7 @@ class Discriminator(Critic):
         minibatch: Minibatch = "none",
         pack: int = 1,
         conditional: bool | Literal["projection", "text"] = False,
+        text_gain: float = 1.0,
         classifiers: int = 0,
         *,
         shape: tuple[int, int, int],
@@ -174,7 +180,7 @@ class Discriminator(Critic):
         if conditional == "text":
             if pack > 1:
                 raise ValueError("a pack of images has no text; use pack=1, or conditional=true")
-            self.net.append(labels.Joined(self.classes, widths[-1], norm_2d(norm, widths[-1])))
+            self.net.append(labels.Joined(self.classes, widths[-1], norm_2d(norm, widths[-1]), text_gain))
         features, extra = minibatch_features(minibatch, widths[-1] * prod(base))
         head = nn.Conv2d(widths[-1] + extra, 1, base, bias=bias)
         n_phi = (widths[-1] + extra) * prod(base)

@@ -45,6 +45,7 @@ TRAINING: dict[str, Any] = {
     "model.D.width": 32,
     "model.interpolation": 0,
     "train.batch": 32,
+    "train.ema_images": 2000,
     "model.G.text_gain": 20,
     "model.D.text_gain": 20,
     "optim.G.lr": 5e-4,

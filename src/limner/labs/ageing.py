@@ -43,6 +43,7 @@ CAAE: dict[str, Any] = {
     "train.batch": 16,
     "train.ema_images": 1000,
     "optim.EG.lr": 2e-3,
+    "optim.EG.decay": 0.5,
     "optim.D_z.lr": 5e-4,
     "optim.D_img.lr": 5e-4,
 }

@@ -186,7 +186,7 @@ def _progression(bench: Bench, model: GenerativeModel, faces: Faces, row: Tensor
     z = encode(model, faces.x)
     columns = [faces.x, decode(model, z, faces.y), *(decode(model, z, y.expand(len(z), -1)) for y in row)]
     x = torch.stack(columns, 1).flatten(0, 1)
-    sheet = make_grid(draw.magnified(x, _SCALE), len(columns), 6, headings=["face", "again", *_headings(model, row)])
+    sheet = make_grid(draw.magnified(x, _SCALE), len(columns), headings=["face", "again", *_headings(model, row)])
     bench.section(
         "The same face, older and older",
         "First a face that training never had, then what the decoder makes of its code with its own label, then with"
@@ -307,7 +307,7 @@ def _codes(bench: Bench, models: dict[str, GenerativeModel], faces: Faces, row: 
 def _sheet(bench: Bench, model: GenerativeModel, row: Tensor) -> None:
     rows, columns = 6, len(row)
     x = model.sample(rows * columns, y=row, columns=columns, seed=bench.seed)
-    sheet = make_grid(draw.magnified(x, _SCALE), columns, 6, headings=_headings(model, row))
+    sheet = make_grid(draw.magnified(x, _SCALE), columns, headings=_headings(model, row))
     bench.section(
         "Age-cGAN: a conditional GAN first",
         "Generator and discriminator are told the label, and the noise says who it is: in a row it stays. A third net,"

@@ -179,7 +179,7 @@ def _faces(bench: Bench, model: GenerativeModel, sets: dict[str, Dataset]) -> No
     for kind, dataset in sets.items():
         texts, y, real = pictured(dataset, _COLUMNS)
         x = model.sample(_ROWS * len(texts), y=y, columns=len(texts), seed=bench.seed)
-        sheet = make_grid(draw.magnified(torch.cat([real, x]), _SCALE), len(texts), gap=_SCALE, headings=texts)
+        sheet = make_grid(draw.magnified(torch.cat([real, x]), _SCALE), len(texts), headings=texts)
         figures.append(
             bench.figure(
                 f"faces-{kind.replace(' ', '-')}",

@@ -68,6 +68,14 @@ def test_the_three_spaces_of_styles_give_the_same_pictures_of_the_same_noise(sty
     assert torch.equal(space_of(styled, "w+").images(ws), expected)
 
 
+def test_truncation_moves_styles_to_their_mean(styled) -> None:
+    before = space_of(styled, "w").draw(5, 0, None)
+    styled.options = {"psi": 0.25}
+    torch.testing.assert_close(space_of(styled, "w").draw(5, 0, None), 0.25 * before)  # the mean is 0
+    styled.options = {"psi": 0.0}
+    assert space_of(styled, "w+").draw(5, 0, None).abs().max() == 0
+
+
 def test_components_are_those_of_the_covariance(linear) -> None:
     generator = torch.Generator().manual_seed(0)
     points = torch.randn(400, 3, dtype=torch.float64, generator=generator) @ torch.randn(

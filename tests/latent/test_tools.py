@@ -132,6 +132,17 @@ def test_a_walk_is_the_same_on_the_sheet_in_the_loop_and_in_python(family_file, 
         assert strip.size == (6 * (SIDE + 2) - 2, SIDE)
 
 
+def test_sampling_options_of_the_model_are_settings_of_a_tool(family_file, latent, tmp_path) -> None:
+    spread = []
+    for t in (2, 0.1):
+        latent("walk", family_file("vae"), tmp_path / f"{10 * t:g}.png", "n=4", f"truncation={t}")
+        with Image.open(tmp_path / f"{10 * t:g}.png") as strip:
+            tiles = [np.asarray(strip, float)[:, k * (SIDE + 2) :][:, :SIDE] for k in range(4)]
+        spread.append(np.std(tiles, axis=0).mean())
+    assert spread[1] < 0.2 * spread[0]
+    assert "truncation" in latent("walk", family_file("vae"), tmp_path / "x", "trunkation=1", refused=True)
+
+
 def test_a_walk_passes_through_the_reconstructions_of_pictures(family_file, picture, latent, tmp_path) -> None:
     import limner
     from limner.core.batch import to_float

@@ -29,6 +29,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from limner.config.call import checked
 from limner.core.capabilities import HasStyles
 from limner.core.errors import LimnerError, unknown
 from limner.core.grid import make_grid
@@ -365,6 +366,7 @@ def without_labels(
 # ---- the verb ------------------------------------------------------------------------------------------------------
 
 
+@checked
 def directions(
     path: str | Path,
     out: str | Path,

@@ -21,6 +21,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from limner.config.call import checked
 from limner.core.condition import Attributes
 from limner.core.errors import LimnerError
 from limner.core.paths import exists
@@ -228,6 +229,7 @@ def located(space: Space, x: Tensor, found: Measured, y: Any = None) -> Tensor:
 # ---- the verb ------------------------------------------------------------------------------------------------------
 
 
+@checked
 def edit(
     path: str | Path,
     out: str | Path,

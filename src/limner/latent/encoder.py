@@ -18,6 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from limner.config.call import checked
 from limner.core.errors import LimnerError
 from limner.latent.results import TENSORS, Shown, Target, opened, pack, unpack
 from limner.latent.spaces import Label, Space, measured
@@ -125,6 +126,7 @@ def read_encoder(path: str | Path, space: Space) -> Fitted:
     return Fitted(net.eval().requires_grad_(False).to(space.model.device), mean, sigma)
 
 
+@checked
 def encoder(
     path: str | Path,
     out: str | Path,

@@ -16,6 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from limner.config.call import checked
 from limner.core.errors import LimnerError
 from limner.latent import judges
 from limner.latent.project import rows_of
@@ -71,6 +72,7 @@ def attribution(
     return result
 
 
+@checked
 def mix(
     path: str | Path,
     out: str | Path,
@@ -84,6 +86,7 @@ def mix(
     page: bool = False,
     overwrite: bool = False,
     device: str = "auto",
+    **options: Any,
 ) -> Shown:
     """Mixes the styles of samples: rows are A, columns are B, and a block for each group of layers that come from B.
 
@@ -99,11 +102,12 @@ def mix(
         page: write a page too.
         overwrite: replace files that exist.
         device: auto, cpu, cuda or mps.
+        **options: sampling options of the model, such as truncation=0.7, or psi=0.7 of a model with styles.
 
     Raises:
         LimnerError: there is no such model, it has no styles, or a file exists.
     """
-    place = opened(path, None, device)
+    place = opened(path, None, device, options, mix)
     known = spaces(place.model)
     if LayerStyles.name not in known:
         raise LimnerError(f"{place.model.title} has no styles to mix: its spaces are {', '.join(known)}")

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from limner.apply.images import ImageSource
 from limner.apply.relabel import Distance, pixels, searched
+from limner.config.call import checked
 from limner.core.errors import LimnerError
 from limner.core.grid import make_grid
 from limner.data.files import decode as decoding
@@ -283,6 +284,7 @@ def _check(name: str, header: decoding.Header, shape: tuple[int, ...]) -> None:
         )
 
 
+@checked
 def project(
     path: str | Path,
     source: str | Path,

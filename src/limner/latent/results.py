@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from PIL import Image
@@ -15,6 +16,7 @@ from torch import Tensor
 from limner.apply import outputs
 from limner.apply.metadata import Metadata
 from limner.apply.transparency import to_image
+from limner.config.call import keywords, read_options
 from limner.config.load import load_model
 from limner.core.checkpoint import safetensors
 from limner.core.device import pick
@@ -64,13 +66,29 @@ class Shown:
         return "\n".join([*self.lines, *map(str, self.written)])
 
 
-def opened(path: str | Path, space: str | None, device: str) -> Space:
+def opened(
+    path: str | Path,
+    space: str | None,
+    device: str,
+    options: Mapping[str, Any] = MappingProxyType({}),
+    tool: Callable[..., Any] | None = None,
+) -> Space:
     """A latent space of a trained model of pictures.
 
+    Args:
+        path: run folder, checkpoint folder or ``model.safetensors``.
+        space: its name; the first that the model has by default.
+        device: auto, cpu, cuda or mps.
+        options: sampling options of the model, as text or as values.
+        tool: the function that took them, whose settings an error may name.
+
     Raises:
-        LimnerError: there is no such model, it has no such space, or it draws points.
+        LimnerError: there is no such model, it has no such space or option, or it draws points.
     """
     model = load_model(user_path(path), pick(device)).requires_grad_(False)
+    if options:
+        read = read_options(model.sampling_options, options)
+        model = model.at(**model.checked_options(read, keywords(tool) if tool else ()))
     found = space_of(model, space)
     if found.shape[1:] == (1, 1):
         raise LimnerError(f"{model.title} draws points, and latent tools show pictures; see limner lab flow for points")

@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from limner.config.call import checked
 from limner.core.condition import Attributes
 from limner.core.errors import LimnerError
 from limner.core.grid import make_grid
@@ -35,6 +36,7 @@ def described(reader: ReadsAttributes, x: Tensor, what: str) -> Tensor:
     return torch.stack([table[attribute][:, k] for attribute, k in asked.items()]).sum(0)
 
 
+@checked
 def search(
     path: str | Path,
     out: str | Path,
@@ -52,6 +54,7 @@ def search(
     seed: int = 0,
     overwrite: bool = False,
     device: str = "auto",
+    **options: Any,
 ) -> Shown:
     """Finds the samples that are most like a picture, or that show best what is described.
 
@@ -72,13 +75,14 @@ def search(
         seed: seed of the samples.
         overwrite: replace files that exist.
         device: auto, cpu, cuda or mps.
+        **options: sampling options of the model, such as truncation=0.7, or psi=0.7 of a model with styles.
 
     Raises:
         LimnerError: there is no such model, space, picture or value, nothing reads the pictures, or a file exists.
     """
     if (like is None) == (want is None):
         raise LimnerError('search for one of the two: like=PICTURE, or want="glasses=round"')
-    place = opened(path, space, device)
+    place = opened(path, space, device, options, search)
     if k > samples:
         raise LimnerError(f"k={k} of {samples} samples cannot be shown; write k={samples} or less")
     if refine and (like is None or isinstance(place, Label)):

@@ -201,9 +201,11 @@ class Style(Space):
         return self.drawn(n, seed, rest)[:, 0]
 
     def drawn(self, n: int, seed: int, rest: Tensor | None) -> Tensor:
-        """Styles (n,L,w) of noise, before any mixing."""
+        """Styles (n,L,w) of noise, before any mixing, truncated by ψ where the model has such an option."""
         z = drawn_codes(self.model, n, torch.Generator(self.model.device).manual_seed(seed))
-        return torch.cat([self.model.styles(*each) for each in _batches(z, rest)])
+        ws = torch.cat([self.model.styles(*each) for each in _batches(z, rest)])
+        psi = float(getattr(self.model, "options", {}).get("psi", 1.0))
+        return ws if psi == 1 else torch.lerp(self.model.mean_style(rest).to(ws).expand_as(ws), ws, psi)
 
     def decode(self, points: Tensor, rest: Tensor | None) -> Tensor:
         """Images (B,C,H,W) of styles (B,w); labels are in the styles already."""

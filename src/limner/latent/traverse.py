@@ -20,6 +20,7 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
+from limner.config.call import checked
 from limner.core.errors import LimnerError
 from limner.core.grid import make_grid
 from limner.latent.judges import Correlation, correlation, reader
@@ -215,6 +216,7 @@ def _is_line(slider: Slider) -> bool:
     return not slider.t.equal(torch.arange(float(len(slider.t))).to(slider.t))
 
 
+@checked
 def traverse(
     path: str | Path,
     out: str | Path,
@@ -230,6 +232,7 @@ def traverse(
     page: bool = False,
     overwrite: bool = False,
     device: str = "auto",
+    **options: Any,
 ) -> Shown:
     """Moves one number of a point, or one principal component, by ±3 measured standard deviations, and all else stays.
 
@@ -249,11 +252,12 @@ def traverse(
         page: write a page with sliders too.
         overwrite: replace files that exist.
         device: auto, cpu, cuda or mps.
+        **options: sampling options of the model, such as truncation=0.7, or psi=0.7 of a model with styles.
 
     Raises:
         LimnerError: there is no such model, space, label or set, or a file exists.
     """
-    place = opened(path, space, device)
+    place = opened(path, space, device, options, traverse)
     target = Target(out, "traverse", (".png", ".webp", ".gif", ".html"), page=page or pad, overwrite=overwrite)
     eye = reader(path, place.shape, data, place.model.device)
     rest = place.rest(_BASES, y, seed)

@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from limner.apply.images import ImageSource
+from limner.config.call import checked
 from limner.core import interpolation
 from limner.core.capabilities import Decodes
 from limner.core.errors import LimnerError
@@ -152,6 +153,7 @@ def length(space: Space, stops: Tensor, rest: Tensor | None, eye: Extractor) -> 
     return float(lengths.mean()), float(lengths.std() / len(lengths) ** 0.5)
 
 
+@checked
 def walk(
     path: str | Path,
     out: str | Path,
@@ -166,6 +168,7 @@ def walk(
     page: bool = False,
     overwrite: bool = False,
     device: str = "auto",
+    **options: Any,
 ) -> Shown:
     """Walks through a latent space of a trained model, from stop to stop and back to the first.
 
@@ -185,11 +188,12 @@ def walk(
         page: write a page with a slider too.
         overwrite: replace files that exist.
         device: auto, cpu, cuda or mps.
+        **options: sampling options of the model, such as truncation=0.7, or psi=0.7 of a model with styles.
 
     Raises:
         LimnerError: there is no such model, space, label or picture, or a file exists.
     """
-    place = opened(path, space, device)
+    place = opened(path, space, device, options, walk)
     target = Target(out, "walk", (".png", ".webp", ".gif", ".html"), page=page, overwrite=overwrite)
     if to is not None and not (isinstance(place, Label) and y is not None):
         raise LimnerError(

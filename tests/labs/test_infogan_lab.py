@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import pytest
 import torch
@@ -15,17 +15,27 @@ from limner.labs import infogan
 DATA = {"name": "digits", "size": 28, "limit": 200}
 
 
+class Reader:
+    """Reads the class in the first pixel."""
+
+    values = MappingProxyType({"class": [str(k) for k in range(10)]})
+
+    def logits(self, x: Tensor) -> dict[str, Tensor]:
+        return {"class": torch.eye(10)[x[:, 0, 0, 0].long()]}
+
+
 class Strokes:
     """A stroke whose slant is c2 and whose thickness the noise decides; c3 changes nothing."""
 
     def __init__(self) -> None:
         self.code_values = {"c1": 10, "c2": 0, "c3": 0}
 
-    def sample(self, n: int, *, seed: int, c2: float | None = None, c3: float | None = None) -> Tensor:
+    def sample(self, n: int, *, seed: int, c1: int = 0, c2: float | None = None, c3: float | None = None) -> Tensor:
         chance = torch.Generator().manual_seed(seed)
         thick = torch.randint(2, 6, (n,), generator=chance)
         drawn = torch.rand(n, generator=chance) * 2 - 1
         x = torch.full((n, 1, 28, 28), -1.0)
+        x[:, 0, 0, 0] = max(c1, 1)  # its values are the digits, except that 0 is drawn as 1
         for i in range(n):
             slant = float(drawn[i]) if c2 is None else c2
             for row in range(6, 22):
@@ -53,10 +63,12 @@ def test_values_are_matched_with_digits_and_the_bound_is_that_of_the_last_tenth(
     x[:, 0, 0, 0] = y
     lines = [{"term/bound_c1": 2.0 if i >= 90 else 0.0} for i in range(100)]
     bench = SimpleNamespace(
+        seed=0,
         test_set=SimpleNamespace(x=x, y=y, classes=[str(k) for k in range(10)]),
         runs={"seed-0": SimpleNamespace(metrics=lambda: lines)},
     )
-    found = infogan._found(bench, "seed-0", Strokes())
+    found = infogan._found(bench, "seed-0", Strokes(), Reader())
+    assert found.generated == pytest.approx(0.9)
     assert found.accuracy == pytest.approx(0.9)
     assert found.bound == 2.0
     assert found.shuffled < 0.3
@@ -65,6 +77,8 @@ def test_values_are_matched_with_digits_and_the_bound_is_that_of_the_last_tenth(
 
 def test_the_lab_runs_through_and_its_numbers_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(infogan, "_SAMPLES", 20)
+    trained = infogan.SmallReader.trained
+    monkeypatch.setattr(infogan.SmallReader, "trained", lambda x, y, values, seed: trained(x, y, values, epochs=1))
     small = {"model.G.widths": [4, 4], "model.G.hidden": 8, "model.D.widths": [4, 4], "model.D.hidden": 8}
     train = infogan.Bench.train
     monkeypatch.setattr(

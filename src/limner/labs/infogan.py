@@ -28,16 +28,20 @@ from limner.labs._bench import Bench, check, check_close
 from limner.labs._layers import layers
 from limner.labs.four_families import attributes
 from limner.losses import likelihood
+from limner.metrics.extractors.readers import SmallReader, reading
 from limner.metrics.matching import match
 from limner.report import Table
 
-IMAGES = 100_000
+IMAGES = 50_000
 
 NOISE, VALUES, UNIFORM = 62, 10, 2
 G_WEIGHTS = (75_776, 6_422_528, 131_072, 1_024)  # 74·1024, 1024·(7·7·128), 128·64·4·4, and 64·1·4·4
 D_WEIGHTS = (1_024, 131_072, 6_422_528, 1_024)  # 1·64·4·4, 64·128·4·4, (128·7·7)·1024, and 1024·1
 Q_WEIGHTS = (131_072, 1_536)  # 1024·128, and 128·(10 + 1 + 1)
-_PAPER = {"model.G.widths": [128, 64], "model.G.hidden": 1024, "model.D.widths": [64, 128], "model.D.hidden": 1024}
+_PAPER = {
+    **{"model.G.widths": [128, 64], "model.G.hidden": 1024, "model.D.widths": [64, 128], "model.D.hidden": 1024},
+    **{"model.D.norm": "batch", "model.D.spectral": False},
+}
 _MULTIPLY = ("Linear", "Conv2d", "ConvTranspose2d")
 _ROWS = 8  # of the sheet
 _STEPS = 10  # of a row along a uniform code
@@ -54,11 +58,15 @@ _CODES = (
     " is always right, the bound is log 2 − ½ log 2π < 0; so for c2 and c3 only its rise says something."
 )
 _DIGITS = (
-    "Q reads c1 from held-out images, which the training never saw, and values are matched with digits one to one so"
-    " that as many images as possible agree. The control matches after the values were shuffled among the images; it is"
-    " above 1/10 because a matching always finds something. A bound near log 10 does not make this high: it says that"
-    " *generated* images tell c1, not that c1 is the digit. Any split of the images into ten parts of equal size that Q"
-    " can see would do as well, and which one a training finds depends on its seed."
+    "Values of c1 are matched with digits one to one, so that as many images as possible agree. The control matches"
+    " after the values were shuffled among the images; it is above 1/10 because a matching always finds something.\n\n"
+    "There are two sides. *G's side*: {n:,} images are drawn, as many of each value, and a small net that learnt digits"
+    " from labelled images ({ceiling:.1%} of held-out ones are right) reads them. *Q's side*: Q reads c1 from held-out"
+    " images, which the training never saw; the paper's 5 % of error is of this kind. Q learnt from generated images"
+    " only, so it can fail here though G has put digits and values together.\n\n"
+    "A bound near log 10 makes neither of them high. It says that generated images tell c1, and any split of the images"
+    " into ten parts of equal size that Q can see would do as well as digits. Which one a training finds depends on its"
+    " seed."
 )
 _SLOW = (
     "Each row has one value of c1 and one noise vector, and a uniform code goes from -1 to 1. The table has the"
@@ -73,20 +81,22 @@ class Found:
 
     Attributes:
         bound: mean bound of c1 in the last tenth of the training, in nats.
-        accuracy: share of held-out images whose c1 is matched to their class.
+        generated: share of samples whose c1 is matched to the class that a reader reads.
+        accuracy: share of held-out images whose c1, as Q reads it, is matched to their class.
         shuffled: the same with shuffled values.
         pairs: (value, class) of each match.
         counts: (values, classes) numbers of held-out images.
     """
 
     bound: float
+    generated: float
     accuracy: float
     shuffled: float
     pairs: tuple[tuple[int, int], ...]
     counts: list[list[int]]
 
 
-def run(bench: Bench, *, seeds: Annotated[Count, Field(ge=1)] = 3) -> None:
+def run(bench: Bench, *, seeds: Annotated[Count, Field(ge=1)] = 2) -> None:
     """Trains with one seed after another, then measures what the codes are.
 
     Args:
@@ -99,12 +109,15 @@ def run(bench: Bench, *, seeds: Annotated[Count, Field(ge=1)] = 3) -> None:
         label = f"seed-{bench.seed + k}"
         changes = {"train.seed": bench.seed + k, "train.log_images": max(128, bench.images // 100)}
         models[label] = bench.train(label, "infogan-mnist", changes)
-    found = {label: _found(bench, label, model) for label, model in models.items()}
+    train, test = bench.train_set, bench.test_set
+    reader = SmallReader.trained(train.x, train.y[:, None], {"class": train.classes}, seed=bench.seed)
+    ceiling = float((_read(reader, test.x) == test.y).double().mean())
+    found = {label: _found(bench, label, model, reader) for label, model in models.items()}
     bench.results["seeds"] = {label: asdict(f) for label, f in found.items()}
     best = max(found, key=lambda label: found[label].accuracy)
     _bounds(bench, found)
     _sheet(bench, models[best], best, found[best])
-    _digits(bench, found, best)
+    _digits(bench, found, best, ceiling)
     _uniform(bench, models[best])
     gan_sections.curves(bench, bench.runs[best])
     bounds, right = [f.bound for f in found.values()], [f.accuracy for f in found.values()]
@@ -115,7 +128,8 @@ def run(bench: Bench, *, seeds: Annotated[Count, Field(ge=1)] = 3) -> None:
     )
     bench.claim(
         "c1 is the digit, with 5 % of error (the paper, section 7.2)",
-        f"{_listed(right)} of held-out images; {_listed([f.shuffled for f in found.values()])} with shuffled values",
+        f"{_listed(right)} of held-out images; {_listed([f.shuffled for f in found.values()])} with shuffled values;"
+        f" {_listed([f.generated for f in found.values()])} of samples",
         max(right) >= 0.95,
     )
 
@@ -169,15 +183,23 @@ def _codes(bench: Bench) -> None:
 # ---- what the trainings found ----------------------------------------------------------------------------------------
 
 
+def _read(reader: SmallReader, x: Tensor) -> Tensor:
+    return reading(reader.logits(x), reader.values, reader.values)[:, 0]
+
+
 @torch.inference_mode()
-def _found(bench: Bench, label: str, model: GenerativeModel) -> Found:
+def _found(bench: Bench, label: str, model: GenerativeModel, reader: SmallReader) -> Found:
     assert isinstance(model, EstimatesCodes)
     test = bench.test_set
     c1 = torch.cat([model.estimate_codes(x)[:, 0] for x in test.x.split(250)])
     best = match(c1, test.y, VALUES, len(test.classes))
+    values = torch.arange(VALUES).repeat_interleave(_SAMPLES // VALUES)
+    x = torch.cat([model.sample(_SAMPLES // VALUES, seed=bench.seed + k, **_code("c1", k)) for k in range(VALUES)])
+    drawn = match(values, _read(reader, x), VALUES, len(test.classes))
     lines = bench.runs[label].metrics()
     last = [line["term/bound_c1"] for line in lines[-max(1, len(lines) // 10) :]]
-    return Found(sum(last) / len(last), best.accuracy, best.floor, best.pairs, best.counts.tolist())
+    bound = sum(last) / len(last)
+    return Found(bound, drawn.accuracy, best.accuracy, best.floor, best.pairs, best.counts.tolist())
 
 
 def _bounds(bench: Bench, found: dict[str, Found]) -> None:
@@ -222,15 +244,18 @@ def _sheet(bench: Bench, model: GenerativeModel, label: str, found: Found) -> No
     )
 
 
-def _digits(bench: Bench, found: dict[str, Found], best: str) -> None:
+def _digits(bench: Bench, found: dict[str, Found], best: str, ceiling: float) -> None:
     classes = bench.test_set.classes
     rows = [
-        (label.replace("-", " "), f"{f.bound:.3f}", f"{f.accuracy:.1%}", f"{f.shuffled:.1%}")
+        (
+            label.replace("-", " "),
+            f"{f.bound:.3f}",
+            *(f"{share:.1%}" for share in (f.generated, f.accuracy, f.shuffled)),
+        )
         for label, f in found.items()
     ]
-    bench.section(
-        "Is c1 the digit?", _DIGITS, table=Table(("training", "bound of c1, nats", "matched", "shuffled values"), rows)
-    )
+    names = ("training", "bound of c1, nats", "G's side: samples", "Q's side: held-out images", "shuffled values")
+    bench.section("Is c1 the digit?", _DIGITS.format(n=_SAMPLES, ceiling=ceiling), table=Table(names, rows))
     named = dict(found[best].pairs)
     bench.section(
         "Which digits a value has",

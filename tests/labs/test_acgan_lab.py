@@ -85,6 +85,8 @@ def test_the_lab_runs_through_and_its_numbers_agree(tmp_path: Path, monkeypatch:
     for drawn in written["shares"].values():
         a, b = drawn["classes"]
         assert drawn["share"] == pytest.approx((a["shared"] + b["shared"]) / 2)
+        assert drawn["strays"] == pytest.approx(1 - (a["shared"] + a["own"] + b["shared"] + b["own"]) / 2)
+        assert 0 <= drawn["clean"] <= 1
         assert sum(a[part] for part in ("shared", "own", "foreign", "none")) == pytest.approx(1)
     assert written["shares"]["projection"]["class_real"] is None
     assert not any(c["holds"] for c in result["claims"]), "after a single step no model draws digits"

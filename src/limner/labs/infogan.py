@@ -39,8 +39,12 @@ G_WEIGHTS = (75_776, 6_422_528, 131_072, 1_024)  # 74·1024, 1024·(7·7·128), 
 D_WEIGHTS = (1_024, 131_072, 6_422_528, 1_024)  # 1·64·4·4, 64·128·4·4, (128·7·7)·1024, and 1024·1
 Q_WEIGHTS = (131_072, 1_536)  # 1024·128, and 128·(10 + 1 + 1)
 _PAPER = {
-    **{"model.G.widths": [128, 64], "model.G.hidden": 1024, "model.D.widths": [64, 128], "model.D.hidden": 1024},
-    **{"model.D.norm": "batch", "model.D.spectral": False},
+    "model.G.widths": [128, 64],
+    "model.G.hidden": 1024,
+    "model.D.widths": [64, 128],
+    "model.D.hidden": 1024,
+    "model.D.norm": "batch",
+    "model.D.spectral": False,
 }
 _MULTIPLY = ("Linear", "Conv2d", "ConvTranspose2d")
 _ROWS = 8  # of the sheet

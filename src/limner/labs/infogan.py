@@ -38,14 +38,8 @@ NOISE, VALUES, UNIFORM = 62, 10, 2
 G_WEIGHTS = (75_776, 6_422_528, 131_072, 1_024)  # 74·1024, 1024·(7·7·128), 128·64·4·4, and 64·1·4·4
 D_WEIGHTS = (1_024, 131_072, 6_422_528, 1_024)  # 1·64·4·4, 64·128·4·4, (128·7·7)·1024, and 1024·1
 Q_WEIGHTS = (131_072, 1_536)  # 1024·128, and 128·(10 + 1 + 1)
-_PAPER = {
-    "model.G.widths": [128, 64],
-    "model.G.hidden": 1024,
-    "model.D.widths": [64, 128],
-    "model.D.hidden": 1024,
-    "model.D.norm": "batch",
-    "model.D.spectral": False,
-}
+_PAPER = {"model.G.widths": [128, 64], "model.G.hidden": 1024, "model.D.widths": [64, 128], "model.D.hidden": 1024}
+_SHORT = {"model.D.norm": "none", "model.D.spectral": True, "optim.D.lr": 4e-4}  # with which the bound rises sooner
 _MULTIPLY = ("Linear", "Conv2d", "ConvTranspose2d")
 _ROWS = 8  # of the sheet
 _STEPS = 10  # of a row along a uniform code
@@ -111,7 +105,7 @@ def run(bench: Bench, *, seeds: Annotated[Count, Field(ge=1)] = 2) -> None:
     models: dict[str, GenerativeModel] = {}
     for k in range(seeds):
         label = f"seed-{bench.seed + k}"
-        changes = {"train.seed": bench.seed + k, "train.log_images": max(128, bench.images // 100)}
+        changes = _SHORT | {"train.seed": bench.seed + k, "train.log_images": max(128, bench.images // 100)}
         models[label] = bench.train(label, "infogan-mnist", changes)
     train, test = bench.train_set, bench.test_set
     reader = SmallReader.trained(train.x, train.y[:, None], {"class": train.classes}, seed=bench.seed)
@@ -218,7 +212,9 @@ def _bounds(bench: Bench, found: dict[str, Found]) -> None:
     draw.in_thousands(ax)
     bench.section(
         "What an image tells of c1",
-        "The bound of the mutual information of c1 and the image, as training goes on. The dotted line is log 10 ="
+        "Trained are the nets of infogan-mnist, half as wide as the paper's, and D has spectral norm in place of batch"
+        " norm: the bound then rises sooner.\n\nThe bound of the mutual information of c1 and the image, as training"
+        " goes on. The dotted line is log 10 ="
         f" {math.log(VALUES):.3f}, all that there is to know.",
         bench.figure(
             "bounds",

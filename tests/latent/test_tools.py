@@ -108,6 +108,7 @@ def source(verb: str, picture: Path) -> list[Path]:
 def test_every_tool_works_on_every_family(family: str, verb: str, family_file, picture, latent, tmp_path) -> None:
     settings, suffixes = TABLE[verb]
     settings = [word.replace("PICTURE", str(picture / "0.png")) for word in settings]
+    settings += ["y=1"] if verb == "project" and family in ("conditional", "diffusion") else []
     document = latent(verb, family_file(family), *source(verb, picture), tmp_path / "out", *settings)
     assert finite(document)
     written = [Path(p) for p in document["written"]]
@@ -190,6 +191,15 @@ def test_pictures_that_the_model_does_not_draw_are_refused(family_file, picture,
         assert f"{name}.png is {said}, and this model draws 8×8 grey; write fit=true" in error
         latent("project", vae, tmp_path / f"{name}.png", out, "fit=true", "steps=1", "own=1", "overwrite=true")
     assert "labels" in latent("project", family_file("conditional"), picture, tmp_path / "y", "space=y", refused=True)
+
+
+def test_pictures_of_a_conditional_model_come_with_their_label(family_file, picture, latent, tmp_path) -> None:
+    cvae, out = family_file("cvae-mnist"), tmp_path / "out"
+    for words in (["project", cvae, picture, out], ["walk", cvae, out, f"pictures={picture}"],
+                  ["edit", cvae, out, f"a={picture}", f"b={picture}", f"c={picture}"]):  # fmt: skip
+        assert "is conditional, and pictures do not tell their label" in latent(*words, refused=True)
+    assert "no place in y" in latent("walk", cvae, out, f"pictures={picture}", "space=y", refused=True)
+    latent("walk", cvae, out, f"pictures={picture}", "y=3", "n=6")
 
 
 def test_the_page_of_a_projection_has_all_numbers(family_file, picture, latent, tmp_path) -> None:

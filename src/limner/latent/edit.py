@@ -29,7 +29,7 @@ from limner.latent import judges
 from limner.latent.directions import Directions, read_directions
 from limner.latent.project import looked_at, nearest, pictures, rows_of
 from limner.latent.results import Shown, Target, opened
-from limner.latent.spaces import Measured, Space, Style, measured, space_of, spaces
+from limner.latent.spaces import Measured, Space, Style, measured, require_place, space_of, spaces
 from limner.metrics.extractors.readers import ReadsAttributes
 from limner.report import Figure, Section, Table
 
@@ -217,7 +217,12 @@ def _described(text: str, values: Mapping[str, Sequence[str]]) -> list[tuple[str
 
 
 def located(space: Space, x: Tensor, found: Measured, y: Any = None) -> Tensor:
-    """Points (B,…) of pictures x (B,C,H,W): their codes, or the nearest by projection where nothing encodes."""
+    """Points (B,…) of pictures x (B,C,H,W): their codes, or the nearest by projection where nothing encodes.
+
+    Raises:
+        LimnerError: the points of the space are labels, or the model is conditional and no label is given.
+    """
+    require_place(space, y)
     x = x.to(space.model.device).float()
     rest = space.rest(len(x), y, 0)
     codes = space.points(x, rest)

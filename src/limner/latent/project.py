@@ -36,7 +36,7 @@ from limner.data.files import decode as decoding
 from limner.latent import judges
 from limner.latent.encoder import Fitted, read_encoder
 from limner.latent.results import Shown, Target, opened
-from limner.latent.spaces import Label, Measured, Space, measured
+from limner.latent.spaces import Measured, Space, measured, require_place
 from limner.losses.reconstruction import psnr
 from limner.metrics.extractors.features import Extractor
 from limner.metrics.paired import Perceptual
@@ -110,11 +110,7 @@ def nearest(
         encoder: encodes instead of the model.
         seed: seed of Adam's noise.
 
-    Raises:
-        LimnerError: pictures have no place in the space.
     """
-    if isinstance(space, Label):
-        raise LimnerError("pictures have no place in y, where points are labels; project into another space")
     start, how = _start(space, x, rest, found, distance, encoder)
     if method == "adam":
         points, curves = _by_adam(space, start, x, rest, found, distance, steps, seed)
@@ -312,7 +308,7 @@ def project(
         out: a folder, for project.png and project.json; or one file: a sheet (.png) of pictures above their
             projections, or a page with all numbers (.html).
         space: the space; the first that the model has by default.
-        y: for conditional models, the label of the pictures.
+        y: for conditional models, the label that the pictures have.
         method: lbfgs, each picture alone; or adam, all at once with noise that falls, for w.
         steps: iterations; adam needs about 1000.
         features: weight of random convolutional features beside pixels. Raise it for sharper pictures; 0 compares
@@ -331,6 +327,7 @@ def project(
         LimnerError: there is no such model, space, label or picture, a picture does not fit, or a file exists.
     """
     place = opened(path, space, device)
+    require_place(place, y)
     target = Target(out, "project", (".png", ".html"), page=page, overwrite=overwrite)
     fitted = None if encoder is None else read_encoder(encoder, place)
     names, x = pictures(source, place.shape, fit, n)

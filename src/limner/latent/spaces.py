@@ -63,6 +63,11 @@ class Space:
         """Whether a model has this space."""
         raise NotImplementedError
 
+    @property
+    def title(self) -> str:
+        """The name of the model."""
+        return str(self.model.title)
+
     @cached_property
     def shape(self) -> tuple[int, ...]:
         """(C,H,W) of an image."""
@@ -273,6 +278,19 @@ def labels(model: object, n: int, y: Any = None) -> Tensor | None:
     condition = model.condition
     found = condition.default(n) if y is None else condition.read(y, n)
     return found.to(next(model.parameters()).device)  # type: ignore[attr-defined]
+
+
+def require_place(space: Space, y: Any) -> None:
+    """Refuses pictures of a user that have no place in a space, or none without their label `y`.
+
+    Raises:
+        LimnerError: the points of the space are labels; or the model is conditional, so that a point gives another
+            picture for each label, and no label is given.
+    """
+    if isinstance(space, Label):
+        raise LimnerError("pictures have no place in y, where points are labels; choose another space")
+    if y is None and isinstance(space, Noise) and isinstance(space.model, Conditional):
+        raise LimnerError(f"{space.title} is conditional, and pictures do not tell their label; write y=LABEL")
 
 
 def fingerprint(model: GenerativeModel) -> str:

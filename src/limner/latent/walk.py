@@ -24,7 +24,7 @@ from limner.core.grid import make_grid
 from limner.evaluation.smoothness import evenness, path_lengths
 from limner.latent.judges import extractor
 from limner.latent.results import Shown, Target, frames, opened
-from limner.latent.spaces import Label, Space
+from limner.latent.spaces import Label, Space, require_place
 from limner.metrics.extractors.features import Extractor
 from limner.report.explorer import Axis, Panel
 from limner.report.images import evenly_spaced
@@ -239,6 +239,7 @@ def _stops(
 ) -> Tensor:
     """The points (K,…) that a walk of `most` pictures passes through."""
     if pictures is not None:
+        require_place(space, y)
         x = torch.cat([part for _, part in ImageSource(pictures, space.shape).batches()])  # type: ignore[arg-type]
         if len(x) < 2:
             raise LimnerError(f"a walk passes through at least 2 pictures; {pictures} has {len(x)}")

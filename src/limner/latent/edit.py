@@ -429,8 +429,9 @@ def _arithmetic(
     seed: int,
 ) -> Shown:
     """Means of examples, added and subtracted; single examples beside them."""
-    candidates = measured(space, _CANDIDATES, seed, y)
-    rest = space.rest(_CANDIDATES, y, seed)
+    count_of = _CANDIDATES // 10 if space.is_slow else _CANDIDATES
+    candidates = measured(space, count_of, seed, y)
+    rest = space.rest(count_of, y, seed)
     table = None if eye is None else judges.scores(eye, space.images(candidates.points, rest))
     points = [examples(space, what, count, eye, candidates, table, fit, y) for what in (a, b, c)]
     one = space.rest(1, y, seed)

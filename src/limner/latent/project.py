@@ -331,8 +331,9 @@ def project(
     target = Target(out, "project", (".png", ".html"), page=page, overwrite=overwrite)
     fitted = None if encoder is None else read_encoder(encoder, place)
     names, x = pictures(source, place.shape, fit, n)
-    found = measured(place, _DRAWS, seed, y)
-    judge = judges.extractor(path, place.images(found.points, place.rest(_DRAWS, y, seed)), place.model.device)
+    draws = _DRAWS // 8 if place.is_slow else _DRAWS
+    found = measured(place, draws, seed, y)
+    judge = judges.extractor(path, place.images(found.points, place.rest(draws, y, seed)), place.model.device)
     distance = looked_at(place.shape[0], features, place.model.device)
     settings: dict[str, Any] = {"steps": steps, "method": method, "encoder": fitted, "seed": seed}
     result = projected(place, x, place.rest(len(x), y, seed), found, judge, distance, **settings)

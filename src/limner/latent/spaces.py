@@ -32,6 +32,7 @@ from limner.core.codes import CodePrior
 from limner.core.errors import LimnerError
 from limner.core.interpolation import Interpolation, interpolation_for, lerp
 from limner.core.model import GenerativeModel
+from limner.evaluation.cost import is_slow
 from limner.evaluation.draws import drawn_codes
 
 _BATCH = 64
@@ -67,6 +68,11 @@ class Space:
     def title(self) -> str:
         """The name of the model."""
         return str(self.model.title)
+
+    @cached_property
+    def is_slow(self) -> bool:
+        """Whether a picture takes many evaluations of nets, as those of diffusion models do: tools then take fewer."""
+        return is_slow(self.model)
 
     @cached_property
     def shape(self) -> tuple[int, ...]:

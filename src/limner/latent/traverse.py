@@ -32,6 +32,7 @@ from limner.report.explorer import Axis, Panel
 REACH = 3.0
 """How many standard deviations a coordinate moves to either side."""
 _LOOKED_AT = 256  # coordinates of a point; of more, those with the largest deviations
+_SLOW = 8  # part of them, and of other draws, where a picture takes many evaluations of nets
 _BASES = 4  # points from which change and correlation are measured
 _PAD = 11  # positions of each axis of a pad
 _MILLISECONDS = 120
@@ -88,7 +89,9 @@ def along(
     return Slider(name, [f"{v:+.2g} σ" if abs(v) > 1e-6 else "0 σ" for v in t.tolist()], place, move)
 
 
-def sliders(space: Space, found: Measured, steps: int, kind: str = "coordinates", rows: int = 10) -> list[Slider]:
+def sliders(
+    space: Space, found: Measured, steps: int, kind: str = "coordinates", rows: int = 10, most: int | None = None
+) -> list[Slider]:
     """What can be moved in a space.
 
     Args:
@@ -96,7 +99,8 @@ def sliders(space: Space, found: Measured, steps: int, kind: str = "coordinates"
         found: what its draws are like.
         steps: positions of each slider; codes and labels with values have one for each.
         kind: coordinates, or components, the principal ones of the draws.
-        rows: components to make; all coordinates are, up to 256.
+        rows: components to make.
+        most: coordinates, of which those with the largest deviations are taken; 256 by default.
 
     Raises:
         LimnerError: the labels of the space have no values.
@@ -109,7 +113,9 @@ def sliders(space: Space, found: Measured, steps: int, kind: str = "coordinates"
         named = [(f"component {k + 1}", v, float(s)) for k, (v, s) in enumerate(zip(vectors, sigmas, strict=True))]
         return [along(name, v, found.mean, s, t, None) for name, v, s in named]
     result, skipped = _of_codes(space, steps)
-    wide = found.sigma.argsort(descending=True, stable=True)[: _LOOKED_AT + len(skipped)].sort().values.tolist()
+    wide = (
+        found.sigma.argsort(descending=True, stable=True)[: (most or _LOOKED_AT) + len(skipped)].sort().values.tolist()
+    )
     for i in wide:
         if i not in skipped and float(found.sigma[i]) > 0:
             vector = torch.zeros_like(found.mean)
@@ -260,10 +266,11 @@ def traverse(
     place = opened(path, space, device, options, traverse)
     target = Target(out, "traverse", (".png", ".webp", ".gif", ".html"), page=page or pad, overwrite=overwrite)
     eye = reader(path, place.shape, data, place.model.device)
-    rest = place.rest(_BASES, y, seed)
-    bases = place.draw(_BASES, seed, rest)
-    found = measured(place, seed=seed + 1, y=y)
-    moves = sliders(place, found, steps, along, rows)
+    count, draws = (2, 64) if place.is_slow else (_BASES, 500)
+    rest = place.rest(count, y, seed)
+    bases = place.draw(count, seed, rest)
+    found = measured(place, draws, seed + 1, y)
+    moves = sliders(place, found, steps, along, rows, max(1, _LOOKED_AT // _SLOW) if place.is_slow else None)
     table = traversed(place, moves, bases, rest, rows, eye)
     title = f"Traversals of {place.name} of {place.model.title}"
     lines = [f"{title}: {len(table)} of {len(moves)} sliders, those that change the pictures most"]

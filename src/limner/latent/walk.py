@@ -203,8 +203,9 @@ def walk(
     points = _stops(place, stops, n, pictures, y, to, seed, rest)
     way = through(place, points, n, closed=True)
     x = place.images(way, rest)
-    samples_rest = place.rest(_SAMPLES, None, seed + 1)
-    eye = extractor(path, place.images(place.draw(_SAMPLES, seed + 1, samples_rest), samples_rest), place.model.device)
+    samples = _SAMPLES // 4 if place.is_slow else _SAMPLES
+    samples_rest = place.rest(samples, None, seed + 1)
+    eye = extractor(path, place.images(place.draw(samples, seed + 1, samples_rest), samples_rest), place.model.device)
     value, error = length(place, points, rest, eye)
     steps = float(evenness(eye.features(torch.cat([x, x[:1]])).cpu()[None])[0])
     name = place.between.__name__

@@ -31,7 +31,7 @@ from limner.metrics.extractors.readers import reading
 from limner.metrics.retrieval import POOL, by_attributes, candidates, r_precision
 from limner.report import Table
 
-IMAGES = 160_000
+IMAGES = 66_000
 DATA: dict[str, Any] = {
     "name": "avatars",
     "n": 43_200,

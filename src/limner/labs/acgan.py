@@ -396,8 +396,8 @@ def _sheets(bench: Bench, sheets: dict[str, list[Tensor]]) -> None:
     rows = {f"{name}\n{label}": x for name, pair in sheets.items() for label, x in zip("AB", pair, strict=True)}
     bench.section(
         "What each draws",
-        "The same noise for all models and both classes. In the rows of a model without bias half of the images are"
-        " zeros.",
+        "The same noise for all models and both classes. In the rows of a model without bias half of the images would"
+        " be zeros.",
         bench.figure(
             "sheet",
             draw.image_rows(rows),

@@ -41,3 +41,14 @@ def test_no_line_is_cut():
     assert image.shape[0] - 128 > 60, "several lines"
     assert not (image[:2] < 128).any()
     assert not (image[image.shape[0] - 130 : image.shape[0] - 128] < 128).any()
+
+
+def test_a_heading_as_wide_as_its_column_is_drawn_whole_above_each():
+    def inks(heading: str, columns: int, side: int) -> list[int]:
+        image = np.asarray(make_grid(torch.ones(columns, 1, side, side), columns, headings=[heading] * columns))
+        step = side + 2
+        return [int((image[:18, k * step : (k + 1) * step] < 128).sum()) for k in range(columns)]
+
+    first, *others = inks("c1=9", 3, 28)
+    assert others == [first, first]
+    assert first == inks("c1=9", 1, 64)[0], "as much ink as where there is room"

@@ -62,8 +62,8 @@ def _with_headings(grid: Image.Image, headings: Sequence[str], step: int, gap: i
     turned = not fits or (height > line + 2 * gap and tall < height)
     height, shown = (tall, sideways) if turned else (height, upright)
     background = 255 if grid.mode == "L" else (255,) * len(grid.getbands())
-    sheet = Image.new(grid.mode, (grid.width, height + grid.height), background)
-    sheet.paste(grid, (0, height))
+    sheet = Image.new(grid.mode, (grid.width + gap, height + grid.height), background)  # half a gap on either side
+    sheet.paste(grid, (gap // 2, height))
     for k, lines in enumerate(shown):
         label = Image.new("L", (height, step) if turned else (step, height), 0)
         for i, part in enumerate(lines):

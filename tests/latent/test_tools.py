@@ -114,6 +114,11 @@ def test_every_tool_works_on_every_family(family: str, verb: str, family_file, p
     written = [Path(p) for p in document["written"]]
     assert {p.suffix for p in written} == suffixes
     assert all(p.stem == verb and p.stat().st_size > 100 for p in written if p.suffix != ".json")
+    if verb == "directions":  # edits go along them, and say that without a reader there is no proof
+        along = [f"directions={written[0]}", "n=2", "steps=1"]
+        edited = latent("edit", family_file(family), tmp_path / "edit.png", *along)
+        assert edited["direction"] == "component 1"
+        assert "purity" not in edited
 
 
 @pytest.mark.parametrize(("family", "space"), [("autoencoder", "code"), ("conditional", "y"), ("flow", "code")])

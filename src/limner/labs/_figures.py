@@ -330,6 +330,7 @@ def hide_axes(ax: Axes) -> None:
 def magnified(x: Tensor, scale: int) -> Tensor:
     """Images (N,C,H,W) with each pixel as scale×scale, so that headings fit above them.
 
+    >>> import torch
     >>> magnified(torch.ones(1, 3, 2, 2), 4).shape
     torch.Size([1, 3, 8, 8])
     """

@@ -18,7 +18,11 @@ from limner.apply import tasks
 from limner.bench import compare
 from limner.bench.shrink import shrunk
 from limner.cli import main
-from limner.evaluation.cost import Effort
+from limner.config.spec import Spec
+from limner.data.datasets import Pixels
+from limner.evaluation import capabilities
+from limner.evaluation.capabilities import capability_scores
+from limner.evaluation.cost import Effort, count_evaluations
 from limner.evaluation.reference_set import ReferenceSet
 
 DATA = {"name": "mnist-5k", "size": 16, "limit": 100}
@@ -150,3 +154,33 @@ def test_guidance_needs_classes(tmp_path: Path) -> None:
     path = limner.train(plain, out=tmp_path / "plain").path
     with pytest.raises(limner.LimnerError, match="trained without classes"):
         limner.evaluate(path, guidance=2)
+
+
+@pytest.mark.parametrize(
+    ("model", "slowly"),
+    [
+        ({"name": "mean_flow", "F": {"name": "denoiser.UNet", "width": 8, "mults": [1, 1], "times": 2}}, True),
+        (
+            {
+                "name": "autoencoder",
+                "z": 2,
+                "encoder": {"name": "mlp.Encoder", "widths": [4]},
+                "decoder": {"name": "mlp.Decoder", "widths": [4]},
+            },
+            False,
+        ),
+    ],
+)
+def test_a_model_that_draws_in_one_step_and_encodes_in_many_reconstructs_fewer_images(
+    model: dict[str, Any], slowly: bool
+) -> None:
+    """A mean flow encodes along the ODE; an autoencoder reconstructs all images."""
+    spec = Spec.parse("model", model).resolve(shape=(1, 8, 8), classes=0)
+    built = spec.build()
+    built.spec = spec
+    x = torch.randint(256, (520, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    heldout = Pixels("noise", x)
+    if slowly:
+        assert count_evaluations(built) == 1
+    card = capability_scores(built.eval(), heldout)
+    assert card["psnr_db"].on.startswith(f"{capabilities.SLOW.reconstructions} of 520 " if slowly else "520 ")

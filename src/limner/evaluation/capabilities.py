@@ -9,8 +9,9 @@ import torch
 from limner.core.batch import Dataset
 from limner.core.capabilities import Corrupts, DrawsPairs, EstimatesCodes, Reconstructs
 from limner.core.frame import drawable
+from limner.core.inference import reconstruct
 from limner.core.model import GenerativeModel
-from limner.evaluation.cost import SLOW, is_slow
+from limner.evaluation.cost import MANY, SLOW, count_calls, is_slow
 from limner.evaluation.domain_pairs import pixel_pair_scores
 from limner.evaluation.draws import batches, counted
 from limner.evaluation.likelihood_scores import quick_likelihood_scores
@@ -28,7 +29,7 @@ def capability_scores(model: GenerativeModel, heldout: Dataset, device: torch.de
 
     `error` is one standard error over images.
     """
-    limit = SLOW.reconstructions if is_slow(model) else None
+    limit = SLOW.reconstructions if is_slow(model) or _reconstructs_slowly(model, heldout, device) else None
     card = reconstruction_scores(model, heldout, device, limit) | quick_likelihood_scores(model, heldout, device)
     return (
         card
@@ -36,6 +37,14 @@ def capability_scores(model: GenerativeModel, heldout: Dataset, device: torch.de
         | code_scores(model, heldout, device)
         | pixel_pair_scores(model, heldout)
     )
+
+
+def _reconstructs_slowly(model: GenerativeModel, heldout: Dataset, device: torch.device | str) -> bool:
+    """Whether a reconstruction takes many evaluations: a mean flow draws in one step and encodes along the ODE."""
+    if not isinstance(model, Reconstructs) or drawable(heldout.shape):
+        return False
+    x, y, _ = next(batches(heldout, 1, 1, device))
+    return count_calls(model, lambda: reconstruct(model, x, y)) > MANY
 
 
 def reconstruction_scores(

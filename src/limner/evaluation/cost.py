@@ -186,15 +186,23 @@ def _threads(n: int | None) -> Iterator[None]:
 
 
 def count_evaluations(model: GenerativeModel, *, seed: int = 0) -> int:
-    """Number of calls of the model's nets to draw one image, the NFE of papers.
+    """Number of calls of the model's nets to draw one image, the NFE of papers, as `count_calls` counts them.
 
-    Calls of the model's direct submodules with weights are counted, but not calls within such a call. A call is
-    weighted by its batch: a guided step that puts the image through its net with and without the class, as a batch of
-    two, counts twice. A model may state the number by an attribute `evaluations` instead.
+    A model may state the number by an attribute `evaluations` instead.
     """
     declared = getattr(model, "evaluations", None)
     if isinstance(declared, int):
         return declared
+    return max(count_calls(model, lambda: model.sample(1, seed=seed)), 1)
+
+
+def count_calls(model: nn.Module, work: Callable[[], object]) -> int:
+    """Number of calls of a model's nets while some work is done on one image.
+
+    Calls of the model's direct submodules with weights are counted, but not calls within such a call. A call is
+    weighted by its batch: a guided step that puts the image through its net with and without the class, as a batch of
+    two, counts twice.
+    """
     images, inside = 0, 0
 
     def enter(_: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -211,8 +219,8 @@ def count_evaluations(model: GenerativeModel, *, seed: int = 0) -> int:
         for part in _parts(model):
             hooks.callback(part.register_forward_pre_hook(enter).remove)
             hooks.callback(part.register_forward_hook(leave, always_call=True).remove)
-        model.sample(1, seed=seed)
-    return max(images, 1)
+        work()
+    return images
 
 
 @dataclass(frozen=True)
@@ -243,10 +251,14 @@ SLOW = Effort(500, 100, 16, 200, 32, 64, 500)
 """The effort for models with many evaluations for one image."""
 
 
+MANY = 4
+"""A model that needs more evaluations of nets for one image than this is measured on fewer images."""
+
+
 def is_slow(model: GenerativeModel) -> bool:
     """Whether an image takes more than four evaluations of nets, as those of diffusion models do."""
     try:
-        return count_evaluations(model) > 4
+        return count_evaluations(model) > MANY
     except LimnerError:  # it draws no images
         return False
 

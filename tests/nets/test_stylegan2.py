@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from math import sqrt
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from limner.nets import stylegan2
+from limner.nets import stylegan, stylegan2
 from limner.nets.stylegan2 import _ModulatedConv, _StyledLayer
 
 
@@ -119,6 +120,16 @@ def test_noise_acts_by_its_strength_and_none_at_first() -> None:
     awake(G)
     assert not torch.equal(G(z), G(z, None, maps))
     assert torch.equal(G(z), G(z)), "without noise the fixed maps are taken"
+
+
+@pytest.mark.parametrize("net", [stylegan, stylegan2])
+def test_without_noise_inputs_no_strength_is_learnt(net: Any) -> None:
+    sizes = {"z": 8, "w": 8, "width": 4, "widest": 8, "mapping": 1, "shape": (1, 16, 16)}
+    G, noisy = net.Generator(noise_inputs=False, **sizes), net.Generator(**sizes)
+    learnt, usual = ({n for n, p in part.named_parameters() if p.requires_grad} for part in (G, noisy))
+    assert {name.rpartition(".")[2] for name in usual - learnt} == {"strength"}
+    assert len(usual - learnt) == len(G.layers)
+    assert learnt < usual
 
 
 def test_the_mapping_sees_the_direction_of_z_alone() -> None:

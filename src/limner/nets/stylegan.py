@@ -37,13 +37,14 @@ class _StyledLayer(nn.Module):
         outputs: channels out.
         w: size of w.
         up: whether the map is upsampled by 2 first.
+        noise: whether the strengths of noise are learnt; else they stay 0.
     """
 
-    def __init__(self, inputs: int, outputs: int, w: int, up: bool = False) -> None:
+    def __init__(self, inputs: int, outputs: int, w: int, up: bool = False, noise: bool = True) -> None:
         super().__init__()
         self.resample = Binomial() if up else None
         self.conv = Conv(inputs, outputs, 3, padding=1) if inputs else None
-        self.strength = nn.Parameter(torch.zeros(outputs, 1, 1))
+        self.strength = nn.Parameter(torch.zeros(outputs, 1, 1), requires_grad=noise)
         self.affine = Linear(w, 2 * outputs)
         with torch.no_grad():
             self.affine.bias[:outputs] = 1  # the standard deviations y_s
@@ -67,6 +68,8 @@ class Generator(protocols.StyleGenerator):
             detail; lower it for speed and memory.
         widest: largest number of channels (512 in the paper). Lower it for speed and memory.
         mapping: layers of the mapping net from z to w (8 in the paper). Lower it if training is not stable.
+        noise_inputs: whether layers add noise, of a strength that is learnt. Leave it out for pictures of flat colours,
+            such as drawings, where there is nothing for it to draw.
         conditional: whether the label is an input of the mapping net. Needs labelled data.
         shape: (C,H,W) of an image; filled from the data.
         classes: length of the labels' vectors, such as the number of classes; filled from the data.
@@ -79,6 +82,7 @@ class Generator(protocols.StyleGenerator):
         width: int = 32,
         widest: int = 512,
         mapping: int = 8,
+        noise_inputs: bool = True,
         conditional: bool = False,
         *,
         shape: tuple[int, int, int],
@@ -90,9 +94,10 @@ class Generator(protocols.StyleGenerator):
         widths = doubled_widths(width, widest, n)[::-1]
         self.size = shape[1:]
         self.constant = nn.Parameter(torch.ones(1, widths[0], *base))
-        self.layers = nn.ModuleList([_StyledLayer(0, widths[0], w), _StyledLayer(widths[0], widths[0], w)])
-        for a, b in pairwise(widths):
-            self.layers.extend([_StyledLayer(a, b, w, up=True), _StyledLayer(b, b, w)])
+        self.layers = nn.ModuleList()
+        for a, b in [(0, widths[0]), *pairwise(widths)]:
+            self.layers.append(_StyledLayer(a, b, w, up=a > 0, noise=noise_inputs))
+            self.layers.append(_StyledLayer(b, b, w, noise=noise_inputs))
         self.noise = NoiseMaps([(base[0] << k // 2, base[1] << k // 2) for k in range(2 * n + 2)])
         self.picture = Conv(widths[-1], shape[0], 1)
 

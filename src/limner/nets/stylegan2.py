@@ -94,12 +94,13 @@ class _StyledLayer(nn.Module):
         outputs: channels out.
         w: size of w.
         up: whether the map is upsampled by 2.
+        noise: whether the strength of noise is learnt; else it stays 0.
     """
 
-    def __init__(self, inputs: int, outputs: int, w: int, up: bool = False) -> None:
+    def __init__(self, inputs: int, outputs: int, w: int, up: bool = False, noise: bool = True) -> None:
         super().__init__()
         self.affine, self.conv = Linear(w, inputs, bias=1.0), _ModulatedConv(inputs, outputs, 3, up)
-        self.strength = nn.Parameter(torch.zeros(()))
+        self.strength = nn.Parameter(torch.zeros(()), requires_grad=noise)
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
         """Maps (B,outputs,H,W) of maps (B,inputs,…), w (B,w) and noise (B,1,H,W)."""
@@ -138,6 +139,8 @@ class Generator(protocols.StyleGenerator):
         widest: largest number of channels (512 in the paper). Lower it for speed and memory.
         mapping: layers of the mapping net from z to w (8 in the paper, 2 in the authors' settings for small images).
             Lower it if training is not stable.
+        noise_inputs: whether layers add noise, of a strength that is learnt. Leave it out for pictures of flat colours,
+            such as drawings, where there is nothing for it to draw and short trainings end in specks.
         conditional: whether the label is an input of the mapping net. Needs labelled data.
         shape: (C,H,W) of an image; filled from the data.
         classes: length of the labels' vectors, such as the number of classes; filled from the data.
@@ -150,6 +153,7 @@ class Generator(protocols.StyleGenerator):
         width: int = 32,
         widest: int = 512,
         mapping: int = 8,
+        noise_inputs: bool = True,
         conditional: bool = False,
         *,
         shape: tuple[int, int, int],
@@ -162,10 +166,12 @@ class Generator(protocols.StyleGenerator):
         self.size = shape[1:]
         self.constant = nn.Parameter(torch.empty(1, widths[0], *base))
         nn.init.normal_(self.constant)
-        self.layers, self.pictures = nn.ModuleList([_StyledLayer(widths[0], widths[0], w)]), nn.ModuleList()
+        self.layers, self.pictures = nn.ModuleList(), nn.ModuleList()
+        self.layers.append(_StyledLayer(widths[0], widths[0], w, noise=noise_inputs))
         self.pictures.append(_Picture(widths[0], shape[0], w))
         for a, b in pairwise(widths):
-            self.layers.extend([_StyledLayer(a, b, w, up=True), _StyledLayer(b, b, w)])
+            self.layers.append(_StyledLayer(a, b, w, up=True, noise=noise_inputs))
+            self.layers.append(_StyledLayer(b, b, w, noise=noise_inputs))
             self.pictures.append(_Picture(b, shape[0], w))
         h0, w0 = base
         self.noise = NoiseMaps([(h0 << (k + 1) // 2, w0 << (k + 1) // 2) for k in range(2 * n + 1)])

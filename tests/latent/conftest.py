@@ -60,11 +60,14 @@ class Styled(GenerativeModel):
     def __init__(self) -> None:
         super().__init__()
         self.spec: Any = SimpleNamespace(name="styled", to_dict=lambda: {"L": 4})
-        self.prior = Prior("normal", 3)
+        self.prior, self.factors = Prior("normal", 3), torch.ones(self.L)
         self.M = nn.Parameter(0.2 * torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.5, 0.0, 0.5]]))
 
     def styles(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         return (z @ self.M.T)[:, None].expand(-1, self.L, -1)
+
+    def truncated_styles(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.factors[:, None] * self.styles(z)
 
     def synthesise(self, ws: Tensor) -> Tensor:
         return ws[:, None]

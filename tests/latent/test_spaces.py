@@ -68,12 +68,15 @@ def test_the_three_spaces_of_styles_give_the_same_pictures_of_the_same_noise(sty
     assert torch.equal(space_of(styled, "w+").images(ws), expected)
 
 
-def test_truncation_moves_styles_to_their_mean(styled) -> None:
+def test_styles_are_truncated_as_the_model_says(styled) -> None:
     before = space_of(styled, "w").draw(5, 0, None)
-    styled.options = {"psi": 0.25}
-    torch.testing.assert_close(space_of(styled, "w").draw(5, 0, None), 0.25 * before)  # the mean is 0
-    styled.options = {"psi": 0.0}
-    assert space_of(styled, "w+").draw(5, 0, None).abs().max() == 0
+    styled.factors[:] = 0.25
+    torch.testing.assert_close(space_of(styled, "w").draw(5, 0, None), 0.25 * before)
+    styled.factors[2:] = 1.0
+    ws = space_of(styled, "w+").draw(5, 0, None)
+    torch.testing.assert_close(ws, torch.stack([0.25 * before] * 2 + [before] * 2, 1))
+    with pytest.raises(LimnerError, match=r"write space=w\+"):
+        space_of(styled, "w").draw(5, 0, None)
 
 
 def test_components_are_those_of_the_covariance(linear) -> None:

@@ -86,6 +86,20 @@ def test_truncation_is_linear_in_w_and_ends_at_its_layer(psi: float) -> None:
     coarse = model.truncate(ws, None, psi, layers=2)
     torch.testing.assert_close(coarse[:, :2], (mean + psi * (ws - mean))[:, :2])
     assert torch.equal(coarse[:, 2:], ws[:, 2:])
+    z = torch.randn(3, 6)
+    torch.testing.assert_close(
+        model.at(psi=psi, psi_layers=2).truncated_styles(z), model.truncate(model.styles(z), None, psi, layers=2)
+    )
+
+
+def test_a_point_has_the_fixed_noise_or_none() -> None:
+    model = build()
+    z, fixed = torch.randn(3, 6), model.G.noise.fixed
+    ws = model.styles(z)
+    assert torch.equal(model.decode(z), model.synthesise(ws, fixed))
+    without = model.at(noise_maps="none")
+    assert torch.equal(without.decode(z), model.synthesise(ws, torch.zeros_like(fixed)))
+    assert not torch.equal(without.decode(z), model.decode(z))
 
 
 def test_samples_are_functions_of_seed_and_image() -> None:

@@ -190,6 +190,10 @@ class HasStyles(Protocol):
         """Styles (B,L,w) of noise (B,z), and of labels (B,…) of a conditional model."""
         ...
 
+    def truncated_styles(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Styles (B,L,w) of noise (B,z) as samples have them: truncated as the sampling options of `at` say."""
+        ...
+
     def synthesise(self, ws: Tensor) -> Tensor:
         """Images (B,C,H,W) in [-1,1] of styles (B,L,w), with fixed noise; differentiable."""
         ...

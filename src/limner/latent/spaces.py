@@ -208,15 +208,20 @@ class Style(Space):
 
     @torch.no_grad()
     def draw(self, n: int, seed: int, rest: Tensor | None) -> Tensor:
-        """Styles (n,w) of noise."""
-        return self.drawn(n, seed, rest)[:, 0]
+        """Styles (n,w) of noise.
+
+        Raises:
+            LimnerError: sampling options such as `psi_layers` make the styles of an image differ.
+        """
+        ws = self.drawn(n, seed, rest)
+        if not ws.equal(ws[:, :1].expand_as(ws)):
+            raise LimnerError("w is one style for all layers, and psi_layers makes them differ; write space=w+")
+        return ws[:, 0]
 
     def drawn(self, n: int, seed: int, rest: Tensor | None) -> Tensor:
-        """Styles (n,L,w) of noise, before any mixing, truncated by ψ where the model has such an option."""
+        """Styles (n,L,w) of noise, before any mixing, truncated as the sampling options of the model say."""
         z = drawn_codes(self.model, n, torch.Generator(self.model.device).manual_seed(seed))
-        ws = torch.cat([self.model.styles(*each) for each in _batches(z, rest)])
-        psi = float(getattr(self.model, "options", {}).get("psi", 1.0))
-        return ws if psi == 1 else torch.lerp(self.model.mean_style(rest).to(ws).expand_as(ws), ws, psi)
+        return torch.cat([self.model.truncated_styles(*each) for each in _batches(z, rest)])
 
     def decode(self, points: Tensor, rest: Tensor | None) -> Tensor:
         """Images (B,C,H,W) of styles (B,w); labels are in the styles already."""

@@ -169,7 +169,12 @@ class StyleGAN2(AdversarialModel):
         return self.G.styles(z, y)
 
     def synthesise(self, ws: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Images (B,C,H,W) in [-1,1] of styles (B,L,w) and noise (B,N) or (1,N); with the fixed noise by default."""
+        """Images (B,C,H,W) in [-1,1] of styles (B,L,w) and noise (B,N) or (1,N).
+
+        By default with the fixed noise, or with none if this is a model of ``at(noise_maps="none")``.
+        """
+        if noise is None and self.options.get("noise_maps") == "none":
+            noise = torch.zeros_like(self.G.noise.fixed)
         return self.G.synthesis(ws, noise).float().clamp(-1, 1)
 
     @torch.no_grad()
@@ -186,10 +191,14 @@ class StyleGAN2(AdversarialModel):
         """The linear map (channels,w) by which each convolution takes its style; those of images are left out."""
         return [m.detach() for m in self.G.modulations()]
 
+    def truncated_styles(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Styles (B,L,w) of noise (B,z) and labels (B,…), truncated as by `at`."""
+        psi, layers = (self.options.get(name, default) for name, default in (("psi", 1.0), ("psi_layers", None)))
+        return self.truncate(self.styles(z, y), y, psi, layers)
+
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (B,C,H,W) in [-1,1] of noise (B,z) and labels (B,…), with the fixed noise; truncated as by `at`."""
-        psi, layers = (self.options.get(name, default) for name, default in (("psi", 1.0), ("psi_layers", None)))
-        return self.synthesise(self.truncate(self.styles(z, y), y, psi, layers))
+        return self.synthesise(self.truncated_styles(z, y))
 
     def truncate(self, ws: Tensor, y: Tensor | None, psi: float, layers: int | None = None) -> Tensor:
         """Styles (B,L,w) moved towards their mean, w̄ + ψ (w − w̄), in the first `layers` layers or in all.
@@ -229,4 +238,5 @@ class StyleGAN2(AdversarialModel):
         ws = self.truncate(self.styles(noise(0, self.G.z), y), y, psi, psi_layers)
         if noise_maps == "random":
             return self.synthesise(ws, noise(1, self.G.noise.total))
-        return self.synthesise(ws, torch.zeros_like(self.G.noise.fixed) if noise_maps == "none" else None)
+        fixed = self.G.noise.fixed
+        return self.synthesise(ws, fixed if noise_maps == "fixed" else torch.zeros_like(fixed))

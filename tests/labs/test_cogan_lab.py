@@ -17,13 +17,12 @@ from limner.core.run import Run
 from limner.data import load
 from limner.labs import cogan as lab
 
-DATA = {"name": "mnist-5k", "limit": 200}
-
 
 def test_the_lab_runs_through_and_its_numbers_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lab, "_PAIRS", 60)
     monkeypatch.setattr(lab, "_TENTH", 20)
-    result = labs.run("cogan", out=tmp_path / "lab", images=64, data=DATA, seed=1)
+    monkeypatch.setattr(lab, "DATA", lab.DATA | {"limit": 200})
+    result = labs.run("cogan", out=tmp_path / "lab", images=64, seed=1)
     assert [c["name"] for c in result["checks"] if not c["ok"]] == []
     assert len(result["checks"]) == 16
     shared, unshared = (Run(path) for path in result["run"])
@@ -39,9 +38,14 @@ def test_the_lab_runs_through_and_its_numbers_agree(tmp_path: Path, monkeypatch:
     assert real["pixels"] == real["iou"] == pytest.approx(1)
 
 
-def test_only_digits_make_domains(tmp_path: Path) -> None:
-    with pytest.raises(LimnerError, match="data=mnist-5k or data=mnist, not digits"):
-        labs.run("cogan", out=tmp_path / "lab", images=64, data={"name": "digits", "size": 28})
+@pytest.mark.parametrize(("settings", "why"), [({"of": "digits"}, "of: "), ({"data": "digits"}, "unknown setting")])
+def test_only_digits_make_domains_and_nothing_is_written_for_others(
+    settings: dict[str, str], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LimnerError, match=why):
+        labs.run("cogan", images=64, **settings)
+    assert list(tmp_path.iterdir()) == []
 
 
 class Knows(torch.nn.Module):

@@ -3,7 +3,8 @@
 `limner lab NAME` calls `run`, which imports torch and matplotlib; this module does not. A lab is a module with a
 function `run`, whose keyword arguments are the lab's own settings, and the constant `IMAGES`, the number of images that
 each of its trainings sees (None for a lab without images). A lab that uses no random numbers has `SEED = None`, and one
-that needs data of a certain kind names them in `DATA`, so that nobody chooses others.
+that needs data of a certain kind names them in `DATA`, so that nobody chooses others; settings of the lab that are
+options of these data are given to them.
 """
 
 from __future__ import annotations
@@ -84,6 +85,8 @@ def run(name: str, *, progress: Progress | None = None, **settings: Any) -> dict
         if key not in known:
             raise unknown(f"setting of lab {name}", key, known)
     own = read(parameters, {k: read_as(v, parameters[k][0]) for k, v in settings.items() if k in parameters})
+    if own_data:
+        own_data = own_data | {k: v for k, v in own.items() if k in own_data}
     common = _checked({k: v for k, v in settings.items() if k not in parameters})
     from limner.labs._bench import Bench
 

@@ -30,7 +30,7 @@ from limner.metrics.neighbours import wilson
 from limner.report import Table
 
 IMAGES = 80_000
-DATA: dict[str, Any] = {"name": "overlapping-digits", "twice": True}
+DATA: dict[str, Any] = {"name": "overlapping-digits", "of": "mnist-5k", "twice": True}
 
 SHARED, OWN = 0, (1, 2)  # digits of A and B
 TRUTH = 0.5  # share of the shared digit in each class
@@ -167,11 +167,10 @@ def run(
         class_weight: λ of AC-GAN, the weight of the classifier's terms. Raise it for more bias, lower it for less.
         of: the set that the digits are from: "mnist-5k", or "mnist" for more of them.
     """
-    data = bench.data | {"of": of}
     train, test = (_digits(bench, split, of) for split in ("train", "test"))
     reader = SmallReader.trained(train.x, train.y[:, None], {"digit": train.classes}, seed=bench.seed)
     right = float((_read(reader, test.x) == test.y).double().mean())
-    held_out = _data(bench, data)
+    held_out = _data(bench)
     _games(bench, class_weight)
     _line(bench)
     found, sheets = {}, {}
@@ -181,7 +180,7 @@ def run(
         model = bench.train(
             label,
             kind.recipe,
-            {"data": data, "train.log_images": max(64, bench.images // 100)} | _NETS | weight | kind.changes,
+            {"train.log_images": max(64, bench.images // 100)} | _NETS | weight | kind.changes,
         )
         found[name] = _measured(bench, label, model, reader, held_out)
         sheets[name] = [model.sample(_SHOWN, y=torch.full((_SHOWN,), k), seed=bench.seed) for k in range(2)]
@@ -207,9 +206,9 @@ def _read(reader: SmallReader, x: Tensor) -> Tensor:
 # ---- the data and the games ------------------------------------------------------------------------------------------
 
 
-def _data(bench: Bench, data: dict[str, Any]) -> Tensor:
+def _data(bench: Bench) -> Tensor:
     """Shows the data; returns held-out images (N,1,28,28), each once."""
-    train, test = bench.dataset("train", data), bench.dataset("test", data)
+    train, test = bench.dataset("train"), bench.dataset("test")
     assert train.labels is not None
     assert train.classes is not None
     digit, y = train.factors[:, 0], train.labels  # type: ignore[attr-defined]

@@ -149,11 +149,8 @@ def spread(model: Any, x: Tensor, k: int, seed: int, draws: int = 8) -> tuple[fl
     return float(real.std()), float(h.std()), float(h.var(0).mean().sqrt())
 
 
-def _reference(bench: Bench) -> ReferenceSet | None:
-    try:
-        return ReferenceSet(bench.dataset("train"), bench.dataset("test"), n=_SAMPLES)
-    except LimnerError:  # too few images for the features of the extractor
-        return None
+def _reference(bench: Bench) -> ReferenceSet:
+    return ReferenceSet(bench.dataset("train"), bench.dataset("test"), n=_SAMPLES)
 
 
 def _score(reference: ReferenceSet, x: Tensor) -> Scored:
@@ -186,7 +183,7 @@ def _pyramid(bench: Bench, model: Any) -> None:
     whole = float(bench.test_set.x.var())
     shares = [(f"h at {size} px", size**2, f"{float(h.var()) / whole:.1%}") for size, (_, h) in zip(SIZES, all_parts)]
     shares[-1] = (f"x₂, {SIZES[-1]} px", SIZES[-1] ** 2, f"{float(all_parts[-1][0].var()) / whole:.1%}")
-    back = float((rebuilt(model, model.parts(bench.test_set.x)) - bench.test_set.x).abs().max())
+    back = float((rebuilt(model, all_parts) - bench.test_set.x).abs().max())
     numbers = sum(h[0].numel() for _, h in all_parts)
     bench.section(
         "A pyramid, and the way back",
@@ -322,11 +319,13 @@ def _accuracies(bench: Bench) -> None:
 
 
 def _scores(bench: Bench, model: Any, dcgan: GenerativeModel) -> dict[str, Scored]:
-    """Distances of samples, and of images with real coarse levels; empty if there are too few images."""
-    reference = _reference(bench)
-    if reference is None:
-        return {}
+    """Distances of samples, and of images with real coarse levels; empty, and the page says why, if there are none."""
     bench.progress.say(f"lab {bench.lab}: scoring")
+    try:
+        reference = _reference(bench)
+    except LimnerError as error:  # too few images for the features of the extractor
+        bench.section("No distances", f"Samples are not scored: {error}.")
+        return {}
     x = bench.train_set.evenly_spaced(min(_SAMPLES, len(bench.train_set))).x
     parts = model.parts(x)
     sets = {

@@ -190,8 +190,8 @@ def _progression(bench: Bench, model: GenerativeModel, faces: Faces, row: Tensor
     bench.section(
         "The same face, older and older",
         "First a face that training never had, then what the decoder makes of its code with its own label, then with"
-        " each label of the row. The code is the same in all of them. These are cartoons, and what changes is what a"
-        " cartoonist would change: the beard grows, the hair turns grey, glasses come.",
+        " each label of the row. The code is the same in all of them. These are cartoons, and what shall change is"
+        " what a cartoonist would change: a beard, grey hair, glasses.",
         bench.figure(
             "progression",
             sheet,
@@ -323,7 +323,7 @@ def _sheet(bench: Bench, model: GenerativeModel, row: Tensor) -> None:
 
 
 def searched(
-    model: GenerativeModel, faces: Faces, distances: dict[str, Distance], steps: int = _STEPS, seed: int = 0
+    model: GenerativeModel, faces: Faces, distances: dict[str, Distance], seed: int, steps: int = _STEPS
 ) -> dict[str, Tensor]:
     """The noise (N,z) of faces: by the encoder alone, and by a search from there with each of some distances."""
     assert isinstance(model, Generates)
@@ -342,7 +342,7 @@ def _searches(bench: Bench, judge: AttributeReader, model: GenerativeModel, face
         "identity-preserving": of_features(knows.recognise),
         _UNFAIR: of_features(judge.recognise),
     }
-    codes = searched(model, faces, distances, _STEPS)
+    codes = searched(model, faces, distances, bench.seed, _STEPS)
     older = old.expand(len(faces.x), -1)
     again = {name: decode(model, z, faces.y) for name, z in codes.items()}
     later = {name: decode(model, z, older) for name, z in codes.items()}

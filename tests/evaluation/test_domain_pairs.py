@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -12,7 +14,8 @@ from limner.core.model import GenerativeModel
 from limner.core.prior import Prior
 from limner.data.datasets import Pixels
 from limner.data.pairs import DomainSet
-from limner.evaluation.domain_pairs import pair_scores
+from limner.data.sources.digit_domains import edges, negatives
+from limner.evaluation.domain_pairs import pair_scores, pixel_pair_scores
 
 
 def bars(y: Tensor, inverted: bool) -> Tensor:
@@ -68,3 +71,34 @@ def test_unknown_or_different_labels_and_other_models_have_a_reason() -> None:
     other.a.condition = Classes(4)
     assert pair_scores(Pairs(1.0), domains(20), other)["pair_agreement"].value is None
     assert pair_scores(GenerativeModel(), domains(20), domains(20)) == {}
+
+
+class Changed(Pairs):
+    """Makes of each bar what a change makes of it."""
+
+    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(1.0)
+        self.change = change
+
+    def decode_pair(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        a, _ = super().decode_pair(z)
+        return a, to_float(self.change(to_uint8(a)))
+
+
+@pytest.mark.parametrize(("name", "change", "other"), [("edges", edges, negatives), ("negatives", negatives, edges)])
+def test_pixels_agree_where_the_second_image_is_the_change_of_the_first(
+    name: str, change: Callable[[Tensor], Tensor], other: Callable[[Tensor], Tensor]
+) -> None:
+    heldout = domains(20)
+    heldout.name = f"digits-{name}"
+    right, wrong = (pixel_pair_scores(Changed(made), heldout) for made in (change, other))
+    assert list(right) == ["pair_pixels", "pair_iou", "pair_correlation"]
+    for key, score in right.items():
+        assert score.value == pytest.approx(1)
+        assert max(score.floor, wrong[key].value) < 0.8
+    bright = to_float(change(bars(torch.arange(4), False)))[:, 0, 0] > 0  # (4,8): which columns, for each place
+    both, either = (bright[:, None] & bright).sum(2), (bright[:, None] | bright).sum(2)
+    assert right["pair_iou"].floor == pytest.approx(float((both / either).mean()), abs=0.03)
+    same = (bright[:, None] == bright).double().mean()
+    assert right["pair_pixels"].floor == pytest.approx(float(same), abs=0.03)
+    assert pixel_pair_scores(Changed(change), domains(20)) == {}, "nobody knows what the second domain is"

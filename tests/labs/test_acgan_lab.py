@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import get_args
+from types import SimpleNamespace
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -62,6 +63,21 @@ def test_shares_are_of_the_shared_the_own_the_other_and_no_digit() -> None:
     found = acgan.shares([0, 0, 0, 2, 1, 1, 7, 9, 9, 9], own=2, foreign=1)
     assert (found.shared, found.own, found.foreign, found.none) == pytest.approx((0.3, 0.1, 0.2, 0.4))
     assert found.low < 0.3 < found.high
+
+
+def test_a_share_says_something_only_of_samples_that_are_digits_of_their_class() -> None:
+    def holds(share: float, strays: float) -> list[bool]:
+        claims: list[bool] = []
+        bench: Any = SimpleNamespace(claim=lambda text, measured, holds: claims.append(holds))
+        each = acgan.Shares(share, 0.0, 1.0, 1 - share - strays, 0.0, strays)
+        drawn = acgan.Drawn((each, each), share, strays, share, 0.4, None, None)
+        acgan._claims(bench, {"AC-GAN, C of both": drawn, "projection": drawn})
+        return claims
+
+    assert holds(0.5, 0.1) == [False, True]
+    assert holds(0.3, 0.1) == [True, False]
+    assert holds(0.6, 0.1) == [False, False]
+    assert holds(0.5, 0.3) == holds(0.3, 0.3) == [False, False]
 
 
 def test_the_lab_runs_through_and_its_numbers_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from limner.core.run import Run
 from limner.data import load
 from limner.labs import ageing as lab
 from limner.metrics.extractors.attributes import attribute_reader
+from limner.metrics.identity import Identity
 
 SMALL = {"name": "avatars", "n": 600, "size": 16, "attributes": list(lab.CUE)}
 
@@ -54,6 +55,9 @@ def test_the_lab_runs_through_and_its_autoencoders_differ_in_the_weight_of_d_z_a
     found = result["results"]
     assert list(found["age_cgan"]) == [*lab.PUBLISHED, "the judge's own features"]
     assert abs(found["mmd"]["two draws from the cube"]["value"]) < 0.02
+    on, off = (found["mmd"][name] for name in ("D_z on", "D_z off"))
+    apart = on["value"] + 2 * on["error"] < off["value"] - 2 * off["error"]
+    assert [c["holds"] for c in result["claims"]][:2] == [False, apart]
 
 
 class Decoder(GenerativeModel):
@@ -115,6 +119,22 @@ def test_identity_is_what_stays_and_the_cue_is_what_was_asked_for() -> None:
     assert stayed.cue == pytest.approx(float(agree), abs=0.03)
     other = lab.aged(judge, model, x[first], x[second.flip(0)], dataset.labels[second])
     assert other.identity.value < 0.5
+
+
+def test_one_search_keeps_more_than_another_only_if_chance_would_not_give_it() -> None:
+    def aged(right: list[float]) -> lab.Aged:
+        shares = torch.tensor(right).double()
+        return lab.Aged(Identity(float(shares.mean()), 0.0, 1.0, 0.2, {}, shares), 0.5)
+
+    claims: list[bool] = []
+    bench: Any = SimpleNamespace(
+        seed=0, results={}, section=lambda *a, **k: None, claim=lambda text, measured, holds: claims.append(holds)
+    )
+    shares = {"encoder alone": [0.25, 0.5] * 20, "pixels": [0.75, 1.0] * 20, "identity-preserving": [1.0, 0.76] * 20}
+    found = {name: (aged(right), aged(right)) for name, right in shares.items()}
+    lab._identity(bench, found, 40)
+    assert claims == [True, False]
+    assert bench.results["gaps"]["pixels - encoder alone"][0] == pytest.approx(0.5)
 
 
 def test_headings_say_what_is_asked_for_in_words() -> None:

@@ -44,9 +44,9 @@ class Strokes:
         return x
 
     def estimate_codes(self, x: Tensor) -> Tensor:
-        """Its c1 is (class + 3) mod 10 of images whose first pixel is their class, except that 9 is taken for 4."""
+        """(class + 3) mod 10 of images whose first pixel is their class, except that 8 and 9 are taken for 4."""
         k = x[:, 0, 0, 0].round()
-        return ((k.where(k != 9, torch.tensor(4.0)) + 3) % 10)[:, None]
+        return ((k.where(k < 8, torch.tensor(4.0)) + 3) % 10)[:, None]
 
 
 def test_a_code_that_slants_is_found_and_one_that_does_nothing_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +69,7 @@ def test_values_are_matched_with_digits_and_the_bound_is_that_of_the_last_tenth(
     )
     found = infogan._found(bench, "seed-0", Strokes(), Reader())
     assert found.generated == pytest.approx(0.9)
-    assert found.accuracy == pytest.approx(0.9)
+    assert found.accuracy == pytest.approx(0.8)
     assert found.bound == 2.0
     assert found.shuffled < 0.3
     assert dict(found.pairs)[(6 + 3) % 10] == 6

@@ -69,6 +69,8 @@ def test_titles_are_one_line_each_in_the_order_of_the_course() -> None:
         ("ae", {"data": "digits"}, "28×28, but digits has 1×8×8"),
         ("ae", {"data": "mini-dsprites"}, "1×32×32"),
         ("ae", {"data": "mnist-6k"}, "mnist-5k"),
+        ("cogan", {"data": "mnist"}, "unknown setting of lab cogan"),
+        ("cogan", {"of": "digits"}, "of: input should be 'mnist-5k' or 'mnist'"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is_written(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from limner.core.errors import LimnerError
 from limner.core.run import Run
 from limner.data import load
 from limner.data.texts import minilm
+from limner.metrics.conditions import Agreement
 from limner.metrics.extractors.attributes import attribute_reader
 
 lab = importlib.import_module("limner.labs.text")
@@ -87,6 +89,22 @@ def test_good_pictures_of_other_captions_are_found_out() -> None:
     texts, vectors, pictures = lab.pictured(dataset, 5)
     torch.testing.assert_close(pictures, Painter(dataset, True).sample(5, y=vectors, seed=0))
     torch.testing.assert_close(vectors, words(texts))
+
+
+def test_wrong_captions_have_to_win_and_captions_have_to_beat_shuffled_ones() -> None:
+    def holds(seen: float, held_out: float, precision: float) -> list[bool]:
+        claims: list[bool] = []
+        bench: Any = SimpleNamespace(claim=lambda text, measured, holds: claims.append(holds))
+        kinds = {"trained on": seen, "held out": held_out}
+        right = {
+            kind: lab.Found({"": Agreement(value, value, value, 500, 0.3)}, precision) for kind, value in kinds.items()
+        }
+        without = {kind: lab.Found({"": Agreement(0.7, 0.7, 0.7, 500, 0.3)}, 0.5) for kind in kinds}
+        lab._claims(bench, {"with wrong captions": right, "without": without})
+        return claims
+
+    assert holds(0.9, 0.8, 0.6) == [True, True, True]
+    assert holds(0.5, 0.7, 0.4) == [False, False, False]
 
 
 def test_without_the_text_encoder_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,7 @@ def test_gradients_of_what_a_small_reader_sees_reach_the_picture() -> None:
         change = (seen(x[:1] + step) - seen(x[:1] - step)) / 2
     torch.testing.assert_close(change, (gradient * step).sum(), rtol=0.05, atol=0)
     assert not any(p.requires_grad for p in reader._net.parameters())
+    assert reader.recognise(x[:2]).shape == (2, 128)
 
 
 def test_one_seed_is_one_reader_and_colour_of_another_size_is_read() -> None:

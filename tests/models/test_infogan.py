@@ -307,3 +307,4 @@ def test_d_with_spectral_norm_has_no_batch_norm_and_no_weight_above_one():
     for layer in layers:
         assert float(torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2)) == pytest.approx(1, abs=0.02)
     assert not net.mixes
+    assert all(layer.bias is not None for layer in layers), "no batch norm shifts in the place of a bias"

@@ -370,7 +370,7 @@ def _searches(bench: Bench, judge: AttributeReader, model: GenerativeModel, face
             "Rows of faces: real ones, reconstructions, and older ones",
         ),
     )
-    _identity(bench, found, knows, len(faces.x))
+    _identity(bench, found, len(faces.x))
 
 
 def _recogniser(bench: Bench) -> SmallReader:
@@ -382,7 +382,7 @@ def _recogniser(bench: Bench) -> SmallReader:
     return SmallReader.trained(dataset.fetch(ids), dataset.factors[ids][:, columns], values, seed=bench.seed)
 
 
-def _identity(bench: Bench, found: dict[str, tuple[Aged, Aged]], knows: SmallReader, n: int) -> None:
+def _identity(bench: Bench, found: dict[str, tuple[Aged, Aged]], n: int) -> None:
     rows = [
         (
             name,

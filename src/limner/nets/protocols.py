@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from limner.nets import _labels as labels
 from limner.nets._critic import BoundCritic, Critic
+from limner.nets._equalised import Linear
 from limner.nets._style import NoiseMaps
 
 __all__ = [
@@ -192,10 +193,12 @@ class StyleGenerator(Generator):
     Attributes:
         w_mean: (w,) mean of w over the training so far; whoever trains the net keeps it.
         noise: the maps of noise; `noise.total` is N, the numbers of an image.
+        layers: the convolutions in order; each has `affine`, the equalised linear layer from its w to its style.
     """
 
     w_mean: Tensor
     noise: NoiseMaps
+    layers: nn.ModuleList
 
     def __init__(self, z: int, w: int, styles: int, mapping: nn.Module, classes: int = 0) -> None:
         super().__init__()
@@ -214,7 +217,8 @@ class StyleGenerator(Generator):
 
     def modulations(self) -> list[Tensor]:
         """The linear map (channels,w) by which each convolution takes its style from w; images have none here."""
-        raise NotImplementedError
+        affines = (layer.affine for layer in self.layers)
+        return [affine.scale * affine.weight for affine in affines if isinstance(affine, Linear)]
 
     def forward(self, z: Tensor, y: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         """Images (B,C,H,W) of noise (B,z) and labels (B,…)."""

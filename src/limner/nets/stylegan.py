@@ -108,7 +108,3 @@ class Generator(protocols.StyleGenerator):
         height, width = self.size
         image: Tensor = self.picture(h)
         return image[..., :height, :width]
-
-    def modulations(self) -> list[Tensor]:
-        affines = [layer.affine for layer in self.layers if isinstance(layer, _StyledLayer)]
-        return [affine.scale * affine.weight for affine in affines]

@@ -189,10 +189,6 @@ class Generator(protocols.StyleGenerator):
         height, width = self.size
         return image[..., :height, :width]
 
-    def modulations(self) -> list[Tensor]:
-        affines = [layer.affine for layer in self.layers if isinstance(layer, _StyledLayer)]
-        return [affine.scale * affine.weight for affine in affines]
-
 
 class _Block(nn.Module):
     """Two 3×3 convolutions, the second of stride 2; residual with a 1×1 convolution.

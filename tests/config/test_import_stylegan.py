@@ -30,11 +30,9 @@ from torch.nn import functional as F
 
 import limner
 from limner.apply.draw import draw
-from limner.config.import_weights import import_weights
-from limner.config.published.layers import load_state
+from limner.config.import_weights import _build, import_weights
 from limner.config.published.stylegan import stylegan2
-from limner.config.spec import Spec
-from limner.core import foreign
+from limner.core import foreign, weights
 from limner.core.capabilities import HasStyles
 from limner.core.errors import LimnerError
 from limner.core.progress import Silent
@@ -286,10 +284,7 @@ def test_nvidias_pickle_is_read_without_its_code(tmp_path: Path, nvidia: Any) ->
 
 def built(nets: dict[str, State]) -> Any:
     """The model of some state dicts."""
-    imported = stylegan2("w.pt", nets, None)
-    model = Spec.parse("model", imported.tree).resolve(**imported.facts).build()
-    load_state(model.G, imported.states["G"], "w.pt")
-    return model
+    return _build(stylegan2("w.pt", nets, None), ["w.pt"])
 
 
 def test_labels_of_nvidias_nets_are_embedded_as_there() -> None:
@@ -298,6 +293,7 @@ def test_labels_of_nvidias_nets_are_embedded_as_there() -> None:
     state |= {"mapping.embed.weight": torch.randn(W, classes), "mapping.embed.bias": torch.randn(W)}
     state["mapping.fc0.weight"] = 100 * torch.randn(W, 2 * W)
     model = built({"G_ema": state, "G": state})
+    assert not model.G.w_mean.any(), "labels have means of their own"
     z, y = torch.randn(3, W), torch.tensor([4, 0, 2])
     parts = [z, linear(F.one_hot(y, classes).float(), state, "mapping.embed")]
     h = torch.cat([p * torch.rsqrt(p.square().mean(1, keepdim=True) + 1e-8) for p in parts], 1)
@@ -308,6 +304,10 @@ def test_labels_of_nvidias_nets_are_embedded_as_there() -> None:
 
 def test_other_nets_and_parts_of_nets_are_refused_by_name() -> None:
     state = rosinality([8, 4])
+    nvidias, high = named_by_nvidia(state), named_by_nvidia(rosinality([1] * 2))
+    biases = [k for k in nvidias if k.endswith(("conv0.bias", "conv1.bias"))]
+    for k in range(4, 14):  # 65,536 pixels, whose noise alone would have 5 G numbers
+        high |= {key.replace(".b8.", f".b{1 << k}."): t for key, t in high.items() if ".b8." in key}
     for nets, match in (
         ({"GAN": {"S.net.0.weight": torch.ones(2, 2), "G.initial_block": torch.ones(1, 2, 4, 4)}}, "lucidrains"),
         ({"g": {"synthesis.input.freqs": torch.ones(2, 2)}}, "StyleGAN3"),
@@ -320,6 +320,14 @@ def test_other_nets_and_parts_of_nets_are_refused_by_name() -> None:
         ({"g_ema": state | {"convs.0.conv.blur.kernel": torch.ones(4, 4)}}, "another filter"),
         ({"g_ema": state | {"convs.1.activate.bias": torch.ones(9)}}, "doubles them|does not fit"),
         ({"g_ema": state | {"input.input": torch.ones(1, 8, 5, 5)}}, "does not fit"),
+        ({"g": state, "d": {"final.weight": torch.ones(2)}}, "several nets; name one: part=g or d"),
+        ({"g_ema": {k: t for k, t in nvidias.items() if k != "synthesis.b4.const"}}, "no whole generator"),
+        ({"g_ema": state | {"convs.1.activate.bias": torch.ones(())}}, "tensors of other shapes"),
+        ({"g_ema": state | {"style.2.weight": torch.ones(W, W + 1)}}, "tensors of other shapes"),
+        ({"g_ema": nvidias | {"mapping.embed.weight": torch.ones(W)}}, "tensors of other shapes"),
+        ({"g_ema": nvidias | {"mapping.embed.weight": torch.ones(W, 5)}}, r"has no mapping\.embed\.bias"),
+        ({"g_ema": nvidias | dict.fromkeys(biases, torch.ones(100_000))}, "does not fit"),
+        ({"g_ema": high}, "more than 4096 pixels"),
     ):
         with pytest.raises(LimnerError, match=match):
             built(nets)
@@ -374,6 +382,13 @@ def hostile(folder: Path, nvidia: Any) -> dict[str, bytes]:
     inner = Call(torch.storage._load_from_bytes, legacy.getvalue())
     big = torch.ones(2)
     rebuild = torch._utils._rebuild_tensor_v2
+
+    class Moved(Call):
+        """A tensor that asks for more numbers of its storage once it is made."""
+
+        def __reduce__(self) -> Any:
+            return rebuild, (typed, 0, (2,), (1,), False, {}), (typed, 0, (1 << 20,), (1,))
+
     large = Call(rebuild, big.untyped_storage(), 0, (1 << 20, 1 << 20), (1, 1), False, {})
     typed = torch.storage.TypedStorage(wrap_storage=big.untyped_storage(), dtype=big.dtype)
     beyond = Call(rebuild, typed, 0, (1 << 33,), (1,), False, {})
@@ -383,6 +398,7 @@ def hostile(folder: Path, nvidia: Any) -> dict[str, bytes]:
         "settings": archive.getvalue(),
         "untyped": pickle.dumps({"G_ema": {"a": large}}),
         "beyond": pickle.dumps({"G_ema": {"a": beyond}}),
+        "moved": pickle.dumps({"G_ema": {"a": Moved(rebuild)}}),
         "protocol 0": b"cos\nsystem\n(S'" + shell.encode() + b"'\ntR.",
         "instance": b"\x80\x02(S'" + shell.encode() + b"'\nios\nsystem\n.",
         "memo": b"\x80\x04\x8c\x02os\x94\x8c\x06system\x94\x8c\x0bcollections\x8c\x0bOrderedDict000h\x00h\x01\x93\x8c"
@@ -425,3 +441,14 @@ def test_nothing_of_a_hostile_file_runs(tmp_path: Path, nvidia: Any) -> None:
     assert "os.system" in str(results["memo"]) or "posix.system" in str(results["memo"])
     assert "TensorFlow" in str(results["network"])
     assert "larger than its numbers" in str(results["beyond"])
+    assert "larger than the file" in str(results["moved"])
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_files_of_before_pytorch_1_6_are_read(tmp_path: Path, protocol: int) -> None:
+    state = {"a.weight": torch.randn(3, 2), "a.bias": torch.randn(3)}
+    file = tmp_path / "old.pt"
+    torch.save({"g_ema": state}, file, _use_new_zipfile_serialization=False, pickle_protocol=protocol)
+    found = weights.read_nets(file)["g_ema"]
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[k], t) for k, t in state.items())

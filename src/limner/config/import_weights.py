@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from limner.config.published import generators, painters, stylegan, translators
-from limner.config.published.layers import Imported, load_layers, load_state
+from limner.config.published.layers import Imported, check_state, load_layers, load_state
 from limner.config.spec import Spec
 from limner.core import checkpoint, weights
 from limner.core.durable import replace_file
@@ -133,13 +133,18 @@ def _check_settings(kind: str, given: dict[str, Any]) -> None:
 def _build(imported: Imported, files: list[str]) -> GenerativeModel:
     """The model with its weights, and untrained ones for the nets that were not published."""
     spec = Spec.parse("model", imported.tree).resolve(**imported.facts)
+    if imported.states:
+        with torch.device("meta"):  # no numbers: a small file may state sizes of a net that no memory holds
+            outline = spec.build()
+        for net, tensors in imported.states.items():
+            check_state(getattr(outline, net), tensors, files[0])
     torch.manual_seed(0)
     model: GenerativeModel = spec.build()
     model.spec = spec
     for (net, layers), file in zip(imported.nets.items(), files):
         load_layers(getattr(model, net), layers, file)
     for net, tensors in imported.states.items():
-        load_state(getattr(model, net), tensors, files[0])
+        load_state(getattr(model, net), tensors)
     return model
 
 

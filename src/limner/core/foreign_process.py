@@ -113,14 +113,14 @@ def _content(file: str, objects: bool) -> Any:
 
         torch.serialization.add_safe_globals([argparse.Namespace])  # it holds what it is given
         with Path(file).open("rb") as stream:
-            if stream.read(1) == b"\x80" and stream.read(9) != _LEGACY:
+            if stream.read(2)[:1] == b"\x80" and stream.read(8) != _LEGACY:
                 stream.seek(0)
                 content = _Reader(stream).load()
                 return _without_objects(content, 0)
     return torch.load(file, map_location="cpu", weights_only=True)  # noqa: TID251 - the only place for pickles
 
 
-_LEGACY = b"\x02\x8a\nl\xfc\x9cF\xf9 "  # how `torch.save` continued before version 1.6
+_LEGACY = b"\x8a\nl\xfc\x9cF\xf9 "  # how `torch.save` continued before version 1.6
 
 
 class _Refused(ValueError):
@@ -180,7 +180,7 @@ def _storage(content: Any) -> Any:
     """The storage in bytes of `torch.save`."""
     import torch
 
-    if not isinstance(content, bytes) or not content.startswith(b"\x80" + _LEGACY):
+    if not isinstance(content, bytes) or not content.startswith(b"\x80\x02" + _LEGACY):
         raise _Refused("it holds a tensor in a form that torch.save does not write")
     storage = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)  # noqa: TID251
     if not isinstance(storage, torch.TypedStorage | torch.UntypedStorage):

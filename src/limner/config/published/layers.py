@@ -120,8 +120,8 @@ def load_layers(net: nn.Module, layers: list[Layer], file: str) -> None:
                 own[k].copy_(t)
 
 
-def load_state(net: nn.Module, tensors: dict[str, Tensor], file: str) -> None:
-    """Copies tensors into a net by their names.
+def check_state(net: nn.Module, tensors: dict[str, Tensor], file: str) -> None:
+    """Checks that tensors fit a net by their names and shapes.
 
     Raises:
         LimnerError: a tensor has another shape than the net's.
@@ -132,6 +132,11 @@ def load_state(net: nn.Module, tensors: dict[str, Tensor], file: str) -> None:
             raise LimnerError(
                 f"{file}: {name} is {tuple(tensor.shape)}, which does not fit; give weights of such a net"
             )
+
+
+def load_state(net: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Copies tensors that fit a net into it by their names."""
+    own = net.state_dict()
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].copy_(tensor)

@@ -18,14 +18,16 @@ from limner.core.foreign import plain
 _FILTER = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
 _RATE = 0.01  # of the mapping net's learning rate
 _DRAWS = 10_000  # of z, for a mean of w that is not in the file
+_LARGEST = 4096  # pixels of the largest images; each further size has four times as many numbers of noise
 _AVERAGED = ("G_ema", "g_ema")  # names of the averaged generator
+_NOT_WHOLE = "is no whole generator of StyleGAN2; give the state dict of g_ema, or the .pkl"
 _LICENCE = (
     "weights that NVIDIA published, or that were converted from them, may be used for non-commercial purposes only; see"
     " their licence"
 )
 _OTHERS = (  # nets that are called StyleGAN and are not the one that limner has
     (r"(GAN\.)?(S|G|GE|SE)\.(net|blocks|initial_block|attns)\b", "lucidrains' stylegan2_pytorch, another net"),
-    (r"(generator\.|generator_ema\.)?.*style_modulation\.", "MMGeneration's StyleGAN2, which is not read yet"),
+    (r".*style_modulation\.", "MMGeneration's StyleGAN2, which is not read yet"),
     (r"(synthesis\.)?(input\.(freqs|phases)|L\d+_\d+_\d+\.)", "StyleGAN3"),
     (r"(g_)?synthesis\.blocks\.", "StyleGAN of 2019 in the layout of lernapparat, which is not read"),
     (r"(module\.)?generator\.progression\.", "StyleGAN of 2019 in rosinality's layout, which is not read"),
@@ -47,11 +49,19 @@ def stylegan2(name: str, nets: Mapping[str, dict[str, Tensor]], part: str | None
         if any(re.match(pattern, key) for net in nets.values() for key in net):
             raise LimnerError(f"{name} is {what}; limner reads rosinality's .pt and NVIDIA's .pkl of StyleGAN2")
     tensors = _generator(name, nets, part)
-    if {"input.input", "style.1.weight"} <= set(tensors):
-        tensors = _named_by_nvidia(tensors, nets.get("", {}).get("latent_avg"))
-    if "synthesis.b4.const" not in tensors:
-        raise LimnerError(f"{name} holds no generator of StyleGAN2, {looks_like(tensors)}")
-    return _built(name, tensors)
+    try:
+        if {"input.input", "style.1.weight"} <= set(tensors):
+            tensors = _named_by_nvidia(tensors, nets.get("", {}).get("latent_avg"))
+        if "synthesis.b4.const" in tensors:
+            return _built(name, tensors)
+    except (IndexError, RuntimeError, TypeError, ValueError):  # tensors of too few dimensions, or that do not fit
+        raise LimnerError(f"{name} has tensors of other shapes than a generator of StyleGAN2; save it anew") from None
+    kind = looks_like(tensors)
+    raise LimnerError(
+        f"{name} {_NOT_WHOLE}"
+        if kind.endswith("import stylegan2")
+        else f"{name} holds no generator of StyleGAN2, {kind}"
+    )
 
 
 def _generator(name: str, nets: Mapping[str, dict[str, Tensor]], part: str | None) -> dict[str, Tensor]:
@@ -69,8 +79,10 @@ def _generator(name: str, nets: Mapping[str, dict[str, Tensor]], part: str | Non
     for averaged in _AVERAGED:
         if averaged in found:
             return dict(found[averaged])
-    named = [t for k, t in nets.items() if k]
-    return dict(named[0] if len(named) == 1 else nets.get("", {}))
+    named = [k for k in nets if k]
+    if len(named) > 1:
+        raise LimnerError(f"{name} holds several nets; name one: part={plain(' or '.join(named))}")
+    return dict(nets[named[0]] if named else nets.get("", {}))
 
 
 def _named_by_nvidia(tensors: Mapping[str, Tensor], mean: Tensor | None) -> dict[str, Tensor]:
@@ -78,10 +90,8 @@ def _named_by_nvidia(tensors: Mapping[str, Tensor], mean: Tensor | None) -> dict
     named = {} if mean is None else {"mapping.w_avg": mean.flatten()}
     for key, tensor in tensors.items():
         new, value = _layer_named_by_nvidia(key), tensor
-        if new.endswith(("conv0.weight", "conv1.weight", "torgb.weight", "const")):
+        if new.endswith(("conv0.weight", "conv1.weight", "torgb.weight", ".const")):
             value = tensor.squeeze(0)
-        elif new.endswith("noise_const"):
-            value = tensor.flatten(0, 2)
         elif new.endswith("noise_strength"):
             value = tensor.reshape(())
         elif new.endswith("torgb.bias"):
@@ -139,15 +149,15 @@ def _built(name: str, tensors: dict[str, Tensor]) -> Imported:
     while f"mapping.fc{layers}.weight" in tensors:
         layers += 1
     if convs < 3 or not convs % 2 or not layers:
-        raise LimnerError(f"{name} is no whole generator of StyleGAN2; give the state dict of g_ema, or the .pkl")
+        raise LimnerError(f"{name} {_NOT_WHOLE}")
     try:
         w, inputs = tensors["mapping.fc0.weight"].shape
         state = {"constant": tensors.pop("synthesis.b4.const")[None]}
         classes = _embed(tensors, state)
-        if "mapping.w_avg" not in tensors:
-            tensors["mapping.w_avg"] = _mean_of_w(tensors, layers, inputs, classes)
+        if "mapping.w_avg" not in tensors and not classes:  # which have means of their own
+            tensors["mapping.w_avg"] = _mean_of_w(tensors, layers, inputs)
             notes.append(f"the file has no mean of w; that of {_DRAWS:,} draws is taken")
-        state["w_mean"] = tensors.pop("mapping.w_avg")
+        state["w_mean"] = tensors.pop("mapping.w_avg", torch.zeros(w))
         for k in range(layers):
             for part in ("weight", "bias"):
                 state[f"mapping.net.{2 * k}.{part}"] = tensors.pop(f"mapping.fc{k}.{part}")
@@ -157,7 +167,7 @@ def _built(name: str, tensors: dict[str, Tensor]) -> Imported:
         for k in range(convs // 2 + 1):
             _take_layer(tensors, f"synthesis.b{4 << k}.torgb", f"pictures.{k}", state)
         maps = [tensors.pop(f"{_conv(k)}.noise_const", None) for k in range(convs)]
-    except (KeyError, ValueError) as error:
+    except KeyError as error:
         raise LimnerError(f"{name} has no {str(error.args[0])[:60]}; give the whole generator of StyleGAN2") from None
     if tensors:
         raise LimnerError(f"{name} has a tensor {next(iter(tensors))}, which limner's stylegan2 has not")
@@ -181,6 +191,8 @@ def _imported(name: str, state: dict[str, Tensor], notes: list[str], classes: in
     tree: dict[str, Any] = {"name": "stylegan2", "D": {"name": "stylegan2.Discriminator", **sizes}}
     tree["G"] = {"name": "stylegan2.Generator", "z": z, "w": len(state["w_mean"]), "mapping": mapping, **sizes}
     side = 4 << (len(widths) - 1)
+    if side > _LARGEST:
+        raise LimnerError(f"{name} is a generator of more than {_LARGEST} pixels; smaller ones are read")
     shape = (len(state["pictures.0.conv.bias"]), side, side)
     facts: dict[str, Any] = {"shape": shape, "classes": classes, "condition": None}
     return Imported(tree, facts, {}, notes, {"G": state})
@@ -196,23 +208,22 @@ def _take_layer(tensors: dict[str, Tensor], at: str, to: str, state: dict[str, T
 
 def _embed(tensors: dict[str, Tensor], state: dict[str, Tensor]) -> int:
     """Takes the embedding of labels, a linear layer W y/√K + b, as one vector for each class; returns K."""
-    weight, bias = tensors.pop("mapping.embed.weight", None), tensors.pop("mapping.embed.bias", None)
-    if weight is None or bias is None:
+    weight = tensors.pop("mapping.embed.weight", None)
+    if weight is None:
         return 0
     classes = weight.shape[1]
-    state["mapping.embed.weight"] = weight.T / sqrt(classes) + bias
+    state["mapping.embed.weight"] = weight.T / sqrt(classes) + tensors.pop("mapping.embed.bias")
     return classes
 
 
-def _mean_of_w(tensors: Mapping[str, Tensor], layers: int, inputs: int, classes: int) -> Tensor:
-    """The mean of w over draws of z; zeros with classes, whose means are their own."""
+def _mean_of_w(tensors: Mapping[str, Tensor], layers: int, inputs: int) -> Tensor:
+    """The mean of w over draws of z."""
     h = torch.randn(_DRAWS, inputs, generator=torch.Generator().manual_seed(0))
     h = h * torch.rsqrt(h.square().mean(1, keepdim=True) + 1e-8)
     for k in range(layers):
         weight, bias = tensors[f"mapping.fc{k}.weight"].float(), tensors[f"mapping.fc{k}.bias"].float()
         h = F.leaky_relu(F.linear(h, weight * (_RATE / sqrt(weight.shape[1])), _RATE * bias), 0.2) * sqrt(2)
-    mean = h.mean(0)
-    return torch.zeros_like(mean) if classes else mean
+    return h.mean(0)
 
 
 def _drop_filters(name: str, tensors: dict[str, Tensor]) -> None:

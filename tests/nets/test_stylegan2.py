@@ -78,13 +78,29 @@ def test_a_scale_of_all_styles_changes_nothing() -> None:
     torch.testing.assert_close(conv(x, 7 * s), conv(x, s), rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.parametrize("net", [stylegan, stylegan2])
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (4, 16, 40), (2, 37, 53), (3, 8, 8)])
-def test_any_shape(shape: tuple[int, int, int]) -> None:
-    G = stylegan2.Generator(z=8, w=8, width=4, widest=8, mapping=1, shape=shape)
+def test_any_shape(shape: tuple[int, int, int], net: Any) -> None:
+    G = net.Generator(z=8, w=8, width=4, widest=8, mapping=1, shape=shape)
     D = stylegan2.Discriminator(width=4, widest=8, shape=shape)
     fake = G(torch.randn(2, 8))
     assert fake.shape == (2, *shape)
     assert D(fake).shape == (2,)
+
+
+def test_a_layer_of_stylegan_is_noise_leaky_relu_and_adain() -> None:
+    """Eq. 1 of Karras et al. 2019, computed anew; styles begin as deviations of 1 and means of 0."""
+    layer = stylegan._StyledLayer(4, 3, 5, up=True)
+    assert layer.affine.bias.tolist() == [1, 1, 1, 0, 0, 0]
+    awake(layer)
+    x, w, maps = noise(2, 4, 6, 5), noise(2, 5, seed=1), noise(2, 1, 12, 10, seed=2)
+    wide = F.interpolate(F.pad(x, (1, 1, 1, 1)), scale_factor=2, mode="bilinear")[..., 2:-2, 2:-2]
+    h = F.conv2d(wide, layer.conv.weight / sqrt(4 * 9), layer.conv.bias, padding=1)
+    h = F.leaky_relu(h + layer.strength * maps, 0.2)
+    y_s, y_b = F.linear(w, layer.affine.weight / sqrt(5), layer.affine.bias)[:, :, None, None].chunk(2, 1)
+    variance = h.var((2, 3), correction=0, keepdim=True)
+    expected = y_s * (h - h.mean((2, 3), keepdim=True)) / (variance + 1e-8).sqrt() + y_b
+    torch.testing.assert_close(layer(x, w, maps), expected, rtol=1e-11, atol=1e-11)
 
 
 def test_there_are_two_styles_for_each_size() -> None:
@@ -113,8 +129,9 @@ def test_a_style_acts_from_its_own_layer_on() -> None:
         assert not torch.equal(before, after)
 
 
-def test_noise_acts_by_its_strength_and_none_at_first() -> None:
-    G = stylegan2.Generator(z=8, w=8, width=4, widest=8, mapping=1, shape=(1, 16, 16)).double()
+@pytest.mark.parametrize("net", [stylegan, stylegan2])
+def test_noise_acts_by_its_strength_and_none_at_first(net: Any) -> None:
+    G = net.Generator(z=8, w=8, width=4, widest=8, mapping=1, shape=(1, 16, 16)).double()
     z, maps = noise(2, 8), noise(2, G.noise.total, seed=1)
     assert torch.equal(G(z), G(z, None, maps)), "strengths begin at 0"
     awake(G)
@@ -151,17 +168,46 @@ def test_nets_begin_at_the_equalised_scale() -> None:
     assert float(layer.strength.detach()) == 0
 
 
+@pytest.mark.parametrize("residual", [True, False])
+def test_the_discriminator_is_the_papers(residual: bool) -> None:
+    """Weights over √(fan in), LeakyReLU times √2, maps halved by the filter (1,3,3,1), sums of a residual block over √2."""
+    D = awake(stylegan2.Discriminator(width=4, widest=8, residual=residual, minibatch="none", shape=(2, 16, 16)))
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float64) / 8
+
+    def blurred(h: Tensor, pad: int) -> Tensor:
+        return torch.cat([F.conv2d(c, taps.outer(taps)[None, None], padding=pad) for c in h.split(1, 1)], 1)
+
+    def conv(h: Tensor, layer: Any, **how: int) -> Tensor:
+        return F.conv2d(h, layer.weight / sqrt(layer.weight[0].numel()), layer.bias, **how)
+
+    def linear(h: Tensor, layer: Any) -> Tensor:
+        return F.linear(h, layer.weight / sqrt(layer.weight.shape[1]), layer.bias)
+
+    def active(h: Tensor) -> Tensor:
+        return F.leaky_relu(h, 0.2) * sqrt(2)
+
+    colours, _, *blocks, last, _, _, hidden, _, score = D.net
+    x = noise(3, 2, 16, 16)
+    h = active(conv(x, colours))
+    assert len(blocks) == 2
+    for block in blocks:
+        main = active(conv(blurred(active(conv(h, block.conv0, padding=1)), 2), block.conv1, stride=2))
+        h = (main + conv(blurred(h, 1)[..., ::2, ::2], block.skip)) / sqrt(2) if residual else main
+    expected = linear(active(linear(active(conv(h, last, padding=1)).flatten(1), hidden)), score).flatten()
+    torch.testing.assert_close(D(x), expected, rtol=1e-12, atol=1e-12)
+
+
 def test_a_conditional_critic_is_a_product_of_features_and_labels() -> None:
     """f(x,y) = ⟨φ(x), m(y)⟩/√F, so logits of labels with m(y') = −m(y) are opposite."""
-    D = awake(
-        stylegan2.Discriminator(width=4, widest=8, conditional=True, minibatch="none", shape=(1, 16, 16), classes=3)
-    )
+    sizes: dict[str, Any] = {"width": 4, "widest": 8, "mapping": 3, "shape": (1, 16, 16), "classes": 3}
+    D = awake(stylegan2.Discriminator(conditional=True, minibatch="none", **sizes))
     x, match = noise(2, 1, 16, 16), D.net[-1]
     phi: list[Tensor] = []
     match.head.register_forward_hook(lambda module, given, out: phi.append(out))
     got = D(x, torch.tensor([2, 0]))
     m = match.mapping(None, torch.tensor([2, 0]))
     torch.testing.assert_close(got, (phi[0] * m).sum(1) / sqrt(8))
+    assert len(match.mapping.net) == 2 * 3, "layers, each with its LeakyReLU"
     one_hot = F.one_hot(torch.tensor([2, 0]), 3).double()
     torch.testing.assert_close(D(x, one_hot), got)
 

@@ -130,8 +130,8 @@ def doublings(shape: tuple[int, int, int], nets: str) -> tuple[int, tuple[int, i
 def doubled_widths(width: int, widest: int, n: int) -> list[int]:
     """Channels from the largest map to the smallest, n halvings below: they double up to `widest`.
 
-    >>> doubled_widths(32, 128, 3)
-    [32, 64, 128, 128]
+    >>> doubled_widths(32, 128, 3), doubled_widths(64, 32, 1)
+    ([32, 64, 128, 128], [64, 64])
     """
     return [min(width << k, max(width, widest)) for k in range(n + 1)]
 

@@ -405,7 +405,7 @@ def hostile(folder: Path, nvidia: Any) -> dict[str, bytes]:
         + bytes([len(shell)])
         + shell.encode()
         + b"\x85R.",
-        "attributes": b"\x80\x02ctorch._utils\n_rebuild_parameter\nN}U\x08functionN\x86s\x86b.",
+        "attributes": b"\x80\x02ctorch._utils\n_rebuild_parameter\nN}U\x08functionNs\x86b.",
         "class": b"\x80\x02ctraining.networks\nG\n}U\x05stateK\x01sb.",
         "dict": b"\x80\x02ccollections\nOrderedDict\n}U\x06updateK\x01sb.",
         "extension": b"\x80\x02\x82\x01.",
@@ -442,6 +442,7 @@ def test_nothing_of_a_hostile_file_runs(tmp_path: Path, nvidia: Any) -> None:
     assert "TensorFlow" in str(results["network"])
     assert "larger than its numbers" in str(results["beyond"])
     assert "larger than the file" in str(results["moved"])
+    assert "attributes of functions" in str(results["attributes"])
 
 
 @pytest.mark.parametrize("protocol", [2, 3])

@@ -170,7 +170,7 @@ def test_nets_begin_at_the_equalised_scale() -> None:
 
 @pytest.mark.parametrize("residual", [True, False])
 def test_the_discriminator_is_the_papers(residual: bool) -> None:
-    """Weights over √(fan in), LeakyReLU times √2, maps halved by the filter (1,3,3,1), sums of a residual block over √2."""
+    """Weights over √(fan in), LeakyReLU times √2, maps halved by (1,3,3,1), residual sums over √2."""
     D = awake(stylegan2.Discriminator(width=4, widest=8, residual=residual, minibatch="none", shape=(2, 16, 16)))
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float64) / 8
 

@@ -82,6 +82,18 @@ def test_the_mean_of_a_class_is_taken_away(linear) -> None:
     assert abs(float(result.vectors[0, 2])) < 0.2  # without, it is above 0.99
 
 
+def test_labels_that_come_in_turn_are_both_learnt_from_and_held_out(linear) -> None:
+    points, _ = planted(400)
+    classes = torch.arange(400) % 4
+    table = {"class": nn.functional.one_hot(classes).double().log_softmax(1)}
+    values = {"class": list("abcd")}
+    result, rare = by_reader(space_of(linear), Measured.of(points), classes, table, values, "means")
+    assert rare == []
+    assert result.accuracy == pytest.approx(
+        [0.5] * 4, abs=0.2
+    )  # points less the mean of their class tell nothing of it
+
+
 def test_sefa_takes_the_singular_vectors_of_the_first_linear_layer(linear, styled) -> None:
     class Net(type(linear)):  # type: ignore[misc]
         def __init__(self) -> None:

@@ -172,7 +172,7 @@ def test_what_cannot_be_done_is_said_in_one_line(family_file, picture, latent, t
         assert has in latent(verb, gan, *source(verb, picture), out, "space=w", *words, refused=True)
         wrong = latent(verb, gan, *source(verb, picture), tmp_path / "out.jpg", *words, refused=True)
         assert f"limner latent {verb} does not make out.jpg" in wrong
-    assert "gan has no styles to mix: its spaces are z" in latent("mix", gan, out, refused=True)
+    assert "gan has no space 'w+'; it has: z" in latent("mix", gan, out, refused=True)
     assert "has no encoder" in latent("walk", gan, out, f"pictures={picture}", refused=True)
     assert "at least 2 pictures" in latent(
         "walk", family_file("vae"), out, f"pictures={picture / '0.png'}", refused=True
@@ -181,6 +181,19 @@ def test_what_cannot_be_done_is_said_in_one_line(family_file, picture, latent, t
     assert "leads from one label to another" in latent(
         "walk", family_file("conditional"), out, "space=y", "y=3", refused=True
     )
+    for words, said in (
+        (["walk", family_file("vae"), out, f"pictures={picture}", "n=3"], "has more than 3 pictures"),
+        (["traverse", family_file("conditional"), out, "space=y", "y=3"], "leave y out"),
+        (["traverse", family_file("conditional"), out, "space=y", "along=components"], "leave along out"),
+        (["traverse", family_file("conditional"), out, "space=y", "pad=true"], "leave pad out"),
+        (["search", gan, out, f"like={picture}"], "write like=PICTURE"),
+        (["search", gan, out, "want=a=b", "fit=true"], "leave it out"),
+        (["search", gan, out, f"like={picture / '0.png'}", "data=avatars"], "leave it out"),
+        (["edit", gan, out, "a=x", "b=x", "c=x", "layers=0"], "leave them out of arithmetic"),
+        (["edit", gan, out, f"directions={tmp_path}"], "is no file; make one with: limner latent directions"),
+        (["directions", gan, out, "method=pca", "attribute=a"], "leave attribute out"),
+    ):
+        assert said in latent(*words, refused=True)
     assert not out.exists()
     latent("walk", gan, out, "n=4", "stops=2")
     assert "exist already" in latent("walk", gan, out, refused=True)
@@ -202,7 +215,8 @@ def test_pictures_of_a_conditional_model_come_with_their_label(family_file, pict
     cvae, out = family_file("cvae-mnist"), tmp_path / "out"
     for words in (["project", cvae, picture, out], ["walk", cvae, out, f"pictures={picture}"],
                   ["edit", cvae, out, f"a={picture}", f"b={picture}", f"c={picture}"]):  # fmt: skip
-        assert "is conditional, and pictures do not tell their label" in latent(*words, refused=True)
+        assert "is conditional, and a point gives another picture for each label" in latent(*words, refused=True)
+    assert "is conditional" in latent("edit", cvae, out, "a=x=1", "b=x=2", "c=x=3", refused=True)
     assert "no place in y" in latent("walk", cvae, out, f"pictures={picture}", "space=y", refused=True)
     latent("walk", cvae, out, f"pictures={picture}", "y=3", "n=6")
 

@@ -213,9 +213,8 @@ def by_reader(
     Raises:
         LimnerError: there is no such attribute or value, or too few draws have it or have it not.
     """
-    points = found.points.flatten(1)
-    points = points - found.mean if rest is None or rest.dim() > 1 else _class_centred(points, rest)
-    learnt = torch.arange(len(points)) % 4 != 3
+    points = _centred(found, rest)
+    learnt = _learnt_from(len(points))
     names, vectors, accuracies, rare = [], [], [], []
     for attribute, k in _asked(values, asked):
         positive = table[attribute].argmax(1) == k
@@ -238,12 +237,20 @@ def by_reader(
     return Directions(space.name, method, names, V, found.sigma_along(V), found.mean, [*accuracies], nones), rare
 
 
-def _class_centred(points: Tensor, classes: Tensor) -> Tensor:
-    """Points less the mean of their class."""
+def _centred(found: Measured, rest: Tensor | None) -> Tensor:
+    """Points (N,D) less their mean, or that of their class."""
+    points = found.points.flatten(1)
+    if rest is None or rest.dim() > 1:
+        return points - found.mean
     centred = points.clone()
-    for k in classes.unique():
-        centred[classes == k] -= points[classes == k].mean(0)
+    for k in rest.unique():
+        centred[rest == k] -= points[rest == k].mean(0)
     return centred
+
+
+def _learnt_from(n: int) -> Tensor:
+    """The draws (n,) that directions are learnt from: the first three quarters, as labels come in turn."""
+    return torch.arange(n) < 3 * n // 4
 
 
 def _asked(values: Mapping[str, Sequence[str]], asked: str | None) -> list[tuple[str, int]]:
@@ -336,7 +343,7 @@ def pca(space: Space, found: Measured, rest: Tensor | None, k: int) -> Tensor:
     if space.name != "z" or getattr(space.model.prior, "kind", None) not in ("normal", "uniform"):
         return found.components(k)[0]
     images = Measured.of(space.images(found.points, rest).flatten(1).double())
-    components, sigmas = images.components(min(k, 64))
+    components, sigmas = images.components(min(k, found.mean.numel()))
     targets = ((images.points - images.mean) @ components.T / sigmas).to(found.mean.device)  # (N,k)
     points = (found.points.flatten(1) - found.mean).double()
     vectors = torch.linalg.lstsq(points, targets).solution.T
@@ -414,6 +421,8 @@ def directions(
     place = opened(path, space, device)
     if isinstance(place, Label):
         raise LimnerError("points of y are labels, which have their directions already; write space=z")
+    if attribute is not None and method not in _LABELLED:
+        raise LimnerError(f"{method} finds directions without labels; leave attribute out, or use method=logistic")
     target = Target(out, "directions", (TENSORS, ".png", ".html"), page=page, overwrite=overwrite)
     eye = reader(path, place.shape, data, place.model.device)
     rest = place.rest(samples, y, seed)
@@ -433,7 +442,7 @@ def directions(
         result = result.apart([name.strip() for name in apart.split(",")])
         result = replace(result, sigma=found.sigma_along(result.vectors))
         if method in _LABELLED:
-            result = replace(result, accuracy=_again(result, found, table, eye.values if eye else {}))
+            result = replace(result, accuracy=_again(result, _centred(found, rest), table, eye.values if eye else {}))
     title = f"Directions in {place.name} of {place.model.title}"
     lines = [f"{title}, by {method} from {samples} samples{'' if eye is None else f' as {eye.key} reads them'}"]
     lines += [_said(row) for row in result.rows()]
@@ -462,11 +471,10 @@ def directions(
 
 
 def _again(
-    result: Directions, found: Measured, table: Mapping[str, Tensor], values: Mapping[str, Sequence[str]]
+    result: Directions, points: Tensor, table: Mapping[str, Tensor], values: Mapping[str, Sequence[str]]
 ) -> list[float | None]:
     """The accuracies of directions that were changed after they were learnt."""
-    points = found.points.flatten(1) - found.mean
-    learnt, accuracies = torch.arange(len(points)) % 4 != 3, list[float | None]()
+    learnt, accuracies = _learnt_from(len(points)), list[float | None]()
     for name, n in zip(result.names, result.vectors, strict=True):
         attribute, _, value = name.partition("=")
         positive = table[attribute].argmax(1) == list(map(str, values[attribute])).index(value)

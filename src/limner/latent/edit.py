@@ -29,7 +29,7 @@ from limner.latent import judges
 from limner.latent.directions import Directions, read_directions
 from limner.latent.project import looked_at, nearest, pictures, rows_of
 from limner.latent.results import Shown, Target, opened
-from limner.latent.spaces import Measured, Space, Style, measured, require_place, space_of, spaces
+from limner.latent.spaces import Measured, Space, Style, measured, require_label, require_place, space_of, spaces
 from limner.metrics.extractors.readers import ReadsAttributes
 from limner.report import Figure, Section, Table
 
@@ -296,6 +296,8 @@ def edit(
         raise LimnerError(
             "an edit goes along directions=FILE, or is arithmetic with a=, b= and c=; write one of the two"
         )
+    if directions is None and (name, layers, source) != (None, None, None):
+        raise LimnerError("name, layers and source go with directions=FILE; leave them out of arithmetic")
     place = opened(path, space, device)
     found = None if directions is None else read_directions(directions, place.model)
     if found is not None:
@@ -429,6 +431,7 @@ def _arithmetic(
     seed: int,
 ) -> Shown:
     """Means of examples, added and subtracted; single examples beside them."""
+    require_label(space, y)
     count_of = _CANDIDATES // 10 if space.is_slow else _CANDIDATES
     candidates = measured(space, count_of, seed, y)
     rest = space.rest(count_of, y, seed)
@@ -439,7 +442,7 @@ def _arithmetic(
     singles = points[0] - points[1] + points[2]  # (K,…)
     total = means[0] - means[1] + means[2]
     rows = [space.images(torch.cat([p, m]), one) for p, m in zip(points, means, strict=True)]
-    rows.append(space.images(space.inside(torch.cat([singles, total])), one))
+    rows.append(space.images(torch.cat([singles, total]), one))
     title = f"a - b + c in {space.name} of {space.model.title}"
     lines = [f"{title}: a is {a}, b is {b}, c is {c}; {count} examples of each"]
     numbers: dict[str, Any] = {"a": a, "b": b, "c": c, "examples": count}

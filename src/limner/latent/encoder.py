@@ -159,7 +159,7 @@ def encoder(
     rest = place.rest(_HELD_OUT, None, seed + 1)
     points = place.draw(_HELD_OUT, seed + 1, rest)
     x = place.images(points, rest)
-    again = place.images(place.inside(fitted(x.to(place.model.device)).view_as(points)), rest)
+    again = place.images(fitted(x.to(place.model.device)).view_as(points), rest)
     db = float(psnr(again, x).clamp(max=100).median())
     target.tensors(
         pack(

@@ -17,11 +17,10 @@ from pydantic import Field
 from torch import Tensor
 
 from limner.config.call import checked
-from limner.core.errors import LimnerError
 from limner.latent import judges
 from limner.latent.project import rows_of
 from limner.latent.results import Shown, Target, opened
-from limner.latent.spaces import LayerStyles, Space, spaces
+from limner.latent.spaces import LayerStyles, Space
 from limner.metrics.extractors.readers import ReadsAttributes
 from limner.report import Figure, Section, Table
 
@@ -107,11 +106,7 @@ def mix(
     Raises:
         LimnerError: there is no such model, it has no styles, or a file exists.
     """
-    place = opened(path, None, device, options, mix)
-    known = spaces(place.model)
-    if LayerStyles.name not in known:
-        raise LimnerError(f"{place.model.title} has no styles to mix: its spaces are {', '.join(known)}")
-    space = known[LayerStyles.name]
+    space = opened(path, LayerStyles.name, device, options, mix)
     assert isinstance(space, LayerStyles)
     target = Target(out, "mix", (".png", ".html"), page=page, overwrite=overwrite)
     layers = groups(space.layers)
@@ -124,7 +119,7 @@ def mix(
         for style, image in zip(a, images_a, strict=True):
             both = space.images(mixed(style[None].expand_as(b), b, part))
             sheet.append(torch.cat([image[None], both]))
-    title = f"Styles of {place.model.title}, mixed"
+    title = f"Styles of {space.model.title}, mixed"
     named = ", ".join(f"{name} {part[0]}–{part[-1]}" for name, part in layers.items())
     lines = [f"{title}: {rows} samples A (rows) with {columns} samples B (columns); layers from B: {named}"]
     numbers: dict[str, Any] = {"layers": layers}
@@ -145,6 +140,6 @@ def mix(
         sections.append(Section("Which layers decide what", text, table=Table(["layers from B", *attributes], cells)))
     target.sheet(picture, f"limner latent mix: {lines[0]}")
     target.article(title, sections)
-    shown = Shown(target.written, place.model.title, space.name, numbers, lines)
+    shown = Shown(target.written, space.model.title, space.name, numbers, lines)
     target.numbers(shown.document())
     return shown

@@ -206,6 +206,8 @@ def unpack(
         LimnerError: there is no such file, it is damaged or of another kind, or belongs to another model.
     """
     place = user_path(path)
+    if not place.is_file():
+        raise LimnerError(f"{path} is no file; make one with: limner latent {kind} RUN OUT")
     tensors, metadata = safetensors(read_bytes(place, _FILE_LIMIT), place.name)
     try:
         about = parse_json(metadata["latent"])

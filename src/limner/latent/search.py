@@ -82,13 +82,17 @@ def search(
     """
     if (like is None) == (want is None):
         raise LimnerError('search for one of the two: like=PICTURE, or want="glasses=round"')
+    if (fit and like is None) or (data is not None and want is None):
+        raise LimnerError("fit= is for like=PICTURE, and data= for want=; leave it out")
     place = opened(path, space, device, options, search)
     if k > samples:
         raise LimnerError(f"k={k} of {samples} samples cannot be shown; write k={samples} or less")
     if refine and (like is None or isinstance(place, Label)):
         raise LimnerError("refine goes on by projection, which needs like=PICTURE and a space other than y")
     target = Target(out, "search", (".png",), overwrite=overwrite)
-    wanted = None if like is None else pictures(like, place.shape, fit, 1)[1].float()
+    wanted = None if like is None else pictures(like, place.shape, fit, 2)[1].float()
+    if wanted is not None and len(wanted) > 1:
+        raise LimnerError(f"a search is for one picture, and {like} has more; write like=PICTURE")
     eye = None if want is None else judges.reader(path, place.shape, data, place.model.device)
     if want is not None and eye is None:
         raise LimnerError(
@@ -98,8 +102,8 @@ def search(
     found = Measured.of(place.draw(samples, seed, rest))
     x = place.images(found.points, rest)
     numbers: dict[str, Any] = {"samples": samples, "seed": seed}
-    judge = judges.extractor(path, x, place.model.device)
     if wanted is not None:
+        judge = judges.extractor(path, x, place.model.device)
         far, order = (v[0] for v in nearest(judge.features(x).cpu(), judge.features(wanted).cpu(), k))
         numbers |= {"features": judge.key, "distances": far.tolist()}
         headings, title = (

@@ -169,7 +169,13 @@ class Label(Space):
         return isinstance(model, Generates) and isinstance(model, Conditional)
 
     def rest(self, n: int, y: Any, seed: int) -> Tensor | None:
-        """Noise (n,…) of the prior."""
+        """Noise (n,…) of the prior.
+
+        Raises:
+            LimnerError: a label is asked for, though labels are the points.
+        """
+        if y is not None:
+            raise LimnerError("points of y are the labels themselves; leave y out, or choose another space")
         return drawn_codes(self.model, n, torch.Generator(self.model.device).manual_seed(seed))
 
     def draw(self, n: int, seed: int, rest: Tensor | None) -> Tensor:
@@ -300,8 +306,19 @@ def require_place(space: Space, y: Any) -> None:
     """
     if isinstance(space, Label):
         raise LimnerError("pictures have no place in y, where points are labels; choose another space")
+    require_label(space, y)
+
+
+def require_label(space: Space, y: Any) -> None:
+    """Refuses points of a conditional model that come without their label `y`.
+
+    Raises:
+        LimnerError: a point gives another picture for each label, and no label is given.
+    """
     if y is None and isinstance(space, Noise) and isinstance(space.model, Conditional):
-        raise LimnerError(f"{space.title} is conditional, and pictures do not tell their label; write y=LABEL")
+        raise LimnerError(
+            f"{space.title} is conditional, and a point gives another picture for each label; write y=LABEL"
+        )
 
 
 def fingerprint(model: GenerativeModel) -> str:

@@ -34,7 +34,6 @@ REACH = 3.0
 _LOOKED_AT = 256  # coordinates of a point; of more, those with the largest deviations
 _SLOW = 8  # part of them, and of other draws, where a picture takes many evaluations of nets
 _BASES = 4  # points from which change and correlation are measured
-_PAD = 11  # positions of each axis of a pad
 _MILLISECONDS = 120
 
 
@@ -103,9 +102,11 @@ def sliders(
         most: coordinates, of which those with the largest deviations are taken; 256 by default.
 
     Raises:
-        LimnerError: the labels of the space have no values.
+        LimnerError: the labels of the space have no values, or components of labels are asked for.
     """
     if isinstance(space, Label):
+        if kind == "components":
+            raise LimnerError("labels take their values, and have no components; leave along out")
         return _of_labels(space)
     t = torch.linspace(-REACH, REACH, steps).to(found.mean)
     if kind == "components":
@@ -246,7 +247,7 @@ def traverse(
         path: run folder, checkpoint folder or ``model.safetensors``.
         out: a folder, for traverse.png, traverse.webp and traverse.json; or one file: a sheet (.png), a loop (.webp,
             .gif) or a page with sliders (.html).
-        space: z, code or y; the first that the model has by default.
+        space: the space; the first that the model has by default.
         along: coordinates of a point, or principal components of the space's draws.
         rows: sliders to show, those that change the pictures most.
         steps: positions of a slider.
@@ -272,6 +273,7 @@ def traverse(
     found = measured(place, draws, seed + 1, y)
     moves = sliders(place, found, steps, along, rows, max(1, _LOOKED_AT // _SLOW) if place.is_slow else None)
     table = traversed(place, moves, bases, rest, rows, eye)
+    panels = _pad(place, table, bases, rest) if pad else []
     title = f"Traversals of {place.name} of {place.model.title}"
     lines = [f"{title}: {len(table)} of {len(moves)} sliders, those that change the pictures most"]
     lines += [f"{row.slider.name:<14} change {row.change:.3f}{_said(row)}" for row in table]
@@ -282,7 +284,6 @@ def traverse(
     if target.has_loop:
         target.loop(_moving(table, steps), _MILLISECONDS)
     if target.has_page:
-        panels = _pad(place, table, bases, rest) if pad else []
         panels += [
             Panel(_heading(row), [Axis(row.slider.name, row.slider.labels, row.slider.start)], frames(row.images))
             for row in table

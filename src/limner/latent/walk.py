@@ -15,7 +15,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from limner.apply.images import ImageSource
 from limner.config.call import checked
 from limner.core import interpolation
 from limner.core.capabilities import Decodes
@@ -23,6 +22,7 @@ from limner.core.errors import LimnerError
 from limner.core.grid import make_grid
 from limner.evaluation.smoothness import evenness, path_lengths
 from limner.latent.judges import extractor
+from limner.latent.project import pictures as read_pictures
 from limner.latent.results import Shown, Target, frames, opened
 from limner.latent.spaces import Label, Space, require_place
 from limner.metrics.extractors.features import Extractor
@@ -178,7 +178,7 @@ def walk(
         path: run folder, checkpoint folder or ``model.safetensors``.
         out: a folder, for walk.png, walk.webp and walk.json; or one file: a strip (.png), a loop (.webp, .gif) or a
             page with a slider (.html).
-        space: z, code or y; the first that the model has by default.
+        space: the space; the first that the model has by default.
         stops: points of the model's own that the walk passes through.
         n: pictures of the whole walk.
         pictures: a picture, a folder or a ZIP of pictures to pass through instead, for models that encode.
@@ -241,10 +241,12 @@ def _stops(
     """The points (K,…) that a walk of `most` pictures passes through."""
     if pictures is not None:
         require_place(space, y)
-        x = torch.cat([part for _, part in ImageSource(pictures, space.shape).batches()])  # type: ignore[arg-type]
+        _, x = read_pictures(pictures, space.shape, True, most + 1)
         if len(x) < 2:
             raise LimnerError(f"a walk passes through at least 2 pictures; {pictures} has {len(x)}")
-        codes = space.points(x[:100], None if rest is None else rest.expand(min(len(x), 100), *rest.shape[1:]))
+        if len(x) > most:
+            raise LimnerError(f"{pictures} has more than {most} pictures; raise n, up to {_MOST}, or give fewer")
+        codes = space.points(x, None if rest is None else rest.expand(len(x), *rest.shape[1:]))
         if codes is None:
             raise LimnerError(
                 f"{space.model.title} has no encoder, so that pictures have no place in {space.name};"

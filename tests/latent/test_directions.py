@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,9 @@ def test_accuracy_is_that_of_points_nothing_was_learnt_from() -> None:
     assert balanced_accuracy(points @ across, score > 0, learnt) == pytest.approx(0.5, abs=0.1)
     shifted = torch.where(learnt, points @ N, points @ N + 100)  # all held-out points lie beyond the threshold
     assert balanced_accuracy(shifted, score > 0, learnt) == 0.5
+    t = torch.tensor([0.0, 1, 2, 3, 4, 5, 6, 7, 4.5, 10, 1, 6])  # of 8 without it and 2 with it each half counts alike
+    positive = torch.tensor([False] * 8 + [True, True, False, True])
+    assert balanced_accuracy(t, positive, torch.arange(12) < 10) == 1.0
 
 
 def test_rare_values_are_left_out_and_named(linear) -> None:
@@ -178,6 +182,8 @@ def test_a_purity_matrix_says_what_a_step_changed_beside_a_random_one(styled) ->
     assert pure.others == 1.0
     assert chance.others is not None
     assert chance.others < 1.0
+    ((pure, chance),) = matrix(space, replace(one, sigma=torch.zeros(1)), [0], 10.0, Sides(), n=100)
+    assert pure.reached == chance.reached == 0.0  # as no step has a length
 
 
 def test_a_row_of_purity_is_counted() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,11 @@ import pytest
 import torch
 from PIL import Image
 
+from limner.apply.images import ImageSource
 from limner.cli import main
+from limner.latent.directions import read_directions
+from limner.latent.project import rows_of
+from limner.latent.results import opened
 from limner.latent.walk import walk
 
 Run = Callable[..., Any]
@@ -272,7 +277,6 @@ def test_directions_lead_to_edits_with_their_proof(family_file, labelled, pictur
 
 def test_a_sample_is_the_nearest_to_itself(family_file, labelled, latent, tmp_path) -> None:
     from limner.core.grid import make_grid
-    from limner.latent.results import opened
 
     space = opened(family_file("gan"), "z", "cpu")
     x = space.images(space.draw(30, 0, None))
@@ -297,6 +301,34 @@ def test_styles_are_mixed_in_blocks_of_layers(styled, labelled, latent, tmp_path
     assert set(document["read_as_b"]) == {"coarse", "middle", "fine"}
     with Image.open(tmp_path / "out/mix.png") as sheet:
         assert sheet.size == (4 * (3 + 2) - 2, 9 * (4 + 2) - 2)
+
+
+def test_an_edit_shows_points_moved_by_measured_deviations_and_arithmetic_a_less_b_and_c(
+    family_file, picture, latent, tmp_path
+) -> None:
+    file, vae = tmp_path / "d.safetensors", family_file("vae")
+    latent("directions", vae, file, "method=pca", "k=2", "samples=40")
+    words = [f"directions={file}", "name=component 2", "amount=1.5", "n=2", "steps=2"]
+    latent("edit", vae, tmp_path / "along.png", *words)
+    space = opened(vae, "z", "cpu")
+    found, points = read_directions(file, space.model), space.draw(2, 0, None)
+    step = 1.5 * found.sigma[1] * found.vectors[1]
+    rows = [space.images(points + t * step) for t in (0, 0.5, 1)]
+    with Image.open(tmp_path / "along.png") as sheet:
+        assert sheet.tobytes() == rows_of(rows).tobytes()
+
+    parts = []
+    for k, name in enumerate("abc"):
+        (tmp_path / name).mkdir()
+        for i in (k, k + 1):
+            shutil.copy(picture / f"{i}.png", tmp_path / name)
+        x = torch.cat([part for _, part in ImageSource(tmp_path / name, space.shape).batches()])
+        codes = space.points(x.float(), None)
+        parts.append(torch.cat([codes, codes.mean(0, keepdim=True)]))
+    a, b, c = parts
+    latent("edit", vae, tmp_path / "sum.png", *(f"{n}={tmp_path / n}" for n in "abc"), "examples=2", "space=z")
+    with Image.open(tmp_path / "sum.png") as sheet:
+        assert sheet.tobytes() == rows_of([space.images(p) for p in (a, b, c, a - b + c)]).tobytes()
 
 
 def test_arithmetic_takes_pictures_and_descriptions(family_file, labelled, picture, latent, tmp_path) -> None:

@@ -238,13 +238,15 @@ def by_reader(
 
 
 def _centred(found: Measured, rest: Tensor | None) -> Tensor:
-    """Points (N,D) less their mean, or that of their class."""
+    """Points (N,D) less their mean, or that of what is learnt from of their class."""
     points = found.points.flatten(1)
     if rest is None or rest.dim() > 1:
         return points - found.mean
-    centred = points.clone()
+    centred, learnt = points.clone(), _learnt_from(len(points)).to(rest.device)
     for k in rest.unique():
-        centred[rest == k] -= points[rest == k].mean(0)
+        own = rest == k
+        known = own & learnt if bool((own & learnt).any()) else own
+        centred[own] -= points[known].mean(0)
     return centred
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from limner.apply.relabel import pixels
 from limner.core.errors import LimnerError
 from limner.latent.directions import Directions, balanced_accuracy, by_reader, normal, pca, read_directions, sefa
-from limner.latent.edit import matrix, moved, purity, target_of
+from limner.latent.edit import examples, matrix, moved, purity, target_of
 from limner.latent.encoder import fit
 from limner.latent.mix import attribution, groups, mixed
 from limner.latent.project import looked_at, nearest, places, projected
@@ -204,6 +204,21 @@ def test_a_step_in_some_layers_changes_these_only(styled) -> None:
     difference = whole.images(changed) - space.images(points)
     assert difference[:, :, [0, 3]].abs().max() == 0
     torch.testing.assert_close(difference[:, 0, 1:3, 0], torch.full((2, 2), 0.125))
+    step = torch.arange(12.0).view(4, 3)  # of w+, another for each layer
+    ws = space_of(styled, "w+").draw(2, 0, None)
+    _, changed = moved(space_of(styled, "w+"), ws, step.flatten(), [1, 3])
+    torch.testing.assert_close(changed - ws, (step * torch.tensor([0.0, 1, 0, 1])[:, None]).expand(2, -1, -1))
+
+
+def test_examples_of_a_description_show_all_of_it(linear) -> None:
+    found = Measured.of(torch.eye(3))
+    p = torch.tensor([[0.99, 0.45], [0.55, 0.55], [0.6, 0.9]])  # the product of the first is above that of the second
+    table = {name: torch.stack([1 - p[:, k], p[:, k]], 1).log() for k, name in enumerate(("first", "second"))}
+    what = "first=yes second=yes"
+    points = examples(space_of(linear), what, 2, Sides(), found, table, False)
+    assert torch.equal(points, found.points[[2, 1]])
+    with pytest.raises(LimnerError, match="only 2 of 3 samples show"):
+        examples(space_of(linear), what, 3, Sides(), found, table, False)
 
 
 def test_mixing_takes_some_layers_and_says_what_they_decide(styled) -> None:

@@ -195,6 +195,8 @@ def test_a_slider_is_named_by_what_a_reader_sees_move() -> None:
     assert abs(found.r) > 0.95
     p = torch.sigmoid(torch.tensor(2.0))
     assert abs(found.effect) == pytest.approx(float(2 * p - 1), abs=1e-5)
+    apart = torch.tensor([0.0, -9.0]).view(2, 1, 1, 1, 1)  # rows are compared with themselves alone
+    assert abs(correlation(Reader(), t, x + apart).r) > 0.9
     still = correlation(Reader(), t, x * 1e-3)
     assert not still.is_name  # r is as large, and nothing moves
     assert "unnamed" in str(still)

@@ -17,8 +17,9 @@ from PIL import Image
 
 from limner.apply.images import ImageSource
 from limner.cli import main
+from limner.core.errors import LimnerError
 from limner.latent.directions import read_directions
-from limner.latent.project import rows_of
+from limner.latent.project import pictures, rows_of
 from limner.latent.results import opened
 from limner.latent.walk import walk
 
@@ -224,6 +225,14 @@ def test_pictures_of_a_conditional_model_come_with_their_label(family_file, pict
     assert "is conditional" in latent("edit", cvae, out, "a=x=1", "b=x=2", "c=x=3", refused=True)
     assert "no place in y" in latent("walk", cvae, out, f"pictures={picture}", "space=y", refused=True)
     latent("walk", cvae, out, f"pictures={picture}", "y=3", "n=6")
+
+
+def test_a_picture_that_is_not_square_fits_a_model_of_its_width_and_height(tmp_path: Path) -> None:
+    Image.new("L", (9, 7)).save(tmp_path / "wide.png")
+    names, x = pictures(tmp_path / "wide.png", (1, 7, 9), fit=False)
+    assert (names, x.shape) == (["wide.png"], (1, 1, 7, 9))
+    with pytest.raises(LimnerError, match="is 9×7 grey, and this model draws 7×9 grey"):
+        pictures(tmp_path / "wide.png", (1, 9, 7), fit=False)
 
 
 def test_the_page_of_a_projection_has_all_numbers(family_file, picture, latent, tmp_path) -> None:

@@ -47,6 +47,7 @@ from limner.core.update import Updates
 from limner.core.workers import check_main_guard
 from limner.core.yaml_text import dump_yaml
 from limner.data.files.looks import one_look
+from limner.doctor.watch import Watch
 from limner.evaluation import scoring
 from limner.evaluation.subjects import heldout_of
 
@@ -279,6 +280,8 @@ def _fit(prepared: Prepared, run: Run, start: Checkpoint | None, progress: Progr
         scorer = scoring.during_training(reference, heldout) if is_main else None
         if scorer is None and prepared.options.score_images and is_main:
             progress.say("train.score_images has no effect: the data have no held-out images to compare samples with")
+        watches = is_main and prepared.options.doctor
+        examiner = Watch(prepared.recipe.to_dict(), dataset, heldout) if watches else None
         model = fit(
             prepared.options,
             prepared.model,
@@ -288,6 +291,7 @@ def _fit(prepared: Prepared, run: Run, start: Checkpoint | None, progress: Progr
             device=device,
             heldout=heldout,
             scorer=scorer,
+            examiner=examiner,
             start=start,
             progress=progress,
         )

@@ -21,6 +21,7 @@ LEAST = {
     "checkpoint_images": 1,
     "milestone_images": 0,
     "score_images": 0,
+    "doctor_images": 1,
     "keep": 1,
     "samples": 1,
     "threads": 1,

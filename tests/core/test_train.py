@@ -145,14 +145,16 @@ def test_the_averaged_weights_are_used_and_the_raw_ones_trained(tmp_path: Path) 
 
 @pytest.mark.parametrize("name", ["dcgan-32", "conv-ae-mnist"])
 def test_previews_and_scores_do_not_change_a_training(name: str, tmp_path: Path) -> None:
-    """Grids, reconstructions, scores and checkpoints do not change the mode, the statistics or the noise."""
+    """Grids, scores, checkpoints and examinations do not change the mode, the statistics or the noise."""
     options = QUICK | {"data": {"name": "mnist-5k", "size": 16, "limit": 64}, "images": 40, "deterministic": True}
     options |= NARROW if name == "dcgan-32" else {"model.decoder": {"name": "conv.NearestDecoder"}}
-    seldom, often = {"sample_images": 1_000_000}, {"sample_images": 8, "checkpoint_images": 8, "score_images": 16}
+    seldom = {"sample_images": 1_000_000, "doctor": False}
+    often = {"sample_images": 8, "checkpoint_images": 8, "score_images": 16, "doctor_images": 8}
     runs = [limner.train(name, out=tmp_path / str(i), **options | o) for i, o in enumerate((seldom, often))]
     a, b = (read(run.latest).trainer["model"] for run in runs)
     assert any("running_mean" in k for k in a)
     assert [k for k in a if not torch.equal(a[k], b[k])] == []
+    assert [len(run.checks()) for run in runs] == [0, 5]
 
 
 def test_meters_are_means() -> None:

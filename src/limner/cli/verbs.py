@@ -178,6 +178,20 @@ def evaluate(*paths: str, **settings: str) -> Result:
     return Result(cards, scoring.table(cards))
 
 
+@verb("limner.doctor.diagnosis.diagnose")
+def doctor(path: str, **settings: str) -> Result:
+    """Say what is wrong with a training, since when, and what helps: limner doctor runs/mine. Exit code 1 if it fails.
+
+    Args:
+        path: run folder.
+        **settings: settings of `limner.doctor.diagnosis.diagnose`.
+    """
+    from limner.doctor.diagnosis import diagnose
+
+    diagnosis = diagnose(path, **read_texts(diagnose, settings))
+    return Result(diagnosis.to_dict(), diagnosis.text, SystemExit(1) if diagnosis.failed else None)
+
+
 @verb("limner.bench.compare.run")
 def compare(*recipes: str, **settings: str) -> Result:
     """Train recipes under equal conditions; test which is better: limner compare vae-mnist gan-mnist budget=10m."""

@@ -32,6 +32,9 @@ class TrainOptions:
         milestone_images: checkpoints at multiples of this are never deleted; 0 keeps none.
         score_images: images between scores (quality and coverage) of 2,000 samples; the best checkpoint is kept. 0
             scores only at the end. Lower it to catch the best moment of a GAN; each score takes some seconds.
+        doctor: whether the training is examined while it runs: findings such as a collapse are told when they begin. It
+            changes no result.
+        doctor_images: images between examinations; null means every 250 batches. Raise it if they cost much time.
         keep: number of newest checkpoints to keep.
         samples: images in a sample grid.
         time: longest training time, e.g. 20m; null trains to the end.
@@ -60,6 +63,8 @@ class TrainOptions:
         checkpoint_images: Count | None = None,
         milestone_images: Count = 0,
         score_images: Count = 0,
+        doctor: bool = True,
+        doctor_images: Count | None = None,
         keep: int = 3,
         samples: int = 64,
         time: Duration | None = None,
@@ -81,6 +86,7 @@ class TrainOptions:
             ("checkpoint_images", checkpoint_images, 1, _MOST),
             ("milestone_images", milestone_images, 0, _MOST),
             ("score_images", score_images, 0, _MOST),
+            ("doctor_images", doctor_images, 1, _MOST),
             ("keep", keep, 1, _MOST),
             ("samples", samples, 1, 10_000),
             ("threads", threads, 1, 1024),
@@ -101,6 +107,7 @@ class TrainOptions:
         self.checkpoint_images = checkpoint_images or max(batch, images // 10)
         self.milestone_images, self.keep, self.samples = milestone_images, keep, samples
         self.score_images = score_images
+        self.doctor, self.doctor_images = doctor, doctor_images or 250 * batch
         self.time, self.precision, self.device = time, precision, str(device)
         self.bf16 = precision != "fp32"
         self.threads, self.workers = threads, workers

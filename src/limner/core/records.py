@@ -140,10 +140,21 @@ _NUMBER = _or_none(is_number)
 METRICS = record({"images": is_count}, {"step": is_count, "seconds": is_duration}, _NUMBER)
 """A line of ``metrics.jsonl``: the position, and numbers."""
 
+CHECKS = record(
+    {"images": is_count, "step": is_count, "signals": _map_of(_NUMBER)},
+    {
+        "took": is_duration,
+        "counts": _list_of(is_count),
+        "kinds": record({"names": _list_of(_is_text), "shares": _list_of(is_duration)}, {}),
+    },
+)
+"""A line of ``checks.jsonl``: what the doctor measured at a position."""
+
 EVENTS = record(
     {"event": _is_text, "images": is_count, "seconds": is_duration},
     dict.fromkeys(("message", "command", "data", "fingerprint", "licence"), _WORD)
-    | dict.fromkeys(("took", "total", "items", "energy_joules", "budget"), _NUMBER)
+    | dict.fromkeys(("took", "total", "items", "energy_joules", "budget", "value", "threshold", "since"), _NUMBER)
+    | dict.fromkeys(("check", "state"), _is_text)
     | {"shape": _list_of(is_count), "parameters": _map_of(is_count)}
     | {"classes": _list_of(_is_text), "notes": _list_of(_is_text)},
 )

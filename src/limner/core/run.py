@@ -1,7 +1,8 @@
 """The run folder: plain files that the command line, Python and the report read.
 
 ``runs/0007-vae-mnist/`` holds ``recipe.yaml``, ``env.json``, ``metrics.jsonl`` (one line for each log step),
-``events.jsonl`` (phases, checkpoints, warnings), ``samples/`` (from the same noise each time), ``checkpoints/``,
+``events.jsonl`` (phases, checkpoints, warnings), ``checks.jsonl`` (what the doctor measured), ``samples/`` (from the
+same noise each time), ``checkpoints/``,
 ``scores.json``, ``README.md`` (the model card) and ``report.html``.
 """
 
@@ -172,11 +173,16 @@ class Run:
             records.check_regular(self.path / name)
         for name in records.FILES:
             self.read_json(name)
-        self.metrics(), self.events()
+        self.metrics(), self.checks(), self.events()
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Appends to ``metrics.jsonl``; numbers that are not finite become null."""
         self._append("metrics.jsonl", {k: _finite(v) for k, v in line.items()})
+
+    def log_check(self, line: Mapping[str, Any]) -> None:
+        """Appends to ``checks.jsonl``; signals that are not finite become null."""
+        signals = {name: _finite(value) for name, value in line["signals"].items()}
+        self._append("checks.jsonl", {**line, "signals": signals})
 
     def event(self, event: str, images: int, seconds: float, **more: Any) -> None:
         """Appends to ``events.jsonl``."""
@@ -192,6 +198,10 @@ class Run:
     def metrics(self) -> list[dict[str, Any]]:
         """All lines of ``metrics.jsonl``. Damaged ones are left out, with a `LimnerWarning` that tells how many."""
         return self._lines("metrics.jsonl", records.METRICS)
+
+    def checks(self) -> list[dict[str, Any]]:
+        """All lines of ``checks.jsonl``. Damaged ones are left out, with a `LimnerWarning` that tells how many."""
+        return self._lines("checks.jsonl", records.CHECKS)
 
     def events(self) -> list[dict[str, Any]]:
         """All lines of ``events.jsonl``. Damaged ones are left out, with a `LimnerWarning` that tells how many."""
@@ -210,9 +220,10 @@ class Run:
         return any(e["event"] == "done" and e["images"] >= images for e in self.events())
 
     def rewind(self, images: int, logged: int) -> None:
-        """Deletes metrics after `logged` and previews after `images`, which a resumed training writes again."""
-        lines = [line for line in self.metrics() if line["images"] <= logged]
-        replace_file(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
+        """Deletes metrics after `logged`, and checks and previews after `images`; resuming writes them again."""
+        self._keep("metrics.jsonl", [line for line in self.metrics() if line["images"] <= logged])
+        if (self.path / "checks.jsonl").exists():
+            self._keep("checks.jsonl", [line for line in self.checks() if line["images"] <= images])
         for folder, suffix in (
             ("samples", "webp"),
             ("reconstructions", "webp"),
@@ -223,6 +234,10 @@ class Run:
             for position, file in self._numbered(folder, suffix):
                 if position > images:
                     file.unlink()
+
+    def _keep(self, name: str, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Writes a log anew, with these lines alone."""
+        replace_file(self.path / name, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
     def samples(self) -> list[tuple[int, Path]]:
         """Position (images seen) and file of every saved sample grid, in order."""

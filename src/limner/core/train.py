@@ -21,6 +21,7 @@ from limner.core.checkpoint import Checkpoint
 from limner.core.device import describe, lacks_bfloat16, make_deterministic
 from limner.core.ema import EMA
 from limner.core.errors import LimnerError
+from limner.core.examiner import Examiner
 from limner.core.frame import POINTS, drawable, frame, is_drawn
 from limner.core.graph import Steps
 from limner.core.model import GenerativeModel, load_weights, parameters
@@ -63,6 +64,7 @@ def fit(
     device: torch.device,
     heldout: Dataset | None = None,
     scorer: Scorer | None = None,
+    examiner: Examiner | None = None,
     start: Checkpoint | None = None,
     progress: Progress | None = None,
 ) -> GenerativeModel:
@@ -77,6 +79,7 @@ def fit(
         device: the device to train on.
         heldout: data that are not trained on, for previews.
         scorer: computes scores every `score_images`; the checkpoint with the lowest first score is the best one.
+        examiner: examines the model every `doctor_images`, on rank 0.
         start: a checkpoint to resume from.
         progress: receives the progress.
 
@@ -88,7 +91,7 @@ def fit(
         LimnerError: the loss is no longer finite, or the disk is full; earlier checkpoints are intact.
     """
     return _Training(
-        options, model, dataset, optimisers, run, device, heldout, scorer, start, progress or Silent()
+        options, model, dataset, optimisers, run, device, heldout, scorer, examiner, start, progress or Silent()
     ).loop()
 
 
@@ -104,6 +107,7 @@ class _Training:
     device: torch.device
     heldout: Dataset | None
     scorer: Scorer | None
+    examiner: Examiner | None
     start: Checkpoint | None
     progress: Progress
 
@@ -164,6 +168,8 @@ class _Training:
         self.best = state.get("best", {})
         if self.is_main:
             self.run.rewind(self.stream.position, self.logged_at[0])
+            if self.examiner is not None:
+                self.examiner.begin(self.run.metrics(), self.run.checks())
             self.prune()  # a killed process may not have come to it
         environment = describe(self.device)
         for key in ("torch", "threads", "device", "cpu_capability"):
@@ -230,6 +236,8 @@ class _Training:
                         self.score()
                     if crossed(options.score_images) or crossed(options.log_images):
                         self.log()
+                    if crossed(options.doctor_images):
+                        self.examine()
                     if crossed(options.sample_images):
                         self.sample()
                     if crossed(options.checkpoint_images) or self.best.get("images") == stream.position:
@@ -355,6 +363,8 @@ class _Training:
         if self.is_main:
             self.run.log(line)
             self.progress.log(line)
+            if self.examiner is not None:
+                self.examiner.log(line)
         skipped = int(self.update.skipped)
         if skipped:
             self.event("skip", total=skipped, message=f"{skipped} updates were not finite and were skipped")
@@ -373,6 +383,20 @@ class _Training:
             better = value < self.best.get("score", float("inf"))
         if dist.any_rank(better, self.device):
             self.best = {"images": self.stream.position, "score": next(iter(self.scores.values()), float("-inf"))}
+
+    def examine(self) -> None:
+        """Lets the examiner measure the model, and says what it has found that is new."""
+        if self.examiner is None or not self.is_main:
+            return
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            line, found = self.examiner.examine(self.model, self.stream.position, self.steps)
+        self.model.train()
+        self.run.log_check(line)
+        for news in found:
+            self.event("finding", message=news.message, **news.facts)
+            if news.message:
+                self.progress.say(news.message)
 
     def diverged(self) -> LimnerError:
         """The error for a training whose loss or weights are not finite."""

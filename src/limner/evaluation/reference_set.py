@@ -177,7 +177,7 @@ class ReferenceSet:
                 f"scores compare grey or colour images of at least 8×8 pixels; {train.name} has {c}×{h}×{w}"
             )
         if extractor is None:
-            extractor = _usual(train, device)
+            extractor = usual_extractor(train, device)
         self.extractor, self.train, self.n, self.device = extractor, train, min(n, len(train)), torch.device(device)
         self.apart, self._heldout = heldout is not train, heldout
         need = extractor.dims + 1
@@ -285,7 +285,7 @@ class ReferenceSet:
         return float(vendi(self.real.features))
 
 
-def _usual(train: Dataset, device: torch.device | str) -> Extractor:
+def usual_extractor(train: Dataset, device: torch.device | str) -> Extractor:
     """The extractor that was trained on such images, or random features where there is none."""
     classifier, reader = features.KEYS.get(train.name), attributes.KEYS.get(train.name)
     if classifier is not None:

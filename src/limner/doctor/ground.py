@@ -1,0 +1,194 @@
+"""Real images as the ground that a model's samples are compared with while it trains: few, and looked at once.
+
+A `Ground` is small, since an examination must cost less than a twentieth of the training: about a thousand images, seen
+through the same extractor as the scores. Points of a toy are their own features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from limner.core.batch import Dataset, drawn, to_float, to_uint8
+from limner.core.frame import drawable
+from limner.evaluation.real_features import extract
+from limner.evaluation.reference_set import usual_extractor
+from limner.metrics.diversity import duplicate_threshold, vendi
+from limner.metrics.extractors.features import Classifier, Extractor
+from limner.metrics.quality import sharpness
+
+REALS = 1024
+"""Images of each side, trained on and held out."""
+_BINS = 16
+
+
+@dataclass(frozen=True)
+class Points:
+    """Points as their own features, scaled to the spread of the data.
+
+    Attributes:
+        mean: (d,) mean of the data.
+        std: (d,) its standard deviation.
+    """
+
+    mean: Tensor
+    std: Tensor
+    key: str = "points"
+
+    @property
+    def dims(self) -> int:
+        return len(self.mean)
+
+    def features(self, x: Tensor, *, batch: int = 256) -> Tensor:
+        """Features (N,d) of points (N,C,H,W)."""
+        return (x.flatten(1).float().cpu() - self.mean) / self.std
+
+
+class Ground:
+    """Real images, held-out ones, and what follows from them.
+
+    Args:
+        train: the training data.
+        heldout: data that are not trained on, or None.
+        device: where features are computed.
+
+    Raises:
+        LimnerError: there is no extractor for such images.
+    """
+
+    def __init__(self, train: Dataset, heldout: Dataset | None, device: torch.device | str = "cpu") -> None:
+        self.device, self.train = torch.device(device), train
+        self.is_points = drawable(train.shape)
+        self.real = _Side.of(train, REALS)
+        self.held = None if heldout is None or heldout is train else _Side.of(heldout, REALS)
+        self.extractor: Extractor | Points = self._points() if self.is_points else usual_extractor(train, device)
+
+    def _points(self) -> Points:
+        x = self.real.images.flatten(1)
+        return Points(x.mean(0), x.std(0).clamp(min=1e-6))
+
+    def look(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Features (N,d) of images (N,C,H,W), and logits (N,K) where the extractor is a classifier.
+
+        Images in [-1,1] are rounded to 8 bits first, as in all scores; values that are not finite are grey.
+        """
+        if isinstance(self.extractor, Points):
+            return self.extractor.features(x.nan_to_num()), None
+        x = x if x.dtype == torch.uint8 else to_uint8(x.nan_to_num().clamp(-1, 1)).cpu()
+        return extract(self.extractor, x)
+
+    @cached_property
+    def features(self) -> Tensor:
+        """Features (N,d) of the training images."""
+        return self.look(self.real.images)[0]
+
+    @cached_property
+    def held_features(self) -> Tensor | None:
+        """Features (N,d) of the held-out images."""
+        return None if self.held is None else self.look(self.held.images)[0]
+
+    @cached_property
+    def spread(self) -> float:
+        """Mean distance of the features of two training images."""
+        return mean_distance(self.features)
+
+    @cached_property
+    def vendi(self) -> float:
+        """Vendi score of 256 training images."""
+        return vendi(self.features[:256])
+
+    @cached_property
+    def same(self) -> float:
+        """Distance of features below which two images count as the same."""
+        return duplicate_threshold(self.features)
+
+    @cached_property
+    def sharpness(self) -> float | None:
+        """Variance of the Laplacian of training images; None for points and images that are too small or flat."""
+        if self.is_points or min(self.real.images.shape[2:]) < 3:
+            return None
+        return sharpness(self.real.images) or None
+
+    @cached_property
+    def kinds(self) -> Kinds:
+        """The kinds of images: classes that the extractor tells, or bins of similar images."""
+        return Kinds.of(self)
+
+
+@dataclass(frozen=True)
+class _Side:
+    """Some items of a data set: images (N,C,H,W) uint8 or points, and labels (N,…) or None."""
+
+    images: Tensor
+    labels: Tensor | None
+
+    @classmethod
+    def of(cls, dataset: Dataset, n: int) -> _Side:
+        indices = drawn(len(dataset), n)
+        labels = None if dataset.labels is None else dataset.labels[torch.tensor(indices)]
+        return cls(dataset.fetch(indices).cpu(), labels)
+
+    def batch(self, n: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        """The first n images (n,C,H,W) in [-1,1] and their labels."""
+        y = None if self.labels is None else self.labels[:n].to(device)
+        return to_float(self.images[:n]).to(device), y
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """How samples are sorted into kinds.
+
+    Attributes:
+        names: a name for each kind.
+        shares: (K,) share of each among the training images.
+        centres: (K,d) centres of the bins; None where a classifier tells the kinds.
+    """
+
+    names: Sequence[str]
+    shares: Sequence[float]
+    centres: Tensor | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, ground: Ground) -> Kinds:
+        features, logits = ground.look(ground.real.images)
+        modes = getattr(ground.train, "centres", None)
+        if modes is not None and isinstance(ground.extractor, Points):
+            centres = ground.extractor.features(modes.reshape(len(modes), -1))
+            names = ["mode at (" + ", ".join(f"{v:.2g}" for v in mode.flatten().tolist()) + ")" for mode in modes]
+            return cls(names, _shares(torch.cdist(features, centres).argmin(1), len(names)), centres)
+        if logits is not None and isinstance(ground.extractor, Classifier):
+            classes = ground.train.classes or []
+            names = classes if len(classes) == logits.shape[1] else [str(k) for k in range(logits.shape[1])]
+            return cls(names, _shares(logits.argmax(1), len(names)))
+        from scipy.cluster.vq import kmeans2
+
+        k = min(_BINS, len(features) // 8) or 1
+        found, nearest = kmeans2(features.double().numpy(), k, minit="++", seed=np.random.default_rng(0))
+        names = [f"kind {i + 1}" for i in range(k)]
+        return cls(names, _shares(torch.from_numpy(nearest).long(), k), torch.from_numpy(found).float())
+
+    def count(self, features: Tensor, logits: Tensor | None) -> list[int]:
+        """How many images, given by features (N,d) and logits (N,K), are of each kind."""
+        if self.centres is None:
+            assert logits is not None
+            kinds = logits.argmax(1)
+        else:
+            kinds = torch.cdist(features.float(), self.centres).argmin(1)
+        counted: list[int] = torch.bincount(kinds, minlength=len(self.names)).tolist()
+        return counted
+
+
+def _shares(kinds: Tensor, k: int) -> list[float]:
+    shares: list[float] = (torch.bincount(kinds, minlength=k) / len(kinds)).tolist()
+    return shares
+
+
+def mean_distance(features: Tensor, most: int = 256) -> float:
+    """Mean Euclidean distance of two different rows of features (N,d), of the first so many."""
+    x = features[:most].double()
+    return float(torch.pdist(x).mean()) if len(x) > 1 else 0.0

@@ -180,7 +180,9 @@ def evaluate(*paths: str, **settings: str) -> Result:
 
 @verb("limner.doctor.diagnosis.diagnose")
 def doctor(path: str, **settings: str) -> Result:
-    """Say what is wrong with a training, since when, and what helps: limner doctor runs/mine. Exit code 1 if it fails.
+    """Say what is wrong with a training and what helps: limner doctor runs/mine.
+
+    The exit code is 1 if a check fails.
 
     Args:
         path: run folder.

@@ -52,3 +52,25 @@ def test_a_heading_as_wide_as_its_column_is_drawn_whole_above_each():
     first, *others = inks("c1=9", 3, 28)
     assert others == [first, first]
     assert first == inks("c1=9", 1, 64)[0], "as much ink as where there is room"
+
+
+def test_names_of_rows_stand_on_their_left_and_images_stay():
+    x, headings = torch.rand(4, 3, 32, 20) * 2 - 1, ["one", "two"]
+    plain = make_grid(x, 2, headings=headings)
+    named = make_grid(x, 2, headings=headings, names=["before", "after all"])
+    left = named.width - plain.width
+    assert named.height == plain.height
+    assert np.array_equal(np.asarray(named)[:, left:], np.asarray(plain))
+    ink = (np.asarray(named)[:, :left] < 128).any(2)
+    rows = [ink[-66:][:32], ink[-66:][34:]]
+    assert all(row.any() for row in rows)
+    assert not ink[:-66].any(), "nothing beside the headings"
+    assert not ink[:, -2:].any(), "no name touches the images"
+    widths = [row.any(0).nonzero()[0].max() for row in rows]
+    assert widths[0] < widths[1]
+
+
+def test_names_beside_small_pictures_stay_within_their_rows():
+    ink = np.asarray(make_grid(torch.ones(2, 1, 8, 8), 1, names=["A", ""])) < 128
+    assert ink.any()
+    assert not ink[9:].any()

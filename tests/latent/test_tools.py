@@ -198,6 +198,13 @@ def test_what_cannot_be_done_is_said_in_one_line(family_file, picture, latent, t
         (["edit", gan, out, "a=x", "b=x", "c=x", "layers=0"], "leave them out of arithmetic"),
         (["edit", gan, out, f"directions={tmp_path}"], "is no file; make one with: limner latent directions"),
         (["directions", gan, out, "method=pca", "attribute=a"], "leave attribute out"),
+        (["directions", gan, out, "method=means", "k=3"], "leave k out"),
+        (["directions", gan, out, "extreme=0.1"], "leave extreme out"),
+        (["edit", gan, out, "a=x", "b=x", "c=x", "amount=2"], "leave them out of arithmetic"),
+        (["edit", gan, out, "a=x", "b=x", "c=x", "n=2"], "leave them out of arithmetic"),
+        (["edit", gan, out, f"directions={tmp_path}", "examples=2"], "leave examples out"),
+        (["search", gan, out, f"like={picture / '0.png'}", "steps=3"], "leave steps out"),
+        (["walk", family_file("vae"), out, f"pictures={picture}", "stops=3"], "leave stops out"),
     ):
         assert said in latent(*words, refused=True)
     assert not out.exists()
@@ -308,8 +315,9 @@ def test_styles_are_mixed_in_blocks_of_layers(styled, labelled, latent, tmp_path
     )
     assert document["layers"] == {"coarse": [0, 1], "middle": [2], "fine": [3]}
     assert set(document["read_as_b"]) == {"coarse", "middle", "fine"}
+    names = [name for group in ("coarse", "middle", "fine") for name in (f"B: {group}", "A 1", "A 2")]
     with Image.open(tmp_path / "out/mix.png") as sheet:
-        assert sheet.size == (4 * (3 + 2) - 2, 9 * (4 + 2) - 2)
+        assert sheet.size == rows_of([torch.ones(4, 1, 4, 3)] * 9, names).size
 
 
 def test_an_edit_shows_points_moved_by_measured_deviations_and_arithmetic_a_less_b_and_c(
@@ -324,7 +332,7 @@ def test_an_edit_shows_points_moved_by_measured_deviations_and_arithmetic_a_less
     step = 1.5 * found.sigma[1] * found.vectors[1]
     rows = [space.images(points + t * step) for t in (0, 0.5, 1)]
     with Image.open(tmp_path / "along.png") as sheet:
-        assert sheet.tobytes() == rows_of(rows).tobytes()
+        assert sheet.tobytes() == rows_of(rows, ["before", "+0.75 SD", "+1.5 SD"]).tobytes()
 
     parts = []
     for k, name in enumerate("abc"):
@@ -337,7 +345,8 @@ def test_an_edit_shows_points_moved_by_measured_deviations_and_arithmetic_a_less
     a, b, c = parts
     latent("edit", vae, tmp_path / "sum.png", *(f"{n}={tmp_path / n}" for n in "abc"), "examples=2", "space=z")
     with Image.open(tmp_path / "sum.png") as sheet:
-        assert sheet.tobytes() == rows_of([space.images(p) for p in (a, b, c, a - b + c)]).tobytes()
+        rows, names = [space.images(p) for p in (a, b, c, a - b + c)], ["a", "b", "c", "a - b + c"]
+        assert sheet.tobytes() == rows_of(rows, names, ["1", "2", "mean"]).tobytes()
 
 
 def test_arithmetic_takes_pictures_and_descriptions(family_file, labelled, picture, latent, tmp_path) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from limner.core.batch import to_uint8
 from limner.core.errors import LimnerError
 
-_TEXT = 12  # pixels, of headings
+_TEXT = 12  # pixels, of headings and names of rows
 
 
 def make_grid(
@@ -21,8 +21,11 @@ def make_grid(
     gap: int = 2,
     extent: float | None = None,
     headings: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
 ) -> Image.Image:
-    """Images (N,C,H,W) in [-1,1] in a grid with `columns` columns on white, with a heading above each.
+    """Images (N,C,H,W) in [-1,1] in a grid with `columns` columns on white.
+
+    There may be a heading above each column, and a name on the left of each row.
 
     Two channels are grey with alpha. Points (H = W = 1, one or two coordinates) are plotted as dots in the square
     [-extent,extent]²; by default it contains all points.
@@ -39,7 +42,26 @@ def make_grid(
         tile = Image.fromarray(pixels[..., 0] if c == 1 else pixels, mode if c != 1 else None)
         grid.paste(tile, (i % columns * (w + gap), i // columns * (h + gap)))
     grid = grid if c in (1, 3) else grid.convert("RGBA")
-    return grid if headings is None else _with_headings(grid, headings, w + gap, gap)
+    sheet = grid if headings is None else _with_headings(grid, headings, w + gap, gap)
+    return sheet if names is None else _with_names(sheet, names, h + gap, sheet.height - grid.height, gap)
+
+
+def _with_names(sheet: Image.Image, names: Sequence[str], step: int, top: int, gap: int) -> Image.Image:
+    """The sheet on the right of the names of its rows, which begin every `step` pixels from `top` on."""
+    font = ImageFont.load_default(min(_TEXT, step))
+    left = round(max(map(font.getlength, names))) + 3 * gap
+    result = Image.new(sheet.mode, (left + sheet.width, sheet.height), _every(sheet, 255))
+    result.paste(sheet, (left, 0))
+    pen = ImageDraw.Draw(result)
+    for i, name in enumerate(names):
+        place = (gap, top + i * step + (step - gap) / 2)
+        pen.text(place, name, fill=_every(sheet, 0), font=font, anchor="lm")
+    return result
+
+
+def _every(image: Image.Image, level: int) -> int | tuple[int, ...]:
+    """Black or white of an image's mode, opaque."""
+    return level if image.mode == "L" else (level, level, level, 255)[: len(image.getbands())]
 
 
 def _with_headings(grid: Image.Image, headings: Sequence[str], step: int, gap: int) -> Image.Image:
@@ -61,8 +83,8 @@ def _with_headings(grid: Image.Image, headings: Sequence[str], step: int, gap: i
     tall = round(max(font.getlength(part) for lines in sideways for part in lines)) + 2 * gap
     turned = not fits or (height > line + 2 * gap and tall < height)
     height, shown = (tall, sideways) if turned else (height, upright)
-    background = 255 if grid.mode == "L" else (255,) * len(grid.getbands())
-    sheet = Image.new(grid.mode, (grid.width + gap, height + grid.height), background)  # half a gap on either side
+    size = grid.width + gap, height + grid.height  # half a gap on either side
+    sheet = Image.new(grid.mode, size, _every(grid, 255))
     sheet.paste(grid, (gap // 2, height))
     for k, lines in enumerate(shown):
         label = Image.new("L", (height, step) if turned else (step, height), 0)
@@ -70,7 +92,7 @@ def _with_headings(grid: Image.Image, headings: Sequence[str], step: int, gap: i
             place = (gap if turned else label.width / 2, label.height / 2 + line * (i - (len(lines) - 1) / 2))
             ImageDraw.Draw(label).text(place, part, fill=255, font=font, anchor="lm" if turned else "mm")
         mask = label.transpose(Image.Transpose.ROTATE_90) if turned else label
-        sheet.paste(0 if grid.mode == "L" else (0, 0, 0, 255)[: len(grid.getbands())], (k * step, 0), mask)
+        sheet.paste(_every(grid, 0), (k * step, 0), mask)
     return sheet
 
 

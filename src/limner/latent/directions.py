@@ -46,6 +46,8 @@ _LEAST = 10  # examples with a value, and as many without, from which a directio
 _SURE = 50  # draws that a support vector machine learns from on each side, at least
 _BASES = 4  # points of which directions without labels are moved, to be named
 _SHOWN = 12  # directions on a sheet
+_EXTREME = 0.02  # share of the draws at either end that a support vector machine learns from
+_FOUND = 10  # directions without labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +137,7 @@ def read_directions(path: str | Path, model: Any) -> Directions:
 # ---- with labels ---------------------------------------------------------------------------------------------------
 
 
-def normal(points: Tensor, positive: Tensor, score: Tensor, method: Method, extreme: float = 0.02) -> Tensor:
+def normal(points: Tensor, positive: Tensor, score: Tensor, method: Method, extreme: float = _EXTREME) -> Tensor:
     """The unit vector (D,) along which points (N,D) gain an attribute.
 
     Args:
@@ -196,7 +198,7 @@ def by_reader(
     values: Mapping[str, Sequence[str]],
     method: Method,
     asked: str | None = None,
-    extreme: float = 0.02,
+    extreme: float = _EXTREME,
 ) -> tuple[Directions, list[str]]:
     """A direction for each value of each attribute, and the values that too few draws have.
 
@@ -384,9 +386,9 @@ def directions(
     space: str | None = None,
     attribute: str | None = None,
     apart: str | None = None,
-    k: Annotated[int, Field(ge=1, le=256)] = 10,
+    k: Annotated[int, Field(ge=1, le=256)] | None = None,
     samples: Annotated[int, Field(ge=20, le=200_000)] = 4000,
-    extreme: Annotated[float, Field(gt=0, le=0.5)] = 0.02,
+    extreme: Annotated[float, Field(gt=0, le=0.5)] | None = None,
     data: str | None = None,
     y: str | int | None = None,
     steps: Annotated[int, Field(ge=3, le=101)] = 7,
@@ -405,9 +407,9 @@ def directions(
         space: the space; the first that the model has by default.
         attribute: one attribute, or one value such as glasses=round; all by default.
         apart: directions whose share is taken out of the others, such as "hair=red, glasses=round".
-        k: directions of sefa and pca.
+        k: number of directions of sefa and pca; 10 by default.
         samples: samples of the model that are read. Raise it for values that are rare.
-        extreme: share of the samples at either end that svm learns from.
+        extreme: share of the samples at either end that svm learns from; 0.02 by default.
         data: labelled pictures, a folder or a named set, from which a reader learns; by default the run's own.
         y: for conditional models, the label of all samples; all labels in turn by default.
         steps: pictures of a row of the sheet.
@@ -425,6 +427,10 @@ def directions(
         raise LimnerError("points of y are labels, which have their directions already; write space=z")
     if attribute is not None and method not in _LABELLED:
         raise LimnerError(f"{method} finds directions without labels; leave attribute out, or use method=logistic")
+    if k is not None and method in _LABELLED:
+        raise LimnerError(f"{method} finds a direction for each value of an attribute; leave k out, or use method=sefa")
+    if extreme is not None and method != "svm":
+        raise LimnerError(f"{method} does not look at the ends alone; leave extreme out, or use method=svm")
     target = Target(out, "directions", (TENSORS, ".png", ".html"), page=page, overwrite=overwrite)
     eye = reader(path, place.shape, data, place.model.device)
     rest = place.rest(samples, y, seed)
@@ -437,9 +443,9 @@ def directions(
                 " name labelled pictures, data=FOLDER, or use method=sefa"
             )
         table = scores(eye, place.images(found.points, rest))
-        result, rare = by_reader(place, found, rest, table, eye.values, method, attribute, extreme)
+        result, rare = by_reader(place, found, rest, table, eye.values, method, attribute, extreme or _EXTREME)
     else:
-        result = without_labels(place, found, rest, method, k, eye)
+        result = without_labels(place, found, rest, method, k or _FOUND, eye)
     if apart is not None:
         result = result.apart([name.strip() for name in apart.split(",")])
         result = replace(result, sigma=found.sigma_along(result.vectors))
@@ -461,7 +467,9 @@ def directions(
         order = sorted(range(len(result.names)), key=lambda i: -(result.accuracy[i] or 0))[:_SHOWN]
         moves = result.sliders(steps, place.limits)
         rows = {i: place.images(moves[i].move(found.points[:1])[0], None if rest is None else rest[:1]) for i in order}
-        target.sheet(make_grid(torch.cat([*rows.values()]), steps), f"limner latent directions: {lines[0]}")
+        headings = [label.removesuffix(" σ") for label in moves[order[0]].labels]
+        sheet = make_grid(torch.cat([*rows.values()]), steps, headings=headings, names=[result.names[i] for i in order])
+        target.sheet(sheet, f"limner latent directions: {lines[0]}")
         panels = [
             Panel(_said(result.rows()[i]), [Axis(result.names[i], moves[i].labels, moves[i].start)], frames(x))
             for i, x in rows.items()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
+from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
@@ -35,6 +36,7 @@ from limner.report import Figure, Section, Table
 
 _RANDOM = 3  # random directions beside one that was learnt
 _CANDIDATES = 2000  # samples among which examples of a description are looked for
+_AMOUNT, _EDITED, _ROWS, _EXAMPLES = 3.0, 8, 3, 3  # what is not asked for otherwise
 
 
 @dataclass(frozen=True)
@@ -241,16 +243,16 @@ def edit(
     *,
     directions: str | Path | None = None,
     name: str | None = None,
-    amount: Annotated[float, Field(ge=-100, le=100)] = 3.0,
+    amount: Annotated[float, Field(ge=-100, le=100)] | None = None,
     layers: str | None = None,
     a: str | None = None,
     b: str | None = None,
     c: str | None = None,
-    examples: Annotated[int, Field(ge=2, le=1000)] = 3,
+    examples: Annotated[int, Field(ge=2, le=1000)] | None = None,
     source: str | Path | None = None,
     space: str | None = None,
-    n: Annotated[int, Field(ge=1, le=64)] = 8,
-    steps: Annotated[int, Field(ge=1, le=20)] = 3,
+    n: Annotated[int, Field(ge=1, le=64)] | None = None,
+    steps: Annotated[int, Field(ge=1, le=20)] | None = None,
     proof: Annotated[int, Field(ge=2, le=10_000)] = 128,
     data: str | None = None,
     y: str | int | None = None,
@@ -268,16 +270,16 @@ def edit(
         directions: a file of `limner latent directions` of the same run.
         name: the direction to go along, such as glasses=round; without it the sheet shows the one that tells best, and
             the purity matrix has all.
-        amount: how far, in standard deviations of the model's draws.
+        amount: how far along the direction, in standard deviations of the model's draws; 3 by default.
         layers: for directions of w, the layers to change, such as 0-3 or 2,5.
         a: examples that have what is wanted: a picture folder, or a description such as "glasses=round hair=red".
         b: examples that are like a without it.
         c: examples that shall get it.
-        examples: examples of each whose mean is taken.
+        examples: examples of each whose mean is taken; 3 by default.
         source: pictures to edit, a file, a folder or a ZIP; samples by default.
         space: for arithmetic, the space; the first that the model has by default.
-        n: samples or pictures to edit.
-        steps: rows of the sheet between before and after.
+        n: samples or pictures to edit along a direction; 8 by default.
+        steps: rows of the sheet after the first, which go further and further along the direction; 3 by default.
         proof: samples that the purity matrix is measured on.
         data: labelled pictures, a folder or a named set, from which a reader learns; by default the run's own.
         y: for conditional models, the label.
@@ -296,8 +298,12 @@ def edit(
         raise LimnerError(
             "an edit goes along directions=FILE, or is arithmetic with a=, b= and c=; write one of the two"
         )
-    if directions is None and (name, layers, source) != (None, None, None):
-        raise LimnerError("name, layers and source go with directions=FILE; leave them out of arithmetic")
+    if directions is None and any(v is not None for v in (name, layers, source, amount, n, steps)):
+        raise LimnerError(
+            "name, amount, layers, source, n and steps go with directions=FILE; leave them out of arithmetic"
+        )
+    if directions is not None and examples is not None:
+        raise LimnerError("examples are those of arithmetic, a=, b= and c=; leave examples out of directions=FILE")
     place = opened(path, space, device)
     found = None if directions is None else read_directions(directions, place.model)
     if found is not None:
@@ -308,8 +314,11 @@ def edit(
     eye = judges.reader(path, place.shape, data, place.model.device)
     if found is not None:
         chosen = _layers(layers, place)
-        return _along(place, found, target, eye, name, amount, chosen, source, n, steps, proof, y, fit, seed)
-    return _arithmetic(place, target, eye, str(a), str(b), str(c), examples, proof, fit, y, seed)
+        length = _AMOUNT if amount is None else amount
+        return _along(
+            place, found, target, eye, name, length, chosen, source, n or _EDITED, steps or _ROWS, proof, y, fit, seed
+        )
+    return _arithmetic(place, target, eye, str(a), str(b), str(c), examples or _EXAMPLES, proof, fit, y, seed)
 
 
 def _layers(text: str | None, space: Space) -> list[int]:
@@ -353,16 +362,18 @@ def _along(
     else:
         _, x = pictures(source, space.shape, fit, n)
         points, rest = located(space, x, measured(space, y=y), y), space.rest(len(x), y, seed)
-    rows = [space.images(points, rest)]
+    rows, names = [space.images(points, rest)], ["before"]
     for k in range(1, steps + 1):
+        names.append(f"{amount * k / steps:+.3g} SD")
         step = amount * k / steps * found.sigma[shown] * found.vectors[shown]
         place, changed = moved(space, points, step, layers)
         rows.append(place.images(changed, rest))
+    picture = rows_of(rows, names)
     title = f"{found.names[shown]} by {amount:+g} σ in {space.name} of {space.model.title}"
     lines = [f"{title}: {len(points)} {'samples' if source is None else 'pictures'}, {found.method}"]
     numbers: dict[str, Any] = {"direction": found.names[shown], "amount": amount, "method": found.method}
     sections = [
-        Section("Before and after", lines[0], [_figure(rows, "Before in the first row; each row goes further.")])
+        Section("Before and after", lines[0], [_figure(picture, "Before in the first row; each row goes further.")])
     ]
     if eye is None:
         lines.append("no purity matrix, as nothing reads these pictures; name labelled ones: data=FOLDER")
@@ -373,7 +384,7 @@ def _along(
         numbers["reader"], numbers["proof"] = eye.key, proof
         lines += [_pure_line(pure, chance) for pure, chance in table]
         sections.append(_pure_section(table, eye, proof, f"by {amount:+g} σ"))
-    target.sheet(rows_of(rows), f"limner latent edit: {lines[0]}")
+    target.sheet(picture, f"limner latent edit: {lines[0]}")
     target.article(title, sections)
     result = Shown(target.written, space.model.title, space.name, numbers, lines)
     target.numbers(result.document())
@@ -411,9 +422,9 @@ def _pure_section(table: list[tuple[Purity, Purity]], eye: ReadsAttributes, n: i
     return Section("What changed, and what stayed", text, table=Table(["direction", "reached", *attributes], rows))
 
 
-def _figure(rows: Sequence[Tensor], caption: str) -> Figure:
+def _figure(picture: Image.Image, caption: str) -> Figure:
     file = io.BytesIO()
-    rows_of(rows).save(file, "PNG")
+    picture.save(file, "PNG")
     return Figure(file.getvalue(), caption, caption)
 
 
@@ -443,6 +454,7 @@ def _arithmetic(
     total = means[0] - means[1] + means[2]
     rows = [space.images(torch.cat([p, m]), one) for p, m in zip(points, means, strict=True)]
     rows.append(space.images(torch.cat([singles, total]), one))
+    picture = rows_of(rows, ("a", "b", "c", "a - b + c"), [*map(str, range(1, count + 1)), "mean"])
     title = f"a - b + c in {space.name} of {space.model.title}"
     lines = [f"{title}: a is {a}, b is {b}, c is {c}; {count} examples of each"]
     numbers: dict[str, Any] = {"a": a, "b": b, "c": c, "examples": count}
@@ -452,14 +464,14 @@ def _arithmetic(
         numbers |= {"reader": eye.key, "singles": said[:-1], "of_means": said[-1]}
         lines += [f"of means: {said[-1]}", *(f"of single examples: {text}" for text in said[:-1])]
     caption = "Rows: a, b, c and a - b + c. The last column is of the means, the others are of single examples."
-    sections = [Section("Arithmetic of points", "\n\n".join(lines), [_figure(rows, caption)])]
+    sections = [Section("Arithmetic of points", "\n\n".join(lines), [_figure(picture, caption)])]
     if eye is not None:
         step = _difference(space, a, b, means[0] - means[1], candidates)
         table_of = matrix(space, step, [0], 1.0, eye, n=proof, y=y, seed=seed + 1)
         numbers["purity"] = [pure.document() | {"random": chance.document()} for pure, chance in table_of]
         lines += [_pure_line(pure, chance) for pure, chance in table_of]
         sections.append(_pure_section(table_of, eye, proof, "by a - b"))
-    target.sheet(rows_of(rows), f"limner latent edit: {lines[0]}")
+    target.sheet(picture, f"limner latent edit: {lines[0]}")
     target.article(title, sections)
     result = Shown(target.written, space.model.title, space.name, numbers, lines)
     target.numbers(result.document())

@@ -113,9 +113,10 @@ def mix(
     rest = space.rest(rows + columns, y, seed)
     a, b = space.draw(rows + columns, seed, rest).split([rows, columns])
     images_a, images_b, blank = space.images(a), space.images(b), torch.ones(1, *space.shape)
-    sheet = []
-    for part in layers.values():
+    sheet, names = [], []
+    for group, part in layers.items():
         sheet.append(torch.cat([blank, images_b]))
+        names += [f"B: {group}", *(f"A {i + 1}" for i in range(rows))]
         for style, image in zip(a, images_a, strict=True):
             both = space.images(mixed(style[None].expand_as(b), b, part))
             sheet.append(torch.cat([image[None], both]))
@@ -123,7 +124,7 @@ def mix(
     named = ", ".join(f"{name} {part[0]}–{part[-1]}" for name, part in layers.items())
     lines = [f"{title}: {rows} samples A (rows) with {columns} samples B (columns); layers from B: {named}"]
     numbers: dict[str, Any] = {"layers": layers}
-    picture = rows_of(sheet)
+    picture = rows_of(sheet, names)
     file = io.BytesIO()
     picture.save(file, "PNG")
     caption = f"Left A, above B. In the blocks B gives, from the top, the layers {named}."

@@ -352,7 +352,8 @@ def project(
         _line("pictures", result),
         _line("own samples, the floor", floor),
     ]
-    sheet = rows_of([x.float(), result.images, samples, floor.images])
+    names_of_rows = ("pictures", "projected", "samples", "projected")
+    sheet = rows_of([x.float(), result.images, samples, floor.images], names_of_rows)
     target.sheet(sheet, f"limner latent project: {lines[0]}")
     if target.has_page:
         target.article(title, [_section(lines, sheet, numbers, result, judge.key)])
@@ -366,10 +367,10 @@ def _line(what: str, result: Projected) -> str:
     return f"{what}: PSNR {p:.1f} dB, feature distance {f:.3g}, place {q:.2f} (medians)"
 
 
-def rows_of(rows: Sequence[Tensor]) -> Image.Image:
-    """A sheet with a row for each of some sets of images (N,C,H,W); shorter rows end in white."""
+def rows_of(rows: Sequence[Tensor], names: Sequence[str], headings: Sequence[str] | None = None) -> Image.Image:
+    """A sheet with a row for each of some sets of images (N,C,H,W), with their names; shorter rows end in white."""
     columns = max(map(len, rows))
-    return make_grid(torch.cat([_padded(x.cpu(), columns) for x in rows]), columns)
+    return make_grid(torch.cat([_padded(x.cpu(), columns) for x in rows]), columns, headings=headings, names=names)
 
 
 def _padded(x: Tensor, columns: int) -> Tensor:

@@ -24,6 +24,8 @@ from limner.latent.results import Shown, Target, opened
 from limner.latent.spaces import Label, Measured
 from limner.metrics.extractors.readers import ReadsAttributes
 
+_STEPS = 50  # of the projection that refines
+
 
 def described(reader: ReadsAttributes, x: Tensor, what: str) -> Tensor:
     """Log probability (N,) that images x (N,C,H,W) show what is described, such as ``glasses=round hair=red``.
@@ -47,7 +49,7 @@ def search(
     k: Annotated[int, Field(ge=1, le=100)] = 10,
     samples: Annotated[int, Field(ge=2, le=200_000)] = 2000,
     refine: bool = False,
-    steps: Annotated[int, Field(ge=1, le=100_000)] = 50,
+    steps: Annotated[int, Field(ge=1, le=100_000)] | None = None,
     data: str | None = None,
     y: str | int | None = None,
     fit: bool = False,
@@ -67,7 +69,7 @@ def search(
         k: samples to show.
         samples: samples to search in.
         refine: go on from the best by projection, with like=.
-        steps: iterations of it.
+        steps: iterations of refine; 50 by default.
         data: for want, labelled pictures, a folder or a named set, from which a reader learns; by default the run's
             own.
         y: for conditional models, the label of all samples.
@@ -84,6 +86,8 @@ def search(
         raise LimnerError('search for one of the two: like=PICTURE, or want="glasses=round"')
     if (fit and like is None) or (data is not None and want is None):
         raise LimnerError("fit= is for like=PICTURE, and data= for want=; leave it out")
+    if steps is not None and not refine:
+        raise LimnerError("steps are those of the projection; write refine=true too, or leave steps out")
     place = opened(path, space, device, options, search)
     if k > samples:
         raise LimnerError(f"k={k} of {samples} samples cannot be shown; write k={samples} or less")
@@ -126,7 +130,7 @@ def search(
             best = Measured(found.points[order[:1]], found.mean, found.sigma)
             one = None if rest is None else rest[order[:1]]
             distance = looked_at(place.shape[0], 0.1, place.model.device)
-            better = projected(place, wanted, one, best, judge, distance, steps=steps, of=found)
+            better = projected(place, wanted, one, best, judge, distance, steps=steps or _STEPS, of=found)
             shown, headings = torch.cat([shown, better.images]), [*headings, f"refined {better.features[0]:.3g}"]
             numbers["refined"] = better.rows([Path(str(like)).name])[0]
             lines.append(f"refined by projection: distance {better.features[0]:.3g}, PSNR {better.psnr[0]:.1f} dB")

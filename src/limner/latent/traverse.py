@@ -280,7 +280,8 @@ def traverse(
     numbers = {"reader": None if eye is None else eye.key, "sliders": [_document(row) for row in table]}
     longest = max(len(row.images) for row in table)
     padded = [torch.cat([r.images, torch.ones(longest - len(r.images), *place.shape)]) for r in table]
-    target.sheet(make_grid(torch.cat(padded), longest), f"limner latent traverse: {lines[0]}")
+    sheet = make_grid(torch.cat(padded), longest, names=[_short(row) for row in table])
+    target.sheet(sheet, f"limner latent traverse: {lines[0]}")
     if target.has_loop:
         target.loop(_moving(table, steps), _MILLISECONDS)
     if target.has_page:
@@ -301,6 +302,12 @@ moves by less than 0.1."""
 
 def _said(row: Row) -> str:
     return "" if row.named is None else f"  {row.named}"
+
+
+def _short(row: Row) -> str:
+    """The slider, and what it is called if it has a name."""
+    called = row.named is not None and row.named.is_name
+    return f"{row.slider.name} {row.named.attribute}={row.named.value}" if called and row.named else row.slider.name
 
 
 def _heading(row: Row) -> str:

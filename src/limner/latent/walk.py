@@ -30,6 +30,7 @@ from limner.report.explorer import Axis, Panel
 from limner.report.images import evenly_spaced
 
 _STRIP = 12  # pictures of a strip
+_STOPS = 4
 _MOST = 1000  # pictures of a walk
 _SAMPLES = 128  # of the model, to which features without labels are fitted
 _PLACES = 8  # of each part of a walk, at which its length is measured
@@ -159,7 +160,7 @@ def walk(
     out: str | Path,
     *,
     space: str | None = None,
-    stops: Annotated[int, Field(ge=2, le=100)] = 4,
+    stops: Annotated[int, Field(ge=2, le=100)] | None = None,
     n: Annotated[int, Field(ge=2, le=_MOST)] = 60,
     pictures: str | Path | None = None,
     y: str | int | None = None,
@@ -179,7 +180,7 @@ def walk(
         out: a folder, for walk.png, walk.webp and walk.json; or one file: a strip (.png), a loop (.webp, .gif) or a
             page with a slider (.html).
         space: the space; the first that the model has by default.
-        stops: points of the model's own that the walk passes through.
+        stops: points of the model's own that the walk passes through; 4 by default.
         n: pictures of the whole walk.
         pictures: a picture, a folder or a ZIP of pictures to pass through instead, for models that encode.
         y: for conditional models, the label, which stays; in the space y the label that the walk begins with.
@@ -199,8 +200,10 @@ def walk(
         raise LimnerError(
             "to= is the label that a walk leads to, with y= and space=y; leave it out, or write all three"
         )
+    if stops is not None and (pictures is not None or to is not None):
+        raise LimnerError("a walk through pictures, or from y= to to=, has its stops; leave stops out")
     rest = place.rest(1, None if isinstance(place, Label) else y, seed)
-    points = _stops(place, stops, n, pictures, y, to, seed, rest)
+    points = _stops(place, stops or _STOPS, n, pictures, y, to, seed, rest)
     way = through(place, points, n, closed=True)
     x = place.images(way, rest)
     samples = _SAMPLES // 4 if place.is_slow else _SAMPLES

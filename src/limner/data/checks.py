@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from typing import Any
@@ -138,11 +138,17 @@ class Report:
 
 
 @dataclass(frozen=True)
-class _Result:
-    header: decode.Header
+class _Looks:
+    """What an image looks like: a digest of its pixels, 64 bits and a small copy."""
+
     sha256: str
     bits: int
     thumb: NDArray[np.int16]
+
+
+@dataclass(frozen=True)
+class _Result(_Looks):
+    header: decode.Header
 
 
 def check(path: str | os.PathLike[str]) -> Report:
@@ -224,11 +230,13 @@ def _examine(store: Store, name: str) -> _Result | str:
             header = decode.header(stream)
             stream.seek(0)
             image = decode.picture(stream)
-            digest = hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).hexdigest()
-            bits, thumb = _fingerprint(image)
-            return _Result(header, digest, bits, thumb)
+            return _Result(_digest(image), *_fingerprint(image), header)
     except Exception as error:  # a hostile file may raise anything, and must not stop the check
         return decode.reason(error)
+
+
+def _digest(image: Image.Image) -> str:
+    return hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).hexdigest()
 
 
 def _fingerprint(image: Image.Image) -> tuple[int, NDArray[np.int16]]:
@@ -283,13 +291,19 @@ def _duplicates(results: dict[str, _Result]) -> list[list[str]]:
     return [names for names in groups.values() if len(names) > 1]
 
 
-def _near_duplicates(results: dict[str, _Result]) -> Iterator[tuple[str, str]]:
+def with_a_twin(images: Iterable[Image.Image]) -> int:
+    """How many of some images look nearly the same as another one of them, and are not its exact copy."""
+    looks = {str(i): _Looks(_digest(image), *_fingerprint(image)) for i, image in enumerate(images)}
+    return len({name for pair in _near_duplicates(looks) for name in pair})
+
+
+def _near_duplicates(results: Mapping[str, _Looks]) -> Iterator[tuple[str, str]]:
     """Pairs that differ in 0 to 3 of 64 bits and little at 16×16, but are not exact duplicates.
 
     Two numbers of 64 bits that differ in at most 3 bits have one of their four quarters in common, so only images with
     a common quarter are compared.
     """
-    first = {result.sha256: name for name, result in reversed(results.items())}  # one of each group of duplicates
+    first = {results[name].sha256: name for name in reversed(list(results))}  # one of each group of duplicates
     groups: defaultdict[tuple[int, int], list[str]] = defaultdict(list)
     for name in (n for n in results if first[results[n].sha256] == n):
         for quarter in range(4):
@@ -305,7 +319,7 @@ def _near_duplicates(results: dict[str, _Result]) -> Iterator[tuple[str, str]]:
                     yield pair
 
 
-def _alike(a: _Result, b: _Result) -> bool:
+def _alike(a: _Looks, b: _Looks) -> bool:
     close = (a.bits ^ b.bits).bit_count() <= _NEAR_BITS
     return close and float(np.abs(a.thumb - b.thumb).mean()) <= _NEAR_LEVELS
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from limner.core import capabilities
 from limner.core.model import GenerativeModel
-from limner.doctor.signals import samples
+from limner.doctor.signals import SIGNALS
 
 _PROTOCOLS: dict[str, Any] = {
     name: value
@@ -17,6 +17,10 @@ _PROTOCOLS: dict[str, Any] = {
 
 
 def abilities(model: GenerativeModel) -> frozenset[str]:
-    """The names of the protocols of `limner.core.capabilities` that a model has; ``Draws`` if samples cost little."""
+    """What a model can do.
+
+    They are the names of the protocols of `limner.core.capabilities` that it has, and those of its signals: ``Draws``
+    if samples cost little, ``Autoencodes``, ``Inverts``, ``Paints`` …
+    """
     found = {name for name, protocol in _PROTOCOLS.items() if isinstance(model, protocol)}
-    return frozenset(found | ({"Draws"} if samples.applies(model) else set()))
+    return frozenset(found | {signals.ability for signals in SIGNALS if signals.applies(model)})

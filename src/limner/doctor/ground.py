@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from limner.core.batch import Dataset, drawn, to_float, to_uint8
+from limner.core.batch import Dataset, drawn, examples, to_float, to_uint8
 from limner.core.frame import drawable
 from limner.evaluation.real_features import extract
 from limner.evaluation.reference_set import usual_extractor
@@ -56,21 +57,30 @@ class Ground:
         train: the training data.
         heldout: data that are not trained on, or None.
         device: where features are computed.
-
-    Raises:
-        LimnerError: there is no extractor for such images.
     """
 
     def __init__(self, train: Dataset, heldout: Dataset | None, device: torch.device | str = "cpu") -> None:
         self.device, self.train = torch.device(device), train
+        self.heldout = None if heldout is train else heldout
         self.is_points = drawable(train.shape)
         self.real = _Side.of(train, REALS)
-        self.held = None if heldout is None or heldout is train else _Side.of(heldout, REALS)
-        self.extractor: Extractor | Points = self._points() if self.is_points else usual_extractor(train, device)
+        self.held = None if self.heldout is None else _Side.of(self.heldout, REALS)
 
-    def _points(self) -> Points:
+    @cached_property
+    def extractor(self) -> Extractor | Points:
+        """What images are looked at with.
+
+        Raises:
+            LimnerError: there is none for such images.
+        """
+        if not self.is_points:
+            return usual_extractor(self.train, self.device)
         x = self.real.images.flatten(1)
         return Points(x.mean(0), x.std(0).clamp(min=1e-6))
+
+    def batch(self, n: int, device: torch.device) -> Any:
+        """A batch of at most n items as the model takes them, held out where there are such; always the same."""
+        return examples(self.heldout or self.train, n, device)
 
     def look(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Features (N,d) of images (N,C,H,W), and logits (N,K) where the extractor is a classifier.

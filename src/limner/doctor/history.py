@@ -64,7 +64,8 @@ class History:
 
     def signal(self, name: str) -> list[tuple[int, float | None]]:
         """(images, value) of a signal at each examination that has it."""
-        return [(c["images"], c["signals"][name]) for c in self.checks if name in c["signals"]]
+        values = [(c["images"], c["signals"][name]) for c in self.checks if name in c["signals"]]
+        return [(images, value if is_number(value) else None) for images, value in values]
 
     def metric(self, name: str) -> list[tuple[int, float | None]]:
         """(images, value) of a logged number at each line that has it."""

@@ -17,6 +17,7 @@ from limner.doctor.checks import CHECKS
 from limner.doctor.finding import Finding, State
 from limner.doctor.ground import Ground
 from limner.doctor.history import History
+from limner.doctor.signals.measured import Measured
 
 
 class Watch:
@@ -34,7 +35,7 @@ class Watch:
         self.checks: list[Mapping[str, Any]] = []
         self._known: dict[str, State] = {}
         self._ground: Ground | None = None
-        self._signals: list[signals.Signals] | None = None
+        self._signals: list[signals.Signals] = []
         self._abilities: frozenset[str] = frozenset()
 
     def begin(self, metrics: Iterable[Mapping[str, Any]], checks: Iterable[Mapping[str, Any]]) -> None:
@@ -49,36 +50,33 @@ class Watch:
     def examine(self, model: GenerativeModel, images: int, step: int) -> tuple[dict[str, Any], list[News]]:
         """Measures a model after so many images and steps, and says which findings have changed."""
         start = time.monotonic()
-        first = self._signals is None
-        if self._signals is None:
-            self._abilities, self._signals = abilities(model), self._possible(model)
-        line: dict[str, Any] = {"images": images, "step": step, "signals": {}}
-        trouble = []
-        if self._ground is not None and self._signals:
+        first = self._ground is None
+        if self._ground is None:
+            self._abilities, self._signals = abilities(model), signals.signals_of(model)
+            self._ground = Ground(self.train, self.heldout, model.device)
+        found, trouble = Measured(), []
+        for each in list(self._signals):
             try:
-                found = signals.measure(model, self._ground, self._signals)
+                part = signals.measure(model, self._ground, [each])
+            except LimnerError:  # such data have none
+                self._signals.remove(each)
             except Exception as error:  # whatever it is, it must not end a training
-                self._signals = []
-                trouble = [News(f"doctor: no further examinations: {error}", {"check": "doctor", "state": "error"})]
+                self._signals.remove(each)
+                message = f"doctor: {each.ability} is no longer examined: {error}"
+                trouble.append(News(message, {"check": "doctor", "state": "error"}))
             else:
-                line["signals"] = found.signals
-                line |= {"counts": found.counts} if found.counts else {}
-                if found.counts and first:
-                    kinds = self._ground.kinds
-                    line["kinds"] = {"names": list(kinds.names), "shares": list(kinds.shares)}
+                found.signals |= part.signals
+                found.counts = part.counts or found.counts
+        self._signals = [each for each in self._signals if not each.once]
+        line: dict[str, Any] = {"images": images, "step": step, "signals": found.signals}
+        if found.counts:
+            line["counts"] = found.counts
+            if first:
+                kinds = self._ground.kinds
+                line["kinds"] = {"names": list(kinds.names), "shares": list(kinds.shares)}
         line["took"] = round(time.monotonic() - start, 3)
         self.checks.append(line)
         return line, trouble + self._news()
-
-    def _possible(self, model: GenerativeModel) -> list[signals.Signals]:
-        """The signals of a model; none where its data cannot be looked at."""
-        possible = signals.signals_of(model)
-        if possible:
-            try:
-                self._ground = Ground(self.train, self.heldout, model.device)
-            except LimnerError:  # no extractor for such images
-                return []
-        return possible
 
     def _news(self) -> list[News]:
         history = History(self.recipe, metrics=self.metrics, checks=self.checks, abilities=self._abilities)

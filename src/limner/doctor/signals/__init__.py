@@ -11,18 +11,37 @@ from typing import NamedTuple
 
 from limner.core.model import GenerativeModel
 from limner.doctor.ground import Ground
-from limner.doctor.signals import critic, samples
+from limner.doctor.signals import autoencoder, critic, data, denoiser, flow, posterior, samples, style, translation
 from limner.doctor.signals.measured import Measured
 
 
 class Signals(NamedTuple):
-    """Signals that belong together: whether a model has them, and what they are."""
+    """Signals that belong together.
 
+    Attributes:
+        ability: what a model can do that has them, for the `needs` of checks.
+        applies: whether a model has them.
+        measure: what they are.
+        once: whether they are measured at the first examination only, because no training changes them.
+    """
+
+    ability: str
     applies: Callable[[GenerativeModel], bool]
     measure: Callable[[GenerativeModel, Ground], Measured]
+    once: bool = False
 
 
-SIGNALS = (Signals(samples.applies, samples.measure), Signals(critic.applies, critic.measure))
+SIGNALS = (
+    Signals("Draws", samples.applies, samples.measure),
+    Signals("HasCritic", critic.applies, critic.measure),
+    Signals("HasPosterior", posterior.applies, posterior.measure),
+    Signals("Autoencodes", autoencoder.applies, autoencoder.measure),
+    Signals("Inverts", flow.applies, flow.measure),
+    Signals("Denoises", denoiser.applies, denoiser.measure),
+    Signals("Translates", translation.applies, translation.measure),
+    Signals("Paints", style.applies, style.measure),
+    Signals("Learns", data.applies, data.measure, once=True),
+)
 
 
 def signals_of(model: GenerativeModel) -> list[Signals]:
@@ -31,10 +50,10 @@ def signals_of(model: GenerativeModel) -> list[Signals]:
 
 
 def measure(model: GenerativeModel, ground: Ground, signals: list[Signals] | None = None) -> Measured:
-    """All signals of a model, or some of them."""
+    """All signals of a model, or some of them. The model is in evaluation mode afterwards."""
     found = Measured()
     for each in signals_of(model) if signals is None else signals:
-        part = each.measure(model, ground)
+        part = each.measure(model.eval(), ground)
         found.signals |= part.signals
         found.counts = part.counts or found.counts
     return found

@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from limner.core.batch import Styled
 from limner.core.capabilities import Generates, Stylises, Translates
 from limner.core.model import GenerativeModel
 from limner.doctor.ground import REALS, Ground, mean_distance
@@ -32,6 +33,8 @@ _CALLS = 4  # of nets for a sample, up to which drawing is cheap
 
 def applies(model: GenerativeModel) -> bool:
     """Whether a model draws, with a few calls of its nets for each sample."""
+    if model.batch_type is Styled:  # one picture is optimised
+        return False
     draws = not isinstance(model, Translates | Stylises) and (
         isinstance(model, Generates) or type(model).draw is not GenerativeModel.draw
     )

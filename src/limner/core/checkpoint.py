@@ -18,7 +18,7 @@ import hashlib
 import json
 import shutil
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ class OtherFormat(LimnerError):
 
 _STATE = record(
     {"images": is_count},
-    dict.fromkeys(("steps", "logged_images"), is_count)
+    dict.fromkeys(("steps", "logged_images", "rollbacks"), is_count)
     | dict.fromkeys(("seconds", "logged_seconds"), is_duration)
     | {
         "env": lambda value: isinstance(value, dict),
@@ -338,20 +338,31 @@ def newest(root: Path) -> tuple[Checkpoint, list[str]]:
 def prune(root: Path, keep: int, milestones: int) -> list[Path]:
     """Deletes all but the best, the `keep` newest, and those at multiples of `milestones` images (0: none).
 
-    A checkpoint that an interruption wrote counts only while it is the newest of all. So an interrupted training keeps
-    the same checkpoints as another.
+    A checkpoint that an interruption wrote counts only while it is the newest of all, and the newest planned one stays
+    beside it. So an interrupted training keeps the same checkpoints as another, and can go back to the same ones.
     """
     saved = folders(root)
-    planned = [p for p in saved if p == saved[-1] or _is_planned(p)]
-    best = read_pointer(root, BEST)
-    spared = {best, *planned[-keep:], *(p for p in saved if milestones and int(p.name) % milestones == 0)}
+    planned = [p for p in saved if _is_planned(p)]
+    counted = [p for p in saved if p == saved[-1] or p in planned]
+    milestone = [p for p in saved if milestones and int(p.name) and int(p.name) % milestones == 0]
+    spared = {read_pointer(root, BEST), *counted[-keep:], *planned[-1:], *milestone}
     expired = [p for p in saved if p not in spared]
+    _delete(expired)
+    sweep([root])
+    return expired
+
+
+def rewind(root: Path, folder: Path) -> None:
+    """Makes a checkpoint the newest one: deletes those after it, the newest first."""
+    write_pointer(root, LATEST, folder)
+    _delete(p for p in reversed(folders(root)) if int(p.name) > int(folder.name))
+
+
+def _delete(expired: Iterable[Path]) -> None:
     for folder in expired:
         hidden = folder.with_name(f".{folder.name}.old")
         folder.replace(hidden)  # so that a half-deleted folder never looks like a checkpoint
         shutil.rmtree(hidden)
-    sweep([root])
-    return expired
 
 
 def _is_planned(folder: Path) -> bool:

@@ -48,6 +48,9 @@ class TrainOptions:
         deterministic: use only kernels that give the same bits each time.
         graph: auto records steps as CUDA graphs on a CUDA device if the model allows it, which makes small nets faster
             with the same results; on fails with a reason if that is not possible; off never records.
+        guard: goes back to the last healthy checkpoint by itself when the training has diverged, three times at most,
+            with another order and other noise and half the learning rates each time, and says so. false ends a diverged
+            training with an error, so that what ends is always what the recipe says.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class TrainOptions:
         channels_last: bool = False,
         deterministic: bool = True,
         graph: GraphOption = "auto",
+        guard: bool = False,
     ) -> None:
         for name, value, least, most in (
             ("images", images, 1, _MOST),
@@ -112,3 +116,4 @@ class TrainOptions:
         self.bf16 = precision != "fp32"
         self.threads, self.workers = threads, workers
         self.channels_last, self.deterministic, self.graph = channels_last, deterministic, graph
+        self.guard = guard

@@ -155,6 +155,7 @@ EVENTS = record(
     dict.fromkeys(("message", "command", "data", "fingerprint", "licence"), _WORD)
     | dict.fromkeys(("took", "total", "items", "energy_joules", "budget", "value", "threshold", "since"), _NUMBER)
     | dict.fromkeys(("check", "state"), _is_text)
+    | {"reason": _WORD, "from": is_count, "to": is_count, "rates": _map_of(is_number)}
     | {"shape": _list_of(is_count), "parameters": _map_of(is_count)}
     | {"classes": _list_of(_is_text), "notes": _list_of(_is_text)},
 )

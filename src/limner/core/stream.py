@@ -3,7 +3,8 @@
 The i-th image of a training is a function of (seed, i): epoch i // N, index i % N in the permutation of that epoch.
 Augmentation is a function of (seed, epoch, sample), noise of (seed, position of the step). So a resumed training needs
 the position only, the number of workers does not change a batch, and two ranks together draw exactly what one rank
-draws alone.
+draws alone. A training that was rolled back (`limner.core.rollback`) has another seed for all of these, made of its own
+and of a salt.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from limner.core.errors import LimnerError
 from limner.core.rng import seed_of
 
 # Stream ids of a training's seed; 4 is for the initial weights. The sets of a batch have the orders 1, 5, 6, …
-_NOISE, _RANK, _ORDERS = 2, 3, (1, *range(5, 64))
+_NOISE, _RANK, _ORDERS, _SALT = 2, 3, (1, *range(5, 64)), 64
 
 
 _AHEAD = 4  # batches that each worker reads before they are asked for
@@ -58,6 +59,9 @@ class Stream:
         position: images already seen, over all ranks.
         channels_last: memory format of images.
 
+    Attributes:
+        salt: 0, or the number that `move` was given to tell this stream from the others of the seed.
+
     Raises:
         LimnerError: the ranks cannot share a batch evenly, or the data set is empty.
     """
@@ -79,7 +83,8 @@ class Stream:
             raise LimnerError(
                 f"train.batch: {batch} images cannot be shared by {world} ranks; use a multiple of {world}"
             )
-        self.dataset, self.batch, self.seed = dataset, batch, seed
+        self.dataset, self.batch = dataset, batch
+        self.seed, self.salt = seed, 0
         self.device, self.shard = torch.device(device), Shard(batch, rank, world)
         self.position = position
         self.format = torch.channels_last if channels_last else torch.contiguous_format
@@ -89,6 +94,11 @@ class Stream:
             for part, order in zip(dataset.parts(), _ORDERS)
         ]
         self.begin()
+
+    @property
+    def salted_seed(self) -> int:
+        """The seed of order, augmentation and noise: a function of seed and salt."""
+        return seed_of(self.seed, _SALT, self.salt) if self.salt else self.seed
 
     @property
     def epoch(self) -> float:
@@ -105,12 +115,24 @@ class Stream:
             position: position of the step, if its batches have been drawn already; default the stream's position.
         """
         position = self.position if position is None else position
-        seed = seed_of(self.seed, _RANK, self.shard.rank, position)
+        seed = seed_of(self.salted_seed, _RANK, self.shard.rank, position)
         # torch.manual_seed is slower: it also records a traceback for every device type.
         torch.default_generator.manual_seed(seed)
         if self.device.type in ("cuda", "mps"):
             getattr(torch, self.device.type).manual_seed(seed)
-        self.generator.manual_seed(seed_of(self.seed, _NOISE, position))
+        self.generator.manual_seed(seed_of(self.salted_seed, _NOISE, position))
+
+    def move(self, position: int, salt: int = 0) -> None:
+        """Goes to a position, in a stream of the same images whose order, augmentation and noise depend on `salt`.
+
+        Args:
+            position: images seen, over all ranks.
+            salt: 0 stands for the stream of the seed itself.
+        """
+        self.position, self.salt = position, salt
+        for reader in self.readers:
+            reader.sampler.reseed(self.salted_seed)
+            reader.restart()
 
     @contextmanager
     def ahead(self) -> Iterator[None]:
@@ -167,7 +189,12 @@ class EpochSampler:
     """
 
     def __init__(self, n: int, seed: int, order: int, shard: Shard, position: int = 0) -> None:
-        self.n, self.seed, self.order, self.shard, self.position = n, seed, order, shard, position
+        self.n, self.order, self.shard, self.position = n, order, shard, position
+        self.reseed(seed)
+
+    def reseed(self, seed: int) -> None:
+        """Takes the permutations of another seed."""
+        self.seed = seed
         self._permutation: tuple[int, Tensor] = (-1, torch.empty(0))
 
     def indices(self, position: int) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from limner.core import checkpoint, dist, trainer_state
+from limner.core import checkpoint, dist, rollback, trainer_state
 from limner.core.batch import Dataset, HasDensity, evenly_spaced, examples, to_float
 from limner.core.checkpoint import Checkpoint
 from limner.core.device import describe, lacks_bfloat16, make_deterministic
@@ -33,12 +33,10 @@ from limner.core.progress import Meters, Progress, Silent
 from limner.core.run import Run
 from limner.core.signals import stop_signals
 from limner.core.stream import Stream
-from limner.core.update import Updates, all_finite
+from limner.core.update import Updates
 
 Scorer = Callable[[GenerativeModel], dict[str, float]]
 """Computes the scores of a model in evaluation mode, by name; lower is better."""
-
-_PATIENCE = 3  # so many skipped updates in a row end the training at the next log step
 
 
 class Interrupted(KeyboardInterrupt):
@@ -88,7 +86,8 @@ def fit(
 
     Raises:
         Interrupted: SIGINT or SIGTERM was received; everything was saved.
-        LimnerError: the loss is no longer finite, or the disk is full; earlier checkpoints are intact.
+        LimnerError: the loss is no longer finite, and `guard` is off or has gone back three times; or the disk is full.
+            Earlier checkpoints are intact.
     """
     return _Training(
         options, model, dataset, optimisers, run, device, heldout, scorer, examiner, start, progress or Silent()
@@ -139,20 +138,27 @@ class _Training:
         self.scores: dict[str, float] = {}  # computed since the last line of metrics
         self.extent = _extent(self.dataset)
         self.steps, self.seconds, self.signum = 0, 0.0, 0
+        self.rollbacks = 0
         self.saved_at = -1  # position of the newest checkpoint
         self.left_out: list[tuple[str, str]] = []  # the bad files that the data had at the start
         self.logged_at = (0, 0.0)  # position and seconds of the last line of metrics
         if self.start is not None:
-            self.restore(self.start)
+            self.restore(self.start, self.start.state.get("rollbacks", 0))
+            self.say_what_changed(self.start.state)
         reason = lacks_bfloat16(self.device) if options.bf16 else None
         if reason:
             self.warn(f"{reason}: it is emulated, and this training is several times slower than in float32")
-        self.step = Steps(self.model, self.update, self.stream, bf16=options.bf16, graph=options.graph, warn=self.warn)
+        self.step = self.new_steps()
+
+    def new_steps(self) -> Steps:
+        """The steps of the training, of which none is recorded yet."""
+        options = self.options
+        return Steps(self.model, self.update, self.stream, bf16=options.bf16, graph=options.graph, warn=self.warn)
 
     # -- state ---------------------------------------------------------------------------------------------
 
-    def restore(self, start: Checkpoint) -> None:
-        """Restores the state that a checkpoint saved."""
+    def restore(self, start: Checkpoint, rollbacks: int) -> None:
+        """Restores the state that a checkpoint saved, for a training that was rolled back so many times until now."""
         trainer, state = start.trainer, start.state
         trainer_state.check(start, self.model, self.update)
         self.model.rules = state.get("rules", 1)
@@ -162,7 +168,9 @@ class _Training:
         self.update.load_state(trainer["update"])
         names, sums, steps = (trainer["meters"][k] for k in ("names", "sums", "steps"))
         self.meters = Meters(names, None if sums is None else sums.to(self.device), steps)
-        self.stream.position = self.saved_at = state["images"]
+        self.saved_at, self.rollbacks = state["images"], rollbacks
+        self.stream.move(self.saved_at, salt=rollbacks)
+        self.update.slow_down(rollback.RATE**rollbacks)
         self.steps, self.seconds = state["steps"], state["seconds"]
         self.logged_at = (state["logged_images"], state["logged_seconds"])
         self.best = state.get("best", {})
@@ -171,6 +179,9 @@ class _Training:
             if self.examiner is not None:
                 self.examiner.begin(self.run.metrics(), self.run.checks())
             self.prune()  # a killed process may not have come to it
+
+    def say_what_changed(self, state: Mapping[str, Any]) -> None:
+        """Warns if the machine or the data are not those that a checkpoint was written with."""
         environment = describe(self.device)
         for key in ("torch", "threads", "device", "cpu_capability"):
             before, now = state["env"].get(key), environment[key]
@@ -190,15 +201,15 @@ class _Training:
         Args:
             planned: whether an uninterrupted training saves here too.
         """
+        if not rollback.is_finite(self.model, self.averaged_model(), self.update, self.device):
+            self.roll_back(rollback.BROKEN)
+            return
         position = self.saved_at = self.stream.position
         if self.meters.sums is not None:
             dist.average_([self.meters.sums])  # rank 0 saves for all ranks
         if not self.is_main:
             return
         start = monotonic()
-        averaged = self.averaged_model()
-        if not all_finite([*self.model.state_dict().values(), *averaged.state_dict().values()]):
-            raise self.diverged()
         trainer = {"model": self.model.state_dict(), "update": self.update.state(), "meters": vars(self.meters)}
         state = {
             "images": position,
@@ -209,12 +220,49 @@ class _Training:
             "env": describe(self.device),
             "data": self.dataset.fingerprint,
             "best": self.best,
-            "planned": planned,
+            "planned": planned and not self.update.streak,  # else a roll-back might come back to the trouble
             "rules": self.model.rules,
+            "rollbacks": self.rollbacks,
         }
-        checkpoint.write(self.run.checkpoints / f"{position:08d}", averaged, trainer, state)
+        checkpoint.write(self.run.checkpoints / f"{position:08d}", self.averaged_model(), trainer, state)
         self.prune()
         self.event("checkpoint", took=round(monotonic() - start, 3))
+
+    def has_gone_back(self) -> bool:
+        """Rolls the training back if it has diverged, and says whether it has."""
+        trouble = rollback.trouble(self.model, self.update, self.device)
+        if trouble:
+            self.roll_back(trouble)
+        return trouble is not None
+
+    def roll_back(self, reason: str, since: int | None = None) -> None:
+        """Goes back to the last healthy checkpoint, with other noise and lower rates; all ranks must call it.
+
+        Args:
+            reason: what is wrong, for the user.
+            since: the position at which it began, where that is known; no later checkpoint is healthy.
+
+        Raises:
+            LimnerError: `train.guard` is off, there were too many roll-backs, or no checkpoint is healthy.
+        """
+        if self.meters.steps:
+            self.log()
+        allowed = self.options.guard and self.rollbacks < rollback.MOST
+        start = rollback.last_healthy(self.run.checkpoints, since) if allowed else None
+        dist.barrier()  # all ranks have read it before the first one deletes those after it
+        if start is None:
+            raise self.diverged(reason)
+        count, images = self.rollbacks + 1, start.state["images"]
+        rates = {group: recipe[0] * rollback.RATE**count for group, recipe in self.update.rates.items()}
+        message = rollback.message(reason, self.stream.position, images, count)
+        self.event("rollback", message=message, reason=reason, **{"from": self.stream.position}, to=images, rates=rates)
+        if self.is_main:
+            self.progress.say(message)
+            checkpoint.rewind(self.run.checkpoints, start.path)
+        self.restore(start, count)
+        self.scores = {}
+        self.step = self.new_steps()  # a recorded step would go on with the old moments and rates
+        self.began = monotonic() - self.seconds
 
     # -- loop ----------------------------------------------------------------------------------------------
 
@@ -222,19 +270,24 @@ class _Training:
         """Trains to the end and returns the model to use."""
         options, stream = self.options, self.stream
         session_start = monotonic()
-        start = session_start - self.seconds
+        self.began = session_start - self.seconds
         self.begin()
         try:
             with stop_signals(self.request_stop):
-                while stream.position < options.images:
+                if options.guard and self.saved_at < 0:
+                    self.save(planned=True)  # to go back to, until there is a better one
+                while not self.is_over:
                     before = stream.position
                     self.take_step()
-                    self.seconds = monotonic() - start
+                    self.seconds = monotonic() - self.began
                     self.progress.step(stream.position)
                     crossed = partial(_crossed, before, stream.position)
+                    at_log = crossed(options.score_images) or crossed(options.log_images)
+                    if (at_log or self.is_over) and self.has_gone_back():
+                        continue
                     if crossed(options.score_images):
                         self.score()
-                    if crossed(options.score_images) or crossed(options.log_images):
+                    if at_log:
                         self.log()
                     if crossed(options.doctor_images):
                         self.examine()
@@ -254,6 +307,11 @@ class _Training:
         finally:
             self.progress.stop()
         return self.averaged_model().eval()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all images are seen."""
+        return self.stream.position >= self.options.images
 
     def take_step(self) -> None:
         """Updates the weights once, and then their average."""
@@ -315,6 +373,7 @@ class _Training:
 
     def finish(self) -> None:
         """Samples, saves and logs at the last position, where this has not been done."""
+        self.has_gone_back()  # the time limit may have come before the next line of metrics
         position = self.stream.position
         self.say_new_bad_files()
         if position not in [images for images, _ in self.run.samples()]:
@@ -345,7 +404,7 @@ class _Training:
         return self.model if self.ema is None else self.ema.averaged_model()
 
     def log(self) -> None:
-        """Writes a line of metrics; raises a `LimnerError` if the last updates were not finite."""
+        """Writes a line of metrics, and an event if updates have been skipped."""
         means = self.meters.take()
         position, (images, seconds) = self.stream.position, self.logged_at
         elapsed = max(self.seconds - seconds, 1e-9)
@@ -368,8 +427,6 @@ class _Training:
         skipped = int(self.update.skipped)
         if skipped:
             self.event("skip", total=skipped, message=f"{skipped} updates were not finite and were skipped")
-        if float(self.update.streak) >= _PATIENCE:
-            raise self.diverged()
 
     def score(self) -> None:
         """Scores the model; all ranks note whether this is the best position so far."""
@@ -398,16 +455,18 @@ class _Training:
             if news.message:
                 self.progress.say(news.message)
 
-    def diverged(self) -> LimnerError:
-        """The error for a training whose loss or weights are not finite."""
-        self.event("stop", message="the loss is not finite")
+    def diverged(self, reason: str) -> LimnerError:
+        """The error for a training that cannot go on."""
+        self.event("stop", message=reason)
         saved = checkpoint.folders(self.run.checkpoints)
         state = f"checkpoint {saved[-1].name} is intact" if saved else "nothing was saved yet"
         group = next(iter(self.update.optimisers))
-        lr = self.update.optimisers[group].param_groups[0]["lr"]
+        lr = self.update.rates[group][0]
+        done = f"it was rolled back {self.rollbacks} times; " if self.rollbacks else ""
+        other = "" if self.options.guard else ", or go on with train.guard=true, which lowers it by itself"
         return LimnerError(
-            f"the loss or the weights are not finite at image {self.stream.position}; {state}. Lower the learning rate,"
-            f" e.g. optim.{group}.lr={lr / 10:g}, or check the data"
+            f"{reason} at image {self.stream.position}; {done}{state}. Lower the learning rate, e.g."
+            f" optim.{group}.lr={lr / 10:g}, check the data{other}"
         )
 
     @torch.inference_mode()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from limner.core.checkpoint import Checkpoint
 from limner.core.errors import LimnerError
 from limner.core.records import is_count, is_number, is_position
+from limner.core.rollback import MOST
 from limner.core.update import Updates, all_finite
 
 _MOMENTS: dict[type[torch.optim.Optimizer], tuple[set[str], set[str]]] = {
@@ -39,6 +40,8 @@ def _problems(start: Checkpoint, model: nn.Module, update: Updates) -> Iterator[
         if key not in state:
             yield f"its state has no {key}"
             return
+    if state.get("rollbacks", 0) > MOST:
+        yield f"it was rolled back {state['rollbacks']} times, and limner does it {MOST} times at most"
     if max(state["steps"], state["logged_images"]) > state["images"] or state["logged_seconds"] > state["seconds"]:
         yield "its counters contradict each other"
     for key in ("model", "update", "meters"):

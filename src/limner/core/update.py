@@ -35,6 +35,7 @@ class Updates:
 
     Attributes:
         logs: gradient norms ``grad/<group>`` of the last step, on the device.
+        rates: learning rates of the recipe, for each group and its parts, without schedules and `slow_down`.
         skipped: number of skipped updates since training began, on the device.
         streaks: number of skipped updates in a row, for each group, on the device.
     """
@@ -50,7 +51,8 @@ class Updates:
         self.optimisers = {g: optimisers[g].make(m) for g, m in groups.items()}
         self.clips = {g: optimisers[g].clip for g in groups}
         self.scheduled = {g: o for g, o in optimisers.items() if o.decay or o.warm_up}
-        self.rates = {g: [p["lr"] for p in self.optimisers[g].param_groups] for g in self.scheduled}
+        self.rates = {g: [p["lr"] for p in o.param_groups] for g, o in self.optimisers.items()}
+        self.factor = 1.0
         device = next(iter(self.parameters.values()))[0].device
         self.skipped = torch.zeros((), device=device)
         self.streaks = {g: torch.zeros((), device=device) for g in groups}
@@ -78,9 +80,10 @@ class Updates:
         with torch.autocast(loss.device.type, enabled=False):
             loss.backward(inputs=parameters)
         grads = [p.grad for p in parameters if p.grad is not None]
-        average_(grads)
+        value = loss.detach().clone()
+        average_([*grads, value])  # with the loss, so that all ranks skip the same updates
         norm = torch.nn.utils.get_total_norm(grads)
-        bad = (~torch.isfinite(norm + loss.detach())).float()
+        bad = (~torch.isfinite(norm + value)).float()
         clip = self.clips[group]
         if clip is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
@@ -90,7 +93,7 @@ class Updates:
         self._count(group, bad, norm)
 
     def _search(self, group: str, optimiser: torch.optim.LBFGS, loss: Callable[[], Tensor]) -> None:
-        """Takes a step with a line search, and undoes it if the result is not finite.
+        """Takes a step with a line search, and undoes it if the result is not finite; the next search begins anew.
 
         PyTorch begins each step by computing the loss where the last line search ended and computed it already. That is
         half of all evaluations, so the last evaluation is reused.
@@ -117,8 +120,11 @@ class Updates:
         value = torch.as_tensor(optimiser.step(closure)).detach()
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         bad = (~torch.isfinite(norm + value.to(norm.device) + sum(p.detach().sum() for p in parameters))).float()
-        for p, old in zip(parameters, before, strict=True):
-            p.data.copy_(torch.where(bad > 0, old, p))
+        if bad:
+            for p, old in zip(parameters, before, strict=True):
+                p.data.copy_(old)
+            self._evaluations.pop(group, None)
+            optimiser.state.clear()  # it remembers a gradient that is not finite
         self._count(group, bad, norm)
 
     def _count(self, group: str, bad: Tensor, norm: Tensor) -> None:
@@ -134,12 +140,20 @@ class Updates:
             total: images of the whole training.
         """
         for group, optimiser in self.scheduled.items():
-            factor = rate_schedule(optimiser, total)(images / total)
-            for parameters, rate in zip(self.optimisers[group].param_groups, self.rates[group], strict=True):
-                if isinstance(parameters["lr"], Tensor):
-                    parameters["lr"].fill_(rate * factor)
-                else:
-                    parameters["lr"] = rate * factor
+            self._set_rates(group, rate_schedule(optimiser, total)(images / total))
+
+    def slow_down(self, factor: float) -> None:
+        """Multiplies the learning rates of the recipe by a factor; steps that are recorded must be recorded anew."""
+        self.factor = factor
+        for group in self.optimisers:
+            self._set_rates(group, 1.0)
+
+    def _set_rates(self, group: str, factor: float) -> None:
+        for parameters, rate in zip(self.optimisers[group].param_groups, self.rates[group], strict=True):
+            if isinstance(parameters["lr"], Tensor):
+                parameters["lr"].fill_(rate * factor * self.factor)
+            else:
+                parameters["lr"] = rate * factor * self.factor
 
     def rates_to_device(self) -> None:
         """Turns scheduled learning rates into tensors, whose new values a step recorded as a CUDA graph reads."""
@@ -157,7 +171,9 @@ class Updates:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restores a saved `state`; moments get the memory format of their parameters."""
+        self._evaluations.clear()
         for g, optimiser in self.optimisers.items():
+            optimiser.state.clear()  # a checkpoint from before the first step has no moments
             for i, saved in state["moments"].get(g, {}).items():
                 p = self.parameters[g][int(i)]
                 optimiser.state[p] = {k: _like(v, p) for k, v in saved.items()}
@@ -183,4 +199,7 @@ def _like(value: Any, parameter: Tensor) -> Any:
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
     """Whether all floating-point values are finite."""
-    return all(bool(torch.isfinite(t).all()) for t in tensors if t.is_floating_point())
+    floats = [t.detach() for t in tensors if t.is_floating_point()]
+    # A sum is quick and shows every value that is not finite. It can overflow, too, so it is not the last word.
+    sums = [torch.stack([t.sum().float() for t in floats if t.device == d]) for d in {t.device for t in floats}]
+    return all(bool(s.isfinite().all()) for s in sums) or all(bool(t.isfinite().all()) for t in floats)

@@ -22,10 +22,11 @@ _MAX_EVENTS = 200
 _CLASSES, _ATTRIBUTES, _VALUES = 200, 50, 20
 _MAX_FIGURES = 24
 _ANIMATION_BYTES = 3_000_000  # larger than other images, because an animation cannot be encoded again
-_WARNINGS = ("warning", "skip")  # events of these kinds come first
+_WARNINGS = ("warning", "skip", "rollback")  # events of these kinds come first
 _SHOWN_ELSEWHERE = frozenset(
     {"event", "images", "seconds", "message", "command", "data", "items", "shape", "fingerprint", "licence"}
     | {"parameters", "rows", "details", "learnt", "classes", "attributes", "notes", "family", "sampling", "likelihood"}
+    | {"reason", "from", "to"}
 )
 _YAML_LINE = re.compile(r"^(\s*(?:- )*)([\w./-]+:)(?=\s|$)(.*)$")
 

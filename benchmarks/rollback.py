@@ -7,7 +7,7 @@ A fault lasts from a random step on for a random number of steps, in which it is
 of a batch, or the statistics of batch norm. It is a part of the course of the training, like a batch that breaks it:
 it comes back at the same place until the training has been rolled back, once or twice. A training ends well if it has
 seen all images, all tensors of all checkpoints that were ever written are finite, and the number of roll-backs is that
-of the fault. The recipes are small versions of the shipped ones (`limner.bench.shrink`), 40 steps long.
+of the fault. The recipes are small versions of the shipped ones (`limner.bench.shrink`), 24 steps long.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from limner.core.checkpoint import pack
 from limner.core.errors import LimnerError
 from limner.core.update import all_finite
 
-STEPS, LOG, SAVE = 40, 4, 6  # of a training; steps between lines of the log, and between checkpoints
+STEPS, LOG, SAVE = 24, 4, 6  # of a training; steps between lines of the log, and between checkpoints
 PATIENCE = 3  # skipped updates in a row that are trouble
 
 PLACES = {  # recipes, and where a fault can be put into them

@@ -204,6 +204,16 @@ def test_prune_keeps_the_newest_and_the_milestones(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
+def test_prune_spares_a_planned_one_beside_an_interim_one_and_the_start_is_no_milestone(
+    tmp_path: Path,
+) -> None:
+    for images, planned in ((0, True), (500, True), (600, True), (650, False), (700, False)):
+        (tmp_path / f"{images:08d}").mkdir()
+        (tmp_path / f"{images:08d}" / "state.json").write_text(json.dumps({"planned": planned}))
+    prune(tmp_path, keep=1, milestones=500)
+    assert [int(p.name) for p in folders(tmp_path)] == [500, 600, 700]
+
+
 def test_prune_spares_the_best_for_as_long_as_it_is_the_best(tmp_path: Path) -> None:
     for images in range(100, 700, 100):
         (tmp_path / f"{images:08d}").mkdir()

@@ -208,9 +208,9 @@ def test_bfloat16_is_recorded_too() -> None:
     assert recorded.replayed == 4
 
 
-@pytest.mark.parametrize("name", ["r1gan-mnist", "r3gan-mnist", "dcgan-32", "conv-vae-mnist"])
-def test_a_resumed_training_records_its_steps_again(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = limner.train(shrunk(name, ema_images=40).to_dict(), out=tmp_path / "whole")
+@pytest.fixture
+def taped(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[Steps]]:
+    """A function that lets all later trainings record their steps, and returns the list of these."""
     replayed: list[Steps] = []
 
     class TapedSteps(Steps):
@@ -218,15 +218,53 @@ def test_a_resumed_training_records_its_steps_again(name: str, tmp_path: Path, m
             super().__init__(model, update, stream, recorder=Taped(model, update, stream), warm_up=2, **more)
             replayed.append(self)
 
-    monkeypatch.setattr("limner.core.train.Steps", TapedSteps)
+    def begin() -> list[Steps]:
+        monkeypatch.setattr("limner.core.train.Steps", TapedSteps)
+        return replayed
+
+    return begin
+
+
+def assert_same_state(run: limner.Run, other: limner.Run) -> None:
+    a, b = (read(r.latest) for r in (run, other))
+    for x, y in ((a.model, b.model), (pack(a.trainer)[0], pack(b.trainer)[0])):
+        assert x.keys() == y.keys()
+        assert [k for k in x if not torch.equal(x[k], y[k])] == []
+
+
+@pytest.mark.parametrize("name", ["r1gan-mnist", "r3gan-mnist", "dcgan-32", "conv-vae-mnist"])
+def test_a_resumed_training_records_its_steps_again(
+    name: str, tmp_path: Path, taped: Callable[[], list[Steps]]
+) -> None:
+    whole = limner.train(shrunk(name, ema_images=40).to_dict(), out=tmp_path / "whole")
+    replayed = taped()
     recipe = shrunk(name, ema_images=40, images=80).to_dict()
     limner.train(recipe, out=tmp_path / "half")
     half = limner.resume(tmp_path / "half", images=160)
     assert [steps.replayed > 4 for steps in replayed] == [True, True]
-    a, b = (read(run.latest) for run in (whole, half))
-    for x, y in ((a.model, b.model), (pack(a.trainer)[0], pack(b.trainer)[0])):
-        assert x.keys() == y.keys()
-        assert [k for k in x if not torch.equal(x[k], y[k])] == []
+    assert_same_state(whole, half)
+
+
+@pytest.mark.parametrize("name", ["gan-mnist", "r1gan-mnist"])
+def test_a_training_that_is_rolled_back_records_its_steps_again(
+    name: str, tmp_path: Path, taped: Callable[[], list[Steps]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = Stream.__next__
+
+    def draw_bad(self: Stream) -> Any:
+        bad = self.salt == 0 and 72 <= self.position < 128
+        batch = draw(self)
+        return batch._replace(x=batch.x * math.nan) if bad else batch
+
+    monkeypatch.setattr(Stream, "__next__", draw_bad)
+    recipe = shrunk(name, ema_images=40, guard=True, checkpoint_images=40).to_dict()
+    eager = limner.train(recipe, out=tmp_path / "eager")
+    replayed = taped()
+    recorded = limner.train(recipe, out=tmp_path / "recorded")
+    assert [steps.replayed > 4 for steps in replayed] == [True, True]
+    for run in (eager, recorded):
+        assert [e["to"] for e in run.events() if e["event"] == "rollback"] == [40]
+    assert_same_state(eager, recorded)
 
 
 # ---- models made for a test ------------------------------------------------------------------------------------------

@@ -95,6 +95,28 @@ def test_an_image_is_moved_anew_in_each_epoch() -> None:
     assert same < 0.15  # one in 25 draws the same shift twice
 
 
+def test_a_salt_gives_another_stream_of_the_same_images_and_none_the_first_one() -> None:
+    def drawn(stream: Stream) -> tuple[torch.Tensor, ...]:
+        stream.begin()
+        return next(stream).x, stream.randn(32, 3), torch.rand(4)
+
+    stream = Stream(digits(shift=2, limit=96), 32, seed=5)
+    first = [drawn(stream) for _ in range(3)]
+    for salt in (1, 2, 1, 0):
+        stream.move(0, salt)
+        assert (stream.position, stream.salt) == (0, salt)
+        again = [drawn(stream) for _ in range(3)]
+        ids = torch.cat([stream.readers[0].sampler.indices(p)[1] for p in (0, 32, 64)])
+        assert sorted(ids.tolist()) == list(range(96))
+        same = [torch.equal(a, b) for x, y in zip(first, again, strict=True) for a, b in zip(x, y, strict=True)]
+        assert same == [salt == 0] * 9
+        if salt == 1:
+            salted = again
+    other = Stream(digits(shift=2, limit=96), 32, seed=5)
+    other.move(32, 1)
+    assert all(torch.equal(a, b) for a, b in zip(drawn(other), salted[1], strict=True))
+
+
 def test_noise_depends_on_the_position() -> None:
     stream = Stream(digits(), 32, seed=5, position=320)
     first = stream.randn(32, 3)
@@ -122,6 +144,9 @@ def test_images_from_files_equal_those_in_memory(tmp_path: Path, world: int) -> 
             (x, y), (x_read, y_read) = next(a), next(b)
             assert torch.equal(x, x_read)
             assert torch.equal(y, y_read)
+        for stream in (a, b):
+            stream.move(8, 1)
+        assert torch.equal(next(a).x, next(b).x), "what was read ahead is forgotten"
 
 
 def test_what_is_drawn_ahead_is_drawn_again(tmp_path: Path) -> None:

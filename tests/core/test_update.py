@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from limner.core.errors import LimnerError
 from limner.core.optimisers import LBFGS, SGD, Adam
-from limner.core.update import Updates
+from limner.core.update import Updates, all_finite
 
 
 def pair() -> tuple[nn.Linear, nn.Linear]:
@@ -255,6 +255,62 @@ def test_a_line_search_that_is_not_finite_is_undone():
     update("x", problem.loss)
     assert not torch.equal(problem.x, before)
     assert (float(update.skipped), float(update.streak)) == (1, 0)
+
+
+def test_a_line_search_that_is_not_finite_leaves_no_memory() -> None:
+    """Else its gradient would stay, in the next search and in the next checkpoint."""
+    problem = Rosenbrock()
+    update = Updates({"x": problem}, {"x": LBFGS()})
+    update("x", problem.loss)
+    before = problem.x.detach().clone()
+    for _ in range(2):
+        update("x", lambda: problem.loss() * float("nan"))
+        assert update.state()["moments"]["x"] == {}
+    assert torch.equal(problem.x, before)
+    update("x", problem.loss)
+    assert not torch.equal(problem.x, before)
+    assert float(update.streak) == 0
+
+
+def test_slower_rates_are_those_of_the_recipe_with_and_without_a_schedule() -> None:
+    G, D = pair()
+    update = Updates({"G": G, "D": D}, {"G": Adam(lr=0.1, decay=0.5), "D": SGD(lr=0.2)})
+
+    def rates(images: int) -> list[float]:
+        update.begin(images, 100)
+        return [float(o.param_groups[0]["lr"]) for o in update.optimisers.values()]
+
+    assert rates(75) == pytest.approx([0.05, 0.2])
+    for factor in (0.5, 0.25, 1.0):  # they do not multiply
+        update.slow_down(factor)
+        assert rates(0) == pytest.approx([0.1 * factor, 0.2 * factor])
+        assert rates(75) == pytest.approx([0.05 * factor, 0.2 * factor])
+    update.rates_to_device()
+    rate = update.optimisers["G"].param_groups[0]["lr"]
+    update.slow_down(0.5)
+    assert rates(75) == pytest.approx([0.025, 0.1])
+    assert update.optimisers["G"].param_groups[0]["lr"] is rate, "a recorded step reads this tensor"
+    assert update.rates == {"G": [0.1], "D": [0.2]}
+
+
+def test_a_state_without_moments_forgets_those_that_there_are() -> None:
+    _, D = pair()
+    update = Updates({"D": D}, {"D": Adam()})
+    first = copy.deepcopy(update.state())
+    update("D", D(torch.ones(2, 3)).sum())
+    assert update.state()["moments"]["D"]
+    update.load_state(first)
+    assert update.state()["moments"]["D"] == {}
+
+
+def test_finite_means_every_value() -> None:
+    huge = torch.full((4,), 3e38)  # whose sum is not finite
+    assert all_finite([torch.ones(3), huge, torch.tensor([1 << 60]), torch.empty(0)])
+    assert all_finite([])
+    for bad in (float("nan"), float("inf"), -float("inf")):
+        assert not all_finite([torch.ones(3), torch.tensor([1.0, bad])])
+        assert not all_finite([torch.ones(3, dtype=torch.float64), torch.tensor(bad)])
+    assert not all_finite([torch.tensor([float("inf"), -float("inf")])])
 
 
 def test_in_bfloat16_the_net_changes_with_an_update() -> None:

@@ -238,10 +238,9 @@ class Result(NamedTuple):
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{k} {n / 1e6:.2f}M and {self.work[k]:.0f}M" for k, n in self.parameters.items())
-        return (
-            f"{statistics.median(self.rates):.1f} images/s, peak {self.memory[0]:.0f} MB ({self.memory[1]:.0f} before the"
-            f" first step); parameters and multiplications: {sizes}"
-        )
+        rate = f"{statistics.median(self.rates):.1f} images/s"
+        memory = f"peak {self.memory[0]:.0f} MB ({self.memory[1]:.0f} before the first step)"
+        return f"{rate}, {memory}; parameters and multiplications: {sizes}"
 
 
 def measured(settings: list[Setting], steps: int, rounds: int) -> list[Result]:

@@ -27,6 +27,7 @@ FAMILIES = {
     "flow": "realnvp-mnist",
     "diffusion": "ddpm-mnist",
     "conditional": "cgan-mlp-mnist",
+    "stylegan": "stylegan2-mnist",
 }
 """A recipe of each family whose latent space is looked into."""
 

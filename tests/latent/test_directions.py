@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from limner.apply.relabel import pixels
 from limner.core.errors import LimnerError
 from limner.latent.directions import Directions, balanced_accuracy, by_reader, normal, pca, read_directions, sefa
-from limner.latent.edit import examples, matrix, moved, purity, target_of
+from limner.latent.edit import examples, least, matrix, moved, purity, target_of
 from limner.latent.encoder import fit
 from limner.latent.mix import attribution, groups, mixed
 from limner.latent.project import looked_at, nearest, places, projected
@@ -134,6 +134,9 @@ def test_directions_come_back_from_their_file_and_belong_to_one_model(linear, in
     again = read_directions(path, linear)
     assert (again.names, again.accuracy, again.space, again.method) == (before.names, before.accuracy, "z", "means")
     assert torch.equal(again.vectors, V)
+    assert again.normals is None
+    path.write_bytes(replace(before, normals=2 * V).file(space_of(linear)))
+    assert torch.equal(read_directions(path, linear).positions(torch.ones(1, 3), 1), torch.full((1,), 2.0))
     linear.A.data += 1
     with pytest.raises(LimnerError, match="belongs to another run, or to this one before it was trained on"):
         read_directions(path, linear)
@@ -154,6 +157,53 @@ def test_apart_takes_the_share_of_other_directions_away() -> None:
     apart = found.apart(["b"])
     torch.testing.assert_close(apart.vectors[0], torch.tensor([0.0, 1.0, 0.0]))
     assert torch.equal(apart.vectors[1:], V[1:])
+
+
+def found_along(V: Tensor, names: list[str], mean: Tensor | None = None, normals: Tensor | None = None) -> Directions:
+    """Directions in w of points with unit deviations."""
+    nones: list[None] = [None] * len(names)
+    mean = torch.zeros(V.shape[1], dtype=V.dtype) if mean is None else mean
+    return Directions("w", "means", names, V, torch.ones(len(V), dtype=V.dtype), mean, nones, [*nones], normals)
+
+
+def test_steps_to_a_position_end_there_and_points_beyond_it_stay() -> None:
+    points = torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    mean, normals = (
+        torch.tensor([0.5, 0, 0], dtype=torch.float64),
+        0.5 * N[None],
+    )  # a deviation of 2 across the boundary
+    found = found_along(torch.eye(3, dtype=torch.float64)[:1], ["a"], mean, normals)
+    before = found.positions(points, 0)
+    torch.testing.assert_close(before, (points - mean) @ N / 2)
+    for to, expected in ((0.3, before.clamp_min(0.3)), (-0.3, before.clamp_max(-0.3))):
+        step = found.step(0, points, 5.0, to)
+        torch.testing.assert_close(found.positions(points + step, 0), expected)
+        assert step[:, 1:].abs().max() == 0  # along the vector, not along the normal
+    torch.testing.assert_close(found.step(0, points, 1.5), torch.tensor([[1.5, 0, 0]]).double().expand(50, -1))
+    own = replace(found, normals=None, sigma=torch.full((1,), 4.0, dtype=torch.float64))
+    torch.testing.assert_close(own.positions(points, 0), (points[:, 0] - 0.5) / 4)
+
+
+def test_a_direction_apart_from_all_has_the_least_of_other_attributes() -> None:
+    V = nn.functional.normalize(torch.tensor([[1.0, 1, 0], [1, 0, 0.2], [0, 0, 1], [1, 0.9, 0]]).double(), dim=1)
+    names = ["a=x", "b=p", "b=q", "a=y"]
+    found = found_along(V, names)
+    apart = found.apart_from_all()
+    others = V[1:3]
+    A = others.T @ others / 2
+    A = A + 0.25 * A.diagonal().mean() * torch.eye(3)
+
+    def cost(d: Tensor) -> Tensor:  # of the least point on m · δ = 1
+        d = d / (d @ V[0])[..., None]
+        return ((d @ A) * d).sum(-1)
+
+    tried = apart.vectors[0] + 0.1 * torch.randn(200, 3, generator=torch.Generator().manual_seed(0)).double()
+    assert cost(apart.vectors[0]) < cost(tried).min()
+    assert (others @ apart.vectors[0]).abs().max() < (others @ V[0]).abs().max()
+    torch.testing.assert_close(apart.vectors.norm(dim=1), torch.ones(4).double())
+    torch.testing.assert_close(apart.normals, V)  # where a point lies is still told by the boundary
+    alone = found_along(V[:1], names[:1])
+    torch.testing.assert_close(alone.apart_from_all().vectors, V[:1])
 
 
 class Sides:
@@ -186,6 +236,26 @@ def test_a_purity_matrix_says_what_a_step_changed_beside_a_random_one(styled) ->
     assert pure.reached == chance.reached == 0.0  # as no step has a length
 
 
+def test_samples_that_lie_beyond_a_position_are_not_moved_and_neither_are_random_ones(styled) -> None:
+    space, far = space_of(styled, "w"), torch.tensor([-100.0, 0, 0])
+    one = found_along(torch.eye(3)[:1], ["first=yes"], far)
+    ((pure, chance),) = matrix(space, one, [0], 0.0, Sides(), to=[1.0], n=50)
+    assert pure.reached == chance.reached == 0.0
+    assert chance.kept == {"first": 1.0, "second": 1.0}
+    ((pure, chance),) = matrix(space, replace(one, mean=-far), [0], 0.0, Sides(), to=[1.0], n=50)
+    assert (pure.reached, pure.others) == (1.0, 1.0)
+    assert chance.others is not None
+    assert chance.others < 0.9  # as random steps are about 100 long
+
+
+@pytest.mark.parametrize(("below", "level"), [(0.0, 0.25), (1.1, 1.25), (9.0, 0.25)])
+def test_the_least_position_is_that_at_which_nine_in_ten_show_it(below: float, level: float, styled) -> None:
+    one = found_along(torch.eye(3)[:1], ["first=yes"], torch.tensor([-below, 0, 0]))
+    assert least(space_of(styled, "w"), one, 0, Sides(), n=50) == level  # of 9 none suffices, and all are alike
+    with pytest.raises(LimnerError, match="component 1 has learnt no value that sides reads"):
+        least(space_of(styled, "w"), replace(one, names=["component 1"]), 0, Sides())
+
+
 def test_a_row_of_purity_is_counted() -> None:
     before = {"a": torch.tensor([0, 0, 1, 2]), "b": torch.tensor([0, 1, 0, 1])}
     after = {"a": torch.tensor([1, 0, 1, 1]), "b": torch.tensor([0, 1, 1, 1])}
@@ -204,6 +274,10 @@ def test_a_step_in_some_layers_changes_these_only(styled) -> None:
     difference = whole.images(changed) - space.images(points)
     assert difference[:, :, [0, 3]].abs().max() == 0
     torch.testing.assert_close(difference[:, 0, 1:3, 0], torch.full((2, 2), 0.125))
+    each = torch.tensor([[0.1, 0, 0], [0.2, 0, 0]])  # another step for each point
+    _, changed = moved(space, points, each, [1])
+    torch.testing.assert_close(changed[:, 1] - points, each)
+    assert torch.equal(changed[:, 0], points)
     step = torch.arange(12.0).view(4, 3)  # of w+, another for each layer
     ws = space_of(styled, "w+").draw(2, 0, None)
     _, changed = moved(space_of(styled, "w+"), ws, step.flatten(), [1, 3])

@@ -24,7 +24,7 @@ from limner.latent.results import opened
 from limner.latent.walk import walk
 
 Run = Callable[..., Any]
-FAMILIES = ["autoencoder", "vae", "gan", "flow", "diffusion", "conditional"]
+FAMILIES = ["autoencoder", "vae", "gan", "flow", "diffusion", "conditional", "stylegan"]
 SIDE = 8  # pixels of the small models of `family_file`
 
 
@@ -196,6 +196,7 @@ def test_what_cannot_be_done_is_said_in_one_line(family_file, picture, latent, t
         (["search", gan, out, "want=a=b", "fit=true"], "leave it out"),
         (["search", gan, out, f"like={picture / '0.png'}", "data=avatars"], "leave it out"),
         (["edit", gan, out, "a=x", "b=x", "c=x", "layers=0"], "leave them out of arithmetic"),
+        (["edit", gan, out, "a=x", "b=x", "c=x", "to=2"], "leave them out of arithmetic"),
         (["edit", gan, out, f"directions={tmp_path}"], "is no file; make one with: limner latent directions"),
         (["directions", gan, out, "method=pca", "attribute=a"], "leave attribute out"),
         (["directions", gan, out, "method=means", "k=3"], "leave k out"),
@@ -261,19 +262,14 @@ def test_directions_lead_to_edits_with_their_proof(family_file, labelled, pictur
     (row,) = found["directions"]
     assert row["direction"] == "class=dark"
     assert row["held_out_accuracy"] > 0.6
-    for more in (["n=2"], [f"source={picture}"]):
-        words = [
-            "edit",
-            gan,
-            tmp_path / more[0],
-            f"directions={file}",
-            f"data={labelled}",
-            "proof=60",
-            "steps=2",
-            *more,
-        ]
-        document = latent(*words)
+    for more in (["n=2"], [f"source={picture}"], ["to=auto"], ["to=-1.5"]):
+        words = ["edit", gan, tmp_path / "edited", f"directions={file}", f"data={labelled}", "proof=60", "steps=2", *more]
+        document = latent(*words, "overwrite=true")
         (pure,) = document["purity"]
+        assert (document.get("to"), document.get("amount")) == (
+            pure.get("to"),
+            None if more[0].startswith("to=") else 3.0,
+        )
         assert pure["direction"] == "class=dark"
         assert set(pure["random"]["kept"]) == {"class"}
         assert finite(document)
@@ -283,6 +279,10 @@ def test_directions_lead_to_edits_with_their_proof(family_file, labelled, pictur
         (["edit", gan, tmp_path / "e", f"directions={picture / '0.png'}"], "0.png"),
         (["edit", gan, tmp_path / "e", f"directions={file}", "layers=0-1"], "has no layers"),
         (["edit", gan, tmp_path / "e", f"directions={file}", "a=x"], "write one of the two"),
+        (["edit", gan, tmp_path / "e", f"directions={file}", "amount=1", "to=1"], "write one"),
+        (["edit", gan, tmp_path / "e", f"directions={file}", "to=auto"], "to=auto needs a reader"),
+        (["directions", gan, tmp_path / "e", "apart=all", "method=pca"], "needs the directions of all attributes"),
+        (["directions", gan, tmp_path / "e", "apart=all", "attribute=class"], "leave attribute out"),
         (["directions", gan, tmp_path / "e"], "nothing is known of the pictures"),
         (["directions", gan, tmp_path / "e", f"data={labelled}", "attribute=hair"], "unknown attribute"),
         (["directions", gan, tmp_path / "e", f"data={labelled}", "samples=20"], "too few samples"),

@@ -48,6 +48,8 @@ _BASES = 4  # points of which directions without labels are moved, to be named
 _SHOWN = 12  # directions on a sheet
 _EXTREME = 0.02  # share of the draws at either end that a support vector machine learns from
 _FOUND = 10  # directions without labels
+_ALL = "all"
+_RIDGE = 0.25  # of λ in `Directions.apart_from_all`
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +65,8 @@ class Directions:
         mean: (D,) mean of the draws.
         accuracy: of each, balanced accuracy on draws that it did not learn from; None where nothing was learnt.
         named: of each, what a reader sees change; None where it has learnt its name.
+        normals: (K,D) normals of the boundaries, divided by the standard deviation of the draws along them; None where
+            they are the vectors.
     """
 
     space: str
@@ -73,6 +77,7 @@ class Directions:
     mean: Tensor
     accuracy: list[float | None]
     named: list[str | None]
+    normals: Tensor | None = None
 
     def index(self, name: str) -> int:
         """The place of a direction by its name.
@@ -89,10 +94,35 @@ class Directions:
         t = torch.linspace(-REACH, REACH, steps).to(self.mean)
         return [along(n, v, self.mean, float(s), t, limits) for n, v, s in zip(self.names, self.vectors, self.sigma)]
 
+    def positions(self, points: Tensor, i: int) -> Tensor:
+        """Where points (B,…) lie across the boundary of direction i, (B,) in standard deviations of the draws."""
+        return (points.flatten(1) - self.mean) @ self._across(i)
+
+    def step(self, i: int, points: Tensor, amount: float, to: float | None = None) -> Tensor:
+        """Steps (B,D) along direction i from points (B,…).
+
+        Args:
+            i: which direction.
+            points: the points.
+            amount: the length of all steps, in standard deviations of the draws.
+            to: the position at which all steps end instead. Points that lie beyond it stay: those above a positive
+                position, and those below a negative one.
+        """
+        v = self.vectors[i]
+        if to is None:
+            return (amount * self.sigma[i] * v).expand(len(points), -1)
+        missing = to - self.positions(points, i)
+        missing = missing.clamp_min(0) if to >= 0 else missing.clamp_max(0)
+        return missing[:, None] / (self._across(i) @ v) * v
+
+    def _across(self, i: int) -> Tensor:
+        """The vector (D,) by which points less the mean are multiplied for their position."""
+        return self.vectors[i] / self.sigma[i].clamp_min(1e-12) if self.normals is None else self.normals[i]
+
     def apart(self, names: Sequence[str]) -> Directions:
         """The same without what lies along some of them: n - V (V⁺ n) with V the named ones (InterFaceGAN, eq. 8).
 
-        The named ones stay, and so do directions that lie among them.
+        The named ones stay, and so do directions that lie among them. Normals stay.
         """
         V = torch.stack([self.vectors[self.index(name)] for name in names], 1).double()  # (D,k)
         n = self.vectors.double()
@@ -100,12 +130,41 @@ class Directions:
         lengths = rest.norm(dim=1, keepdim=True)
         others = torch.tensor([name not in names for name in self.names])[:, None]
         moved = torch.where(others & (lengths > 1e-6), rest / lengths.clamp_min(1e-12), n)
-        return replace(self, vectors=moved.to(self.vectors.dtype))
+        return self._along(moved)
+
+    def apart_from_all(self) -> Directions:
+        """The same with as little as can be along the directions of all other attributes.
+
+        There are often more of these than numbers in a point, so that nothing would be left if all of their share
+        were taken out. Instead a direction is the δ with
+
+            m · δ = 1  and  1/B Σ_b (m_b · δ)² + λ |δ|²  as small as possible,
+
+        where m is its own normal, the m_b are those of the values of other attributes, and λ is a quarter of the mean
+        eigenvalue of 1/B Σ_b m_b m_bᵀ. Normals stay.
+        """
+        m = torch.stack([self._across(i) for i in range(len(self.names))]).double()
+        attributes = [name.partition("=")[0] for name in self.names]
+        moved = []
+        for own, n in zip(attributes, m, strict=True):
+            others = m[[a != own for a in attributes]]
+            if len(others):
+                A = others.T @ others / len(others)
+                n = torch.linalg.solve(A + _RIDGE * A.diagonal().mean() * torch.eye(len(A)).to(A), n)
+            moved.append(n / n.norm())
+        return self._along(torch.stack(moved))
+
+    def _along(self, vectors: Tensor) -> Directions:
+        """The same boundaries with other vectors (K,D)."""
+        normals = torch.stack([self._across(i) for i in range(len(self.names))])
+        return replace(self, vectors=vectors.to(self.vectors.dtype), normals=normals)
 
     def file(self, space: Space) -> bytes:
         """The content of ``directions.safetensors``."""
         facts = {"method": self.method, "names": self.names, "accuracy": self.accuracy, "named": self.named}
-        return pack({"vectors": self.vectors, "sigma": self.sigma, "mean": self.mean}, "directions", space, facts)
+        tensors = {"vectors": self.vectors, "sigma": self.sigma, "mean": self.mean}
+        tensors |= {} if self.normals is None else {"normals": self.normals}
+        return pack(tensors, "directions", space, facts)
 
     def rows(self) -> list[dict[str, Any]]:
         """A document for each direction."""
@@ -124,13 +183,14 @@ def read_directions(path: str | Path, model: Any) -> Directions:
         k, d = tensors["vectors"].shape
         lists = [about["names"], about["accuracy"], about["named"]]
         is_text = all(isinstance(name, str) for name in about["names"])
-        return (
-            tensors["sigma"].shape == (k,) and tensors["mean"].shape == (d,) and is_text and {*map(len, lists)} == {k}
-        )
+        is_sized = tensors["sigma"].shape == (k,) and tensors["mean"].shape == (d,)
+        is_sized = is_sized and tensors.get("normals", tensors["vectors"]).shape == (k, d)
+        return is_sized and is_text and {*map(len, lists)} == {k}
 
     tensors, about = unpack(path, "directions", model, check)
     vectors, sigma, mean = (tensors[name].to(model.device) for name in ("vectors", "sigma", "mean"))
-    found = (about["names"], vectors, sigma, mean, about["accuracy"], about["named"])
+    normals = tensors["normals"].to(model.device) if "normals" in tensors else None
+    found = (about["names"], vectors, sigma, mean, about["accuracy"], about["named"], normals)
     return Directions(about["space"], str(about["method"]), *found)
 
 
@@ -406,7 +466,8 @@ def directions(
         method: means, logistic or svm, which learn from a reader; sefa or pca, which need no labels.
         space: the space; the first that the model has by default.
         attribute: one attribute, or one value such as glasses=round; all by default.
-        apart: directions whose share is taken out of the others, such as "hair=red, glasses=round".
+        apart: directions whose share is taken out of the others, such as "hair=red, glasses=round"; or all, which
+            leaves each direction as little as can be of those of all other attributes.
         k: number of directions of sefa and pca; 10 by default.
         samples: samples of the model that are read. Raise it for values that are rare.
         extreme: share of the samples at either end that svm learns from; 0.02 by default.
@@ -431,6 +492,10 @@ def directions(
         raise LimnerError(f"{method} finds a direction for each value of an attribute; leave k out, or use method=sefa")
     if extreme is not None and method != "svm":
         raise LimnerError(f"{method} does not look at the ends alone; leave extreme out, or use method=svm")
+    if apart == _ALL and (attribute is not None or method not in _LABELLED):
+        raise LimnerError(
+            "apart=all needs the directions of all attributes; leave attribute out and use means, logistic or svm"
+        )
     target = Target(out, "directions", (TENSORS, ".png", ".html"), page=page, overwrite=overwrite)
     eye = reader(path, place.shape, data, place.model.device)
     rest = place.rest(samples, y, seed)
@@ -447,7 +512,8 @@ def directions(
     else:
         result = without_labels(place, found, rest, method, k or _FOUND, eye)
     if apart is not None:
-        result = result.apart([name.strip() for name in apart.split(",")])
+        names = [name.strip() for name in apart.split(",")]
+        result = result.apart_from_all() if apart == _ALL else result.apart(names)
         result = replace(result, sigma=found.sigma_along(result.vectors))
         if method in _LABELLED:
             result = replace(result, accuracy=_again(result, _centred(found, rest), table, eye.values if eye else {}))

@@ -1,6 +1,8 @@
 """Edits: points moved along directions, and arithmetic of points, each with a proof of what it changed.
 
     p' = p + α σ n             along a direction n, α standard deviations of the draws
+    p' = p + max(0, t - p·m) n / (m·n)     along n to the position t, with m the normal of the boundary: a point that
+                               has much of what is wanted moves less than one that has nothing of it
     p' = mean(a) - mean(b) + mean(c)     arithmetic of examples (Radford, Metz and Chintala 2016, arXiv:1511.06434,
                                          section 6.3.2: single examples are unstable, means of three are not)
 
@@ -15,7 +17,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from PIL import Image
@@ -37,6 +39,8 @@ from limner.report import Figure, Section, Table
 _RANDOM = 3  # random directions beside one that was learnt
 _CANDIDATES = 2000  # samples among which examples of a description are looked for
 _AMOUNT, _EDITED, _ROWS, _EXAMPLES = 3.0, 8, 3, 3  # what is not asked for otherwise
+_LEVELS = [k / 4 for k in range(1, 17)]  # positions that to=auto tries, in standard deviations
+_ENOUGH = 0.9  # share of the samples that shall show what is wanted
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def _read(reader: ReadsAttributes, x: Tensor) -> dict[str, Tensor]:
 
 
 def moved(space: Space, points: Tensor, step: Tensor, layers: Sequence[int] = ()) -> tuple[Space, Tensor]:
-    """Points (B,…) plus a step (D,), with the space that they lie in.
+    """Points (B,…) plus a step (D,), or one for each (B,D), with the space that they lie in.
 
     Args:
         space: their space.
@@ -104,14 +108,15 @@ def moved(space: Space, points: Tensor, step: Tensor, layers: Sequence[int] = ()
         step: what is added.
         layers: of a space w, the layers whose style takes the step; the result then lies in w+. All by default.
     """
+    steps = step.expand(len(points), -1).view_as(points)
     if not layers:
-        return space, points + step.view(points.shape[1:])
+        return space, points + steps
     assert isinstance(space, Style)
     whole = space_of(space.model, "w+")
-    ws = points[:, None].expand(-1, space.layers, -1).clone() if points.dim() == 2 else points.clone()
-    ws[:, list(layers)] += (
-        step.view(-1, ws.shape[2]) if step.numel() == ws.shape[2] else step.view(ws.shape[1:])[list(layers)]
-    )
+    if points.dim() == 2:
+        points, steps = (p[:, None].expand(-1, space.layers, -1) for p in (points, steps))
+    ws = points.clone()
+    ws[:, list(layers)] += steps[:, list(layers)]
     return whole, ws
 
 
@@ -122,6 +127,7 @@ def matrix(
     amount: float,
     reader: ReadsAttributes,
     *,
+    to: Sequence[float | None] | None = None,
     n: int = 128,
     layers: Sequence[int] = (),
     y: Any = None,
@@ -135,6 +141,7 @@ def matrix(
         chosen: which of them.
         amount: length of the step in standard deviations along each.
         reader: reads what pictures show.
+        to: for each, the position to which samples are moved instead, as for `Directions.step`.
         n: samples that are moved.
         layers: as for `moved`.
         y: the label of the samples.
@@ -150,17 +157,50 @@ def matrix(
         return purity(name, target, before, _read(reader, place.images(changed, rest)), reader.values)
 
     result = []
-    for i in chosen:
-        length, target = amount * found.sigma[i], target_of(found.names[i], reader.values)
+    for i, level in zip(chosen, to or [None] * len(chosen), strict=True):
+        step, target = found.step(i, points, amount, level), target_of(found.names[i], reader.values)
         chance = []
         for _ in range(_RANDOM):
             u = torch.randn(found.vectors.shape[1], generator=generator).to(found.vectors)
-            chance.append(row("random", target, length * u / u.norm()))
+            chance.append(row("random", target, step.norm(dim=1, keepdim=True) * u / u.norm()))
         reached = [c.reached for c in chance if c.reached is not None]
         mean = {a: sum(c.kept[a] for c in chance) / _RANDOM for a in before}
         at_random = Purity("random", target, sum(reached) / len(reached) if reached else None, mean)
-        result.append((row(found.names[i], target, length * found.vectors[i]), at_random))
+        result.append((row(found.names[i], target, step), at_random))
     return result
+
+
+def least(
+    space: Space,
+    found: Directions,
+    i: int,
+    reader: ReadsAttributes,
+    *,
+    n: int = 128,
+    layers: Sequence[int] = (),
+    y: Any = None,
+    seed: int = 0,
+) -> float:
+    """The lowest of the positions .25, .5, … 4 at which nine in ten samples show what direction i is for.
+
+    If there is none, that at which most samples do. The arguments are those of `matrix`.
+
+    Raises:
+        LimnerError: the direction is not called after a value of an attribute.
+    """
+    target = target_of(found.names[i], reader.values)
+    if target is None:
+        raise LimnerError(f"{found.names[i]} has learnt no value that {reader.key} reads; write to=2, or amount=2")
+    rest = space.rest(n, y, seed)
+    points = space.draw(n, seed, rest)
+    before, best = _read(reader, space.images(points, rest)), (-1.0, 0.0)
+    for level in _LEVELS:
+        place, changed = moved(space, points, found.step(i, points, 0, level), layers)
+        reached = purity("", target, before, _read(reader, place.images(changed, rest)), reader.values).reached
+        best = max(best, (1.0 if reached is None else reached, -level))
+        if best[0] >= _ENOUGH:
+            break
+    return -best[1]
 
 
 # ---- arithmetic ----------------------------------------------------------------------------------------------------
@@ -244,6 +284,7 @@ def edit(
     directions: str | Path | None = None,
     name: str | None = None,
     amount: Annotated[float, Field(ge=-100, le=100)] | None = None,
+    to: Annotated[float, Field(ge=-100, le=100)] | Literal["auto"] | None = None,
     layers: str | None = None,
     a: str | None = None,
     b: str | None = None,
@@ -271,6 +312,9 @@ def edit(
         name: the direction to go along, such as glasses=round; without it the sheet shows the one that tells best, and
             the purity matrix has all.
         amount: how far along the direction, in standard deviations of the model's draws; 3 by default.
+        to: instead of amount, the position along the direction, in standard deviations, to which all are moved; those
+            beyond it stay. auto takes the lowest at which nine in ten samples, others than those of the proof, show
+            what the direction is for. Less is changed in this way than by one amount for all.
         layers: for directions of w, the layers to change, such as 0-3 or 2,5.
         a: examples that have what is wanted: a picture folder, or a description such as "glasses=round hair=red".
         b: examples that are like a without it.
@@ -298,12 +342,14 @@ def edit(
         raise LimnerError(
             "an edit goes along directions=FILE, or is arithmetic with a=, b= and c=; write one of the two"
         )
-    if directions is None and any(v is not None for v in (name, layers, source, amount, n, steps)):
+    if directions is None and any(v is not None for v in (name, layers, source, amount, to, n, steps)):
         raise LimnerError(
-            "name, amount, layers, source, n and steps go with directions=FILE; leave them out of arithmetic"
+            "name, amount, to, layers, source, n and steps go with directions=FILE; leave them out of arithmetic"
         )
     if directions is not None and examples is not None:
         raise LimnerError("examples are those of arithmetic, a=, b= and c=; leave examples out of directions=FILE")
+    if amount is not None and to is not None:
+        raise LimnerError("amount moves all by the same length, and to moves all to the same position; write one")
     place = opened(path, space, device)
     found = None if directions is None else read_directions(directions, place.model)
     if found is not None:
@@ -314,10 +360,8 @@ def edit(
     eye = judges.reader(path, place.shape, data, place.model.device)
     if found is not None:
         chosen = _layers(layers, place)
-        length = _AMOUNT if amount is None else amount
-        return _along(
-            place, found, target, eye, name, length, chosen, source, n or _EDITED, steps or _ROWS, proof, y, fit, seed
-        )
+        sizes = (n or _EDITED, steps or _ROWS, proof)
+        return _along(place, found, target, eye, name, amount, to, chosen, source, *sizes, y, fit, seed)
     return _arithmetic(place, target, eye, str(a), str(b), str(c), examples or _EXAMPLES, proof, fit, y, seed)
 
 
@@ -343,7 +387,8 @@ def _along(
     target: Target,
     eye: ReadsAttributes | None,
     name: str | None,
-    amount: float,
+    amount: float | None,
+    to: float | Literal["auto"] | None,
     layers: list[int],
     source: str | Path | None,
     n: int,
@@ -362,33 +407,49 @@ def _along(
     else:
         _, x = pictures(source, space.shape, fit, n)
         points, rest = located(space, x, measured(space, y=y), y), space.rest(len(x), y, seed)
+    which = range(len(found.names)) if name is None and eye is not None else [shown]
+    amount = _AMOUNT if amount is None else amount
+    levels: list[float | None] = [None if to == "auto" else to] * len(which)
+    if to == "auto":
+        if eye is None:
+            raise LimnerError("to=auto needs a reader of these pictures; name labelled ones, data=FOLDER, or a number")
+        levels = [least(space, found, i, eye, n=proof, layers=layers, y=y, seed=seed + 2) for i in which]
+    level = levels[list(which).index(shown)]
+    step = found.step(shown, points, amount, level)
     rows, names = [space.images(points, rest)], ["before"]
     for k in range(1, steps + 1):
-        names.append(f"{amount * k / steps:+.3g} SD")
-        step = amount * k / steps * found.sigma[shown] * found.vectors[shown]
-        place, changed = moved(space, points, step, layers)
+        names.append(f"{amount * k / steps:+.3g} SD" if level is None else f"{k}/{steps} of the way")
+        place, changed = moved(space, points, k / steps * step, layers)
         rows.append(place.images(changed, rest))
     picture = rows_of(rows, names)
-    title = f"{found.names[shown]} by {amount:+g} σ in {space.name} of {space.model.title}"
+    title = f"{found.names[shown]} {_far(amount, level)} in {space.name} of {space.model.title}"
     lines = [f"{title}: {len(points)} {'samples' if source is None else 'pictures'}, {found.method}"]
-    numbers: dict[str, Any] = {"direction": found.names[shown], "amount": amount, "method": found.method}
+    numbers: dict[str, Any] = {"direction": found.names[shown], "method": found.method}
+    numbers |= {"amount": amount} if level is None else {"to": level}
     sections = [
         Section("Before and after", lines[0], [_figure(picture, "Before in the first row; each row goes further.")])
     ]
     if eye is None:
         lines.append("no purity matrix, as nothing reads these pictures; name labelled ones: data=FOLDER")
     else:
-        which = range(len(found.names)) if name is None else [shown]
-        table = matrix(space, found, which, amount, eye, n=proof, layers=layers, y=y, seed=seed + 1)
-        numbers["purity"] = [pure.document() | {"random": chance.document()} for pure, chance in table]
+        table = matrix(space, found, which, amount, eye, to=levels, n=proof, layers=layers, y=y, seed=seed + 1)
+        numbers["purity"] = [
+            pure.document() | ({} if each is None else {"to": each}) | {"random": chance.document()}
+            for (pure, chance), each in zip(table, levels, strict=True)
+        ]
         numbers["reader"], numbers["proof"] = eye.key, proof
-        lines += [_pure_line(pure, chance) for pure, chance in table]
-        sections.append(_pure_section(table, eye, proof, f"by {amount:+g} σ"))
+        lines += [f"{_pure_line(*pair)}, {_far(amount, each)}" for pair, each in zip(table, levels, strict=True)]
+        how = "to one position along each direction" if to is not None else _far(amount, None)
+        sections.append(_pure_section(table, eye, proof, how))
     target.sheet(picture, f"limner latent edit: {lines[0]}")
     target.article(title, sections)
     result = Shown(target.written, space.model.title, space.name, numbers, lines)
     target.numbers(result.document())
     return result
+
+
+def _far(amount: float, to: float | None) -> str:
+    return f"by {amount:+g} σ" if to is None else f"to {to:+g} σ"
 
 
 def _share(value: float | None) -> str:

@@ -246,6 +246,9 @@ def test_samples_that_lie_beyond_a_position_are_not_moved_and_neither_are_random
     assert (pure.reached, pure.others) == (1.0, 1.0)
     assert chance.others is not None
     assert chance.others < 0.9  # as random steps are about 100 long
+    half = replace(one, mean=torch.zeros(3), normals=torch.tensor([[1e-3, 0, 0]]))  # steps of a hundred, of one half
+    ((_, chance),) = matrix(space, half, [0], 0.0, Sides(), to=[0.0], n=200)
+    assert chance.kept["first"] > 0.6
 
 
 @pytest.mark.parametrize(("below", "level"), [(0.0, 0.25), (1.1, 1.25), (9.0, 0.25)])

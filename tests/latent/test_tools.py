@@ -263,7 +263,16 @@ def test_directions_lead_to_edits_with_their_proof(family_file, labelled, pictur
     assert row["direction"] == "class=dark"
     assert row["held_out_accuracy"] > 0.6
     for more in (["n=2"], [f"source={picture}"], ["to=auto"], ["to=-1.5"]):
-        words = ["edit", gan, tmp_path / "edited", f"directions={file}", f"data={labelled}", "proof=60", "steps=2", *more]
+        words = [
+            "edit",
+            gan,
+            tmp_path / "edited",
+            f"directions={file}",
+            f"data={labelled}",
+            "proof=60",
+            "steps=2",
+            *more,
+        ]
         document = latent(*words, "overwrite=true")
         (pure,) = document["purity"]
         assert (document.get("to"), document.get("amount")) == (

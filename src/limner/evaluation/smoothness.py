@@ -89,6 +89,14 @@ class PathLength:
     e: float
     between: str
 
+    @classmethod
+    def of(cls, lengths: Tensor, e: float, between: str) -> PathLength:
+        """The mean of lengths (P,), at least 100, that were computed with the step e on ways of a kind."""
+        values = lengths.cpu().numpy()
+        low, high = np.percentile(values, 1, method="lower"), np.percentile(values, 99, method="higher")
+        trimmed = values[(values >= low) & (values <= high)]
+        return cls(float(trimmed.mean()), float(trimmed.std(ddof=1) / len(trimmed) ** 0.5), len(values), e, between)
+
 
 @torch.inference_mode()
 def path_length(
@@ -128,10 +136,7 @@ def path_length(
             return model.decode(z, y).clamp(-1, 1)
 
         parts.append(path_lengths(G, extractor.features, a, b, t, e=e, between=between).cpu())
-    lengths = torch.cat(parts).numpy()
-    low, high = np.percentile(lengths, 1, method="lower"), np.percentile(lengths, 99, method="higher")
-    trimmed = lengths[(lengths >= low) & (lengths <= high)]
-    return PathLength(float(trimmed.mean()), float(trimmed.std(ddof=1) / len(trimmed) ** 0.5), n, e, between.__name__)
+    return PathLength.of(torch.cat(parts), e, between.__name__)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ _TITLES = {
     "infogan": "InfoGAN: codes that nobody named, how much of them an image tells, and whether they are the digits",
     "cogan": "CoGAN: pairs of digits and edges, learnt without a single pair, by layers that two GANs share",
     "lapgan": "LAPGAN: a picture from coarse to fine, a GAN for each level, beside one GAN of as much computation",
+    "stylegan": "StyleGAN: what each layer's style decides, truncation, noise apart from style, and w beside z",
+    "latent": "Latent spaces: walks and arithmetic in an autoencoder, a VAE and a GAN, and the holes they fall into",
     "text": "Text to image: faces from captions, and what real pictures with a wrong caption teach the discriminator",
     "ageing": "Ageing: a face at another age by CAAE and by Age-cGAN, and how much of its identity they keep",
     "diffusion": "Diffusion: noise a little at a time, a net that guesses the image, and the ways back",

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from limner.config.catalogue import list_models, list_recipes
     from limner.core.errors import LimnerError
     from limner.core.run import Run
+    from limner.curing import cure
+    from limner.doctor.diagnosis import diagnose
     from limner.evaluation.scoring import evaluate
     from limner.painting import stylise
 
@@ -32,6 +34,8 @@ _MODULES = {
     "demo": "limner.api",
     "dry_run": "limner.api",
     "explain": "limner.api",
+    "diagnose": "limner.doctor.diagnosis",
+    "cure": "limner.curing",
     "evaluate": "limner.evaluation.scoring",
     "compare": "limner.bench.compare",
     "stylise": "limner.painting",
@@ -41,14 +45,16 @@ _MODULES = {
     "LimnerError": "limner.core.errors",
 }
 _ATTRIBUTES = {"compare": "run"}  # where the name in the module differs
-_PACKAGES = ("apply", "core", "data", "labs", "latent", "losses", "metrics", "models", "nets", "report")
+_PACKAGES = ("apply", "core", "data", "doctor", "labs", "latent", "losses", "metrics", "models", "nets", "report")
 
 __all__ = [
     "LimnerError",
     "Run",
     "advise",
     "compare",
+    "cure",
     "demo",
+    "diagnose",
     "dry_run",
     "evaluate",
     "explain",

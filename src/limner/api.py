@@ -24,7 +24,8 @@ from limner.config.advice import Advice, is_data
 from limner.config.advice import advise as advice_for
 from limner.config.bounded import check_fits
 from limner.config.call import read_options
-from limner.config.explain import explain
+from limner.config.explain import Explanation
+from limner.config.explain import explain as explain_name
 from limner.config.load import init_weights, load_model
 from limner.config.recipe import Recipe
 from limner.config.spec import Spec
@@ -47,6 +48,8 @@ from limner.core.update import Updates
 from limner.core.workers import check_main_guard
 from limner.core.yaml_text import dump_yaml
 from limner.data.files.looks import one_look
+from limner.doctor import diagnosis
+from limner.doctor.explaining import explain as explain_check
 from limner.doctor.watch import Watch
 from limner.evaluation import scoring
 from limner.evaluation.subjects import heldout_of
@@ -305,6 +308,8 @@ def _fit(prepared: Prepared, run: Run, start: Checkpoint | None, progress: Progr
     finally:
         try:
             if is_main:
+                if prepared.options.doctor:
+                    diagnosis.save_of(run)
                 report.film(run.path)
                 report.write_card(run.path, report.about(prepared.model.spec.name))
                 report.write(run.path)
@@ -403,6 +408,17 @@ def load(path: str | Path, device: str = "cpu") -> GenerativeModel:
         LimnerError: there is no model, or it is damaged.
     """
     return load_model(path, pick(device))
+
+
+def explain(key: str) -> Explanation:
+    """Explains a recipe, a model, a net, data, an option, a run, or a check of the doctor such as ``doctor.collapse``.
+
+    `limner.config.explain.explain` and `limner.doctor.explaining.explain` say more of the names.
+
+    Raises:
+        LimnerError: the name is unknown; the message gives the nearest names.
+    """
+    return explain_check(key) if key.partition(".")[0] == "doctor" else explain_name(key)
 
 
 def sample(

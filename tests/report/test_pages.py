@@ -202,6 +202,63 @@ def test_sections_are_in_order_and_say_what_the_files_say(run_folder: Path) -> N
         assert expected in text, expected
 
 
+DOCTOR: dict[str, Any] = {
+    "run": "0007-gan-mnist",
+    "images": 160_000,
+    "notes": ["one examination"],
+    "findings": [
+        {
+            "check": "dropped_classes",
+            "state": "fail",
+            "sentence": "samples have no </script><b>3",
+            "value": 0.01,
+            "threshold": 0.25,
+            "since": 60_000,
+            "last_good": 51_200,
+            "sheet": "samples/00102400.webp",
+            "good_sheet": "../secret.png",
+            "looks_like": ["collapse"],
+            "remedies": [
+                {"settings": {}, "text": "packs", "command": "limner train x", "bed": "toy-gan", "helped": 9, "of": 10}
+            ],
+        },
+        {"check": "noise", "state": "unknown", "sentence": "needs more samples"},
+        {"check": "blur", "state": "pass", "sentence": "sharp"},
+    ],
+}
+
+
+def test_findings_come_first_with_what_helps(run_folder: Path) -> None:
+    (run_folder / "doctor.json").write_text(json.dumps(DOCTOR), encoding="utf-8")
+    path = write(run_folder)
+    assert_self_contained(path.read_text("utf-8"))
+    page = Page(path.read_text("utf-8"))
+    assert next(a["id"] for t, a in page.tags if t == "section") == "findings"
+    text = " ".join(page.text.split())
+    for expected in (
+        "Fails: dropped classes",
+        "Samples have no </script><b>3 (threshold 0.25). It began at image 60,000. Checkpoint 51,200 is from before.",
+        "What looks like it: collapse.",
+        "Try packs: helped 9 of 10 seeds on toy-gan. limner train x",
+        "unknown noise: needs more samples",
+        "pass blur",
+    ):
+        assert expected in text, expected
+    assert page.data["onsets"] == [{"name": "dropped_classes", "images": 60_000}]
+    assert "Findings of the doctor: dropped\\_classes fails since image 60,000; 1 check passes" in card_of(run_folder)
+
+
+def card_of(run_folder: Path) -> str:
+    return write_card(run_folder).read_text("utf-8")
+
+
+def test_a_damaged_diagnosis_is_left_out(run_folder: Path) -> None:
+    (run_folder / "doctor.json").write_text(json.dumps(DOCTOR | {"findings": [{"check": 3}]}), encoding="utf-8")
+    page = page_of(run_folder)
+    assert "doctor.json is not what limner writes and was left out." in page.text
+    assert page.data["onsets"] == []
+
+
 def test_every_step_is_in_the_timeline_and_only_the_last_is_visible(run_folder: Path) -> None:
     page = page_of(run_folder)
     frames = [a for t, a in page.tags if t == "img" and "data-step" in a]
@@ -514,6 +571,16 @@ def test_the_script_runs_and_draws_every_curve(run_folder: Path, tmp_path: Path)
     assert lines[0].count("M") == 2  # the value that was not finite parts the curve
     assert visible(page) == [STEPS[-1]] * 2
     assert len([a for t, a in page.tags if t == "button" and "data-to" in a]) == len(STEPS)
+
+
+@needs_browser
+def test_every_chart_shows_where_a_trouble_begins(run_folder: Path, tmp_path: Path) -> None:
+    (run_folder / "doctor.json").write_text(json.dumps(DOCTOR), encoding="utf-8")
+    page = dom(write(run_folder).as_uri(), tmp_path / "profile")
+    lines = [a for t, a in page.tags if t == "line" and a.get("class") == "onset"]
+    assert len(lines) == 5
+    assert all(46 < float(a["x1"] or 0) == float(a["x2"] or 0) for a in lines)
+    assert page.text.count("dropped classes") >= 5 + 2  # beside the lines, in the strip and in the heading
 
 
 @needs_browser

@@ -195,4 +195,8 @@ class _TimedProgress:
         """Passes a message on."""
         self.progress.say(message)
 
+    def finding(self, check: str, state: str) -> None:
+        """Passes a finding on."""
+        self.progress.finding(check, state)
+
     def stop(self) -> None: ...

@@ -131,7 +131,8 @@ class Parser:
         if positional:
             raise self._unreadable(positional[0])
         common = read_texts(_common_settings, {"json": settings.pop("json", "false")})
-        own_settings = {k: text for k, text in settings.items() if k in self.verb.own.parameters}
+        own = {name.rstrip("_"): name for name in self.verb.own.parameters}
+        own_settings = {own[k]: settings.pop(k) for k in list(settings) if k in own}
         return names, settings | read_texts(self.verb.function, own_settings), common["json"]
 
     def _read(self, arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:

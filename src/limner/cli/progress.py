@@ -35,6 +35,21 @@ def _losses(line: Mapping[str, Any]) -> str:
     return "  ".join(f"{k} {v:.4g}" if v is not None else f"{k} not finite" for k, v in losses)
 
 
+class _Failing(set[str]):
+    """The checks of the doctor that fail now."""
+
+    def hear(self, check: str, state: str) -> None:
+        """Takes a finding that has changed."""
+        self.discard(check)
+        if state in ("fail", "error"):
+            self.add(check)
+
+    @property
+    def text(self) -> str:
+        """Their names, behind everything else in a line; "" where all is well."""
+        return f"  FAIL {', '.join(sorted(self))}" if self else ""
+
+
 class ClipProgress:
     """Prints the progress of painting a clip every few seconds."""
 
@@ -73,7 +88,7 @@ class Lines:
     """A line every few seconds, for logs and pipes."""
 
     def __init__(self) -> None:
-        self.total, self.printed = 0, 0.0
+        self.total, self.printed, self.failing = 0, 0.0, _Failing()
 
     def start(self, run: Run, position: int, total: int) -> None:
         """Prints the run folder."""
@@ -94,7 +109,14 @@ class Lines:
         rate = line["images_per_second"]
         left = clock((self.total - line["images"]) / rate) if rate else "?"
         percent = min(100, 100 * line["images"] // self.total)
-        self.say(f"{line['images']:>10,} images {percent:>3} %  {rate:,.0f} images/s  {left} left  {_losses(line)}")
+        self.say(
+            f"{line['images']:>10,} images {percent:>3} %  {rate:,.0f} images/s  {left} left  {_losses(line)}"
+            + self.failing.text
+        )
+
+    def finding(self, check: str, state: str) -> None:
+        """Notes what fails, for the next line."""
+        self.failing.hear(check, state)
 
     def say(self, message: str) -> None:
         """Prints a message."""
@@ -120,6 +142,7 @@ class Bar:
             console=self.console,
         )
         self.task: TaskID | None = None
+        self.failing = _Failing()
 
     def start(self, run: Run, position: int, total: int) -> None:
         """Opens the bar."""
@@ -137,7 +160,13 @@ class Bar:
     def log(self, line: Mapping[str, Any]) -> None:
         """Shows rate and losses."""
         if self.task is not None:
-            self.bar.update(self.task, rate=f"{line['images_per_second']:,.0f}/s", losses=_losses(line))
+            self.bar.update(
+                self.task, rate=f"{line['images_per_second']:,.0f}/s", losses=_losses(line) + self.failing.text
+            )
+
+    def finding(self, check: str, state: str) -> None:
+        """Notes what fails, for the bar."""
+        self.failing.hear(check, state)
 
     def say(self, message: str) -> None:
         """Prints a message above the bar."""

@@ -178,18 +178,27 @@ def evaluate(*paths: str, **settings: str) -> Result:
     return Result(cards, scoring.table(cards))
 
 
-@verb("limner.doctor.diagnosis.diagnose")
-def doctor(path: str, **settings: str) -> Result:
+@verb("limner.doctor.diagnosis.diagnose", {"With --try": "limner.curing.cure"})
+def doctor(path: str, *, try_: bool = False, **settings: str) -> Result:
     """Say what is wrong with a training and what helps: limner doctor runs/mine.
 
     The exit code is 1 if a check fails.
 
     Args:
         path: run folder.
-        **settings: settings of `limner.doctor.diagnosis.diagnose`.
+        try_: train once more with the remedy that has helped most often, and compare both runs.
+        **settings: settings of `limner.diagnose`, or with --try of `limner.cure`.
     """
+    if try_:
+        from limner import curing
+        from limner.cli.progress import terminal
+
+        cure = curing.cure(path, progress=terminal(), **read_texts(curing.cure, settings))
+        return Result(cure.to_dict(), cure.text, SystemExit(1) if cure.failed else None)
     from limner.doctor.diagnosis import diagnose
 
+    if others := settings.keys() - {"device"}:
+        raise LimnerError(f"doctor has no setting {sorted(others)[0]!r}; settings of a training need --try")
     diagnosis = diagnose(path, **read_texts(diagnose, settings))
     return Result(diagnosis.to_dict(), diagnosis.text, SystemExit(1) if diagnosis.failed else None)
 
@@ -245,13 +254,16 @@ def explain(key: str, *, schema: bool = False) -> Result:
     """Explain a recipe, model or option, and when to change it: limner explain train.batch.
 
     Args:
-        key: a recipe, model, net, data set, an option such as train.batch or sampling.truncation, or a run folder.
+        key: a recipe, model, net, data set, an option such as train.batch or sampling.truncation, a run folder, or a
+            check of `limner doctor`, such as doctor.collapse.
         schema: JSON Schema of a constructor's arguments instead; that of a model has its sampling options in "$defs".
     """
     from limner.config.explain import explain as explain_
     from limner.config.explain import sampling_schema
     from limner.config.spec import schema as schema_
 
+    if key.partition(".")[0] == "doctor":
+        from limner.doctor.explaining import explain as explain_  # the floor above that of the other names
     explanation = explain_(key)
     if schema:
         if explanation.kind not in ("model", "net", "data", "optimiser", "train"):

@@ -53,11 +53,11 @@ class Source:
 
     @property
     def settings(self) -> Iterator[Setting]:
-        """The parameters with a default that can be written as text."""
+        """The parameters with a default that can be written as text; `try_` is written ``try``."""
         for p in self.parameters.values():
             if p.default is not Parameter.empty and not re.search("Progress|Callable", p.annotation):
                 shown = None if p.default is False or p.default in (..., "", ()) else p.default
-                yield Setting(p.name, p.annotation, shown, self.texts.get(p.name, ""))
+                yield Setting(p.name.rstrip("_"), p.annotation, shown, self.texts.get(p.name, ""))
 
 
 def argument_texts(doc: str) -> dict[str, str]:

@@ -30,6 +30,9 @@ class Progress(Protocol):
     def say(self, message: str) -> None:
         """Called with a message for the user."""
 
+    def finding(self, check: str, state: str) -> None:
+        """Called when a check of the doctor begins or ceases to fail."""
+
     def stop(self) -> None:
         """Called when training ends, also after an error."""
 
@@ -41,6 +44,7 @@ class Silent:
     def step(self, position: int) -> None: ...
     def log(self, line: Mapping[str, Any]) -> None: ...
     def say(self, message: str) -> None: ...
+    def finding(self, check: str, state: str) -> None: ...
     def stop(self) -> None: ...
 
 

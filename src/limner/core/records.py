@@ -170,11 +170,26 @@ SCORES = _map_of(
 )
 """``scores.json``."""
 
+_REMEDY = record(
+    {"settings": record({}, {}), "text": _is_text, "command": _is_text},
+    {"bed": _is_text, "helped": is_count, "of": is_count, "effect": _is_text, "start": _or_none(is_count)},
+)
+_FINDING = record(
+    {"check": _is_text, "state": _is_text, "sentence": _is_text},
+    dict.fromkeys(("value", "threshold"), _NUMBER)
+    | dict.fromkeys(("since", "last_good"), _or_none(is_count))
+    | dict.fromkeys(("sheet", "good_sheet", "picture"), _is_text)
+    | {"looks_like": _list_of(_is_text), "remedies": _list_of(_REMEDY)},
+)
+DOCTOR = record({"images": is_count, "findings": _list_of(_FINDING)}, {"run": _is_text, "notes": _list_of(_is_text)})
+"""``doctor.json``: the findings of the last diagnosis."""
+
 ENVIRONMENT = record({}, {"threads": _or_none(is_count)} | dict.fromkeys(("device", "device_name", "torch"), _WORD))
 """``env.json``."""
 
 FILES: dict[str, tuple[Check, str]] = {
     "scores.json": (SCORES, "delete it, and 'limner evaluate RUN' writes it again"),
+    "doctor.json": (DOCTOR, "delete it, and 'limner doctor RUN' writes it again"),
     "env.json": (ENVIRONMENT, "delete it; nothing else needs it"),
     "quarantine.json": (
         _list_of(lambda v: _list_of(_is_text)(v) and len(v) == 2),

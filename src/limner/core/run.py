@@ -1,9 +1,9 @@
 """The run folder: plain files that the command line, Python and the report read.
 
 ``runs/0007-vae-mnist/`` holds ``recipe.yaml``, ``env.json``, ``metrics.jsonl`` (one line for each log step),
-``events.jsonl`` (phases, checkpoints, warnings), ``checks.jsonl`` (what the doctor measured), ``samples/`` (from the
-same noise each time), ``checkpoints/``,
-``scores.json``, ``README.md`` (the model card) and ``report.html``.
+``events.jsonl`` (phases, checkpoints, warnings), ``checks.jsonl`` and ``doctor.json`` (what the doctor measured and
+found), ``samples/`` (from the same noise each time), ``checkpoints/``, ``scores.json``, ``README.md`` (the model card)
+and ``report.html``.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class Run:
         replace_file(self.path / name, (json.dumps(content, indent=1) + "\n").encode())
 
     def read_json(self, name: str) -> Any:
-        """Reads and checks ``scores.json``, ``env.json`` or ``figures/captions.json``; None if it does not exist.
+        """Reads and checks a JSON file of the run, such as ``scores.json``; None if it does not exist.
 
         Raises:
             LimnerError: the file is damaged.

@@ -454,6 +454,7 @@ class _Training:
             self.event("finding", message=news.message, **news.facts)
             if news.message:
                 self.progress.say(news.message)
+            self.progress.finding(news.facts["check"], news.facts["state"])
 
     def diverged(self, reason: str) -> LimnerError:
         """The error for a training that cannot go on."""

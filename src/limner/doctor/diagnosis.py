@@ -7,14 +7,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from limner import report
+from limner.config import recipe as recipes
+from limner.config import run_data
 from limner.config.load import load_model
+from limner.core.checkpoint import folders
+from limner.core.device import pick
 from limner.core.errors import LimnerError
-from limner.core.run import Run
+from limner.core.model import GenerativeModel
+from limner.core.run import Run, relative
 from limner.doctor.abilities import abilities
+from limner.doctor.block import block, command
 from limner.doctor.checks import CHECKS
 from limner.doctor.checks._check import Check
 from limner.doctor.finding import ORDER, Finding
 from limner.doctor.history import History, read
+from limner.doctor.remedies import remedies
+from limner.doctor.watch import Watch
+from limner.evaluation.subjects import heldout_of
+
+FILE = "doctor.json"
 
 
 @dataclass(frozen=True)
@@ -23,13 +35,17 @@ class Diagnosis:
 
     Attributes:
         run: name of the run.
+        place: its path, for commands.
         images: images that it has seen.
         findings: a finding for each check.
+        notes: what must be known of the examination.
     """
 
     run: str
+    place: str
     images: int
     findings: Sequence[Finding]
+    notes: tuple[str, ...] = ()
 
     @property
     def failed(self) -> bool:
@@ -37,56 +53,119 @@ class Diagnosis:
         return any(finding.state == "fail" for finding in self.findings)
 
     def to_dict(self) -> dict[str, Any]:
-        """The diagnosis as plain values."""
-        return {"run": self.run, "images": self.images, "findings": [f.to_dict() for f in self.findings]}
+        """The diagnosis as plain values, with the command of each remedy."""
+        return self._as_seen_from(self.place)
+
+    def _as_seen_from(self, place: str) -> dict[str, Any]:
+        found = [f.to_dict() for f in self.findings]
+        for finding, shown in zip(self.findings, found, strict=True):
+            for remedy, entry in zip(finding.remedies, shown.get("remedies", ()), strict=True):
+                entry["command"] = command(place, remedy)
+        return {"run": self.run, "images": self.images, "notes": list(self.notes), "findings": found}
 
     @property
     def text(self) -> str:
-        """The diagnosis for a terminal: failures with what else they look like and where they began, then the rest."""
-        lines = [f"{self.run}, {self.images:,} images"]
-        quiet: dict[str, list[str]] = {}
-        for finding in self.findings:
-            if finding.state in ("pass", "n/a"):
-                quiet.setdefault(finding.state, []).append(finding.check)
-            else:
-                lines += _block(finding)
-        lines += [f"{state}: {', '.join(checks)}" for state, checks in quiet.items()]
-        return "\n".join(lines)
+        """The diagnosis for a terminal."""
+        return block(self.place, f"{self.run}, {self.images:,} images", self.notes, self.findings)
+
+    def save(self, run: Run) -> None:
+        """Writes ``doctor.json`` into the run; its commands are for the folder that holds the run."""
+        run.write_json(FILE, self._as_seen_from(self.run))
 
 
-def _block(finding: Finding) -> list[str]:
-    """Some lines about one finding."""
-    state = finding.state.upper() if finding.state == "fail" else finding.state
-    lines = [f"{state} {finding.check}: {finding.sentence}"]
-    if finding.since is not None:
-        good = f"; last good checkpoint {finding.last_good:08d}" if finding.last_good is not None else ""
-        lines.append(f"    since image {finding.since:,}{good}")
-    if finding.looks_like:
-        lines.append(f"    looks like {', '.join(finding.looks_like)}")
-    return lines
+def diagnose(path: str | Path, *, device: str = "cpu") -> Diagnosis:
+    """Reads a run and says what is wrong with it, since when, and what helps.
 
+    What it finds is written into the run, as ``doctor.json`` and into its report. A run that was not examined while it
+    trained is examined now, once, at its newest checkpoint.
 
-def diagnose(path: str | Path) -> Diagnosis:
-    """Reads a run and says what is wrong with it.
+    Args:
+        path: run folder.
+        device: auto, cpu, cuda, mps or a number, for the examination of a run that was not examined before.
 
     Raises:
-        LimnerError: it is not a run, is damaged, or has no checkpoint yet.
+        LimnerError: it is not a run, or is damaged.
     """
     run = Run(path)
-    history = read(run, abilities(load_model(run.latest)))
-    images = max((row["images"] for row in (*history.metrics, *history.checks)), default=0)
-    return Diagnosis(run.name, images, sorted_findings([found(check, history) for check in CHECKS.values()]))
-
-
-def found(check: Check, history: History) -> Finding:
-    """The finding of a check, with what can be said of all findings; an exception of the check is a finding too."""
+    run.check()
+    diagnosis = of_run(run, pick(device))
     try:
-        finding = check(history)
+        diagnosis.save(run)
+        report.write_card(run.path, report.about(recipes.of_run(run.recipe).model.name))
+        report.write(run.path)
+    except (OSError, LimnerError) as error:  # a run that may only be read
+        note = f"the report could not be written: {error}"
+        diagnosis = replace(diagnosis, notes=(*diagnosis.notes, note))
+    return diagnosis
+
+
+def save_of(run: Run) -> None:
+    """Writes ``doctor.json`` at the end of a training, also of one that was stopped, if there is something to say."""
+    try:
+        if run.checks() and folders(run.checkpoints):
+            of_run(run).save(run)
+    except LimnerError:  # a damaged file, which `limner doctor RUN` tells of
+        return
+
+
+def of_run(run: Run, device: Any = "cpu") -> Diagnosis:
+    """The diagnosis of a run; nothing is written."""
+    saved = folders(run.checkpoints)
+    model = load_model(run.path, device) if saved else None
+    history = read(run, abilities(model) if model is not None else frozenset())
+    notes: tuple[str, ...] = ()
+    if model is None:
+        notes = ("it has no checkpoint yet; let it train a little longer",)
+    elif not history.checks:
+        history, notes = _examined(run, model, history, int(saved[-1].name))
+    images = max((row["images"] for row in (*history.metrics, *history.checks)), default=0)
+    findings = [_complete(run, found(check, history, model), history, model) for check in CHECKS.values()]
+    return Diagnosis(run.name, relative(run.path), images, sorted_findings(findings), notes)
+
+
+def _examined(run: Run, model: GenerativeModel, history: History, images: int) -> tuple[History, tuple[str, ...]]:
+    """A history with one examination of the newest checkpoint, and what must be said of it."""
+    try:
+        data = run_data.located(run, recipes.of_run(run.recipe).data, "evaluate")
+        watch = Watch(run.recipe, data.build(), heldout_of(data))
+    except LimnerError as error:
+        return history, (f"it was not examined while it trained, and cannot be now: {error}",)
+    watch.begin(history.metrics, [])
+    line, news = watch.examine(model, images, max((m.get("step", 0) for m in history.metrics), default=0))
+    note = (
+        f"it was not examined while it trained: this is one examination, of checkpoint {images:08d}, and a failure"
+        " takes several in a row, so that what is bad is watched"
+    )
+    wrong = tuple(each.message for each in news if each.facts.get("state") == "error")
+    return replace(history, checks=[line]), (note, *wrong)
+
+
+def found(check: Check, history: History, model: GenerativeModel | None) -> Finding:
+    """The finding of a check; an exception of the check is a finding too."""
+    if model is None and check.needs:
+        return Finding(check.name, "unknown", "needs a checkpoint")
+    try:
+        return check(history)
     except (LimnerError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         return Finding(check.name, "error", f"this check failed: {error}")
+
+
+def _complete(run: Run, finding: Finding, history: History, model: GenerativeModel | None) -> Finding:
+    """A finding with what can be said of all that fail or are watched: sheets, checkpoint, remedies."""
     if finding.state not in ("fail", "watch"):
         return finding
-    return replace(finding, last_good=history.last_good(finding.since), looks_like=check.looks_like)
+    good = history.last_good(finding.since)
+    sheets = [] if finding.since is None else run.samples()
+    after = next((p for at, p in sheets if finding.since is not None and at >= finding.since), None)
+    before = next((p for at, p in reversed(sheets) if finding.since is not None and at < finding.since), None)
+    return replace(
+        finding,
+        last_good=good,
+        sheet=f"samples/{after.name}" if after else "",
+        good_sheet=f"samples/{before.name}" if before else "",
+        looks_like=CHECKS[finding.check].looks_like,
+        remedies=tuple(remedies(finding.check, run.recipe, model, good)) if model is not None else (),
+    )
 
 
 def sorted_findings(findings: Sequence[Finding]) -> list[Finding]:

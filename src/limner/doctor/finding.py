@@ -25,6 +25,8 @@ class Remedy:
         helped: trainings of the bed in which it improved the metric.
         of: trainings of the bed.
         automatic: whether it is safe to try without asking, because it can hardly harm a healthy training.
+        effect: what was measured, without and with it, such as ``"modes found 2 → 8"``; "" where nothing was.
+        start: images of the checkpoint from which the new training begins; None for a training from the start.
     """
 
     settings: dict[str, Any]
@@ -33,6 +35,13 @@ class Remedy:
     helped: int = 0
     of: int = 0
     automatic: bool = False
+    effect: str = ""
+    start: int | None = None
+
+    @property
+    def rate(self) -> str:
+        """How often it has helped, in words."""
+        return f"helped {self.helped}/{self.of} seeds on {self.bed}" if self.of else "not measured"
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,8 @@ class Finding:
         threshold: the number that it is compared with.
         since: images after which it began, for fail and watch.
         last_good: images of the newest checkpoint from before; None where there is none.
+        sheet: path in the run folder of the samples of that moment, or "".
+        good_sheet: path of the last samples from before, or "".
         picture: path of the evidence in the run folder, or "".
         looks_like: names of other checks whose failures look similar.
         remedies: what helps, the best first.
@@ -60,6 +71,8 @@ class Finding:
     threshold: float | None = None
     since: int | None = None
     last_good: int | None = None
+    sheet: str = ""
+    good_sheet: str = ""
     picture: str = ""
     looks_like: tuple[str, ...] = ()
     remedies: tuple[Remedy, ...] = field(default=())

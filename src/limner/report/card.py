@@ -11,6 +11,7 @@ from pathlib import Path
 
 from limner.config import catalogue
 from limner.metrics.scorecard import base
+from limner.report import findings
 from limner.report.facts import Facts, Row, as_number, read
 from limner.report.page import save
 from limner.report.run_page import command
@@ -86,6 +87,8 @@ def _training(facts: Facts) -> list[str]:
     if facts.seconds:
         lines.append(f"- Time: {duration(facts.seconds)}, {number(facts.rate)} images a second, all included")
     lines += [f"- {name}: {_plain(words)}" for name, words in facts.profile]
+    if found := findings.line(facts):
+        lines.append(f"- Findings of the doctor: {_plain(found)}")
     if counts := facts.parameters:
         lines.append(f"- Parameters: {', '.join(f'{_plain(k)} {number(n)}' for k, n in counts)}")
     if device:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from limner.core.errors import LimnerError
-from limner.core.records import parse_json, read_bytes, read_lines
+from limner.core.records import DOCTOR, parse_json, read_bytes, read_lines
 from limner.core.yaml_text import parse_written, plain
 from limner.report.words import is_absolute, last_name, public, public_value, strings
 
@@ -55,6 +55,7 @@ class Facts:
         recipe: the resolved recipe; `recipe_text` is the same as YAML.
         metrics: one dict for each log step, in order of images seen; steps that a resumed run repeated are here once.
         notes: one line for each file or line that could not be read.
+        doctor: the content of doctor.json; empty where there is none.
     """
 
     folder: Path
@@ -66,6 +67,7 @@ class Facts:
     events: list[Row]
     scores: list[Score]
     notes: list[str] = field(default_factory=list)
+    doctor: Row = field(default_factory=dict)
 
     @property
     def recipe_name(self) -> str:
@@ -193,6 +195,17 @@ def _json(path: Path, notes: list[str]) -> Row:
     return value if isinstance(value, dict) else {}
 
 
+def _doctor(path: Path, notes: list[str]) -> Row:
+    """The findings of the doctor, with the keys that every page needs."""
+    value = _json(path, notes)
+    if not value:
+        return {}
+    if not DOCTOR(value):
+        notes.append(f"{path.name} is not what limner writes and was left out.")
+        return {}
+    return {"notes": []} | _as_row(public_value(value))
+
+
 def _jsonl(path: Path, notes: list[str]) -> list[Row]:
     """The lines that are JSON objects. A truncated last line is left by a killed run, so it gets no note."""
     try:
@@ -294,4 +307,5 @@ def read(run_folder: Path) -> Facts:
         events=[{**e, "event": str(e.get("event", "event"))} for e in events],
         scores=_scores(_as_row(public_value(_json(folder / "scores.json", notes)))),
         notes=notes,
+        doctor=_doctor(folder / "doctor.json", notes),
     )

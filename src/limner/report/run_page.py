@@ -14,6 +14,7 @@ from limner.core.records import read_json
 from limner.metrics.scorecard import base
 from limner.report import curves, scores
 from limner.report.facts import Facts, Row, as_number, read
+from limner.report.findings import findings
 from limner.report.images import InlineImage, inline, read_timeline
 from limner.report.page import render, save
 from limner.report.words import number, public, title
@@ -182,12 +183,14 @@ def write(run_folder: Path) -> Path:
     charts, left_out = curves.charts(facts.metrics)
     speed = curves.speed(facts.metrics)
     event_rows, more = _event_rows(facts.events)
+    found = findings(facts)
     text = render(
         "run.html",
         title=facts.recipe_name,
         facts=facts,
         timeline=timeline,
         reals=_reals(facts.folder),
+        doctor=found,
         figures=_figures(facts.folder),
         charts=charts,
         curves_left_out=left_out,
@@ -204,15 +207,15 @@ def write(run_folder: Path) -> Path:
         environment=_environment(facts.env),
         event_rows=event_rows,
         more_events=more,
-        page_data=_page_data(timeline.steps, charts + ([speed] if speed else [])),
+        page_data=_page_data(timeline.steps, charts + ([speed] if speed else []), found.onsets if found else []),
     )
     return save(facts.folder / "report.html", text)
 
 
-def _page_data(steps: list[int], charts: list[dict[str, Any]]) -> dict[str, Any]:
-    """The data of the page's script: the timeline's steps, and the curves without the summary for the table."""
+def _page_data(steps: list[int], charts: list[dict[str, Any]], onsets: list[dict[str, Any]]) -> dict[str, Any]:
+    """The data of the page's script: the timeline's steps, where troubles begin, and the curves without summaries."""
     plotted = [
         {**chart, "curves": [{k: c[k] for k in ("name", "x", "y", "s", "gaps")} for c in chart["curves"]]}
         for chart in charts
     ]
-    return {"steps": steps, "charts": plotted}
+    return {"steps": steps, "charts": plotted, "onsets": onsets}

@@ -143,6 +143,11 @@ class Chart {
     };
     for (const c of shown) shape("path", { d: path(c, c.y), class: "raw " + c.colour }, this.svg);
     for (const c of shown) shape("path", { d: path(c, c.s), class: "line " + c.colour }, this.svg);
+    (data.onsets || []).filter((o) => o.images >= span[0] && o.images <= span[1]).forEach((o, i) => {
+      const x = this.x(o.images), onLeft = x > (left + right) / 2;
+      shape("line", { x1: x, x2: x, y1: top, y2: bottom, class: "onset" }, this.svg);
+      shape("text", { x: x + (onLeft ? -5 : 5), y: top + 10 + 12 * i, class: "onset", "text-anchor": onLeft ? "end" : "start" }, this.svg, o.name.replaceAll("_", " "));
+    });
     this.momentLine = shape("line", { y1: top, y2: bottom, class: "moment" }, this.svg);
     this.cross = shape("line", { y1: top, y2: bottom, class: "cross" }, this.svg);
     for (const c of this.curves) c.dot = shape("circle", { r: 3.5, class: c.colour }, this.svg);

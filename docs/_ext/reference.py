@@ -17,6 +17,8 @@ import limner
 from limner.config import catalogue
 from limner.config.explain import explain
 from limner.config.spec import Argument, arguments
+from limner.doctor.checks import CHECKS
+from limner.doctor.explaining import parts
 
 LISTS = {
     "model": ("models", "Models", "What `model.name` may be, and the arguments each model takes."),
@@ -89,6 +91,14 @@ def recipes_page() -> str:
     return "\n".join(out)
 
 
+def checks_page() -> str:
+    """All checks of the doctor: what each means, its numbers, and its remedies with their rates."""
+    out = ["# Checks\n", "What `limner doctor RUN` looks for. `limner explain doctor.NAME` prints the same.\n"]
+    for check in CHECKS.values():
+        out.append(f"## `{check.name}`\n\n" + "\n\n".join(filter(None, parts(check))) + "\n")
+    return "\n".join(out)
+
+
 def modules(package: str) -> list[str]:
     """The public modules of a package."""
     path = importlib.import_module(package).__path__
@@ -116,7 +126,7 @@ def pages() -> dict[str, str]:
     """File name -> text of every page of the reference."""
     packages = sorted(m.name for m in pkgutil.iter_modules(limner.__path__) if m.ispkg and m.name != "recipes")
     return (
-        {"recipes": recipes_page(), "api/limner": public_page()}
+        {"recipes": recipes_page(), "checks": checks_page(), "api/limner": public_page()}
         | {LISTS[kind][0]: catalogue_page(kind) for kind in LISTS}
         | {f"api/{p}": api_page(f"limner.{p}") for p in packages}
     )

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from textwrap import wrap
 
-from limner.doctor.finding import TO_CLEAR, TO_FAIL, Finding, Remedy
+from limner.doctor.finding import Finding, Remedy
 from limner.doctor.remedies import words
 
 _WIDTH = 80
@@ -38,7 +38,7 @@ def _full(place: str, finding: Finding) -> list[str]:
     limit = f" (threshold {finding.threshold:.3g})" if finding.threshold is not None else ""
     lines = _hung(f"{state} {finding.check}: {finding.sentence}{limit}", "")
     if finding.state == "watch":
-        lines += _hung(f"it fails after {TO_FAIL} such examinations in a row, and passes after {TO_CLEAR} good ones")
+        lines += _hung("bad, and not yet in enough examinations in a row to fail")
     if finding.since is not None:
         begins = f"since image {finding.since:,}"
         lines += _hung(f"{begins}: {finding.sheet}" if finding.sheet else begins)

@@ -17,8 +17,8 @@ from limner.doctor.remedies import bed_of, beds, described
 
 _INTRODUCTION = f"""What `limner doctor RUN` looks for; `limner explain doctor.NAME` says more of a check.
 
-A check fails after {TO_FAIL} bad examinations in a row, and passes again after {TO_CLEAR} good ones. Fewer bad ones are
-watched."""
+Most checks fail after {TO_FAIL} bad examinations in a row, and pass again after {TO_CLEAR} good ones. Fewer bad ones
+are watched."""
 
 
 def explain(key: str) -> Explanation:
@@ -66,7 +66,7 @@ def thresholds(check: Check) -> list[tuple[float, str]]:
     names = set(_names(check.find.__code__))
     source = inspect.getsource(module) if module is not None else ""
     found: list[tuple[float, str]] = []
-    for name, comment in re.findall(r"^(_[A-Z_]+) = [^#\n]+?(?:  # (.+))?$", source, re.MULTILINE):
+    for name, comment in re.findall(r"^(_?[A-Z][A-Z_]+) = [^#\n]+?(?:  # (.+))?$", source, re.MULTILINE):
         value: Any = vars(module).get(name)
         if name in names and isinstance(value, int | float):
             found.append((value, comment))

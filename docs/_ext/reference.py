@@ -94,8 +94,7 @@ def recipes_page() -> str:
 def checks_page() -> str:
     """All checks of the doctor: what each means, its numbers, and its remedies with their rates."""
     out = ["# Checks\n", "What `limner doctor RUN` looks for. `limner explain doctor.NAME` prints the same.\n"]
-    for check in CHECKS.values():
-        out.append(f"## `{check.name}`\n\n" + "\n\n".join(filter(None, parts(check))) + "\n")
+    out += [f"## `{name}`\n\n" + "\n\n".join(filter(None, parts(check))) + "\n" for name, check in CHECKS.items()]
     return "\n".join(out)
 
 

@@ -11,16 +11,19 @@ from limner import report
 from limner.config import recipe as recipes
 from limner.config import run_data
 from limner.config.load import load_model
+from limner.core.batch import Dataset
 from limner.core.checkpoint import folders
 from limner.core.device import pick
 from limner.core.errors import LimnerError
 from limner.core.model import GenerativeModel
 from limner.core.run import Run, relative
+from limner.doctor import pictures
 from limner.doctor.abilities import abilities
 from limner.doctor.block import block, command
 from limner.doctor.checks import CHECKS
 from limner.doctor.checks._check import Check
 from limner.doctor.finding import ORDER, Finding
+from limner.doctor.ground import Ground
 from limner.doctor.history import History, read
 from limner.doctor.remedies import remedies
 from limner.doctor.watch import Watch
@@ -88,13 +91,15 @@ def diagnose(path: str | Path, *, device: str = "cpu") -> Diagnosis:
     """
     run = Run(path)
     run.check()
-    diagnosis = of_run(run, pick(device))
+    read_run = _read(run, pick(device))
+    diagnosis = _diagnosis(run, *read_run)
     try:
+        diagnosis = _illustrated(run, diagnosis, *read_run)
         diagnosis.save(run)
         report.write_card(run.path, report.about(recipes.of_run(run.recipe).model.name))
         report.write(run.path)
-    except (OSError, LimnerError) as error:  # a run that may only be read
-        note = f"the report could not be written: {error}"
+    except OSError as error:  # a run that may only be read
+        note = f"the report could not be written: {error.strerror or error}"
         diagnosis = replace(diagnosis, notes=(*diagnosis.notes, note))
     return diagnosis
 
@@ -110,34 +115,72 @@ def save_of(run: Run) -> None:
 
 def of_run(run: Run, device: Any = "cpu") -> Diagnosis:
     """The diagnosis of a run; nothing is written."""
+    return _diagnosis(run, *_read(run, device))
+
+
+_Read = tuple[GenerativeModel | None, History, tuple[str, ...]]
+
+
+def _read(run: Run, device: Any) -> _Read:
+    """The newest model of a run, its history, and what must be said of it."""
     saved = folders(run.checkpoints)
     model = load_model(run.path, device) if saved else None
     history = read(run, abilities(model) if model is not None else frozenset())
-    notes: tuple[str, ...] = ()
     if model is None:
-        notes = ("it has no checkpoint yet; let it train a little longer",)
-    elif not history.checks:
-        history, notes = _examined(run, model, history, int(saved[-1].name))
+        return None, history, ("it has no checkpoint yet; let it train a little longer",)
+    return (model, history, ()) if history.checks else _examined(run, model, history, int(saved[-1].name))
+
+
+def _diagnosis(run: Run, model: GenerativeModel | None, history: History, notes: tuple[str, ...]) -> Diagnosis:
     images = max((row["images"] for row in (*history.metrics, *history.checks)), default=0)
     findings = [_complete(run, found(check, history, model), history, model) for check in CHECKS.values()]
     return Diagnosis(run.name, relative(run.path), images, sorted_findings(findings), notes)
 
 
-def _examined(run: Run, model: GenerativeModel, history: History, images: int) -> tuple[History, tuple[str, ...]]:
+def _illustrated(
+    run: Run, diagnosis: Diagnosis, model: GenerativeModel | None, history: History, notes: tuple[str, ...]
+) -> Diagnosis:
+    """The diagnosis with pictures of what fails or is watched, where the data are there to make them."""
+    pictures.sweep(run)
+    if model is None or not any(finding.state in ("fail", "watch") for finding in diagnosis.findings):
+        return diagnosis
+    try:
+        train, heldout = _data(run)
+        ground = Ground(train, heldout, model.device)
+        findings = [
+            pictures.save(run, f, model, ground, history) if f.state in ("fail", "watch") else f
+            for f in diagnosis.findings
+        ]
+    except LimnerError as error:
+        return replace(diagnosis, notes=(*notes, f"there are no pictures: {error}"))
+    return replace(diagnosis, findings=findings)
+
+
+def _data(run: Run) -> tuple[Dataset, Dataset | None]:
+    """The images that a run trains on, and the held-out ones.
+
+    Raises:
+        LimnerError: they are gone.
+    """
+    data = run_data.located(run, recipes.of_run(run.recipe).data, "evaluate")
+    return data.build(), heldout_of(data)
+
+
+def _examined(run: Run, model: GenerativeModel, history: History, images: int) -> _Read:
     """A history with one examination of the newest checkpoint, and what must be said of it."""
     try:
-        data = run_data.located(run, recipes.of_run(run.recipe).data, "evaluate")
-        watch = Watch(run.recipe, data.build(), heldout_of(data))
+        watch = Watch(run.recipe, *_data(run))
     except LimnerError as error:
-        return history, (f"it was not examined while it trained, and cannot be now: {error}",)
+        return model, history, (f"it was not examined while it trained, and cannot be now: {error}",)
     watch.begin(history.metrics, [])
     line, news = watch.examine(model, images, max((m.get("step", 0) for m in history.metrics), default=0))
+    model.eval()
     note = (
         f"it was not examined while it trained: this is one examination, of checkpoint {images:08d}, and a failure"
         " takes several in a row, so that what is bad is watched"
     )
     wrong = tuple(each.message for each in news if each.facts.get("state") == "error")
-    return replace(history, checks=[line]), (note, *wrong)
+    return model, replace(history, checks=[line]), (note, *wrong)
 
 
 def found(check: Check, history: History, model: GenerativeModel | None) -> Finding:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from limner.core.errors import LimnerError
+from limner.core.records import read_json
 from limner.report.facts import Facts, Row
 from limner.report.images import InlineImage, inline
-from limner.report.words import number
+from limner.report.words import number, public
 
 _PICTURE_BYTES = 150_000
 _TRIED = 4  # remedies that are shown
@@ -72,10 +74,14 @@ def findings(facts: Facts) -> Findings | None:
 
 
 def _pictures(folder: Path, row: Row) -> list[tuple[InlineImage, str]]:
+    try:
+        known = read_json(folder, "figures/captions.json") or {}
+    except LimnerError:
+        known = {}
     captions = (
         ("good_sheet", "the last samples from before"),
         ("sheet", f"samples when it began, after {number(row.get('since'))} images"),
-        ("picture", "what shows it"),
+        ("picture", public(known.get(Path(row.get("picture", "")).stem, "what shows it"))),
     )
     found = []
     for key, caption in captions:

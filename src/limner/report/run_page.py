@@ -91,6 +91,7 @@ def _figures(folder: Path) -> list[tuple[InlineImage, str]]:
     """The images of ``figures/`` with their captions, or their names where they have none."""
     try:
         paths = sorted(p for p in (folder / "figures").iterdir() if p.suffix in (".png", ".svg", ".webp"))
+        paths = [p for p in paths if not p.name.startswith("doctor-")]  # they stand beside the findings
     except OSError:
         return []
     try:

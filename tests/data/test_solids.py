@@ -50,6 +50,14 @@ def test_left_and_right_are_mirrored(table):
     assert np.abs(table - table[::-1, :, ::-1, :, :, ::-1]).max() <= 1  # rounding
 
 
+def test_a_head_is_drawn_at_any_amounts(table):
+    lights = [float(v) for v in VALUES["light"]]
+    assert np.array_equal(solids.views(-20, 10, lights, 1.1), table[4, 4, :, 4])
+    between = solids.views(5, 0, [0.0], 1.0).astype(int)[0]
+    steps = [np.abs(between - table[k, 3, 4, 3]).sum() for k in (6, 7)]
+    assert max(steps) < np.abs(table[7, 3, 4, 3] - table[6, 3, 4, 3]).sum()
+
+
 def test_light_changes_the_shade_and_not_the_shape(table):
     seen = table > 0
     assert (seen == seen[:, :, :1]).all()

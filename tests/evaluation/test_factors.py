@@ -65,6 +65,14 @@ def test_reads_every_factor_of_images_it_never_saw(test_set):
     assert (right >= 0.99).all(), right
 
 
+def test_logits_are_of_angles_modulo_half_a_turn(test_set):
+    reader = factor_reader()
+    found = torch.stack([logits.argmax(1) for logits in reader.logits(test_set.pixels).values()], 1)
+    assert (found == half_turn(test_set.factors)).double().mean(0).min() >= 0.99
+    assert reader.values["angle"] == ["0", "36", "72", "108", "144"]
+    assert set(reader.quantities) == set(NAMES) - {"shape"}
+
+
 def test_a_match_tells_sprites_from_anything_else(test_set):
     reader, x = factor_reader(), to_float(test_set.pixels)
     dim = 0.6 * (x + 1) - 0.9

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,10 +14,11 @@ from limner.core.condition import Attributes, Classes
 from limner.core.errors import LimnerError
 from limner.core.interpolation import lerp
 from limner.core.model import GenerativeModel
-from limner.latent.judges import correlation
+from limner.latent.judges import _pinned, correlation
 from limner.latent.spaces import Measured, fingerprint, measured, space_of, spaces
 from limner.latent.traverse import sliders, traversed
 from limner.latent.walk import length, through
+from limner.metrics.extractors.readers import ReadsQuantities
 
 
 class Conditional(GenerativeModel):
@@ -200,6 +201,56 @@ def test_a_slider_is_named_by_what_a_reader_sees_move() -> None:
     still = correlation(Reader(), t, x * 1e-3)
     assert not still.is_name  # r is as large, and nothing moves
     assert "unnamed" in str(still)
+
+
+class Quantities:
+    """Reads a width and an angle, which repeats after 180, from the first two pixels, and a colour that stays."""
+
+    key = "quantities"
+    values: Any = MappingProxyType(
+        {"width": list("01234"), "angle": ["0", "36", "72", "108", "144"], "colour": ["a", "b"]}
+    )
+    quantities: Any = MappingProxyType({"width": None, "angle": 180.0})
+    about: Any = MappingProxyType({})
+
+    def logits(self, x: Tensor, *, batch: int = 256) -> dict[str, Tensor]:
+        width, angle = x[:, 0, 0, 0] * 4, x[:, 0, 0, 1] * 5
+        each = torch.arange(5.0)
+        away = (angle[:, None] - each + 2.5).remainder(5) - 2.5
+        return {
+            "width": -4 * (width[:, None] - each).square(),
+            "angle": -4 * away.square(),
+            "colour": torch.zeros(len(x), 2),
+        }
+
+
+@pytest.mark.parametrize(
+    ("width", "angle", "said", "r", "effect"),
+    [
+        ((0.0, 1.0), (0.2, 0.2), "width, r = +1.00, +", 1.0, 1.0),
+        ((1.0, 0.5), (0.2, 0.2), "width, r = -", -1.0, -0.5),
+        ((0.5, 0.5), (0.8, 1.2), "angle, r = +0.9", 0.98, 0.8),  # across the end, where its value jumps from 144 to 0
+        ((0.5, 0.52), (0.2, 0.2), "unnamed (nearest width", 1.0, 0.02),
+    ],
+)
+def test_a_slider_of_quantities_is_named_by_the_one_that_goes_evenly_with_it(width, angle, said, r, effect) -> None:
+    t = torch.linspace(-3, 3, 9)
+    x = torch.zeros(2, 9, 1, 2, 2)
+    x[:, :, 0, 0, 0], x[:, :, 0, 0, 1] = torch.linspace(*width, 9), torch.linspace(*angle, 9)
+    found = correlation(Quantities(), t, x)
+    assert str(found).startswith(said)
+    assert found.value is None
+    assert found.r == pytest.approx(r, abs=0.03)
+    assert found.effect == pytest.approx(effect, abs=0.05)
+
+
+def test_sprites_and_heads_have_readers_of_quantities() -> None:
+    for name, values in (("mini-dsprites", {"angle": 5, "x": 8}), ("solids", {"azimuth": 13, "width": 7})):
+        found = _pinned(name, "cpu")
+        assert isinstance(found, ReadsQuantities)
+        assert {attribute: len(found.values[attribute]) for attribute in values} == values
+        logits = found.logits(torch.zeros(2, 1, 32, 32))
+        assert {a: x.shape[1] for a, x in logits.items()} == {a: len(known) for a, known in found.values.items()}
 
 
 def test_the_hash_of_a_model_changes_with_its_weights(linear) -> None:

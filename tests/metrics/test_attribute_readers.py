@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -12,10 +13,11 @@ from torch.nn import functional as F
 from limner.core.batch import to_float
 from limner.core.errors import LimnerError
 from limner.data import load
+from limner.data.sources.solids import VALUES, views
 from limner.metrics.extractors import attributes, features
 from limner.metrics.extractors.attributes import attribute_reader
 from limner.metrics.extractors.features import Extractor
-from limner.metrics.extractors.readers import READERS, ReadsAttributes, Recognises, reading
+from limner.metrics.extractors.readers import READERS, ReadsAttributes, ReadsQuantities, Recognises, reading
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,29 @@ def test_reads_every_attribute_of_combinations_it_never_saw(faces):
     assert torch.equal(reading(reader.logits(x), reader.values, faces.condition.values), reader.read(x))
 
 
+def test_reads_every_factor_of_heads_it_never_saw():
+    heads, reader = load("solids", split="test"), READERS["solids"]("cpu")
+    assert isinstance(reader, ReadsQuantities)
+    assert reader.quantities == dict.fromkeys(VALUES)
+    # widths a tenth apart are the hardest: at 60° to the side the outlines differ by a fifth of a pixel, and the filter
+    # by which a picture was made smaller tells
+    for x, width in ((heads.pixels, 0.94), (load("solids", split="test", size=32).pixels, 0.9)):
+        right = (reader.read(x) == heads.factors).double().mean(0)
+        assert (right >= torch.tensor([0.99, 0.99, 0.99, width])).all(), dict(zip(reader.values, right.tolist()))
+
+
+def test_reads_heads_at_amounts_between_those_of_the_set():
+    chance = np.random.RandomState(5)
+    ends = [(float(v[0]), float(v[-1])) for v in VALUES.values()]
+    amounts = np.array([[chance.uniform(*e) for e in ends] for _ in range(40)])
+    x = torch.from_numpy(np.stack([views(a, e, [light], w) for a, e, light, w in amounts]))
+    for k, (name, logits) in enumerate(attribute_reader("solids-v1").logits(x).items()):
+        values = torch.tensor([float(v) for v in VALUES[name]])
+        read = logits.softmax(1) @ values
+        error = (read - torch.from_numpy(amounts[:, k]).float()).abs().mean() / (values[-1] - values[0])
+        assert error < 0.05, (name, float(error))  # at most a third of a step
+
+
 def test_soft_images_are_read_too(faces):
     x = F.avg_pool2d(F.pad(to_float(faces.pixels), (1, 1, 1, 1), mode="replicate"), 3, 1) * 0.9 - 0.05
     right = (attribute_reader("avatars-v1").read(x) == faces.factors).double().mean(0)
@@ -54,7 +79,9 @@ def test_what_is_shipped_is_small_and_pinned():
         reader = attribute_reader(key)
         assert sum(p.numel() for p in reader._net.parameters()) == reader.about["parameters"]
         assert reader.about["accuracy_test"].keys() == reader.values.keys()
-        assert min(reader.about["accuracy_test"].values()) >= 0.99
+        least = [share for name, share in reader.about["accuracy_test"].items() if name not in reader.quantities]
+        assert min(least, default=1.0) >= 0.99
+        assert max(reader.about.get("error_between", {"none": 0.0}).values()) <= 0.04
 
 
 @pytest.mark.parametrize("key", list(attributes._SHA256))

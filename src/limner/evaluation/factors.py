@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from limner.core.batch import Dataset, to_float
 from limner.core.capabilities import Conditional, Encodes, EstimatesCodes, Generates
 from limner.core.errors import LimnerError
-from limner.data.sources.factors import NAMES, SIZES, render
+from limner.data.sources.factors import NAMES, SHAPES, SIZES, render
 from limner.evaluation.draws import drawn_codes
 from limner.metrics.disentangle import Disentanglement, disentanglement
 from limner.metrics.extractors.attributes import AttributeReader
@@ -93,6 +93,26 @@ class FactorReader:
     device: torch.device
     about: dict[str, Any] = field(repr=False)
     _net: nn.Module = field(repr=False)
+
+    @property
+    def values(self) -> dict[str, list[str]]:
+        """Names of the values of each factor as `logits` has them: the angle in degrees, modulo half a turn."""
+        counted = {name: [str(k) for k in range(size)] for name, size in zip(self.names, self.sizes, strict=True)}
+        degrees = [str(k * 360 // SIZES[_ANGLE]) for k in range(_HALF_TURN)]
+        return counted | {NAMES[_SHAPE]: SHAPES, NAMES[_ANGLE]: degrees}
+
+    @property
+    def quantities(self) -> dict[str, float | None]:
+        """The factors that are numbers: all but the shape. The angle repeats after half a turn."""
+        return {name: 180.0 if k == _ANGLE else None for k, name in enumerate(self.names) if k != _SHAPE}
+
+    def logits(self, x: Tensor, *, batch: int = 256) -> dict[str, Tensor]:
+        """Logits (B,K) by factor of images (B,C,H,W), in the form of `half_turn`; the arguments of `read`."""
+        parts = [self._net(grey) for grey in self._prepared(x, batch)]
+        joined = torch.cat(parts) if parts else torch.empty(0, sum(self.sizes), device=self.device)
+        table = list(joined.split(self.sizes, 1))
+        table[_ANGLE] = torch.logaddexp(*table[_ANGLE].split(_HALF_TURN, 1))
+        return dict(zip(self.names, table, strict=True))
 
     def read(self, x: Tensor, *, batch: int = 256) -> Tensor:
         """Factors (B,5) int64 of images (B,C,H,W), in the form of `canonical`.
@@ -264,6 +284,23 @@ def encoded_disentanglement(
     Raises:
         LimnerError: the factors of the set are not known, or it is too small.
     """
+    codes, true_factors, names = codes_and_factors(model, dataset, n=n, device=device, seed=seed)
+    return _score_factors(codes, true_factors, names, "encoder", None, seed)
+
+
+@torch.inference_mode()
+def codes_and_factors(
+    model: Encodes | EstimatesCodes,
+    dataset: Dataset,
+    *,
+    n: int = 10_000,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """The codes (N,d) of images, their true factors (N,K), of sprites in the form of `half_turn`, and their names.
+
+    The arguments and errors are those of `encoded_disentanglement`.
+    """
     factors: Tensor | None = getattr(dataset, "factors", None)
     if factors is None:
         raise LimnerError(f"the factors of {dataset.name} are not known; measure disentanglement on mini-dsprites")
@@ -279,7 +316,7 @@ def encoded_disentanglement(
         z = model.encode(x, y) if isinstance(model, Encodes) else model.estimate_codes(x)
         codes.append(z.flatten(1).float().cpu())
     true_factors = half_turn(factors[ids]) if names == NAMES else factors[ids]
-    return _score_factors(torch.cat(codes), true_factors, names, "encoder", None, seed)
+    return torch.cat(codes), true_factors, names
 
 
 def _score_factors(

@@ -30,6 +30,7 @@ _TITLES = {
     "cgan": "A conditional GAN: the digit that one asks for, and what becomes of it when the label tells D nothing",
     "acgan": "AC-GAN and classes that overlap: a classifier that rewards what no other class could have made",
     "infogan": "InfoGAN: codes that nobody named, how much of them an image tells, and whether they are the digits",
+    "disentangle": "Disentanglement: sliders that nobody named, by three methods and several seeds, and known factors",
     "cogan": "CoGAN: pairs of digits and edges, learnt without a single pair, by layers that two GANs share",
     "lapgan": "LAPGAN: a picture from coarse to fine, a GAN for each level, beside one GAN of as much computation",
     "stylegan": "StyleGAN: what each layer's style decides, truncation, noise apart from style, and w beside z",

@@ -153,6 +153,20 @@ def bars(ax: Axes, values: Mapping[str, float], title: str = "", chance: float |
 
 
 @mpl.rc_context(_STYLE)
+def strips(ax: Axes, values: Mapping[str, Sequence[float]], title: str = "") -> None:
+    """Draws the values of each name as points above it, and a line at their mean."""
+    for i, (group, colour) in enumerate(zip(values.values(), COLOURS)):
+        ax.plot([i] * len(group), list(group), "o", color=colour, markersize=5, alpha=0.8)
+        mean = sum(group) / len(group)
+        ax.plot([i - 0.25, i + 0.25], [mean, mean], color=colour)
+    ax.set_xticks(range(len(values)), list(values))
+    ax.margins(x=0.2)
+    ax.set_ylim(bottom=0)
+    ax.grid(False, axis="x")
+    ax.set_title(title)
+
+
+@mpl.rc_context(_STYLE)
 def family_bars(ax: Axes, values: Mapping[str, float | None], title: str, *, log: bool = False) -> None:
     """Draws a bar of its own colour for each name with its value above; "none" where there is no value."""
     known = [v for v in values.values() if v is not None]

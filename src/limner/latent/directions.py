@@ -227,6 +227,25 @@ def normal(points: Tensor, positive: Tensor, score: Tensor, method: Method, extr
     return (n / n.norm().clamp_min(1e-30)).to(points.dtype)
 
 
+def ridge(points: Tensor, targets: Tensor, strength: float = 1e-2) -> Tensor:
+    """The unit vectors (q,D) along which a linear map of points grows that is fitted to targets.
+
+    W = (XᵀX/N + λI)⁻¹ XᵀY/N of centred points, whose numbers have variance 1 (Hoerl and Kennard 1970, *Ridge
+    regression*).
+
+    Args:
+        points: (N,D).
+        targets: (N,q) numbers, such as amounts of known factors.
+        strength: λ. Raise it if there are few points.
+    """
+    x, y = points.flatten(1).double(), targets.double()
+    scale = x.std(0).clamp_min(1e-12)
+    x, y = (x - x.mean(0)) / scale, y - y.mean(0)
+    gram = x.T @ x / len(x) + strength * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    W = (torch.linalg.solve(gram, x.T @ y / len(x)) / scale[:, None]).T
+    return (W / W.norm(dim=1, keepdim=True).clamp_min(1e-30)).to(points.dtype)
+
+
 def balanced_accuracy(t: Tensor, positive: Tensor, learnt: Tensor) -> float:
     """Balanced accuracy of positions t (N,) on a direction, of points that no threshold was learnt from.
 

@@ -7,6 +7,7 @@ pictures that the user names.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +24,17 @@ from limner.core.condition import Condition
 from limner.core.errors import LimnerError
 from limner.core.paths import BUILTIN, exists, user_path
 from limner.core.run import Run
+from limner.evaluation.factors import factor_reader
 from limner.evaluation.real_features import uint8_images
 from limner.metrics.extractors import attributes, features
 from limner.metrics.extractors.features import Classifier, Extractor, Random
-from limner.metrics.extractors.readers import READERS, ReadsAttributes, SmallReader
+from limner.metrics.extractors.readers import READERS, ReadsAttributes, ReadsQuantities, SmallReader
 
 _LEARNT = 6000  # pictures that a small reader learns from
-_NAMED, _EFFECT = 0.5, 0.1  # least |r|, and least change of a probability, after which a slider is named
+_NAMED, _EFFECT = (
+    0.5,
+    0.1,
+)  # least |r|, and least change of a probability or share of a range, after which a slider is named
 
 
 def run_of(path: str | Path) -> Run | None:
@@ -135,6 +140,8 @@ def _pinned(name: str, device: torch.device | str) -> ReadsAttributes | None:
     """The reader or the classifier that limner has for a named set."""
     if name in READERS:
         return READERS[name](device)
+    if name == "mini-dsprites":
+        return factor_reader(device)
     if name in features.KEYS:
         classes = data.load(f"{BUILTIN}{name}", limit=100).classes
         found = features.classifier(features.KEYS[name], device)
@@ -153,31 +160,44 @@ class Correlation:
 
     Attributes:
         attribute: the attribute.
-        value: the value of it that becomes likelier, or less likely if r is negative.
-        r: Pearson's correlation of the slider's position with the log probability of that value.
-        effect: how far the probability itself moves on the way, from -1 to 1, mean over rows.
+        value: the value of it that becomes likelier, or less likely if r is negative; None for a quantity.
+        r: Pearson's correlation of the slider's position with the log probability of that value, or with the mean that
+            the reader gives a quantity. A quantity that repeats is its cosine and its sine, and r, from 0 to 1, the
+            multiple correlation with both.
+        effect: how far the probability itself moves on the way, from -1 to 1, mean over rows; or how far a quantity
+            moves, as a share of its range. Of one that repeats it is the way to the farthest position, as a share of
+            half a period.
     """
 
     attribute: str
-    value: str
+    value: str | None
     r: float
     effect: float
 
     def __str__(self) -> str:
         said = f"{self.attribute}={self.value}, r = {self.r:+.2f}, probability {self.effect:+.2f}"
+        if self.value is None:
+            said = f"{self.attribute}, r = {self.r:+.2f}, {self.effect:+.2f} of its range"
         return said if self.is_name else f"unnamed (nearest {said})"
 
     @property
     def is_name(self) -> bool:
-        """Whether it names a slider: even on a small way r may be large, so the probability must move too."""
+        """Whether it names a slider: even on a small way r may be large, so the pictures must change too."""
         return abs(self.r) >= _NAMED and abs(self.effect) >= _EFFECT
 
 
 def correlation(reader: ReadsAttributes, t: Tensor, x: Tensor) -> Correlation:
-    """The value of an attribute whose log probability correlates most with the position of a slider.
+    """The quantity, or the value of another attribute, that goes most evenly with the position of a slider.
 
-    Each row of pictures has its own mean taken away, so that only what the slider changes counts. Values whose
-    probability hardly moves come last.
+    Of `correlations` those that name a slider come first, and then the largest |r|; its arguments.
+    """
+    return max(correlations(reader, t, x), key=lambda c: (c.is_name, abs(c.r)))
+
+
+def correlations(reader: ReadsAttributes, t: Tensor, x: Tensor) -> list[Correlation]:
+    """How evenly each quantity, and each value of the other attributes, goes with the position of a slider.
+
+    Each row of pictures has its own mean taken away, so that only what the slider changes counts.
 
     Args:
         reader: reads the pictures.
@@ -185,15 +205,44 @@ def correlation(reader: ReadsAttributes, t: Tensor, x: Tensor) -> Correlation:
         x: images (B,T,C,H,W) of B rows.
     """
     b, n = x.shape[:2]
+    periods = reader.quantities if isinstance(reader, ReadsQuantities) else {}
     found: list[Correlation] = []
     position = (t.double().cpu() - t.double().cpu().mean()).expand(b, n)
     for attribute, table in scores(reader, x.flatten(0, 1)).items():
         rows = table.view(b, n, -1).double()
+        names = list(map(str, reader.values[attribute]))
+        if attribute in periods:
+            found.append(_of_quantity(attribute, names, periods[attribute], position, rows.exp()))
+            continue
         effects = (rows[:, -1].exp() - rows[:, 0].exp()).mean(0)
-        rows = rows - rows.mean(1, keepdim=True)
-        both = (position[..., None] * rows).sum((0, 1))
-        norms = position.square().sum().sqrt() * rows.square().sum((0, 1)).sqrt()
-        r = torch.where(norms > 0, both / norms.clamp_min(1e-300), 0.0)
-        names = map(str, reader.values[attribute])
+        r = _r(position, rows)
         found += [Correlation(attribute, *each) for each in zip(names, r.tolist(), effects.tolist(), strict=True)]
-    return max(found, key=lambda c: (c.is_name, abs(c.r)))
+    return found
+
+
+def _of_quantity(
+    attribute: str, names: Sequence[str], period: float | None, position: Tensor, p: Tensor
+) -> Correlation:
+    """That of the mean of a quantity under probabilities p (B,T,K) of its values."""
+    values = torch.tensor([float(name) for name in names], dtype=p.dtype)
+    if period is None:
+        share = (p @ values)[..., None] / (values.max() - values.min())
+        effect = float((share[:, -1] - share[:, 0]).mean())
+        return Correlation(attribute, None, float(_r(position, share)), effect)
+    angle = 2 * math.pi * values / period
+    both = torch.stack([p @ angle.cos(), p @ angle.sin()], -1)  # (B,T,2)
+    turned = torch.atan2(both[..., 1], both[..., 0])
+    away = (turned - turned[:, :1] + math.pi).remainder(2 * math.pi) - math.pi
+    centred = (both - both.mean(1, keepdim=True)).flatten(0, 1)
+    fitted = (centred @ torch.linalg.lstsq(centred, position.reshape(-1, 1), driver="gelsd").solution).view_as(position)
+    return Correlation(
+        attribute, None, abs(float(_r(position, fitted[..., None]))), float(away.abs().amax(1).mean() / math.pi)
+    )
+
+
+def _r(position: Tensor, rows: Tensor) -> Tensor:
+    """Pearson's correlation (K,) of centred positions (B,T) with numbers (B,T,K) less the mean of their row."""
+    rows = rows - rows.mean(1, keepdim=True)
+    both = (position[..., None] * rows).sum((0, 1))
+    norms = position.square().sum().sqrt() * rows.square().sum((0, 1)).sqrt()
+    return torch.where(norms > 0, both / norms.clamp_min(1e-300), 0.0)

@@ -5,7 +5,8 @@ have their own. Numbers of a uniform prior stay in its range, and a categorical 
 (Chen et al. 2016, arXiv:1606.03657, figure 2). Rows are sorted by how much the pictures change.
 
 No number of a code has a meaning of its own accord. So a row has a name only with the correlation that was measured:
-that of its position with the log probability that a reader gives to a value of an attribute.
+that of its position with the log probability that a reader gives to a value of an attribute, or with a quantity that it
+reads, such as an angle.
 """
 
 from __future__ import annotations
@@ -296,8 +297,8 @@ def traverse(
 
 
 _ABOUT = """Each slider moves one number of a point and leaves the others. A slider has the name of what a reader sees
-change only with the correlation r that was measured; it has none where |r| is below 0.5, or where the probability
-moves by less than 0.1."""
+change only with the correlation r that was measured; it has none where |r| is below 0.5, where the probability moves by
+less than 0.1, or a quantity by less than a tenth of its range."""
 
 
 def _said(row: Row) -> str:

@@ -6,6 +6,7 @@ found in rendered faces, which cannot be shared. This set has the same four fact
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from limner.data.arrays import Arrays
@@ -60,20 +61,33 @@ def render() -> NDArray[np.uint8]:
     """
     import numpy as np
 
-    amounts = [[float(v) for v in values] for values in VALUES.values()]
-    lights = np.stack([_unit((np.sin(a), 0.35, np.cos(a))) for a in np.radians(amounts[2])])  # (9,3)
+    azimuths, elevations, lights, widths = ([float(v) for v in values] for values in VALUES.values())
     out = np.empty((*SIZES, _SIDE, _SIDE), dtype=np.uint8)
-    fine = _SIDE * _SUPERSAMPLING
-    for i, azimuth in enumerate(np.radians(amounts[0])):
-        for j, elevation in enumerate(np.radians(amounts[1])):
-            turn = _turn(azimuth, elevation)
-            for k, width in enumerate(amounts[3]):
-                normals, albedo = _seen(turn, width, fine)
-                shade = _AMBIENT + (1 - _AMBIENT) * np.maximum(normals @ lights.T, 0)  # (fine², 9)
-                level = 255 * albedo[:, None] * shade
-                blocks = level.reshape(_SIDE, _SUPERSAMPLING, _SIDE, _SUPERSAMPLING, -1).mean(axis=(1, 3))
-                out[i, j, :, k] = np.rint(blocks).transpose(2, 0, 1)
+    for i, azimuth in enumerate(azimuths):
+        for j, elevation in enumerate(elevations):
+            for k, width in enumerate(widths):
+                out[i, j, :, k] = views(azimuth, elevation, lights, width)
     return out.reshape(-1, _SIDE, _SIDE)
+
+
+def views(azimuth: float, elevation: float, lights: Sequence[float], width: float) -> NDArray[np.uint8]:
+    """One head under several lights, (len(lights),48,48) uint8.
+
+    Args:
+        azimuth: degrees to the right.
+        elevation: degrees upwards.
+        lights: degrees to the right from which each light comes.
+        width: times the usual width.
+    """
+    import numpy as np
+
+    directions = np.stack([_unit((np.sin(a), 0.35, np.cos(a))) for a in np.radians(lights)])  # (L,3)
+    normals, albedo = _seen(_turn(*np.radians([azimuth, elevation])), width, _SIDE * _SUPERSAMPLING)
+    shade = _AMBIENT + (1 - _AMBIENT) * np.maximum(normals @ directions.T, 0)  # (fine²,L)
+    level = 255 * albedo[:, None] * shade
+    blocks = level.reshape(_SIDE, _SUPERSAMPLING, _SIDE, _SUPERSAMPLING, -1).mean(axis=(1, 3))
+    seen: NDArray[np.uint8] = np.rint(blocks).transpose(2, 0, 1).astype(np.uint8)
+    return seen
 
 
 def _turn(azimuth: float, elevation: float) -> NDArray[np.float64]:

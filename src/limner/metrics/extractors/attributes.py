@@ -4,6 +4,7 @@
 key             trained on
 ==============  =====================================================================
 ``avatars-v1``  cartoon faces (`avatars`): hair, its colour, skin, beard, glasses, mouth, eyes
+``solids-v1``   a shaded head (`solids`): azimuth, elevation, light, width
 ==============  =====================================================================
 
 Each was trained on the combinations that the split ``train`` shows, and its accuracy on the held-out combinations is in
@@ -27,8 +28,9 @@ from limner.metrics.extractors.features import checked, frozen, read_weights, re
 
 _SHA256 = {
     "avatars-v1": "120d42970eea7f6001552c1da54b49861ac72fa78067854ee4f238d99b879987",
+    "solids-v1": "8572b0f081a60aefa9ccdd751d8b4b816ce83b4fd0058e5727699c4d575bd911",
 }
-KEYS = {"avatars": "avatars-v1"}
+KEYS = {"avatars": "avatars-v1", "solids": "solids-v1"}
 """The reader of a data set."""
 SIDE = 32
 """Pixels of a side of the images that the nets look at."""
@@ -79,6 +81,11 @@ class AttributeReader:
     _net: AttributeNet = field(repr=False)
     _mean: Tensor = field(repr=False)
     _std: Tensor = field(repr=False)
+
+    @property
+    def quantities(self) -> dict[str, float | None]:
+        """The attributes whose values are numbers, each with its period; None for one that does not repeat."""
+        return dict(self.about.get("quantities", {}))
 
     def features(self, x: Tensor, *, batch: int = 256) -> Tensor:
         """Features (B,128) float32 of images (B,C,H,W), z-scored by the training set.

@@ -51,6 +51,19 @@ class ReadsAttributes(Protocol):
 
 
 @runtime_checkable
+class ReadsQuantities(ReadsAttributes, Protocol):
+    """Reads attributes of which some are quantities: the names of their values are numbers, in order.
+
+    Attributes:
+        quantities: the attributes that are quantities, each with the period after which it repeats, as an angle does;
+            None for one that does not.
+    """
+
+    @property
+    def quantities(self) -> Mapping[str, float | None]: ...
+
+
+@runtime_checkable
 class Recognises(Protocol):
     """Knows images again by features through which gradients reach the images."""
 

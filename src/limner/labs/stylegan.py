@@ -36,7 +36,7 @@ from limner.metrics.probe import linear_probe
 from limner.metrics.separability import Separability, separability
 from limner.report import Table
 
-IMAGES = 60_000
+IMAGES = 120_000
 DATA: dict[str, Any] = {"name": "avatars", "size": 32}
 
 RECIPE = "stylegan2-avatars"
@@ -279,6 +279,8 @@ def _mixing(bench: Bench, model: GenerativeModel, reader: AttributeReader) -> No
     )
     singles = {_said(n): (axis[:-1], [float(table["alone"][str(k)][n] or 0) for k in range(L)]) for n in attributes}
     draw.curves(right, singles, xlabel="the layer that is B's", title="read as B", marker="o")
+    if (legend := right.get_legend()) is not None:
+        legend.remove()  # that of the left chart is for both
     bench.section(
         "Which layers decide what",
         _DECIDES.format(n=_PAIRS),
@@ -427,8 +429,8 @@ def _noise(bench: Bench, trained: GenerativeModel, reader: AttributeReader) -> N
         "no noise": none[:4],
         "noise 1": of_all[0, :4],
         "noise 2": of_all[1, :4],
-        "coarse maps": pictures(coarse)[0, :4],
-        "fine maps": pictures(slice(coarse.stop, None))[0, :4],
+        "coarse": pictures(coarse)[0, :4],
+        "fine": pictures(slice(coarse.stop, None))[0, :4],
         "change": (2 * spread[:4] / top - 1).expand_as(none[:4]),
     }
     rows = {f"w {i + 1}": torch.cat([x[i : i + 1] for x in columns.values()]) for i in range(4)}

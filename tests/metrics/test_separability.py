@@ -39,6 +39,12 @@ def test_what_a_plane_separates_has_score_1_and_what_is_not_there_knows_nothing(
     assert linear.values == 2
 
 
+def test_planes_are_judged_on_points_that_they_were_not_fitted_to():
+    points = torch.randn(240, 80, generator=torch.Generator().manual_seed(0))
+    found = separability(points, {"a": log_p(torch.rand(240, generator=torch.Generator().manual_seed(2)) > 0.5)})
+    assert found.value > 0.7 * found.nothing
+
+
 def test_the_points_that_the_reader_is_least_sure_of_do_not_count():
     points = torch.randn(1200, 3, generator=torch.Generator().manual_seed(0))
     wrong = torch.arange(1200) % 3 == 0

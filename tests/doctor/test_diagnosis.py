@@ -12,6 +12,7 @@ import pytest
 
 import limner
 from limner.cli import main
+from limner.cli.progress import Lines
 from limner.config import catalogue
 from limner.config import recipe as recipes
 from limner.config.spec import arguments
@@ -135,6 +136,45 @@ def test_explain_gives_numbers_and_remedies(monkeypatch: pytest.MonkeyPatch, cap
     assert "0.3  of the distance of two real images" in text
     assert "model.D.pack=2" in text
     assert "collapse" in limner.explain("doctor").text
+
+
+# ---- trying ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_failing_run_is_trained_once_more_and_both_are_compared(run: Run, monkeypatch, capsys) -> None:
+    examined(run, 0.9, 0.1, 0.1, 0.1)
+    code = verb("doctor", "gan", "--try", "out=new", "train.images=128", monkeypatch=monkeypatch)
+    said = capsys.readouterr()
+    assert code == 0  # the new run is too short to be judged
+    first = limner.diagnose("gan").findings[0].remedies[0]
+    new, old = Run("new").recipe, run.recipe
+    after = recipes.of_run(old, first.settings).to_dict()
+    assert new["model"] == after["model"]
+    assert new["optim"] == after["optim"]
+    assert (new["train"]["seed"], new["train"]["images"]) == (old["train"]["seed"], 128)
+    lines = said.out.splitlines()
+    assert lines[0].split() == ["gan", "new"]
+    assert any(line.split()[:3] == ["collapse", "fail", "0.1"] for line in lines)
+    assert first.text in said.err
+    assert lines[-1] == "new"
+
+
+def test_a_healthy_run_has_nothing_to_try(run: Run, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    examined(run, 0.9, 0.9)
+    assert verb("doctor", "gan", "--try", "out=new", monkeypatch=monkeypatch) == 0
+    assert "there is nothing to try: no check fails" in capsys.readouterr().out
+    assert not Path("new").exists()
+
+
+def test_the_line_of_progress_names_what_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Lines()
+    progress.total = 640
+    line = {"images": 64, "images_per_second": 9.0, "loss/D": 1.0}
+    for check, state, shown in (("collapse", "fail", "FAIL collapse"), ("collapse", "pass", "")):
+        progress.finding(check, state)
+        progress.printed = -100.0
+        progress.log(line)
+        assert capsys.readouterr().err.rstrip().endswith(shown or "D 1")
 
 
 # ---- remedies --------------------------------------------------------------------------------------------------------

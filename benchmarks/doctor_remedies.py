@@ -7,9 +7,9 @@ each remedy of the checks that it belongs to; a remedy has helped where the bed'
 seed without it. The counts are written into ``src/limner/doctor/measured.json``, which `limner doctor` reads. Values of
 single trainings are kept in a file, `--values`, so that one with the same recipe is not repeated.
 
-Metrics: ``energy``, the energy distance of 2,000 samples to as many new points of the data, 2 E|x - y| - E|x - x'| -
-E|y - y'| (Székely and Rizzo 2013), 0 where both are alike, and large also where modes are missing; ``error``, the mean
-squared error of reconstructions of held-out images.
+Metrics: ``energy``, the energy distance of 2,000 samples to held-out images or points, 2 E|x - y| - E|x - x'| -
+E|y - y'| (Székely and Rizzo 2013), near 0 where both are alike, and large also where modes are missing; ``error``, the
+mean squared error of reconstructions of held-out images.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ import torch
 from limner import api
 from limner.config import recipe as recipes
 from limner.config.recipe import Recipe
-from limner.config.spec import Spec
 from limner.core.batch import to_float
 from limner.core.durable import replace_file
 from limner.core.errors import LimnerError
@@ -39,23 +38,27 @@ from limner.core.model import GenerativeModel
 from limner.core.run import Run
 from limner.core.train import fit
 from limner.doctor import remedies
+from limner.evaluation.subjects import heldout_of
 
 _SAMPLES = 2000
 _FAILED = 1e9  # of a training that did not end
 
 
 def energy(model: GenerativeModel, recipe: Recipe) -> float:
-    """The energy distance of samples to new points of the data."""
-    heldout = Spec("data", recipe.data.name, recipe.data.kwargs | {"n": 10 * _SAMPLES, "split": "test"}).build()
-    y = heldout.fetch(range(_SAMPLES)).flatten(1).double()
-    x = model.sample(_SAMPLES, seed=0).cpu().flatten(1).double()
+    """The energy distance of samples to held-out images or points."""
+    heldout = heldout_of(recipe.data)
+    assert heldout is not None
+    y = heldout.fetch(range(min(_SAMPLES, len(heldout))))
+    x = model.sample(_SAMPLES, seed=0).cpu()
+    x, y = (each.flatten(1).double() for each in (x, to_float(y) if y.dtype == torch.uint8 else y))
     value = float(2 * torch.cdist(x, y).mean() - torch.cdist(x, x).mean() - torch.cdist(y, y).mean())
     return value if math.isfinite(value) else _FAILED
 
 
 def error(model: GenerativeModel, recipe: Recipe) -> float:
     """Mean squared error of reconstructions of held-out images in [-1,1]."""
-    heldout = Spec("data", recipe.data.name, recipe.data.kwargs | {"split": "test"}).build()
+    heldout = heldout_of(recipe.data)
+    assert heldout is not None
     x = to_float(heldout.fetch(range(len(heldout))))
     with torch.inference_mode():
         return float((model.decode(model.encode(x)) - x).square().mean())  # type: ignore[attr-defined, operator]

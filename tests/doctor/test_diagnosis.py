@@ -78,6 +78,13 @@ def test_a_failure_is_told_with_its_beginning_and_what_helps(run: Run, monkeypat
     assert run.read_json("doctor.json")["findings"][0]["since"] == 201_000
 
 
+def test_what_was_bad_from_the_first_look_has_no_good_time(run: Run) -> None:
+    examined(run, 0.1, 0.1, 0.1)
+    finding = limner.diagnose("gan").findings[0]
+    assert (finding.state, finding.since, finding.last_good, finding.good_sheet) == ("fail", 200_000, None, "")
+    assert all(remedy.start is None for remedy in finding.remedies)
+
+
 def test_json_has_a_command_for_each_remedy(run: Run, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     examined(run, 0.1, 0.1, 0.1)
     assert verb("doctor", "gan", "--json", monkeypatch=monkeypatch) == 1

@@ -197,10 +197,15 @@ def _complete(run: Run, finding: Finding, history: History, model: GenerativeMod
     """A finding with what can be said of all that fail or are watched: sheets, checkpoint, remedies."""
     if finding.state not in ("fail", "watch"):
         return finding
-    good = history.last_good(finding.since)
-    sheets = [] if finding.since is None else run.samples()
-    after = next((p for at, p in sheets if finding.since is not None and at >= finding.since), None)
-    before = next((p for at, p in reversed(sheets) if finding.since is not None and at < finding.since), None)
+    since, sheets = finding.since, run.samples()
+    after = before = good = None
+    if since is not None:
+        after = next((path for at, path in sheets if at >= since), None)
+        if (
+            found(CHECKS[finding.check], history.until(since), model).state == "pass"
+        ):  # else nobody knows of a good time
+            before = next((path for at, path in reversed(sheets) if at < since), None)
+            good = history.last_good(since)
     return replace(
         finding,
         last_good=good,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from limner.core.checkpoint import folders
@@ -78,6 +78,12 @@ class History:
             return None
         drawn = [(c["images"], c["counts"]) for c in self.checks if len(c.get("counts", ())) == len(kinds["names"])]
         return Counts(kinds["names"], kinds["shares"], drawn)
+
+    def until(self, images: int) -> History:
+        """The training as it was before it had seen so many images."""
+        parts = ([row for row in rows if row["images"] < images] for rows in (self.metrics, self.checks, self.events))
+        metrics, checks, events = parts
+        return replace(self, metrics=metrics, checks=checks, events=events)
 
     def last_good(self, since: int | None) -> int | None:
         """Images of the newest checkpoint from before `since`; None where there is none."""

@@ -197,7 +197,7 @@ def doctor(path: str, *, try_: bool = False, **settings: str) -> Result:
         return Result(cure.to_dict(), cure.text, SystemExit(1) if cure.failed else None)
     from limner.doctor.diagnosis import diagnose
 
-    if others := settings.keys() - {"device"}:
+    if others := settings.keys() - inspect.signature(diagnose).parameters.keys():
         raise LimnerError(f"doctor has no setting {sorted(others)[0]!r}; settings of a training need --try")
     diagnosis = diagnose(path, **read_texts(diagnose, settings))
     return Result(diagnosis.to_dict(), diagnosis.text, SystemExit(1) if diagnosis.failed else None)

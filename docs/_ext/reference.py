@@ -94,7 +94,9 @@ def recipes_page() -> str:
 def checks_page() -> str:
     """All checks of the doctor: what each means, its numbers, and its remedies with their rates."""
     out = ["# Checks\n", "What `limner doctor RUN` looks for. `limner explain doctor.NAME` prints the same.\n"]
-    out += [f"## `{name}`\n\n" + "\n\n".join(filter(None, parts(check))) + "\n" for name, check in CHECKS.items()]
+    for name, check in CHECKS.items():
+        text = "\n\n".join(filter(None, parts(check)))
+        out += [f"## `{name}`\n", text.replace(":\n    ", ":\n\n    ") + "\n"]  # a block of code in Markdown
     return "\n".join(out)
 
 

@@ -62,10 +62,15 @@ class History:
         """Images of a step."""
         return int(count(str(self.recipe.get("train", {}).get("batch", 64))))
 
-    def signal(self, name: str) -> list[tuple[int, float | None]]:
-        """(images, value) of a signal at each examination that has it."""
+    def signal(self, name: str, after: int = 0) -> list[tuple[int, float | None]]:
+        """(images, value) of a signal at each examination that has it, later than after so many steps."""
         values = [(c["images"], c["signals"][name]) for c in self.checks if name in c["signals"]]
-        return [(images, value if is_number(value) else None) for images, value in values]
+        young = after * self.batch
+        return [(images, value if is_number(value) else None) for images, value in values if images > young]
+
+    def fact(self, name: str) -> float | None:
+        """The newest value of a signal that no training changes; None where it was not measured."""
+        return next((value for _, value in reversed(self.signal(name)) if value is not None), None)
 
     def metric(self, name: str) -> list[tuple[int, float | None]]:
         """(images, value) of a logged number at each line that has it."""

@@ -6,7 +6,7 @@
 * ``data/near``: share of drawn training images with another one among them that looks nearly the same.
 * ``data/leaked``: share of held-out images that are training images too.
 * ``data/least``, ``data/most``: number of images of the smallest and of the largest class.
-* ``net/batch_norm``: number of layers with batch norm.
+* ``net/batch_norm``: number of layers with batch norm; ``net/batch_norm_D`` of those in D.
 * ``net/parameters``: number of weights.
 """
 
@@ -39,9 +39,11 @@ def measure(model: GenerativeModel, ground: Ground) -> Measured:
     train = ground.train
     signals = {
         "data/items": float(min(len(part) for part in train.parts())),
-        "net/batch_norm": float(sum(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())),
+        "net/batch_norm": _batch_norms(model),
         "net/parameters": float(sum(p.numel() for p in model.parameters())),
     }
+    if "D" in model.groups():
+        signals["net/batch_norm_D"] = _batch_norms(model.groups()["D"])
     if train.labels is not None and train.classes and train.labels.dim() == 1:
         counts = torch.bincount(train.labels.long(), minlength=len(train.classes))
         signals |= {"data/least": float(counts.min()), "data/most": float(counts.max())}
@@ -56,6 +58,10 @@ def measure(model: GenerativeModel, ground: Ground) -> Measured:
         held = _digests(ground.heldout, ground.held.images)
         signals["data/leaked"] = len([digest for digest in held if digest in set(known)]) / len(held)
     return Measured(signals)
+
+
+def _batch_norms(net: nn.Module) -> float:
+    return float(sum(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules()))
 
 
 def _digests(dataset: Dataset, images: Tensor) -> list[bytes]:

@@ -49,6 +49,7 @@ TRANSLATORS, STYLISERS = recipes_with_method("translate"), recipes_with_method("
 ALONE = [r for r in STYLED if r not in TRANSLATORS]  # the image itself is optimised
 NO_SAMPLES = [*TRANSLATORS, *STYLISERS]
 SAMPLED = [r for r in RECIPES if r not in NO_SAMPLES + ALONE]
+EXAMINED = set({recipes.load(r).model.name: r for r in RECIPES}.values())  # by the doctor: one of each model
 
 
 @pytest.fixture(params=RECIPES)
@@ -203,13 +204,16 @@ def lines(run: Run) -> list[dict[str, object]]:
 def test_twenty_steps_are_ten_saved_loaded_and_ten_more(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The average of the weights counts every image, however many batches a step takes."""
+    """The average of the weights counts every image, however many batches a step takes; the doctor changes no bit."""
     averaged: list[int] = []
     moved = EMA.update
     monkeypatch.setattr(EMA, "update", lambda ema, n, seen: (averaged.append(n), moved(ema, n, seen)))
     tree = shrunk(name).to_dict()
     tree["train"]["ema_images"] = tree["train"].get("ema_images") or 24
-    whole = limner.train(tree, out=tmp_path / "whole")
+    examined = {"doctor_images": tree["train"]["images"]} if name in EXAMINED else {"doctor": False}
+    whole = limner.train({**tree, "train": {**tree["train"], **examined}}, out=tmp_path / "whole")
+    assert [bool(check["signals"]) for check in whole.checks()] == [True] * (name in EXAMINED)
+    assert [event for event in whole.events() if event["event"] == "finding" and event["state"] == "error"] == []
     assert sum(averaged) == whole.metrics()[-1]["images"]
     assert len(averaged) == whole.metrics()[-1]["step"]
     with pytest.raises(Interrupted):

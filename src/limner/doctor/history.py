@@ -64,9 +64,8 @@ class History:
 
     def signal(self, name: str, after: int = 0) -> list[tuple[int, float | None]]:
         """(images, value) of a signal at each examination that has it, later than after so many steps."""
-        values = [(c["images"], c["signals"][name]) for c in self.checks if name in c["signals"]]
-        young = after * self.batch
-        return [(images, value if is_number(value) else None) for images, value in values if images > young]
+        rows = [c for c in self.checks if name in c["signals"] and c["step"] > after]
+        return [(c["images"], c["signals"][name] if is_number(c["signals"][name]) else None) for c in rows]
 
     def fact(self, name: str) -> float | None:
         """The newest value of a signal that no training changes; None where it was not measured."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from limner.doctor.checks._check import check, judged
+from limner.doctor.checks._check import check
+from limner.doctor.checks._judged import judged
 from limner.doctor.finding import Finding
 from limner.doctor.history import History
 
@@ -13,7 +14,7 @@ _DEAD = 0.5  # share of the numbers of a code
 _COPIED = 0.25  # of the variance of shuffled pixels
 _FITTED = 0.1  # of the variance of the pixels, below which images count as reconstructed
 _GAP, _TIMES = 0.1, 2.0  # of the variance of the pixels, and of the error of training images
-_BLUR, _SMEARED = 0.5, 0.02  # of the sharpness of the images
+_BLUR, _SMEARED = 0.25, 0.02  # of the sharpness of the images
 
 
 @check("Autoencodes", why_not=_NOT_ONE, looks_like=("posterior_collapse", "dead_units"))

@@ -13,7 +13,7 @@ _ONE_PICTURE = "this model learns from one picture"
 _ENOUGH = {"HasCritic": 1000, "Translates": 200, "": 500}
 """Images that a model with an ability needs, the first that fits; below a quarter of it, it learns them by heart."""
 _REPEATED, _MANY = 0.01, 0.2  # shares
-_NEAR = 0.1
+_NEAR = 0.5  # digits that are no copies have 0.13
 _LEAKED = 0.01
 _UNBALANCED = 10.0  # times
 

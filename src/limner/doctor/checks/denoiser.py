@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from limner.doctor.checks._check import EARLY, check, judged
+from limner.doctor.checks._check import check
+from limner.doctor.checks._judged import EARLY, judged
 from limner.doctor.finding import Finding
 from limner.doctor.history import History
 
 _NOT_ONE = "this model is no denoiser"
 _YOUNG = 300  # steps
-_ALONE = 0.95  # of the error of the best denoiser of single pixels
+_ALONE = 1.05  # times the error of the best denoiser of single pixels, which is the best of all for Gaussian data
 _ASSUMED, _REACH = 6.0, 5.0  # times off; standard deviations of the data
 _OFF = 2.0  # times
 
@@ -30,7 +31,7 @@ def not_denoising(history: History) -> Finding:
         lambda v: v > _ALONE,
         _ALONE,
         bad="noise is removed with {value:.2f} times the error of the best denoiser of single pixels",
-        good="noise is removed with {value:.2f} of the error of the best denoiser of single pixels",
+        good="noise is removed with {value:.2f} times the error of the best denoiser of single pixels",
     )
 
 

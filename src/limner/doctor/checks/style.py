@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from statistics import median
 
-from limner.doctor.checks._check import check, judged
+from limner.doctor.checks._check import check
+from limner.doctor.checks._judged import judged
 from limner.doctor.finding import Finding
 from limner.doctor.history import History
 

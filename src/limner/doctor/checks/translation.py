@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from limner.doctor.checks._check import check, judged
+from limner.doctor.checks._check import check
+from limner.doctor.checks._judged import judged
 from limner.doctor.finding import Finding
 from limner.doctor.history import History
 

@@ -95,7 +95,7 @@ def reconstruction_overfit(history: History) -> Finding:
     or a task that is harder, such as removing noise. `limner lab ae` compares both errors.
     """
     errors = dict(history.signal("code/error", after=_YOUNG))
-    values = []
+    values = list[tuple[int, float | None]]()
     for images, held in history.signal("code/held", after=_YOUNG):
         error = errors.get(images)
         if held is None or error is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from limner.doctor.checks import adversarial, autoencoder, data, denoiser, flow, posterior, recipe, style, translation
 from limner.doctor.checks._check import Check, checks_of
 
-_MODULES = (adversarial, posterior, autoencoder, flow, denoiser, translation, style, data, recipe)
+_FILES = (adversarial, posterior, autoencoder, flow, denoiser, translation, style, data, recipe)
 
-CHECKS: dict[str, Check] = {check.name: check for module in _MODULES for check in checks_of(module)}
+CHECKS: dict[str, Check] = {check.name: check for module in _FILES for check in checks_of(module)}
 """All checks by name, in the order in which they are told."""

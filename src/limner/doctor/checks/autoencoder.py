@@ -13,8 +13,10 @@ _BLIND = 0.95  # of the variance of the pixels
 _DEAD = 0.5  # share of the numbers of a code
 _COPIED = 0.25  # of the variance of shuffled pixels
 _FITTED = 0.1  # of the variance of the pixels, below which images count as reconstructed
-_GAP, _TIMES = 0.1, 2.0  # of the variance of the pixels, and of the error of training images
-_BLUR, _SMEARED = 0.25, 0.02  # of the sharpness of the images
+_GAP = 0.1  # of the variance of the pixels: smaller differences of new and training images are none
+_TIMES = 2.0  # times the error of training images
+_BLUR = 0.25  # of the variance of the Laplacian of the images: watched
+_SMEARED = 0.02  # of the variance of the Laplacian of the images: fails
 
 
 @check("Autoencodes", why_not=_NOT_ONE, looks_like=("posterior_collapse", "dead_units"))

@@ -12,10 +12,11 @@ _MISSING = "it needs a first examination, after train.doctor_images"
 _ONE_PICTURE = "this model learns from one picture"
 _ENOUGH = {"HasCritic": 1000, "Translates": 200, "": 500}
 """Images that a model with an ability needs, the first that fits; below a quarter of it, it learns them by heart."""
-_REPEATED, _MANY = 0.01, 0.2  # shares
-_NEAR = 0.5  # digits that are no copies have 0.13
-_LEAKED = 0.01
-_UNBALANCED = 10.0  # times
+_REPEATED = 0.01  # of the training images: watched
+_MANY = 0.2  # of the training images: fails
+_NEAR = 0.5  # of the training images; digits that are no copies have 0.13
+_LEAKED = 0.01  # of the held-out images
+_UNBALANCED = 10.0  # times the smallest class
 
 
 @check("Learns", looks_like=("reconstruction_overfit", "likelihood_overfit"))

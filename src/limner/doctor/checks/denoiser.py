@@ -10,8 +10,9 @@ from limner.doctor.history import History
 _NOT_ONE = "this model is no denoiser"
 _YOUNG = 300  # steps
 _ALONE = 1.05  # times the error of the best denoiser of single pixels, which is the best of all for Gaussian data
-_ASSUMED, _REACH = 6.0, 5.0  # times off; standard deviations of the data
-_OFF = 2.0  # times
+_ASSUMED = 6.0  # times the spread of the data, or that part of it, that a model may assume
+_REACH = 5.0  # times the spread of the data, which the largest noise must have
+_OFF = 2.0  # times the contrast of the data, with the shift of the mean
 
 
 @check("Denoises", why_not=_NOT_ONE, looks_like=("wrong_range",))

@@ -10,7 +10,7 @@ from limner.doctor.history import History
 _NOT_A_VAE = "this model has no posterior q(z|x)"
 _YOUNG = 500  # steps during which the KL of a healthy VAE may still be near 0
 _USED = 0.1  # share of the numbers of a code
-_NATS = 1.0
+_NATS = 1.0  # of KL
 
 
 @check("HasPosterior", why_not=_NOT_A_VAE, looks_like=("kl_vanishing", "not_reconstructing"))

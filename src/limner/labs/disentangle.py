@@ -278,10 +278,9 @@ def _points(model: Any, data: Any, seed: int) -> tuple[Space, Tensor, Measured]:
     Points are codes of pictures where the model has an encoder, so that sliders start at pictures of the set, and draws
     of the prior elsewhere.
     """
-    if not isinstance(model, Encodes):
-        space = space_of(model, "z")
+    space = space_of(model, "code" if isinstance(model, Encodes) else "z")
+    if space.name == "z":
         return space, space.draw(_BASES, seed, None), Measured.of(space.draw(_DRAWS, seed + 1, None))
-    space = space_of(model, "code")
     ids = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[: _DRAWS + _BASES].tolist()
     points = space.points(to_float(data.fetch(ids)), None)
     assert points is not None

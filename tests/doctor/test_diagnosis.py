@@ -44,7 +44,7 @@ def examined(run: Run, *spreads: float) -> None:
     """Writes examinations with these spreads, long after the start, and a sheet of each."""
     (run.path / "checks.jsonl").unlink(missing_ok=True)
     for i, spread in enumerate(spreads):
-        images = 200_000 + 1000 * i
+        images = 300_000 + 1000 * i
         run.log_check({"images": images, "step": images // 64, "signals": {SIGNAL: spread}})
         shutil.copy(next((run.path / "samples").glob("*.webp")), run.path / "samples" / f"{images:08d}.webp")
 
@@ -65,9 +65,9 @@ def test_a_failure_is_told_with_its_beginning_and_what_helps(run: Run, monkeypat
     assert "FAIL collapse: samples are near-copies" in text
     assert "0.12" in text
     assert "(threshold 0.3)" in " ".join(text.split())
-    assert "since image 201,000: samples/00201000.webp" in text
-    assert "good before: samples/00200000.webp, checkpoint 00000512" in text
-    assert "looks like: dropped_classes, vanishing" in text
+    assert "since image 301,000: samples/00301000.webp" in text
+    assert "good before: samples/00300000.webp, checkpoint 00000512" in text
+    assert "looks like: low_variety, dropped_classes, vanishing" in text
     tries = [line.split("try", 1)[1].strip() for line in lines if line.startswith("     try")]
     assert len(tries) == 3
     assert all(len(line) <= 80 for line in lines if "limner train" not in line)
@@ -75,7 +75,7 @@ def test_a_failure_is_told_with_its_beginning_and_what_helps(run: Run, monkeypat
         assert words[:3] == ["limner", "train", "gan/recipe.yaml"]
         pairs = [word.split("=", 1) for word in words[3:]]
         recipes.load(words[2], {k: Text(v) for k, v in pairs if k != "train.init"})
-    assert run.read_json("doctor.json")["findings"][0]["since"] == 201_000
+    assert run.read_json("doctor.json")["findings"][0]["since"] == 301_000
 
 
 def test_what_was_bad_from_the_first_look_has_no_good_time(run: Run) -> None:

@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter, laplace
 from limner import data
 from limner.core.batch import to_float
 from limner.core.errors import LimnerError
-from limner.metrics.quality import sharpness
+from limner.metrics.quality import checkerboard, grain, sharpness
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +56,30 @@ def test_what_is_refused(digits):
         sharpness(torch.full((1, 1, 4, 4), math.nan))
     with pytest.raises(LimnerError, match=r"images are \(B,C,H,W\)"):
         sharpness(x[0])
+
+
+def test_grain_is_one_minus_the_correlation_of_neighbours() -> None:
+    noise = torch.rand(64, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert grain(noise) == pytest.approx(1, abs=0.03)
+    ramp = torch.linspace(-1, 1, 32).expand(4, 3, 32, 32)
+    assert grain(ramp) == pytest.approx(0, abs=0.05)
+    z = noise[0, 0] - noise[0, 0].mean()
+    pairs = [(z[:, 1:], z[:, :-1]), (z[1:], z[:-1])]
+    across, own = sum(float((a * b).sum()) for a, b in pairs), sum(float(a.norm() * b.norm()) for a, b in pairs)
+    assert grain(noise[:1]) == pytest.approx(1 - across / own, abs=1e-5)
+    assert grain(noise[:1].repeat(5, 1, 1, 1)) == pytest.approx(grain(noise[:1]), abs=1e-6)
+    with pytest.raises(LimnerError, match="2×2"):
+        grain(torch.zeros(1, 1, 1, 8))
+
+
+@pytest.mark.parametrize("size", [(8, 8), (28, 28), (33, 64)])
+def test_a_pattern_of_two_pixels_is_a_peak_and_noise_is_none(size: tuple[int, int]) -> None:
+    noise = torch.rand(64, 3, *size, generator=torch.Generator().manual_seed(0)) * 0.4 - 0.2
+    assert checkerboard(noise) == pytest.approx(1, abs=0.15)
+    rows, columns = (torch.arange(n) % 2 * 0.2 - 0.1 for n in size)
+    for pattern in (rows[:, None] + 0 * columns, 0 * rows[:, None] + columns, 10 * rows[:, None] * columns):
+        assert checkerboard(noise + pattern) > 2
+    wave = 0.4 * torch.sin(torch.arange(size[1]) * 3.14159 / 4).expand(64, 3, *size)
+    assert checkerboard(noise + wave) < 1.5
+    with pytest.raises(LimnerError, match="8×8"):
+        checkerboard(noise[..., :7])

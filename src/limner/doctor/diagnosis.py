@@ -26,6 +26,7 @@ from limner.doctor.finding import ORDER, Finding
 from limner.doctor.ground import Ground
 from limner.doctor.history import History, read
 from limner.doctor.remedies import remedies
+from limner.doctor.signals import deep as deep_signals
 from limner.doctor.watch import Watch
 from limner.evaluation.subjects import heldout_of
 
@@ -76,7 +77,7 @@ class Diagnosis:
         run.write_json(FILE, self._as_seen_from(self.run))
 
 
-def diagnose(path: str | Path, *, device: str = "cpu") -> Diagnosis:
+def diagnose(path: str | Path, *, deep: bool = False, device: str = "cpu") -> Diagnosis:
     """Reads a run and says what is wrong with it, since when, and what helps.
 
     What it finds is written into the run, as ``doctor.json`` and into its report. A run that was not examined while it
@@ -84,6 +85,8 @@ def diagnose(path: str | Path, *, device: str = "cpu") -> Diagnosis:
 
     Args:
         path: run folder.
+        deep: whether to draw 2,000 samples of the newest checkpoint and compare them with all training images, for
+            copies and for batch norm that does not fit. It takes from half a minute on.
         device: auto, cpu, cuda, mps or a number, for the examination of a run that was not examined before.
 
     Raises:
@@ -92,6 +95,8 @@ def diagnose(path: str | Path, *, device: str = "cpu") -> Diagnosis:
     run = Run(path)
     run.check()
     read_run = _read(run, pick(device))
+    if deep:
+        read_run = _looked_deeply(run, *read_run)
     diagnosis = _diagnosis(run, *read_run)
     try:
         diagnosis = _illustrated(run, diagnosis, *read_run)
@@ -181,6 +186,20 @@ def _examined(run: Run, model: GenerativeModel, history: History, images: int) -
     )
     wrong = tuple(each.message for each in news if each.facts.get("state") == "error")
     return model, replace(history, checks=[line]), (note, *wrong)
+
+
+def _looked_deeply(run: Run, model: GenerativeModel | None, history: History, notes: tuple[str, ...]) -> _Read:
+    """A history with what 2,000 samples of the newest model show, and what must be said of it."""
+    if model is None:
+        return model, history, notes
+    try:
+        train, heldout = _data(run)
+        signals = deep_signals.measure(model, Ground(train, heldout, model.device, deep_signals.REALS)).signals
+    except LimnerError as error:
+        return model, history, (*notes, f"there is no deep look: {error}")
+    last = history.checks[-1] if history.checks else {"images": 0, "step": 0}
+    line = {"images": last["images"], "step": last["step"], "signals": signals}
+    return model, replace(history, checks=[*history.checks, line]), notes
 
 
 def found(check: Check, history: History, model: GenerativeModel | None) -> Finding:

@@ -1,12 +1,12 @@
 """Real images as the ground that a model's samples are compared with while it trains: few, and looked at once.
 
-A `Ground` is small, since an examination must cost less than a twentieth of the training: about a thousand images, seen
+A `Ground` is small, since an examination must cost less than a twentieth of the training: some hundred images, seen
 through the same extractor as the scores. Points of a toy are their own features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -21,10 +21,12 @@ from limner.evaluation.real_features import extract
 from limner.evaluation.reference_set import usual_extractor
 from limner.metrics.diversity import duplicate_threshold, vendi
 from limner.metrics.extractors.features import Classifier, Extractor
-from limner.metrics.quality import sharpness
+from limner.metrics.kernel import cubic
+from limner.metrics.quality import checkerboard, grain, sharpness
 
-REALS = 1024
-"""Images of each side, trained on and held out."""
+REALS = 512
+"""Images of each side, trained on and held out, while a model trains."""
+_COMPARED = 256  # of which pairs are measured
 _BINS = 16
 
 
@@ -57,14 +59,18 @@ class Ground:
         train: the training data.
         heldout: data that are not trained on, or None.
         device: where features are computed.
+        most: images of each side.
     """
 
-    def __init__(self, train: Dataset, heldout: Dataset | None, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, train: Dataset, heldout: Dataset | None, device: torch.device | str = "cpu", most: int = REALS
+    ) -> None:
         self.device, self.train = torch.device(device), train
         self.heldout = None if heldout is train else heldout
+        self._vendi: dict[int, float] = {}
         self.is_points = drawable(train.shape)
-        self.real = _Side.of(train, REALS)
-        self.held = None if self.heldout is None else _Side.of(self.heldout, REALS)
+        self.real = _Side.of(train, most)
+        self.held = None if self.heldout is None else _Side.of(self.heldout, most)
 
     @cached_property
     def extractor(self) -> Extractor | Points:
@@ -93,9 +99,18 @@ class Ground:
         return extract(self.extractor, x)
 
     @cached_property
+    def _looked(self) -> tuple[Tensor, Tensor | None]:
+        return self.look(self.real.images)
+
+    @property
     def features(self) -> Tensor:
         """Features (N,d) of the training images."""
-        return self.look(self.real.images)[0]
+        return self._looked[0]
+
+    @property
+    def logits(self) -> Tensor | None:
+        """Logits (N,K) of the training images; None where the extractor is no classifier."""
+        return self._looked[1]
 
     @cached_property
     def held_features(self) -> Tensor | None:
@@ -107,22 +122,46 @@ class Ground:
         """Mean distance of the features of two training images."""
         return mean_distance(self.features)
 
-    @cached_property
-    def vendi(self) -> float:
-        """Vendi score of 256 training images."""
-        return vendi(self.features[:256])
+    def vendi_of(self, n: int) -> float:
+        """Vendi score of n training images, or of all where there are fewer."""
+        if n not in self._vendi:
+            self._vendi[n] = vendi(self.features[:n])
+        return self._vendi[n]
 
     @cached_property
     def same(self) -> float:
         """Distance of features below which two images count as the same."""
-        return duplicate_threshold(self.features)
+        return duplicate_threshold(self.features[:1024])
 
     @cached_property
+    def _kernel(self) -> float:
+        """The mean kernel of two training images, a part of `kid` that samples do not change."""
+        return _mean_off_diagonal(cubic(*[self.features[:REALS].double()] * 2))
+
+    def kid(self, features: Tensor) -> float:
+        """Unbiased kernel distance (Bińkowski et al. 2018) of features (N,d) to those of training images."""
+        x = features.double()
+        return (
+            self._kernel + _mean_off_diagonal(cubic(x, x)) - 2 * float(cubic(self.features[:REALS].double(), x).mean())
+        )
+
+    @cached_property
+    def looks(self) -> Mapping[str, float]:
+        """`sharpness`, `grain` and `checkerboard` of training images; of points and of tiny or flat images none."""
+        x = self.real.images[:REALS]
+        if self.is_points or min(x.shape[2:]) < 8:
+            return {}
+        return {"sharpness": sharpness(x), "grain": grain(x), "checkerboard": checkerboard(x)}
+
+    @property
     def sharpness(self) -> float | None:
-        """Variance of the Laplacian of training images; None for points and images that are too small or flat."""
-        if self.is_points or min(self.real.images.shape[2:]) < 3:
-            return None
-        return sharpness(self.real.images) or None
+        """Variance of the Laplacian of training images; None of points and of tiny or flat images."""
+        return self.looks.get("sharpness") or None
+
+    @cached_property
+    def within(self) -> Tensor:
+        """(K,) mean distance of two training images of each kind; NaN for kinds with fewer than two."""
+        return within_kinds(self.features, self.kinds.of_each(self.features, self.logits), len(self.kinds.names))
 
     @cached_property
     def kinds(self) -> Kinds:
@@ -139,9 +178,11 @@ class _Side:
 
     @classmethod
     def of(cls, dataset: Dataset, n: int) -> _Side:
-        indices = drawn(len(dataset), n)
-        labels = None if dataset.labels is None else dataset.labels[torch.tensor(indices)]
-        return cls(dataset.fetch(indices).cpu(), labels)
+        indices = torch.tensor(drawn(len(dataset), n))
+        # In random order, since callers take the first ones, and data sets may be sorted by class.
+        order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(0))
+        labels = None if dataset.labels is None else dataset.labels[indices[order]]
+        return cls(dataset.fetch(indices.tolist()).cpu()[order], labels)
 
     def batch(self, n: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
         """The first n images (n,C,H,W) in [-1,1] and their labels."""
@@ -165,7 +206,7 @@ class Kinds:
 
     @classmethod
     def of(cls, ground: Ground) -> Kinds:
-        features, logits = ground.look(ground.real.images)
+        features, logits = ground.features, ground.logits
         modes = getattr(ground.train, "centres", None)
         if modes is not None and isinstance(ground.extractor, Points):
             centres = ground.extractor.features(modes.reshape(len(modes), -1))
@@ -182,15 +223,26 @@ class Kinds:
         names = [f"kind {i + 1}" for i in range(k)]
         return cls(names, _shares(torch.from_numpy(nearest).long(), k), torch.from_numpy(found).float())
 
-    def count(self, features: Tensor, logits: Tensor | None) -> list[int]:
-        """How many images, given by features (N,d) and logits (N,K), are of each kind."""
+    def of_each(self, features: Tensor, logits: Tensor | None) -> Tensor:
+        """The kind (N,) of each image, given by features (N,d) and logits (N,K)."""
         if self.centres is None:
             assert logits is not None
-            kinds = logits.argmax(1)
-        else:
-            kinds = torch.cdist(features.float(), self.centres).argmin(1)
-        counted: list[int] = torch.bincount(kinds, minlength=len(self.names)).tolist()
-        return counted
+            return logits.argmax(1)
+        return torch.cdist(features.float(), self.centres).argmin(1)
+
+
+def within_kinds(features: Tensor, kinds: Tensor, k: int) -> Tensor:
+    """(k,) mean distance of two different rows of features (N,d) of the same kind (N,); NaN where there are no two."""
+    means = []
+    for kind in range(k):
+        of_kind = features[kinds == kind][:_COMPARED]
+        means.append(float(torch.pdist(of_kind).mean()) if len(of_kind) > 1 else float("nan"))
+    return torch.tensor(means)
+
+
+def _mean_off_diagonal(kernel: Tensor) -> float:
+    n = len(kernel)
+    return float((kernel.sum() - kernel.diagonal().sum()) / max(n * (n - 1), 1))
 
 
 def _shares(kinds: Tensor, k: int) -> list[float]:
@@ -198,7 +250,7 @@ def _shares(kinds: Tensor, k: int) -> list[float]:
     return shares
 
 
-def mean_distance(features: Tensor, most: int = 256) -> float:
+def mean_distance(features: Tensor, most: int = _COMPARED) -> float:
     """Mean Euclidean distance of two different rows of features (N,d), of the first so many."""
     x = features[:most].double()
     return float(torch.pdist(x).mean()) if len(x) > 1 else 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,6 +13,11 @@ from limner.core.units import count
 
 Row = Mapping[str, Any]
 
+YOUNG = 2000
+"""Steps during which a new model is not judged by its samples: a generator first draws one image, and then noise."""
+FINISHED = 1 << 30
+"""The step of images that no training is known of."""
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -21,7 +26,7 @@ class Counts:
     Attributes:
         names: names of the kinds: classes, or bins of similar images.
         shares: the share of each kind among real images.
-        drawn: (images, number of samples of each kind) of each examination.
+        drawn: (images, number of samples of each kind) of each examination after the model's youth.
     """
 
     names: Sequence[str]
@@ -71,6 +76,24 @@ class History:
         """The newest value of a signal that no training changes; None where it was not measured."""
         return next((value for _, value in reversed(self.signal(name)) if value is not None), None)
 
+    def grown(self, name: str, is_bad: Callable[[float], bool] | None = None) -> list[tuple[int, float | None]]:
+        """(images, value) of a signal after a model's youth, which a model that learns slowly has twice as long.
+
+        Args:
+            name: the signal.
+            is_bad: what a young model may be; where a value is bad from the start, youth ends with the first good one,
+                after twice the steps at the latest. By default it ends after `YOUNG` steps.
+        """
+        values: list[tuple[int, float | None]] = []
+        for c in self.checks:
+            if c["step"] <= YOUNG or name not in c["signals"]:
+                continue
+            value = c["signals"][name] if is_number(c["signals"][name]) else None
+            bad_yet = is_bad is not None and not values and value is not None and is_bad(value)
+            if not (bad_yet and c["step"] <= 2 * YOUNG):
+                values.append((c["images"], value))
+        return values
+
     def metric(self, name: str) -> list[tuple[int, float | None]]:
         """(images, value) of a logged number at each line that has it."""
         return [(m["images"], m[name] if is_number(m[name]) else None) for m in self.metrics if name in m]
@@ -80,7 +103,11 @@ class History:
         kinds = next((c["kinds"] for c in reversed(self.checks) if "kinds" in c), None)
         if kinds is None:
             return None
-        drawn = [(c["images"], c["counts"]) for c in self.checks if len(c.get("counts", ())) == len(kinds["names"])]
+        drawn = [
+            (c["images"], c["counts"])
+            for c in self.checks
+            if c["step"] > YOUNG and len(c.get("counts", ())) == len(kinds["names"])
+        ]
         return Counts(kinds["names"], kinds["shares"], drawn)
 
     def until(self, images: int) -> History:

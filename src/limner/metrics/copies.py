@@ -208,6 +208,7 @@ class Copying:
         authpct_test: AuthPct of held-out images.
         duplicates: generated images nearer to a training image than all but 0.1 % of training images to each other.
         duplicates_test: share of held-out images that are as near.
+        near: share of generated images nearer to a training image than all but 1 % of held-out images.
     """
 
     verdict: str
@@ -217,6 +218,7 @@ class Copying:
     authpct_test: float
     duplicates: Duplicates
     duplicates_test: float
+    near: float
 
 
 def copying(*, train: Features, test: Features, fake: Features, seed: int = 0) -> Copying:
@@ -256,4 +258,5 @@ def copying(*, train: Features, test: Features, fake: Features, seed: int = 0) -
         test_authpct,
         _duplicates(distances[:, 0], indices[:, 0], threshold),
         float((test_distances[:, 0] <= threshold).mean()),
+        share_near,
     )

@@ -7,10 +7,25 @@ and `limner explain doctor.NAME` prints it. A check belongs to the models that h
 
 from __future__ import annotations
 
-from limner.doctor.checks import adversarial, autoencoder, data, denoiser, flow, posterior, recipe, style, translation
+from limner.doctor.checks import (
+    adversarial,
+    autoencoder,
+    classes,
+    conditional,
+    data,
+    denoiser,
+    flow,
+    posterior,
+    recipe,
+    samples,
+    stability,
+    style,
+    translation,
+)
 from limner.doctor.checks._check import Check, checks_of
 
-_FILES = (adversarial, posterior, autoencoder, flow, denoiser, translation, style, data, recipe)
+_OF_SAMPLES = (stability, conditional, samples, classes, adversarial)
+_OF_OTHERS = (posterior, autoencoder, flow, denoiser, translation, style, data, recipe)
 
-CHECKS: dict[str, Check] = {check.name: check for module in _FILES for check in checks_of(module)}
-"""All checks by name, in the order in which they are told."""
+CHECKS: dict[str, Check] = {check.name: check for file in (*_OF_SAMPLES, *_OF_OTHERS) for check in checks_of(file)}
+"""All checks by name, in the order in which they are told: where several fail, the first says most."""

@@ -11,7 +11,18 @@ from typing import NamedTuple
 
 from limner.core.model import GenerativeModel
 from limner.doctor.ground import Ground
-from limner.doctor.signals import autoencoder, critic, data, denoiser, flow, posterior, samples, style, translation
+from limner.doctor.signals import (
+    autoencoder,
+    critic,
+    data,
+    denoiser,
+    flow,
+    posterior,
+    samples,
+    style,
+    translation,
+    weights,
+)
 from limner.doctor.signals.measured import Measured
 
 
@@ -34,6 +45,7 @@ class Signals(NamedTuple):
 SIGNALS = (
     Signals("Draws", samples.applies, samples.measure),
     Signals("HasCritic", critic.applies, critic.measure),
+    Signals("HasCritic", weights.applies, weights.measure),
     Signals("HasPosterior", posterior.applies, posterior.measure),
     Signals("Autoencodes", autoencoder.applies, autoencoder.measure),
     Signals("Inverts", flow.applies, flow.measure),

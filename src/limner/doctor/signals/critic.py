@@ -1,9 +1,13 @@
-"""Signals of a critic, of any model that has one. Above 0 a logit means real.
+"""Signals of a critic, of any model that has one. Above 0 a logit means real, where the loss makes it so.
 
-* ``critic/real``, ``critic/fake``: share of training images and of samples that D tells rightly.
-* ``critic/held``: the same of held-out images; the gap to ``critic/real`` is what D has learnt by heart.
-* ``critic/gap``: (E f_train - E f_held) / (E f_train - E f_fake), near 0 unless D overfits (Karras et al. 2020, eq. 1).
+* ``critic/real``, ``critic/fake``: share of training images and of samples that D tells rightly by the sign.
+* ``critic/order``: share of pairs of a training image and a sample that D puts in the right order: 0.5 if it tells
+  nothing, 1 if it tells all. It does not depend on where a loss puts its zero.
+* ``critic/held``: share of held-out images with a logit above 0.
+* ``critic/gap``: (E f_train - E f_held) / (E f_train - E f_fake), near 0 unless D overfits (Karras et al. 2020, eq. 1);
+  the numerator less two standard errors, so that a few images do not raise it.
 * ``critic/signal``: mean norm of the gradient by which G's loss moves a sample; near 0, G learns nothing.
+* ``critic/slope``: mean norm of the gradient of D's logit at samples.
 
 D is asked in training mode, in a copy, because batch norm in evaluation mode gives it other logits.
 """
@@ -39,23 +43,34 @@ def measure(model: GenerativeModel, ground: Ground) -> Measured:
     fake = own.sample(len(x), y=y, seed=_SEED).clone()  # a copy outside inference mode, which gradients need
     own.train()
     with torch.no_grad():
-        logits = {"real": own.critic(x, y), "fake": own.critic(fake, y)}
+        real = own.critic(x, y)
+        held = None
         if ground.held is not None and len(ground.held.images) >= len(x):
-            held, held_y = ground.held.batch(len(x), model.device)
-            logits["held"] = own.critic(held, held_y if conditional else None)
-    pull = own.sample_gradient(fake, x, y)
+            others, other_y = ground.held.batch(len(x), model.device)
+            held = own.critic(others, other_y if conditional else None)
+    fake.requires_grad_()
+    with torch.enable_grad():
+        logits = own.critic(fake, y)
+        (slope,) = torch.autograd.grad(logits.sum(), fake)
+    logits = logits.detach()
     signals = {
-        "critic/real": _share(logits["real"] > 0),
-        "critic/fake": _share(logits["fake"] < 0),
-        "critic/signal": float(pull.flatten(1).norm(dim=1).mean()),
+        "critic/real": _share(real > 0),
+        "critic/fake": _share(logits < 0),
+        "critic/order": _share(real[:, None] > logits) + _share(real[:, None] == logits) / 2,
+        "critic/signal": _mean_norm(own.sample_gradient(fake.detach(), x, y)),
+        "critic/slope": _mean_norm(slope),
     }
-    if "held" in logits:
-        means = {name: float(value.mean()) for name, value in logits.items()}
-        between = means["real"] - means["fake"]
-        signals["critic/held"] = _share(logits["held"] > 0)
-        signals["critic/gap"] = (means["real"] - means["held"]) / between if between > 0 else 0.0
+    if held is not None:
+        between = float(real.mean() - logits.mean())
+        error = float((real.var() / len(real) + held.var() / len(held)).sqrt())
+        signals["critic/held"] = _share(held > 0)
+        signals["critic/gap"] = max(0.0, float(real.mean() - held.mean()) - 2 * error) / between if between > 0 else 0.0
     return Measured(signals)
 
 
 def _share(hits: Tensor) -> float:
     return float(hits.float().mean())
+
+
+def _mean_norm(gradient: Tensor) -> float:
+    return float(gradient.flatten(1).norm(dim=1).mean())

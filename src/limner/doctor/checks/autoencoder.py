@@ -11,7 +11,7 @@ _NOT_ONE = "this model does not encode and decode images"
 _YOUNG = 500  # steps
 _BLIND = 0.95  # of the variance of the pixels
 _DEAD = 0.5  # share of the numbers of a code
-_COPIED = 0.25  # of the variance of shuffled pixels
+_COPIED = 0.25  # of the variance of the pixels of noise
 _FITTED = 0.1  # of the variance of the pixels, below which images count as reconstructed
 _GAP = 0.1  # of the variance of the pixels: smaller differences of new and training images are none
 _TIMES = 2.0  # times the error of training images
@@ -67,8 +67,9 @@ def copying_input(history: History) -> Finding:
 
     A code that is as large as the image or larger (an overcomplete autoencoder) can hold every pixel, so the net may
     learn to pass the image through. Its error is near 0 and it has learnt nothing about images: it does the same to
-    noise. It shows when images whose pixels are shuffled come back unharmed. An overcomplete code needs another task:
-    removing noise (`denoising-ae-mnist`), or few active units (`sparse-ae-mnist`). `limner lab ae` compares them.
+    noise. It shows when noise whose pixels are each taken from another image comes back unharmed. An overcomplete code
+    needs another task: removing noise (`denoising-ae-mnist`), or few active units (`sparse-ae-mnist`). `limner lab ae`
+    compares them.
     """
     errors = dict(history.signal("code/error", after=_YOUNG))
     values = [
@@ -83,8 +84,8 @@ def copying_input(history: History) -> Finding:
         values,
         lambda v: v < _COPIED,
         _COPIED,
-        bad="images of shuffled pixels come back with {value:.0%} of their variance missing: all is copied",
-        good="images of shuffled pixels come back with {value:.0%} of their variance missing, so images are not copied",
+        bad="noise comes back with {value:.0%} of its variance missing: whatever is shown, is copied",
+        good="noise comes back with {value:.0%} of its variance missing, so images are not just copied",
     )
 
 

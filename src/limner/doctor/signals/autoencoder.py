@@ -3,8 +3,9 @@
 * ``code/error``: mean squared error of reconstructed training images, as a share of the variance of their pixels; the
   mean image alone has 1.
 * ``code/held``: the same of held-out images; what it is above ``code/error`` was learnt by heart.
-* ``code/noise``: the same of training images whose pixels are shuffled, each in an order of its own. No code can hold
-  such images, so an error near 0 means that the net copies whatever it is shown.
+* ``code/noise``: the same of noise that has each pixel from another training image, so that pixels have the values that
+  they have in images and do not belong together. No small code can hold it, so an error near 0 means that the net
+  copies whatever it is shown.
 * ``code/dead``: share of the numbers of a code that are alike for all images; not of a posterior, which has its own.
 * ``code/sharpness``: variance of the Laplacian of reconstructions over that of the images: below 1 is blur.
 
@@ -50,9 +51,8 @@ def measure(model: GenerativeModel, ground: Ground) -> Measured:
     signals = {"code/error": _error(x, again) / total if total else 0.0}
     if ground.held is not None:
         signals["code/held"] = _error(*side(ground.held.batch(_IMAGES, model.device))[:2]) / total if total else 0.0
-    noise = shuffled_pixels(x)
-    spread = float(noise.var())
-    signals["code/noise"] = _error(noise, reconstruct(model, noise, y)) / spread if spread else 0.0
+    noise = mixed_pixels(x)
+    signals["code/noise"] = _error(noise, reconstruct(model, noise, y)) / total if total else 0.0
     if not isinstance(model, HasPosterior):
         z = model.encode(x, y).flatten(1).float()
         ranges = z.amax(0) - z.amin(0)
@@ -62,11 +62,11 @@ def measure(model: GenerativeModel, ground: Ground) -> Measured:
     return Measured(signals)
 
 
-def shuffled_pixels(x: Tensor) -> Tensor:
-    """Images (B,C,H,W) with the pixels of each in a random order of its own; always the same."""
+def mixed_pixels(x: Tensor) -> Tensor:
+    """Images (B,C,H,W) of which each pixel, with its channels, comes from an image drawn at random; always the same."""
     generator = torch.Generator().manual_seed(_SEED)
-    order = torch.rand(len(x), x[0, 0].numel(), generator=generator).argsort(1).to(x.device)
-    return x.flatten(2).gather(2, order[:, None].expand(-1, x.shape[1], -1)).view_as(x)
+    order = torch.rand(len(x), x[0, 0].numel(), generator=generator).argsort(0).to(x.device)
+    return x.flatten(2).gather(0, order[:, None].expand(-1, x.shape[1], -1)).view_as(x)
 
 
 def _error(x: Tensor, y: Tensor) -> float:

@@ -72,7 +72,7 @@ CASES: dict[str, Case] = {
     "ae-healthy": Case("ae-mnist", 1050),
     "ae-deep-healthy": Case("deep-ae-mnist", 1050),
     "ae-sparse-healthy": Case("sparse-ae-mnist", 1050),
-    "ae-overcomplete": Case("overcomplete-ae-mnist", 1050),
+    "ae-overcomplete": Case("overcomplete-ae-mnist", 2100, {}, ("copying_input",)),
     "ae-lr-x100": Case("ae-mnist", 1050, {"optim.AE.lr": 0.1}, ("not_reconstructing",)),
     "ae-sparse-dead": Case(
         "sparse-ae-mnist", 1050, {"model.penalty": "l1", "model.weight": 1.0}, ("dead_units", "not_reconstructing")

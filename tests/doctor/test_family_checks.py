@@ -239,3 +239,10 @@ def test_every_check_explains_itself() -> None:
     for name, check in CHECKS.items():
         assert len(check.text) > 200, f"{name} must say what it means"
         assert check.why_not or not check.needs - {"Learns"}, name
+
+
+def test_a_check_that_fails_ends_no_training() -> None:
+    """What a recipe of another version holds may be of any type."""
+    found = CHECKS["long_average"](history({}, recipe=train(ema_images="many")))
+    assert found.state == "error"
+    assert "many" in found.sentence

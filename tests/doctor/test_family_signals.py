@@ -49,6 +49,9 @@ class Known(GenerativeModel):
         super().__init__()
         self.weight, self.how = nn.Parameter(torch.zeros(1)), how
 
+    def groups(self) -> dict[str, nn.Module]:
+        return {"D": self}
+
 
 class KnownPosterior(Known):
     def posterior(self, x: Tensor, *y: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -266,7 +269,7 @@ def test_facts_of_the_data() -> None:
     assert found["data/near"] == pytest.approx(0.1)
     assert found["data/leaked"] == pytest.approx(0.25)
     assert (found["data/least"], found["data/most"]) == (5, 95)
-    assert found["net/batch_norm"] == 1
+    assert found["net/batch_norm"] == found["net/batch_norm_D"] == 1
     clean = of(Known(), Ground(Pixels("clean", x[:80]), None), "Learns")
     assert clean["data/repeated"] == clean["data/near"] == clean["net/batch_norm"] == 0
     assert "data/leaked" not in clean

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from limner.core.errors import LimnerError
 from limner.doctor.finding import Finding
 from limner.doctor.history import History
 
@@ -40,7 +41,10 @@ class Check:
     def __call__(self, history: History) -> Finding:
         if not self.needs <= history.abilities:
             return Finding(self.name, "n/a", self.why_not)
-        return self.find(history)
+        try:
+            return self.find(history)
+        except (LimnerError, ArithmeticError, LookupError, TypeError, ValueError) as error:  # it must end no training
+            return Finding(self.name, "error", f"this check failed: {error}")
 
 
 def check(

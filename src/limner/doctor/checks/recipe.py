@@ -17,7 +17,7 @@ _LAG = 0.2  # of the images of a training
 _FAR = 10.0  # times the rates of the recipes for a model
 
 
-@check("Learns")
+@check()
 def long_average(history: History) -> Finding:
     """The moving average of the weights is longer than the training can fill.
 
@@ -40,7 +40,7 @@ def long_average(history: History) -> Finding:
     return Finding("long_average", state, sentence, share, _LAG)  # type: ignore[arg-type]
 
 
-@check("Learns", looks_like=("divergence",))
+@check(looks_like=("divergence",))
 def learning_rate(history: History) -> Finding:
     """The learning rate is far from those with which such a model is known to train.
 
@@ -81,7 +81,7 @@ def saturating_objective(history: History) -> Finding:
     return Finding("saturating_objective", "pass", "the loss of G has a slope where D is sure")
 
 
-@check("Learns")
+@check()
 def batch_of_one(history: History) -> Finding:
     """Batch norm with one image in a batch.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +24,7 @@ from limner.core.run import Run
 from limner.core.train import Interrupted
 from limner.core.update import all_finite
 
-from .conftest import ROOT, assert_same_bits, tensors  # noqa: TID252 - tests are no package that could be imported by name
+from .conftest import ROOT, assert_same_bits, environment, tensors  # noqa: TID252 - tests are no package that could be imported by name
 
 NAN, INF = float("nan"), float("inf")
 
@@ -228,6 +230,55 @@ def test_an_interrupted_training_ends_with_the_same_bits(
     kept = [[p.name for p in folders(r / "checkpoints")] for r in (run.path, whole)]
     assert kept[0] == kept[1]
     assert read(run.latest).state["rollbacks"] == 1
+
+
+def test_where_nothing_goes_wrong_the_guard_changes_no_bit(faults: ModuleType, tmp_path: Path) -> None:
+    late = faults.Fault("loss", NAN, "VAE", 99, 99, 1)
+    runs = [trained(faults, "vae-mnist", late, tmp_path / str(on), guard=on, images=96) for on in (True, False)]
+    assert_same_bits(runs[0].path, runs[1].path)
+
+
+_SCRIPT = """
+import sys
+import limner, rollback
+from limner.config import catalogue
+from limner.core import dist
+
+class OnSecond(rollback.Fault):
+    def strikes(self, data):
+        return data.shard.rank == 1 and super().strikes(data)
+
+inf = float("inf")
+for recipe, fault in (
+    ("vae-mnist", OnSecond("loss", inf, "VAE", 12, 18)),
+    ("infogan-mnist", OnSecond("norm", inf, "G", 13, 13)),
+):
+    tree = rollback.small(recipe)
+    with rollback.planted(catalogue.find("model", tree["model"]["name"]), fault):
+        limner.train(tree, out=f"{sys.argv[1]}/{recipe}")
+dist.leave()
+"""
+
+
+@pytest.mark.slow
+def test_all_ranks_go_back_together_if_one_meets_a_fault(tmp_path: Path) -> None:
+    script = tmp_path / "two.py"
+    script.write_text(_SCRIPT, encoding="utf-8")
+    paths = os.pathsep.join((str(ROOT / "src"), str(ROOT / "benchmarks")))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*torchrun, str(script), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=environment() | {"LIMNER_DEVICES": "cpu,cpu", "PYTHONPATH": paths},
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    for recipe in ("vae-mnist", "infogan-mnist"):
+        run = Run(tmp_path / recipe)
+        assert [e["to"] for e in events(run, "rollback")] == [96]
+        assert run.events()[-1]["event"] == "done"
+        assert all_finite(tensors(run.path).values())
 
 
 # ---- which checkpoint ------------------------------------------------------------------------------------------------

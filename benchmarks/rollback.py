@@ -2,6 +2,7 @@
 
     python benchmarks/rollback.py                 30 faults in six models, each also without the guard
     python benchmarks/rollback.py --cost 10       gan-mnist with the guard and without, ten pairs
+    python benchmarks/rollback.py --look gan-mnist dcgan-mnist       what every training does at a line of the log
 
 A fault lasts from a random step on for a random number of steps, in which it is put into a loss, a gradient, the pixels
 of a batch, or the statistics of batch norm. It is a part of the course of the training, like a batch that breaks it:
@@ -30,12 +31,17 @@ import torch
 from torch import nn
 
 import limner
+from limner import api
 from limner.bench.shrink import BATCH, shrunk
 from limner.config import catalogue
+from limner.config import recipe as recipes
 from limner.core import checkpoint
 from limner.core.checkpoint import pack
 from limner.core.errors import LimnerError
-from limner.core.update import all_finite
+from limner.core.graph import Steps
+from limner.core.rollback import trouble
+from limner.core.stream import Stream
+from limner.core.update import Updates, all_finite
 
 STEPS, LOG, SAVE = 24, 4, 6  # of a training; steps between lines of the log, and between checkpoints
 PATIENCE = 3  # skipped updates in a row that are trouble
@@ -215,6 +221,28 @@ def trials(times: int, seed: int) -> dict[str, Any]:
     return {"well": good["ended well"], "of": times, "poisoned": poisoned, "without_guard": without}
 
 
+def check_cost(recipe: str) -> dict[str, Any]:
+    """Processor time of the look for trouble at a line of the log, and of the 50 steps between two of them."""
+    setup = api.prepare(recipes.load(recipe, {"data": "digits", "device": "cpu", "threads": 1}))
+    model, stream = setup.model.train(), Stream(setup.dataset, setup.options.batch)
+    update = Updates(model.groups(), setup.optimisers)
+    step = Steps(model, update, stream)
+    seconds: dict[str, list[float]] = {"steps": [], "look": []}
+    for _ in range(10):
+        start = time.process_time()
+        for _ in range(50):
+            stream.begin()
+            step()
+        middle = time.process_time()
+        for _ in range(50):
+            trouble(model, update, stream.device)
+        seconds["steps"].append(middle - start)
+        seconds["look"].append((time.process_time() - middle) / 50)
+    steps, look = (statistics.median(values) for values in seconds.values())
+    print(f"{recipe}: 50 steps take {steps * 1e3:.0f} ms, a look for trouble {look * 1e3:.2f} ms: {look / steps:.2%}")
+    return {"recipe": recipe, "steps": steps, "look": look}
+
+
 def cost(pairs: int, images: int) -> dict[str, Any]:
     """Processor time of gan-mnist with the guard and without: their ratio in so many pairs."""
 
@@ -242,11 +270,15 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=30, help="number of faults")
     parser.add_argument("--seed", type=int, default=0, help="of the faults")
     parser.add_argument("--cost", type=int, default=0, metavar="PAIRS", help="measure the cost instead")
+    parser.add_argument("--look", nargs="+", default=[], metavar="RECIPE", help="measure the look for trouble instead")
     parser.add_argument("--images", type=int, default=64_000, help="images of each training that is measured")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    found = cost(chosen.cost, chosen.images) if chosen.cost else trials(chosen.times, chosen.seed)
+    if chosen.look:
+        found: dict[str, Any] = {"looks": [check_cost(recipe) for recipe in chosen.look]}
+    else:
+        found = cost(chosen.cost, chosen.images) if chosen.cost else trials(chosen.times, chosen.seed)
     if chosen.json:
         chosen.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     sys.exit(bool(found.get("of", 0) - found.get("well", 0) + found.get("poisoned", 0)))

@@ -19,10 +19,11 @@ from limner.config import catalogue
 from limner.core import checkpoint, rollback
 from limner.core.checkpoint import LATEST, folders, read, read_pointer
 from limner.core.errors import LimnerError
+from limner.core.optimisers import Adam
 from limner.core.progress import Silent
 from limner.core.run import Run
 from limner.core.train import Interrupted
-from limner.core.update import all_finite
+from limner.core.update import Updates, all_finite
 
 from .conftest import ROOT, assert_same_bits, environment, tensors  # noqa: TID252 - tests are no package that could be imported by name
 
@@ -104,7 +105,9 @@ def test_the_benchmark_sees_what_it_is_for(faults: ModuleType, tmp_path: Path, m
 
 def test_a_roll_back_is_said_and_recorded_and_leaves_no_trace_in_the_curves(faults: ModuleType, tmp_path: Path) -> None:
     """Step 5 is bad, so the checkpoint after it, of finite weights, is none to come back to."""
-    told = Told()
+    kept: list[str] = []
+    root = tmp_path / "run" / "checkpoints"
+    told = Told(17, lambda: kept.extend(p.name for p in folders(root)))  # at the first step after the roll-back
     fault = faults.Fault("loss", NAN, "G", 11, 18, 1)
     optim = {"G": {"name": "adam", "lr": 4e-4, "decay": 0.5}, "D": {"name": "adam", "lr": 2e-4}}
     tree = faults.small("gan-mnist", keep=1) | {"optim": optim}
@@ -125,6 +128,7 @@ def test_a_roll_back_is_said_and_recorded_and_leaves_no_trace_in_the_curves(faul
     assert all(value is not None for line in run.metrics() for value in line.values())
     assert [images for images, _ in run.samples()] == [0, 160, 192]
     saved = [e["images"] for e in events(run, "checkpoint")]
+    assert kept == ["00000048"]
     assert saved == [0, 48, 96, 96, 144, 192], "96 was written twice: the first was none to come back to"
     assert read(run.latest).state["rollbacks"] == 1
     assert "back to checkpoint 00000048" in (run.path / "report.html").read_text(encoding="utf-8")
@@ -316,6 +320,24 @@ def test_the_healthy_checkpoint_is_the_newest_planned_one_without_skips(faults: 
     checkpoint.rewind(root, root / "00000144")
     assert [int(p.name) for p in folders(root)] == [0, 48, 96, 144]
     assert read_pointer(root, LATEST) == root / "00000144"
+
+
+def test_a_checkpoint_is_finite_if_weights_averages_statistics_and_moments_are() -> None:
+    def net(value: float = 1.0) -> Any:
+        norm = torch.nn.BatchNorm1d(2)
+        norm.running_mean.fill_(value)
+        return norm
+
+    def finite(model: Any, averaged: Any, moment: float = 1.0) -> bool:
+        update = Updates({"N": model}, {"N": Adam()})
+        update("N", model(torch.eye(2)).sum())
+        update.optimisers["N"].state[model.bias]["exp_avg_sq"][1] = moment
+        return rollback.is_finite(model, averaged, update, torch.device("cpu"))
+
+    assert finite(net(), net())
+    assert not finite(net(NAN), net())
+    assert not finite(net(), net(INF))
+    assert not finite(net(), net(), NAN)
 
 
 def test_more_roll_backs_than_there_are_is_no_state_of_a_run(faults: ModuleType, tmp_path: Path) -> None:

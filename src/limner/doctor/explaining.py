@@ -17,8 +17,8 @@ from limner.doctor.remedies import bed_of, beds, described
 
 _INTRODUCTION = f"""What `limner doctor RUN` looks for; `limner explain doctor.NAME` says more of a check.
 
-Most checks fail after {TO_FAIL} bad examinations in a row, and pass again after {TO_CLEAR} good ones. Fewer bad ones
-are watched."""
+Most checks fail after {TO_FAIL} bad examinations in a row, and pass again after
+{TO_CLEAR} good ones. Fewer bad ones are watched."""
 
 
 def explain(key: str) -> Explanation:

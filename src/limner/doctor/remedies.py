@@ -67,8 +67,9 @@ class Change:
 
     @property
     def words(self) -> str:
-        """The change as a user would write it; ``×0.5`` are factors."""
-        return " ".join([*words(self.set), *(f"{key}=×{factor:g}" for key, factor in self.times.items())])
+        """The change for people, not quoted for a shell; ``×0.5`` are factors."""
+        given = [f"{key}={_written(value)}" for key, value in self.set.items()]
+        return " ".join(given + [f"{key}=×{factor:g}" for key, factor in self.times.items()])
 
     def settings(self, recipe: Recipe) -> dict[str, Any]:
         """The overrides for a recipe.

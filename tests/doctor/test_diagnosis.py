@@ -20,6 +20,7 @@ from limner.core.run import Run
 from limner.core.yaml_text import Text
 from limner.doctor import remedies
 from limner.doctor.block import command
+from limner.doctor.checks import CHECKS
 from limner.doctor.finding import Finding, Remedy
 
 SMALL = {"data.n": 512, "train.images": 512, "train.batch": 64, "train.samples": 4, "train.device": "cpu"}
@@ -81,7 +82,7 @@ def test_a_failure_is_told_with_its_beginning_and_what_helps(run: Run, monkeypat
 def test_what_was_bad_from_the_first_look_has_no_good_time(run: Run) -> None:
     examined(run, 0.1, 0.1, 0.1)
     finding = limner.diagnose("gan").findings[0]
-    assert (finding.state, finding.since, finding.last_good, finding.good_sheet) == ("fail", 200_000, None, "")
+    assert (finding.state, finding.since, finding.last_good, finding.good_sheet) == ("fail", 300_000, None, "")
     assert all(remedy.start is None for remedy in finding.remedies)
 
 
@@ -216,6 +217,7 @@ def test_what_a_recipe_does_not_take_is_not_offered(run: Run) -> None:
 def test_the_list_of_remedies_is_whole() -> None:
     every = {change.words for check in remedies.checks() for change in remedies.of_check(check)}
     beds = remedies.beds()
+    assert set(remedies.checks()) <= set(CHECKS)
     for check in remedies.checks():
         assert remedies.bed_of(check) in {"", *beds}
     for bed in beds.values():

@@ -23,6 +23,7 @@ PREFIX = "doctor-"
 """How the names of the pictures begin."""
 
 _COLUMNS = 8
+_KINDS = 4
 _SEED = 1_000_003  # that of the signals, so that the picture shows what was measured
 
 
@@ -96,6 +97,28 @@ def _copied(model: GenerativeModel, ground: Ground, history: History) -> Picture
     return Picture(torch.cat([x[chosen], real]), ["sample", "training"], caption)
 
 
+def _missing(model: GenerativeModel, ground: Ground, history: History) -> Picture | None:
+    """Training images of the kinds that are drawn least, for their share."""
+    counts = history.counts()
+    if counts is None or not counts.drawn:
+        return None
+    drawn = torch.tensor([n for _, n in counts.drawn]).sum(0)
+    shares = torch.tensor(counts.shares)
+    ratio = drawn / drawn.sum() / shares.clamp(min=1e-9)
+    kinds = ground.kinds.of_each(ground.features, ground.logits)
+    rows: list[Tensor] = []
+    names: list[str] = []
+    for k in ratio.argsort().tolist():
+        of_kind = ground.real.images[kinds == k][:_COLUMNS]
+        if ratio[k] < 0.5 and len(of_kind) == _COLUMNS and len(names) < _KINDS:
+            rows.append(to_float(of_kind))
+            names.append(f"{counts.names[k]}: {float(ratio[k] * shares[k]):.1%} of {float(shares[k]):.0%}")
+    if not rows:
+        return None
+    caption = "Training images of the kinds that are drawn least, with their share of samples and of training images."
+    return Picture(torch.cat(rows), names, caption)
+
+
 def _beside(model: GenerativeModel, ground: Ground, history: History) -> Picture | None:
     """Samples above training images."""
     if not samples.applies(model):
@@ -140,6 +163,7 @@ _Maker = Callable[[GenerativeModel, Ground, History], Picture | None]
 _MAKERS: dict[str, _Maker] = {
     **dict.fromkeys(("collapse", "low_variety", "noise_ignored"), _alike),
     **dict.fromkeys(("copying", "critic_overfit"), _copied),
+    **dict.fromkeys(("dropped_classes", "oscillation"), _missing),
     **dict.fromkeys(("noise", "blur", "vanishing", "weak_critic", "divergence"), _beside),
     **dict.fromkeys(
         ("posterior_collapse", "kl_vanishing", "not_reconstructing", "blurred_reconstructions", "dead_units"),

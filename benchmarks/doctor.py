@@ -1,7 +1,7 @@
 """The doctor against known faults, and what it costs.
 
     LIMNER_DATA=FOLDER python benchmarks/doctor.py level1            FOLDER/mnist.npz, or downloaded
-    python benchmarks/doctor.py cost gan-mnist dcgan-32 r3gan-mnist
+    python benchmarks/doctor.py cost gan-mnist dcgan-32:data=avatars,size=32 r3gan-mnist
 
 `level1`: samplers over real digits with one fault each (`limner.doctor.faults`). The checks see them as a finished
 model of eight examinations of 128 samples, and once in full for copies. Training images are those of mnist-5k; the
@@ -27,6 +27,7 @@ from limner.api import prepare
 from limner.config import recipe as recipes
 from limner.core.stream import Stream
 from limner.core.update import Updates
+from limner.core.yaml_text import Text
 from limner.doctor import faults
 from limner.doctor.faults import FAULTS, HEALTHY, Pool, diagnosed, examined, findings
 from limner.doctor.ground import Ground
@@ -93,7 +94,9 @@ class _Training:
     """Steps of a recipe on one thread, with its doctor beside."""
 
     def __init__(self, name: str) -> None:
-        self.prepared = prepared = prepare(recipes.load(name, {"train.device": "cpu"}, None))
+        recipe, _, settings = name.partition(":")
+        chosen = {key: Text(value) for key, _, value in (word.partition("=") for word in settings.split(",") if word)}
+        self.prepared = prepared = prepare(recipes.load(recipe, {"train.device": "cpu", **chosen}, None))
         self.options, self.model = prepared.options, prepared.model
         if self.options.channels_last:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -138,8 +141,9 @@ def cost(options: argparse.Namespace) -> None:
         every = training.options.doctor_images / images
         total = training.options.images / images * each
         print(
-            f"{name:<14} step {1000 * each:7.1f} ms   examination {1000 * one:6.0f} ms, every {every:.0f} steps:"
-            f" {one / (every * each):.2%}   the first {1000 * first:.0f} ms, {first / total:.2%} of the training",
+            f"{name.partition(':')[0]:<14} step {1000 * each:7.1f} ms   examination {1000 * one:6.0f} ms"
+            f" every {every:.0f} steps: {one / (every * each):.2%}   the first {1000 * first:.0f} ms,"
+            f" {first / total:.2%} of the training",
             flush=True,
         )
 

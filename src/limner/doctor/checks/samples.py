@@ -9,7 +9,7 @@ from limner.doctor.finding import Finding
 from limner.doctor.history import History
 from limner.metrics.copies import AUTHPCT_COPIES, CT_COPIES
 
-# The thresholds of docs/explanation/doctor.md are these; `benchmarks/doctor.py level1` measures what they find.
+# What these thresholds find, and what they take healthy samples for: `benchmarks/doctor.py level1`.
 SPREAD = 0.3  # of the distance of two real images
 DUPLICATES = 0.5  # share of samples; images of one class alone have up to 0.2, the same 30 images 1
 WITHIN = 0.7  # of the distance of two real images of one kind

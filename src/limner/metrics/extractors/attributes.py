@@ -28,7 +28,7 @@ from limner.metrics.extractors.features import checked, frozen, read_weights, re
 
 _SHA256 = {
     "avatars-v1": "120d42970eea7f6001552c1da54b49861ac72fa78067854ee4f238d99b879987",
-    "solids-v1": "8572b0f081a60aefa9ccdd751d8b4b816ce83b4fd0058e5727699c4d575bd911",
+    "solids-v1": "08d51889f0bfa2150026b722995199a0704a882843a0f61292e98e6c53cf6066",
 }
 KEYS = {"avatars": "avatars-v1", "solids": "solids-v1"}
 """The reader of a data set."""

@@ -261,7 +261,10 @@ def test_a_line_search_that_is_not_finite_leaves_no_memory() -> None:
     """Else its gradient would stay, in the next search and in the next checkpoint."""
     problem = Rosenbrock()
     update = Updates({"x": problem}, {"x": LBFGS()})
+    update("x", lambda: problem.loss() * float("nan"))  # where the next search begins
+    before = problem.x.detach().clone()
     update("x", problem.loss)
+    assert not torch.equal(problem.x, before)
     before = problem.x.detach().clone()
     for _ in range(2):
         update("x", lambda: problem.loss() * float("nan"))

@@ -31,6 +31,7 @@ def pool() -> Pool:
         ("collapse", lambda pool: faults.exemplars(pool, 10)),
         ("copying", lambda pool: faults.copies(pool, 0.05)),
         ("blur", lambda pool: faults.blurred(pool, 1.0)),
+        ("blur", lambda pool: faults.blurred(pool, 2.0)),
         ("checkerboard", lambda pool: faults.checkered(pool, 0.6)),
         ("noise", lambda pool: faults.noise(pool, 0.5)),
         ("noise_ignored", lambda pool: faults.one_for_each_label(pool)),

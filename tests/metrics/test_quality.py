@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter, laplace
 from limner import data
 from limner.core.batch import to_float
 from limner.core.errors import LimnerError
-from limner.metrics.quality import checkerboard, grain, sharpness
+from limner.metrics.quality import checkerboard, grain, pattern, sharpness
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +77,11 @@ def test_a_pattern_of_two_pixels_is_a_peak_and_noise_is_none(size: tuple[int, in
     noise = torch.rand(64, 3, *size, generator=torch.Generator().manual_seed(0)) * 0.4 - 0.2
     assert checkerboard(noise) == pytest.approx(1, abs=0.15)
     rows, columns = (torch.arange(n) % 2 * 0.2 - 0.1 for n in size)
-    for pattern in (rows[:, None] + 0 * columns, 0 * rows[:, None] + columns, 10 * rows[:, None] * columns):
-        assert checkerboard(noise + pattern) > 2
+    for wave in (rows[:, None] + 0 * columns, 0 * rows[:, None] + columns, 10 * rows[:, None] * columns):
+        assert checkerboard(noise + wave) > 2
+    flat = pattern(torch.zeros(2, 3, *size) + 0.001 * rows[:, None])
+    assert flat.beside(0.0) > 100  # whatever is there makes a peak
+    assert flat.beside(pattern(noise).usual) < 0.1
     wave = 0.4 * torch.sin(torch.arange(size[1]) * 3.14159 / 4).expand(64, 3, *size)
     assert checkerboard(noise + wave) < 1.5
     with pytest.raises(LimnerError, match="8×8"):

@@ -22,7 +22,7 @@ from limner.evaluation.reference_set import usual_extractor
 from limner.metrics.diversity import duplicate_threshold, vendi
 from limner.metrics.extractors.features import Classifier, Extractor
 from limner.metrics.kernel import cubic
-from limner.metrics.quality import checkerboard, grain, sharpness
+from limner.metrics.quality import grain, pattern, sharpness
 
 REALS = 512
 """Images of each side, trained on and held out, while a model trains."""
@@ -147,11 +147,15 @@ class Ground:
 
     @cached_property
     def looks(self) -> Mapping[str, float]:
-        """`sharpness`, `grain` and `checkerboard` of training images; of points and of tiny or flat images none."""
+        """`sharpness`, `grain` and `checkerboard` of training images, and the power among which a pattern would show.
+
+        Of points and of tiny images there are none.
+        """
         x = self.real.images[:REALS]
         if self.is_points or min(x.shape[2:]) < 8:
             return {}
-        return {"sharpness": sharpness(x), "grain": grain(x), "checkerboard": checkerboard(x)}
+        seen = pattern(x)
+        return {"sharpness": sharpness(x), "grain": grain(x), "checkerboard": seen.beside(0.0), "high": seen.usual}
 
     @property
     def sharpness(self) -> float | None:

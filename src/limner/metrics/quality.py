@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -78,7 +79,26 @@ def grain(x: Tensor) -> float:
     return 1 - across / own if own else 0.0
 
 
-@torch.inference_mode()
+class Pattern(NamedTuple):
+    """Power of images at high frequencies, a pixel.
+
+    Attributes:
+        peak: the largest mean power near one of three frequencies of two pixels.
+        usual: the mean power at other frequencies from 0.3 cycles a pixel on.
+    """
+
+    peak: float
+    usual: float
+
+    def beside(self, usual: float) -> float:
+        """The peak over the usual power, or over another one that is higher, such as that of real images.
+
+        Images without any detail have little power at high frequencies, and whatever little is left makes a peak.
+        """
+        among = max(self.usual, usual)
+        return self.peak / among if among else (math.inf if self.peak else 0.0)
+
+
 def checkerboard(x: Tensor) -> float:
     """Largest mean power near one of three frequencies of two pixels, over that at other frequencies from 0.3 on.
 
@@ -93,6 +113,12 @@ def checkerboard(x: Tensor) -> float:
     Raises:
         LimnerError: x has another shape, type or range.
     """
+    return pattern(x).beside(0.0)
+
+
+@torch.inference_mode()
+def pattern(x: Tensor) -> Pattern:
+    """The power of images at high frequencies; the argument and the errors of `checkerboard`."""
     _check(x)
     height, width = x.shape[2:]
     if min(height, width) < 8:
@@ -103,8 +129,8 @@ def checkerboard(x: Tensor) -> float:
     power = torch.zeros(rest.shape, dtype=torch.float64, device=x.device)
     for part in x.split(at_once(x, _VALUES, _BATCH)):
         power += torch.fft.rfft2(to_float(part).float()).abs().square().sum((0, 1)).double()
-    peak, usual = max(float(power[corner].mean()) for corner in near), float(power[rest].mean())
-    return peak / usual if usual else (math.inf if peak else 0.0)
+    power /= len(x) * x.shape[1] * height * width
+    return Pattern(max(float(power[corner].mean()) for corner in near), float(power[rest].mean()))
 
 
 def _check(x: Tensor) -> None:

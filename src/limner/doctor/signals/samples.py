@@ -10,8 +10,8 @@
   equal, 1 when they are told apart (Lopez-Paz and Oquab 2017, section 2).
 * ``samples/sharpness``: variance of the Laplacian over that of real images: below 1 is blur.
 * ``samples/noise``: grain of the pixels, from 0 as in real images to 1 as in white noise.
-* ``samples/checkerboard``: peak of the power at patterns of two pixels, over that of real images or of white noise,
-  whichever is higher.
+* ``samples/checkerboard``: peak of the power at patterns of two pixels among high frequencies, over that of real images
+  or of white noise, whichever is higher.
 
 A conditional model is asked for the labels of training images, and has the signals of `conditional` too.
 """
@@ -29,7 +29,7 @@ from limner.doctor.signals import conditional
 from limner.doctor.signals.measured import Measured
 from limner.evaluation.cost import count_evaluations
 from limner.metrics.diversity import vendi
-from limner.metrics.quality import checkerboard, grain, sharpness
+from limner.metrics.quality import grain, pattern, sharpness
 
 SAMPLES = 128
 """Samples of an examination while a model trains."""
@@ -92,7 +92,7 @@ def _looks(x: Tensor, ground: Ground) -> dict[str, float]:
     if not real:
         return {}
     x = x if x.dtype == torch.uint8 else to_uint8(x.nan_to_num().clamp(-1, 1)).cpu()
-    found = {"samples/checkerboard": checkerboard(x) / max(real["checkerboard"], 1.0)}
+    found = {"samples/checkerboard": pattern(x).beside(real["high"]) / max(real["checkerboard"], 1.0)}
     if real["sharpness"]:
         found["samples/sharpness"] = sharpness(x) / real["sharpness"]
     if real["grain"] < 1:

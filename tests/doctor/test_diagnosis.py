@@ -235,6 +235,20 @@ def test_the_list_of_remedies_is_whole() -> None:
         assert {key.rpartition(".")[2] for key in (*change.set, *change.times)} <= names, change
 
 
+def test_a_remedy_that_helped_often_comes_before_one_that_helped_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {"beta1": (8, 8), "r1": (1, 1), "pack": (0, 1)}
+    words = dict(zip(rows, (change.words for change in remedies.of_check("collapse")), strict=False))
+    measured = {
+        ("mnist", words[name]): {"helped": helped, "of": of, "metric": "m", "before": 2.0, "after": 1.0}
+        for name, (helped, of) in reversed(rows.items())
+    }
+    monkeypatch.setattr(remedies, "_measured", lambda: measured)
+    order = [change.words for change, _ in remedies.described("collapse")]
+    assert order[:2] == [words["beta1"], words["r1"]]
+    assert order[-1] == words["pack"]  # behind those that were not measured
+    assert remedies.described("collapse")[0][1].effect == "m 2 → 1"
+
+
 def test_a_rate_is_told_only_where_it_was_measured() -> None:
     assert Remedy({}, "").rate == "not measured"
     assert Remedy({}, "", "toy-gan", 9, 10).rate == "helped 9/10 seeds on toy-gan"

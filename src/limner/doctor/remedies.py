@@ -29,7 +29,6 @@ from limner.doctor.finding import Remedy
 
 LISTED = Path(__file__).with_name("remedies.yaml")
 MEASURED = Path(__file__).with_name("measured.json")
-_UNKNOWN = 0.5  # the rate that a remedy which was not measured is ranked by
 
 
 @dataclass(frozen=True)
@@ -123,10 +122,13 @@ def _measured() -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def described(check: str) -> list[tuple[Change, Remedy]]:
-    """The remedies of a check with their rates of success, the best first; one not measured counts as a half."""
+    """The remedies of a check with their rates of success, the best first.
+
+    They are ranked by (helped + 1) / (trainings + 2), so that few trainings, or none, count as near to a half.
+    """
     bed = bed_of(check)
     pairs = [(change, _described(change, bed)) for change in of_check(check)]
-    return sorted(pairs, key=lambda pair: -(pair[1].helped / pair[1].of if pair[1].of else _UNKNOWN))
+    return sorted(pairs, key=lambda pair: -(pair[1].helped + 1) / (pair[1].of + 2))
 
 
 def _described(change: Change, bed: str) -> Remedy:

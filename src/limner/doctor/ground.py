@@ -169,7 +169,7 @@ class Ground:
 
     @cached_property
     def kinds(self) -> Kinds:
-        """The kinds of images: classes that the extractor tells, or bins of similar images."""
+        """The kinds of images, which are the classes that the extractor tells or bins of similar images."""
         return Kinds.of(self)
 
 

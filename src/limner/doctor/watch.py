@@ -17,7 +17,7 @@ from limner.doctor.checks import CHECKS
 from limner.doctor.finding import Finding, State
 from limner.doctor.ground import Ground
 from limner.doctor.history import History
-from limner.doctor.signals.measured import Measured
+from limner.doctor.signals.examination import Examination
 
 
 class Watch:
@@ -54,7 +54,7 @@ class Watch:
         if self._ground is None:
             self._abilities, self._signals = abilities(model), signals.signals_of(model)
             self._ground = Ground(self.train, self.heldout, model.device)
-        found, trouble = Measured(), []
+        found, trouble = Examination(), []
         for each in list(self._signals):
             try:
                 part = signals.measure(model, self._ground, [each])

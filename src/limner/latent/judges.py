@@ -189,7 +189,7 @@ class Correlation:
 def correlation(reader: ReadsAttributes, t: Tensor, x: Tensor) -> Correlation:
     """The quantity, or the value of another attribute, that goes most evenly with the position of a slider.
 
-    Of `correlations` those that name a slider come first, and then the largest |r|; its arguments.
+    Of `correlations` those that name a slider come first, and then the one of the largest absolute r; its arguments.
     """
     return max(correlations(reader, t, x), key=lambda c: (c.is_name, abs(c.r)))
 

@@ -23,7 +23,7 @@ from limner.doctor.signals import (
     translation,
     weights,
 )
-from limner.doctor.signals.measured import Measured
+from limner.doctor.signals.examination import Examination
 
 
 class Signals(NamedTuple):
@@ -38,7 +38,7 @@ class Signals(NamedTuple):
 
     ability: str
     applies: Callable[[GenerativeModel], bool]
-    measure: Callable[[GenerativeModel, Ground], Measured]
+    measure: Callable[[GenerativeModel, Ground], Examination]
     once: bool = False
 
 
@@ -61,9 +61,9 @@ def signals_of(model: GenerativeModel) -> list[Signals]:
     return [signals for signals in SIGNALS if signals.applies(model)]
 
 
-def measure(model: GenerativeModel, ground: Ground, signals: list[Signals] | None = None) -> Measured:
+def measure(model: GenerativeModel, ground: Ground, signals: list[Signals] | None = None) -> Examination:
     """All signals of a model, or some of them. The model is in evaluation mode afterwards."""
-    found = Measured()
+    found = Examination()
     for each in signals_of(model) if signals is None else signals:
         part = each.measure(model.eval(), ground)
         found.signals |= part.signals

@@ -22,7 +22,7 @@ from limner.core.capabilities import Conditional, Denoises, HasLogProb, HasPoste
 from limner.core.inference import reconstruct
 from limner.core.model import GenerativeModel
 from limner.doctor.ground import Ground
-from limner.doctor.signals.measured import Measured
+from limner.doctor.signals.examination import Examination
 from limner.metrics.quality import sharpness
 
 _IMAGES = 128
@@ -36,7 +36,7 @@ def applies(model: GenerativeModel) -> bool:
 
 
 @torch.inference_mode()
-def measure(model: GenerativeModel, ground: Ground) -> Measured:
+def measure(model: GenerativeModel, ground: Ground) -> Examination:
     """The signals of codes and reconstructions."""
     assert isinstance(model, Reconstructs)
     conditional = isinstance(model, Conditional)
@@ -59,7 +59,7 @@ def measure(model: GenerativeModel, ground: Ground) -> Measured:
         signals["code/dead"] = float((ranges <= _ALIKE * ranges.max()).float().mean())
     if ground.sharpness is not None:
         signals["code/sharpness"] = sharpness(again.nan_to_num().clamp(-1, 1)) / ground.sharpness
-    return Measured(signals)
+    return Examination(signals)
 
 
 def mixed_pixels(x: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor
 from limner.core.capabilities import Conditional, HasCritic, Translates
 from limner.core.model import GenerativeModel
 from limner.doctor.ground import Ground
-from limner.doctor.signals.measured import Measured
+from limner.doctor.signals.examination import Examination
 
 _IMAGES = 128
 _SEED = 1_000_033
@@ -33,7 +33,7 @@ def applies(model: GenerativeModel) -> bool:
     return isinstance(model, HasCritic) and not isinstance(model, Translates)
 
 
-def measure(model: GenerativeModel, ground: Ground) -> Measured:
+def measure(model: GenerativeModel, ground: Ground) -> Examination:
     """The signals of D."""
     own = copy.deepcopy(model)
     assert isinstance(own, HasCritic)
@@ -65,7 +65,7 @@ def measure(model: GenerativeModel, ground: Ground) -> Measured:
         error = float((real.var() / len(real) + held.var() / len(held)).sqrt())
         signals["critic/held"] = _share(held > 0)
         signals["critic/gap"] = max(0.0, float(real.mean() - held.mean()) - 2 * error) / between if between > 0 else 0.0
-    return Measured(signals)
+    return Examination(signals)
 
 
 def _share(hits: Tensor) -> float:

@@ -23,7 +23,7 @@ from limner.core.frame import drawable
 from limner.core.model import GenerativeModel
 from limner.data.checks import with_a_twin
 from limner.doctor.ground import Ground
-from limner.doctor.signals.measured import Measured
+from limner.doctor.signals.examination import Examination
 
 _BYTES = 1 << 27  # of images that are compared pixel for pixel
 _DRAWN = 512  # images that are compared by their looks
@@ -34,7 +34,7 @@ def applies(model: GenerativeModel) -> bool:
     return True
 
 
-def measure(model: GenerativeModel, ground: Ground) -> Measured:
+def measure(model: GenerativeModel, ground: Ground) -> Examination:
     """The facts."""
     train = ground.train
     signals = {
@@ -48,7 +48,7 @@ def measure(model: GenerativeModel, ground: Ground) -> Measured:
         counts = torch.bincount(train.labels.long(), minlength=len(train.classes))
         signals |= {"data/least": float(counts.min()), "data/most": float(counts.max())}
     if drawable(train.shape) or len(train) < 2:
-        return Measured(signals)
+        return Examination(signals)
     known = _digests(train, ground.real.images)
     signals["data/repeated"] = 1 - len(set(known)) / len(known)
     images = ground.real.images[:_DRAWN]
@@ -57,7 +57,7 @@ def measure(model: GenerativeModel, ground: Ground) -> Measured:
     if ground.heldout is not None and ground.held is not None and len(known) == len(train):
         held = _digests(ground.heldout, ground.held.images)
         signals["data/leaked"] = len([digest for digest in held if digest in set(known)]) / len(held)
-    return Measured(signals)
+    return Examination(signals)
 
 
 def _batch_norms(net: nn.Module) -> float:

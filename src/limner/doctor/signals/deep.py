@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from limner.core.model import GenerativeModel
 from limner.doctor.ground import Ground
 from limner.doctor.signals import conditional, samples
-from limner.doctor.signals.measured import Measured
+from limner.doctor.signals.examination import Examination
 from limner.metrics.copies import copying
 from limner.metrics.frechet import Moments, frechet_distance
 
@@ -25,7 +25,7 @@ SAMPLES, REALS = 2000, 20_000
 _SEED = 1_000_039
 
 
-def measure(model: GenerativeModel, ground: Ground, n: int = SAMPLES) -> Measured:
+def measure(model: GenerativeModel, ground: Ground, n: int = SAMPLES) -> Examination:
     """The signals of a finished model; none if it draws no samples.
 
     Args:
@@ -34,7 +34,7 @@ def measure(model: GenerativeModel, ground: Ground, n: int = SAMPLES) -> Measure
         n: number of samples.
     """
     if not samples.applies(model):
-        return Measured()
+        return Examination()
     y = conditional.asked(model, ground, n)
     features, _ = ground.look(model.sample(n, y=y, seed=_SEED))
     found = of_features(features, ground)
@@ -47,13 +47,13 @@ def measure(model: GenerativeModel, ground: Ground, n: int = SAMPLES) -> Measure
     return found
 
 
-def of_features(features: Tensor, ground: Ground) -> Measured:
+def of_features(features: Tensor, ground: Ground) -> Examination:
     """The signals of images by their features (N,d); none without held-out images."""
     held = ground.held_features
     if held is None:
-        return Measured()
+        return Examination()
     found = copying(train=ground.features, test=held, fake=features)
-    return Measured(
+    return Examination(
         {
             "deep/ct": found.c_t.value,
             "deep/authpct": found.authpct - found.authpct_test,

@@ -20,7 +20,7 @@ from limner.core.batch import to_float
 from limner.core.capabilities import Conditional, Denoises
 from limner.core.model import GenerativeModel
 from limner.doctor.ground import Ground
-from limner.doctor.signals.measured import Measured
+from limner.doctor.signals.examination import Examination
 
 LEVELS = {"low": 0.1, "mid": 0.5, "high": 2.0}
 """Noise levels over the standard deviation of the data."""
@@ -34,14 +34,14 @@ def applies(model: GenerativeModel) -> bool:
 
 
 @torch.inference_mode()
-def measure(model: GenerativeModel, ground: Ground) -> Measured:
+def measure(model: GenerativeModel, ground: Ground) -> Examination:
     """The signals of denoised images."""
     assert isinstance(model, Denoises)
     every = to_float(ground.real.images).float()
     variance = every.var(0).double()
     scale = float(every.std())
     if not scale:
-        return Measured()
+        return Examination()
     x, y = ground.real.batch(_IMAGES, model.device)
     y = y if isinstance(model, Conditional) else None
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(_SEED)).to(x.device)
@@ -54,4 +54,4 @@ def measure(model: GenerativeModel, ground: Ground) -> Measured:
         if name == "low":
             signals["denoise/mean"] = float(denoised.mean() - x.mean()) / scale
             signals["denoise/std"] = float(denoised.std() / x.std())
-    return Measured(signals)
+    return Examination(signals)

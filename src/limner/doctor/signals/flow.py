@@ -18,7 +18,7 @@ from limner.core.batch import LEVEL
 from limner.core.capabilities import Conditional, Denoises, HasLogProb, Reconstructs
 from limner.core.model import GenerativeModel
 from limner.doctor.ground import Ground
-from limner.doctor.signals.measured import Measured
+from limner.doctor.signals.examination import Examination
 from limner.evaluation.draws import dequantised
 
 _IMAGES = 64
@@ -31,7 +31,7 @@ def applies(model: GenerativeModel) -> bool:
 
 
 @torch.inference_mode()
-def measure(model: GenerativeModel, ground: Ground) -> Measured:
+def measure(model: GenerativeModel, ground: Ground) -> Examination:
     """The signals of codes and likelihoods."""
     assert isinstance(model, HasLogProb)
     assert isinstance(model, Reconstructs)
@@ -57,4 +57,4 @@ def measure(model: GenerativeModel, ground: Ground) -> Measured:
         "flow/finite": float(torch.isfinite(torch.cat(list(bits.values()))).float().mean()),
         "flow/round_trip": float(off.abs().max()) / unit,
     }
-    return Measured(signals | {f"flow/{name}": float(values.mean()) for name, values in bits.items()})
+    return Examination(signals | {f"flow/{name}": float(values.mean()) for name, values in bits.items()})

@@ -14,7 +14,7 @@ import torch
 from limner.core.capabilities import Conditional, HasPosterior
 from limner.core.model import GenerativeModel
 from limner.doctor.ground import Ground
-from limner.doctor.signals.measured import Measured
+from limner.doctor.signals.examination import Examination
 from limner.losses.divergence import kl_normal
 
 ACTIVE = 0.01
@@ -28,7 +28,7 @@ def applies(model: GenerativeModel) -> bool:
 
 
 @torch.inference_mode()
-def measure(model: GenerativeModel, ground: Ground) -> Measured:
+def measure(model: GenerativeModel, ground: Ground) -> Examination:
     """The signals of the posteriors of training images."""
     assert isinstance(model, HasPosterior)
     x, y = ground.real.batch(_IMAGES, model.device)
@@ -41,4 +41,4 @@ def measure(model: GenerativeModel, ground: Ground) -> Measured:
         "posterior/kl": float(kl.sum()),
         "posterior/told": float((kl > ACTIVE).sum()),
     }
-    return Measured(signals)
+    return Examination(signals)

@@ -26,7 +26,7 @@ from limner.core.capabilities import Generates, Stylises, Translates
 from limner.core.model import GenerativeModel
 from limner.doctor.ground import Ground, mean_distance, within_kinds
 from limner.doctor.signals import conditional
-from limner.doctor.signals.measured import Measured
+from limner.doctor.signals.examination import Examination
 from limner.evaluation.cost import count_evaluations
 from limner.metrics.diversity import vendi
 from limner.metrics.quality import grain, pattern, sharpness
@@ -47,7 +47,7 @@ def applies(model: GenerativeModel) -> bool:
     return draws and count_evaluations(model) <= _CALLS
 
 
-def measure(model: GenerativeModel, ground: Ground) -> Measured:
+def measure(model: GenerativeModel, ground: Ground) -> Examination:
     """The signals of new samples."""
     y = conditional.asked(model, ground, SAMPLES)
     x = model.sample(SAMPLES, y=y, seed=_SEED)
@@ -59,7 +59,7 @@ def measure(model: GenerativeModel, ground: Ground) -> Measured:
 
 
 @torch.inference_mode()
-def of_images(x: Tensor, ground: Ground, looked: tuple[Tensor, Tensor | None] | None = None) -> Measured:
+def of_images(x: Tensor, ground: Ground, looked: tuple[Tensor, Tensor | None] | None = None) -> Examination:
     """The signals of images (N,C,H,W), uint8 or in [-1,1], or of points.
 
     Args:
@@ -83,7 +83,7 @@ def of_images(x: Tensor, ground: Ground, looked: tuple[Tensor, Tensor | None] | 
     known = within[within.isfinite()]
     if len(known):
         signals["samples/within"] = float(known.mean())
-    return Measured(signals | _looks(x, ground), torch.bincount(kinds, minlength=len(ground.kinds.names)).tolist())
+    return Examination(signals | _looks(x, ground), torch.bincount(kinds, minlength=len(ground.kinds.names)).tolist())
 
 
 def _looks(x: Tensor, ground: Ground) -> dict[str, float]:

@@ -14,7 +14,7 @@ from limner.core.capabilities import Stylises, Translates
 from limner.core.inference import stylised, translated
 from limner.core.model import GenerativeModel
 from limner.doctor.ground import Ground
-from limner.doctor.signals.measured import Measured
+from limner.doctor.signals.examination import Examination
 
 _IMAGES = 4
 
@@ -25,7 +25,7 @@ def applies(model: GenerativeModel) -> bool:
 
 
 @torch.inference_mode()
-def measure(model: GenerativeModel, ground: Ground) -> Measured:
+def measure(model: GenerativeModel, ground: Ground) -> Examination:
     """The signals of pictures."""
     content, styles, *_ = ground.batch(_IMAGES, model.device)
     if isinstance(model, Stylises):
@@ -35,7 +35,7 @@ def measure(model: GenerativeModel, ground: Ground) -> Measured:
     else:
         picture = model.sample(1)
     ends = max(_at_the_ends(content), *(_at_the_ends(style) for style in styles))
-    return Measured({"style/saturated": _at_the_ends(picture) - ends})
+    return Examination({"style/saturated": _at_the_ends(picture) - ends})
 
 
 def _at_the_ends(x: Tensor) -> float:

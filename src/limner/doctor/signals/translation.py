@@ -22,7 +22,7 @@ from limner.core.capabilities import Translates
 from limner.core.inference import translated
 from limner.core.model import GenerativeModel
 from limner.doctor.ground import Ground
-from limner.doctor.signals.measured import Measured
+from limner.doctor.signals.examination import Examination
 
 _IMAGES = 16
 _WORST = {"translation/change": min, "translation/spread": min, "translation/likeness": min, "translation/error": max}
@@ -33,7 +33,7 @@ def applies(model: GenerativeModel) -> bool:
     return isinstance(model, Translates)
 
 
-def measure(model: GenerativeModel, ground: Ground) -> Measured:
+def measure(model: GenerativeModel, ground: Ground) -> Examination:
     """The signals of translations."""
     assert isinstance(model, Translates)
     batch = ground.batch(_IMAGES, model.device)
@@ -46,7 +46,7 @@ def measure(model: GenerativeModel, ground: Ground) -> Measured:
             continue
         for name, value in of_images(source, translated(model, source, to), other, paired=paired).items():
             found.setdefault(name, []).append(value)
-    return Measured({name: _WORST[name](values) for name, values in found.items()})
+    return Examination({name: _WORST[name](values) for name, values in found.items()})
 
 
 @torch.inference_mode()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from limner.core.capabilities import HasCritic
 from limner.core.model import GenerativeModel
 from limner.doctor.ground import Ground
-from limner.doctor.signals.measured import Measured
+from limner.doctor.signals.examination import Examination
 
 _ITERATIONS = 4
 
@@ -24,14 +24,14 @@ def applies(model: GenerativeModel) -> bool:
 
 
 @torch.no_grad()
-def measure(model: GenerativeModel, ground: Ground) -> Measured:
+def measure(model: GenerativeModel, ground: Ground) -> Examination:
     """The signals of the weights."""
     signals = {"nets/uneven": float(sum(map(_is_uneven, model.modules())))}
     for group, net in model.groups().items():
         matrices = [p.detach().flatten(1) for p in net.parameters() if p.dim() > 1]
         if matrices:
             signals[f"weights/{group}"] = max(map(_singular_value, matrices))
-    return Measured(signals)
+    return Examination(signals)
 
 
 def _singular_value(matrix: Tensor) -> float:

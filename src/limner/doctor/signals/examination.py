@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Measured:
+class Examination:
     """What an examination has measured.
 
     Attributes:

@@ -71,7 +71,7 @@ def test_psi_of_0_gives_one_image_and_psi_of_1_changes_nothing() -> None:
     plain = model.sample(6, seed=0)
     assert torch.equal(model.sample(6, seed=0, psi=1.0), plain)
     one = model.sample(6, seed=0, psi=0.0, noise_maps="fixed")
-    assert torch.equal(one, one[:1].expand_as(one))
+    torch.testing.assert_close(one, one[:1].expand_as(one))  # kernels may round the images of a batch differently
     with torch.no_grad():
         torch.testing.assert_close(one[:1], model.synthesise(model.mean_style()))
     assert not torch.equal(plain[0], plain[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -51,7 +52,7 @@ def test_every_check_is_explained_and_points_to_checks_that_exist() -> None:
 
 
 SIMPLE = {
-    "collapse": ("samples__spread", 0.9, 0.1),
+    "collapse": ("samples__spread", 0.9, 0.2),
     "low_variety": ("samples__within", 0.9, 0.6),
     "noise": ("samples__noise", 0.1, 0.9),
     "blur": ("samples__sharpness", 1.0, 0.3),
@@ -87,6 +88,12 @@ def test_a_young_model_is_left_in_peace(name: str) -> None:
     assert found(name, **{signal: [bad] * 19}).state == "fail"  # bad from 4,000 steps on
 
 
+def test_one_image_after_2000_steps_is_a_collapse_at_once() -> None:
+    assert found("collapse", samples__spread=[0.1] * 8).state == "unknown"
+    assert found("collapse", samples__spread=[0.1] * 11).state == "fail"
+    assert found("collapse", samples__spread=[0.2] * 11).state == "unknown"
+
+
 def test_repeated_samples_are_a_collapse_although_they_are_far_apart() -> None:
     finding = found("collapse", samples__spread=[0.9] * 12, samples__within=[0.9] * 12, samples__duplicates=[0.9] * 20)
     assert finding.state == "fail"
@@ -119,6 +126,10 @@ def test_the_gradient_vanishes_only_while_d_wins() -> None:
     assert state(0.9, [*healthy, 1e-3, 1e-3, 1e-3]) == "pass"
     assert state(1.0, [1e-6] * 4) == "fail"  # from the beginning: the factor of the minimax loss
     assert state(1.0, [1e-6] * 4, slope=1e-6) == "pass"
+    wins = {"critic__order": [1.0] * 8, "critic__signal": [1.0] * 8, "critic__slope": [1.0] * 8}
+    saturated = [{"grad/G": 5.0}] * 8 + [{"grad/G": 0.01}] * 12  # a line every 6,400 images
+    assert found("vanishing", saturated, **wins).state == "fail"
+    assert found("vanishing", [{"grad/G": 5.0}] * 8 + [{"grad/G": 0.5}] * 12, **wins).state == "pass"
 
 
 def test_a_weak_critic_is_no_equilibrium() -> None:
@@ -193,6 +204,15 @@ def test_a_rare_class_needs_more_samples_and_a_class_that_real_images_hardly_hav
     assert check(counted(drawn, [0.98, 0.02])).state == "pass"  # class 0; 2,000 samples are needed for the other
     assert check(counted(drawn * 2, [0.98, 0.02])).state == "fail"
     assert check(counted(drawn * 2, [0.998, 0.002])).state == "pass"
+
+
+def test_classes_are_not_counted_while_all_samples_are_alike() -> None:
+    one = counted([[128, 0, 0, 0]] * 6, [0.25] * 4)
+    assert CHECKS["dropped_classes"](one).state == "fail"
+    alike = [{**row, "signals": {"samples/spread": 0.1}} for row in one.checks]
+    finding = CHECKS["dropped_classes"](replace(one, checks=alike))
+    assert finding.state == "unknown"
+    assert "see collapse" in finding.sentence
 
 
 def test_classes_that_come_and_go_are_not_dropped() -> None:

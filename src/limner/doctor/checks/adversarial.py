@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import median
 
 from limner.doctor.checks._check import check
@@ -31,25 +32,34 @@ def vanishing(history: History) -> Finding:
     slope, or noise on D's images helps. `limner lab vanishing-gradient` shows it.
     """
     order, pull, slope = (dict(history.signal(f"critic/{name}")) for name in ("order", "signal", "slope"))
-    first = [v for v in list(pull.values())[:_BEGINNING] if v]
-    usual = median(first) if first else 0.0
+    usual = _beginning(list(pull.values())[:_BEGINNING])
+    gradients = history.metric("grad/G")
+    usual_gradient = _beginning([v for images, v in gradients if images <= _BEGINNING * 250 * history.batch])
     values: list[tuple[int, float | None]] = []
     for images, right in order.items():
         now, steep = pull.get(images), slope.get(images)
         if right is None or now is None or not steep or not usual:
             values.append((images, None))
             continue
-        share = min(now / steep / FACTOR, now / usual / SIGNAL)
-        values.append((images, share * FACTOR if right > WINS else 1.0))
+        shares = [now / steep / FACTOR, now / usual / SIGNAL]
+        own = next((v for at, v in reversed(gradients) if at <= images and v is not None), None)
+        if own is not None and usual_gradient:  # where samples are saturated, nothing of it reaches the weights
+            shares.append(own / usual_gradient / SIGNAL)
+        values.append((images, min(shares) * FACTOR if right > WINS else 1.0))
     return judged(
         "vanishing",
         values,
         lambda share: share < FACTOR,
         FACTOR,
-        bad="D is always right, and G's gradient is {value:.1e} of D's slope or of what it was at the beginning",
+        bad="D is always right, and G's gradient is {value:.1e} of D's slope, or of what it was at the beginning",
         good="a gradient reaches G",
         missing="needs an examination of D",
     )
+
+
+def _beginning(values: Sequence[float | None]) -> float:
+    """The usual value at the beginning; 0 where there is none."""
+    return median([v for v in values if v] or [0.0])
 
 
 @check("HasCritic", "Draws", why_not=_NO_CRITIC, looks_like=("vanishing", "noise"))

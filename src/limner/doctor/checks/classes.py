@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from limner.doctor.checks._check import check
 from limner.doctor.checks._judged import judged
 from limner.doctor.checks._missing import NO_SAMPLES, YOUNG_YET
+from limner.doctor.checks.samples import SPREAD
 from limner.doctor.finding import Finding, State, trend
 from limner.doctor.history import Counts, History
 
@@ -58,6 +60,10 @@ def dropped_classes(history: History) -> Finding:
     counts = history.counts()
     if counts is None or not counts.drawn:
         return Finding("dropped_classes", "unknown", YOUNG_YET)
+    alike = {images for images, spread in history.signal("samples/spread") if spread is not None and spread < SPREAD}
+    counts = replace(counts, drawn=[(images, n) for images, n in counts.drawn if images not in alike])
+    if not counts.drawn:
+        return Finding("dropped_classes", "unknown", "samples are too alike to count their classes; see collapse")
     bounds = _upper_bounds(counts)  # (T,K), NaN where there are too few samples
     shares = np.asarray(counts.shares)
     images = [at for at, _ in counts.drawn[-_LAST:]]

@@ -11,9 +11,10 @@ from limner.metrics.copies import AUTHPCT_COPIES, CT_COPIES
 
 # What these thresholds find, and what they take healthy samples for: `benchmarks/doctor.py level1`.
 SPREAD = 0.3  # of the distance of two real images
+SURELY = 0.15  # of a young model: healthy ones of 2,000 steps had 0.35 and more, collapsed ones 0.1 (gan-mnist)
 DUPLICATES = 0.5  # share of samples; images of one class alone have up to 0.2, the same 30 images 1
 WITHIN = 0.7  # of the distance of two real images of one kind
-NOISE = 0.4  # of the way from the grain of real images to that of white noise
+NOISE = 0.45  # of the way from the grain of real images to that of white noise
 BLUR = 0.5  # of the variance of the Laplacian of real images
 CHECKERBOARD = 2.0  # times the peak of real images or of white noise
 AUTHENTIC = -12.0  # points of AuthPct from that of held-out images, beside a low C_T
@@ -125,7 +126,7 @@ def _least(history: History, *names: str) -> list[tuple[int, float | None]]:
     """The smallest of some signals at each examination after the model's youth."""
     rows: dict[int, list[float]] = {}
     for name in names:
-        for images, value in history.grown(name, lambda spread: spread < SPREAD):
+        for images, value in history.grown(name, lambda spread: SURELY < spread < SPREAD):
             rows.setdefault(images, []).extend([] if value is None else [value])
     return [(images, min(values) if values else None) for images, values in sorted(rows.items())]
 

@@ -149,6 +149,6 @@ def test_pictures_between_two_labels_share_their_noise(monkeypatch: pytest.Monke
         assert bool((z[row] == z[row][0]).all())
         t = torch.linspace(0, 1, 5)[:, None]
         torch.testing.assert_close(y[row], (1 - t) * TEXTS.vectors[0] + t * TEXTS.vectors[1])
-    assert torch.equal(x[[0, 5]], model.sample(2, y="a", seed=0))
+    torch.testing.assert_close(x[[0, 5]], model.sample(2, y="a", seed=0))  # of another batch: rounding may differ
     with pytest.raises(LimnerError, match="the label that a row begins with"):
         model.sample(4, to="b", columns=2)

@@ -81,6 +81,7 @@ def test_the_pictures_of_a_factor_change_nothing_else():
     assert across[-1] - across[0] == pytest.approx(14, abs=0.01)
 
 
+@pytest.mark.slow
 def test_the_lab_runs_through_and_its_numbers_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = {"_POINTS": 300, "_LEARN": 100, "_TEST": 50, "_LIKELIHOODS": 10, "_BOUND": 4, "_DRAWS": 20, "_BASES": 1}
     for name, number in few.items():

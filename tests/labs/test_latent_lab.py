@@ -30,6 +30,7 @@ def narrow() -> dict[str, Any]:
     return result
 
 
+@pytest.mark.slow
 def test_the_lab_runs_through_and_its_numbers_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lab, "DATA", SMALL)
     small = {"_WAYS": 130, "_TRIALS": 3, "_EVEN": 2, "_PLACES": (0.0, 0.5), "EXAMPLES": (1, 3), "TRAININGS": narrow()}

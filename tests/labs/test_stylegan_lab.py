@@ -20,6 +20,7 @@ from limner.metrics.separability import Separability
 SMALL = {"name": "avatars", "n": 900, "size": 16}
 
 
+@pytest.mark.slow
 def test_the_lab_runs_through_and_its_numbers_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lab, "DATA", SMALL)
     sizes = {"_PAIRS": 20, "_SCORED": 130, "_STYLES": 4, "_NOISES": 4, "_PATHS": 100, "_DRAWS": 60}

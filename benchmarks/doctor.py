@@ -5,7 +5,7 @@
 
 `level1`: samplers over real digits with one fault each (`limner.doctor.faults`). The checks see them as a finished
 model of eight examinations of 128 samples, and once in full for copies. Training images are those of mnist-5k; the
-samplers draw from the 10,000 test images of MNIST, without those that mnist-5k holds out. The first check that fails
+samplers draw from the 10,000 test images of MNIST, without any that mnist-5k holds out. The first check that fails
 is the diagnosis. The table has recall and precision of each fault and their macro-F1, how often a dropped class was
 named, and how often a healthy sampler was called ill.
 

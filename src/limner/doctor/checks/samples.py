@@ -185,8 +185,8 @@ def batch_norm(history: History) -> Finding:
     that is lower with the statistics of the batch. Estimating them again, or a norm without them, helps.
     """
     values = history.signal("deep/batch_norm")
-    if not values:
-        return Finding("batch_norm", "unknown", DEEP + "; of a generator with batch norm")
+    if not values and history.signal("deep/ct"):
+        return Finding("batch_norm", "n/a", "this model has no batch norm with saved statistics")
     return judged(
         "batch_norm",
         values,
